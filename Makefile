@@ -1,0 +1,81 @@
+# train_c3: builds what it can with what it finds, and says what it found.
+#   make            train_c3 and c3
+#   make tests      the C test programs        make test   scripts/test.sh
+#   make SANITIZE=1 gcc's address and undefined-behaviour sanitizers, in build/sanitize
+#   make clean
+CC      ?= gcc
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
+BUILD   := build$(if $(SANITIZE),/sanitize)
+.DEFAULT_GOAL := all
+
+# ---- what is on this machine ----
+have_header = $(shell printf '\#include <$(1)>\n' | $(CC) $(2) -E -x c - >/dev/null 2>&1 && echo 1)
+ARCH    := $(shell uname -m)
+MPICC   := $(shell command -v mpicc 2>/dev/null)
+ifneq ($(MPICC),)
+MPI_CFLAGS := $(shell $(MPICC) --showme:compile 2>/dev/null)
+MPI_LIBS   := $(shell $(MPICC) --showme:link 2>/dev/null)
+endif
+HAVE_MPI   := $(if $(MPI_LIBS),$(call have_header,mpi.h,$(MPI_CFLAGS)))
+HAVE_DNNL  := $(call have_header,oneapi/dnnl/dnnl.h)
+HAVE_CBLAS := $(if $(HAVE_DNNL),,$(call have_header,cblas.h))
+HAVE_CJSON := $(call have_header,cjson/cJSON.h)
+HAVE_UTF8PROC := $(call have_header,utf8proc.h)
+HAVE_ZLIB  := $(call have_header,zlib.h)
+HAVE_LIBMD := $(call have_header,sha256.h)
+MISSING    := $(if $(HAVE_CJSON),,libcjson-dev) $(if $(HAVE_UTF8PROC),,libutf8proc-dev) $(if $(HAVE_ZLIB),,zlib1g-dev) \
+              $(if $(HAVE_LIBMD),,libmd-dev)
+
+# ---- flags ----
+WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wvla -Wstrict-prototypes
+comma   := ,
+OPT     := $(if $(SANITIZE),-O1 -g -fsanitize=address$(comma)undefined -fno-omit-frame-pointer,-O3 -g)
+BASE    := $(if $(filter x86_64,$(ARCH)),-march=x86-64-v3)
+CFLAGS  += -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -fopenmp -ffp-contract=fast -fno-math-errno -fno-trapping-math -I.
+CPPFLAGS += $(if $(HAVE_MPI),-DHAVE_MPI $(MPI_CFLAGS)) $(if $(HAVE_DNNL),-DHAVE_DNNL) $(if $(HAVE_CBLAS),-DHAVE_CBLAS)
+LDLIBS  += $(if $(HAVE_DNNL),-ldnnl) $(if $(HAVE_CBLAS),-lopenblas) $(if $(HAVE_MPI),$(MPI_LIBS)) \
+           -lcjson -lutf8proc -lz -lmd -lpthread -lm
+LDFLAGS += -fopenmp $(if $(SANITIZE),-fsanitize=address$(comma)undefined)
+
+# ---- sources ----
+LIB_SRC := $(wildcard llmc/*.c llmc/cpu/*.c)
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(EXTRA_OBJ)
+TESTS   := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/test_*.c))
+BIN     := $(if $(SANITIZE),$(BUILD)/,)
+# ISA variants of the CPU kernels are declared in llmc/cpu/variants.mk
+-include llmc/cpu/variants.mk
+
+.PHONY: all tests test clean found
+all: found $(BIN)train_c3 $(BIN)c3
+tests: $(TESTS)
+test:
+	bash scripts/test.sh
+
+found:
+	$(if $(strip $(MISSING)),$(error missing packages: $(strip $(MISSING)) (hint: bash scripts/setup.sh, or apt-get install $(strip $(MISSING)))))
+	@echo "compiler $(CC) | MPI $(if $(HAVE_MPI),yes,no: one rank only) | GEMM $(if $(HAVE_DNNL),oneDNN,$(if $(HAVE_CBLAS),OpenBLAS (fp32),own loops: slow (hint: apt-get install libdnnl-dev)))"
+
+$(BUILD)/libc3.a: $(LIB_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BIN)train_c3: $(BUILD)/train_c3.o $(BUILD)/libc3.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(BIN)c3: $(BUILD)/c3.o $(BUILD)/libc3.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/train_c3.o: train_c3.cu
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -x c -c $< -o $@
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -c $< -o $@
+$(BUILD)/test/%: $(BUILD)/test/%.o $(BUILD)/libc3.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+.SECONDARY:
+
+clean:
+	rm -rf build train_c3 c3
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,169 @@
+// backend.h: THE contract between the model and the machine. Memory, layer operations, optimizer, collectives.
+//
+// A backend is one struct of functions. Model code never asks which backend it runs on; a backend is done when it fills
+// the whole table and passes test/test_ops.c.
+//
+// Conventions
+//   elem      the run's element type, fp32 or bf16 (Backend.dtype): parameters and activations
+//   float     always fp32: gradients of parameters, statistics, optimizer state
+//   T         rows of a packed batch (tokens of all pages one after the other, no padding)
+//   D, F, V   hidden width, width of the MLP, rows of the vocabulary
+//   NH KV HS  query heads, key/value heads, size of one head
+//   (a,b)     shape of a dense row-major array; ld = distance between rows, in elements, where rows are not dense
+// Outputs come first, then inputs, then sizes. Every pointer is device memory unless it says "host". All operations are
+// queued in order on one compute stream (the CPU does them at once); `download` and `synchronize` wait for them.
+// Sums run in a fixed order: same inputs, same build, same thread count -> same bits.
+// `accumulate` = 0 overwrites a gradient, 1 adds to it. Output and input may not overlap unless it is said.
+#ifndef LLMC_BACKEND_H
+#define LLMC_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum DType { DTYPE_F32, DTYPE_BF16, DTYPE_F16 } DType; // F16 only occurs in files
+
+static inline size_t dtype_size(DType t) { return t == DTYPE_F32 ? 4 : 2; }
+
+typedef void elem_t; // an array of the run's element type; elem_at() does the arithmetic
+
+typedef struct Dist Dist; // dist.h: the ranks
+
+// The pages of a packed batch, as attention sees them. Queries are a suffix of their page: query i of a page with
+// q_len queries and k_len keys stands at key position k_len - q_len + i and sees the keys 0..that position.
+// Training, trimmed last layers and decoding with a KV cache are all this one form.
+typedef struct AttentionPages {
+    int pages;
+    int max_q, max_k;     // longest q_len and k_len
+    const int *cu_q;      // (pages+1) borders of the pages in the query rows
+    const int *k_begin;   // (pages) first key row of each page
+    const int *k_end;     // (pages) one past its last key row
+} AttentionPages;
+
+typedef struct AdamWParams {
+    float lr, beta1, beta2, eps, weight_decay;
+    float bias1, bias2; // 1 - beta1^t, 1 - beta2^t
+} AdamWParams;
+
+typedef struct Backend Backend;
+struct Backend {
+    const char *name;   // "cpu avx512_bf16", ...
+    DType dtype;        // element type
+    int threads;        // cores of this rank (CPU)
+    double peak_flops;  // data-sheet or measured peak of this rank in FLOP/s for dtype; 0 = unknown
+    Dist *dist;         // not owned
+    void *state;        // the backend's own
+
+    void (*destroy)(Backend *b);
+
+    // ---- memory ----
+    // 64-byte aligned device memory, contents undefined. `what` names it in the error, which says the bytes.
+    int (*alloc)(Backend *b, void **memory, size_t bytes, const char *what, Error *err);
+    void (*release)(Backend *b, void *memory);
+    void (*upload)(Backend *b, void *device, const void *host, size_t bytes);   // host may be reused at return
+    void (*download)(Backend *b, void *host, const void *device, size_t bytes); // waits for all queued work
+    void (*copy)(Backend *b, void *to, const void *from, size_t bytes);         // device to device
+    void (*zero)(Backend *b, void *device, size_t bytes);
+    void (*synchronize)(Backend *b);
+    void (*cast_from_f32)(Backend *b, elem_t *out, const float *in, size_t n);
+    void (*cast_to_f32)(Backend *b, float *out, const elem_t *in, size_t n);
+
+    // ---- embedding with slots: id >= 0 is row id of the table, id < 0 is row -1-id of the slots ----
+    // out (T,D) = gathered rows of table (V,D) and slots (S,D); slots may be NULL when no id is negative
+    void (*embedding_forward)(Backend *b, elem_t *out, const elem_t *table, const elem_t *slots, const int *ids, int T,
+                              int D);
+    // Adds dout rows to dtable (V,D) and dslots (S,D), both float; either may be NULL (frozen: left out).
+    // order (T): row indices 0..T-1 sorted by id, equal ids by row; run r covers order[runs[r] .. runs[r+1]-1], which
+    // all have one id; runs (n_runs+1). One thread owns a run, rows are added in ascending order.
+    void (*embedding_backward)(Backend *b, float *dtable, float *dslots, const elem_t *dout, const int *ids,
+                               const int *order, const int *runs, int n_runs, int D);
+
+    // ---- rows ----
+    void (*gather_rows)(Backend *b, elem_t *out, const elem_t *in, const int *rows, int n, int D);  // out[i] = in[rows[i]]
+    void (*scatter_add_rows)(Backend *b, elem_t *out, const elem_t *in, const int *rows, int n, int D); // out[rows[i]] += in[i], rows distinct
+    // to[rows[i]*ld_to + 0..width) = from[i*ld_from + 0..width): appends keys and values to a cache
+    void (*scatter_rows)(Backend *b, elem_t *to, int ld_to, const elem_t *from, int ld_from, const int *rows, int n,
+                         int width);
+
+    // ---- RMSNorm: out = x * rstd * w, rstd = 1/sqrt(mean(x^2) + eps), in fp32 ----
+    // With delta (T,D) not NULL the residual add is fused: sum = x + delta is written (sum may be x), then normalised.
+    // Without delta, sum is not touched and may be NULL. rstd (T). out may be NULL (only the sum is wanted).
+    void (*rmsnorm_forward)(Backend *b, elem_t *out, elem_t *sum, float *rstd, const elem_t *x, const elem_t *delta,
+                            const elem_t *w, int T, int D, float eps);
+    // dx (T,D) += (it carries the residual's gradient), dw (D) float; x is the normalised input (the sum).
+    // dw may be NULL (frozen).
+    void (*rmsnorm_backward)(Backend *b, elem_t *dx, float *dw, const elem_t *dout, const elem_t *x, const elem_t *w,
+                             const float *rstd, int T, int D, int accumulate);
+
+    // ---- matmul: torch's Linear; in (T,K), w (N,K), out (T,N) ----
+    void (*matmul_forward)(Backend *b, elem_t *out, const elem_t *in, const elem_t *w, const elem_t *bias, int T, int K,
+                           int N);                                                         // out = in w^T (+ bias (N))
+    void (*matmul_backward_input)(Backend *b, elem_t *din, const elem_t *dout, const elem_t *w, int T, int K, int N,
+                                  int accumulate);                                         // din (T,K) = dout w
+    // dw (N,K) = dout^T in, dbias (N) = column sums of dout; float, fixed order; dbias may be NULL, dw may be NULL
+    void (*matmul_backward_weight)(Backend *b, float *dw, float *dbias, const elem_t *dout, const elem_t *in, int T,
+                                   int K, int N, int accumulate);
+
+    // ---- rotary embedding, in place, "rotate half" pairing (i, i + HS/2) ----
+    // x: T rows of `heads` heads, ld apart; cos_sin (max_position, HS): HS/2 cosines then HS/2 sines of each position;
+    // backward = 1 rotates back.
+    void (*rope)(Backend *b, elem_t *x, int ld, const float *cos_sin, const int *positions, int T, int heads, int HS,
+                 int backward);
+
+    // ---- causal grouped-query attention inside each page, scale 1/sqrt(HS) ----
+    // out (Tq,NH*HS), lse (Tq,NH) log-sum-exp of the scaled scores (NULL in decoding); q rows ldq apart with NH heads;
+    // k and v rows ldk apart with KV heads. No array of size q_len x k_len exists for long pages.
+    void (*attention_forward)(Backend *b, elem_t *out, float *lse, const elem_t *q, int ldq, const elem_t *k,
+                              const elem_t *v, int ldk, const AttentionPages *pages, int NH, int KV, int HS);
+    // dq, dk, dv have the layout of q, k, v and are overwritten on all rows of the pages.
+    void (*attention_backward)(Backend *b, elem_t *dq, int ldq, elem_t *dk, elem_t *dv, int ldk, const elem_t *dout,
+                               const elem_t *out, const float *lse, const elem_t *q, const elem_t *k, const elem_t *v,
+                               const AttentionPages *pages, int NH, int KV, int HS);
+
+    // ---- SwiGLU: gate_up (T,2F) holds gate then up in each row; out (T,F) = silu(gate) * up ----
+    void (*swiglu_forward)(Backend *b, elem_t *out, const elem_t *gate_up, int T, int F);
+    void (*swiglu_backward)(Backend *b, elem_t *dgate_up, const elem_t *dout, const elem_t *gate_up, int T,
+                            int F); // dgate_up may be gate_up
+
+    // ---- cross entropy over rows of logits (R,V) ----
+    // loss (R) = -log softmax(logits)[label], unweighted; correct (R) = 1 where the largest logit is the label's (ties:
+    // the lowest index wins). With weights (R) not NULL logits become their gradient: weight * (softmax - onehot).
+    void (*cross_entropy)(Backend *b, float *loss, int *correct, elem_t *logits, const int *labels,
+                          const float *weights, int R, int V);
+    void (*argmax)(Backend *b, int *out, const elem_t *logits, int R, int V); // lowest index of the largest
+
+    // ---- optimizer ----
+    // One pass over n elements (n a multiple of 256): g = grad * *scale (device scalar; if it is not finite nothing is
+    // changed); m, v, master are fp32. param is written back in elem. In fp32 runs master may be NULL: param itself is
+    // the master.   m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;
+    //               p -= lr * ((m/bias1) / (sqrt(v/bias2) + eps) + wd * p)
+    void (*adamw)(Backend *b, elem_t *param, float *master, float *m, float *v, const float *grad, const float *scale,
+                  size_t n, const AdamWParams *p);
+    // *sum (double, device) = sum of squares of n floats (n a multiple of 256), in blocks of 256, fixed order
+    void (*sum_squares)(Backend *b, double *sum, const float *x, size_t n);
+
+    // ---- collectives over the ranks of b->dist; every rank calls them in the same order; n = 1 rank: a copy or nothing ----
+    // Reduce-scatter in place: buffer (ranks * n): afterwards this rank's n floats at buffer + rank*n hold the sum over
+    // ranks, added in rank order 0,1,2,...; the rest is undefined.
+    void (*reduce_scatter)(Backend *b, float *buffer, size_t n);
+    // All-gather in place: this rank's `bytes` at buffer + rank*bytes are given to all.
+    void (*all_gather)(Backend *b, void *buffer, size_t bytes);
+    void (*broadcast)(Backend *b, void *buffer, size_t bytes, int root);
+};
+
+static inline elem_t *elem_at(const Backend *b, const elem_t *x, size_t i) {
+    return (char *)(uintptr_t)x + i * dtype_size(b->dtype);
+}
+
+// The CPU backend: threads = 0 takes this rank's share of the host's cores.
+int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

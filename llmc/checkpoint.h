@@ -1,0 +1,74 @@
+// checkpoint.h: RUN/step_00005000/: the model in the released code's Hugging Face layout, trainer/ beside it, COMPLETE
+// written last.
+//
+//   config.json  model.safetensors  llm1/config.json  llm1/model.safetensors  tokenizer files  [auto_map .py files]
+//   trainer/state.json                 step, loader state, settings, fingerprints, rank count that wrote it
+//   trainer/history.safetensors        loss of every step so far
+//   trainer/optimizer_00000.safetensors ... one file a rank: tensors "m.B.E", "v.B.E", "master.B.E": bucket B, from
+//                                      element E of the bucket on. Any number of ranks reads any partition.
+#ifndef LLMC_CHECKPOINT_H
+#define LLMC_CHECKPOINT_H
+
+#include <stdint.h>
+
+#include "config.h"
+#include "dist.h"
+#include "loader.h"
+#include "optimizer.h"
+#include "params.h"
+
+// ---- weights alone: what inference and fine-tuning read ----
+
+// Fills the weight arena (device, element type of b) from a C3 folder. Every tensor of the table must be there with its
+// shape (embedding rows beyond the table's are cut; too few are an error); tensors of other names are ignored, said in
+// *ignored (count) if not NULL. Unless config says tied, lm_head.weight is read.
+int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
+                            Error *err);
+// Fills one stack from a plain Qwen2 folder.
+int checkpoint_load_stack(Backend *b, elem_t *weights, const C3Params *p, ParamOwner owner, const char *folder,
+                          Error *err);
+// Writes the model files into an existing folder, tensor by tensor (no second copy of the model), then tokenizer files:
+// tokenizer_path is copied under its own name. Files of `source` (a folder or NULL) that travel along are copied:
+// *.py, tokenizer*, vocab.json, merges.txt, *.tiktoken, generation_config.json.
+int checkpoint_save_weights(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c,
+                            const char *tokenizer_path, const char *source, const char *folder, Error *err);
+// SHA-256 over names, shapes and tensor bytes of a folder's model files, independent of sharding; 64 hex digits.
+int checkpoint_fingerprint(char hex[65], const char *folder, Error *err);
+
+// ---- the whole trainer ----
+
+typedef struct TrainState {
+    int64_t step;         // optimizer steps done
+    LoaderState loader;
+    double tokens_seen;   // text tokens
+    char *settings;       // JSON object text of the options in force (owned)
+    uint8_t tokenizer[32];
+    float *losses;        // (step) loss of every step from 1 on (owned)
+} TrainState;
+void train_state_free(TrainState *s);
+
+typedef struct CheckpointJob {
+    Backend *backend;
+    const Dist *dist;
+    const C3Config *config;
+    const C3Params *params;
+    Optimizer *optimizer; // weights, m, v, master
+    const char *tokenizer_path, *source; // as in checkpoint_save_weights
+} CheckpointJob;
+
+// Saves RUN/step_%08lld on all ranks together; an incomplete folder of that name is removed first. After COMPLETE is
+// durable, older complete ones beyond the newest `keep` are deleted (keep <= 0: none is), and incomplete ones older than
+// it. On an error on any rank, all ranks return -1 with the line of the lowest failing rank, the half-written folder is
+// removed, and what was there before is untouched. Free disk space is checked first.
+int checkpoint_save(const CheckpointJob *job, const TrainState *state, const char *run, int keep, Error *err);
+// Newest complete step folder of a run, malloc'ed; NULL when there is none.
+char *checkpoint_newest(const char *run);
+// Reads state.json (weights and optimizer state are not touched), so that options can be compared first.
+int checkpoint_read_state(TrainState *state, const char *folder, Error *err);
+// Fills weights, m, v, master from a complete checkpoint written by any number of ranks. In bf16 runs weights are taken
+// from the model files and master from the optimizer files.
+int checkpoint_load(const CheckpointJob *job, const char *folder, Error *err);
+// Bytes a checkpoint of this model takes, all ranks together.
+uint64_t checkpoint_bytes(const C3Params *p, DType dtype);
+
+#endif

@@ -1,0 +1,40 @@
+// dist.h: the ranks of a run. A rank is one process: one GPU, or some cores. MPI starts them, carries small host
+// values and ends them together. Built without MPI there is always one rank.
+#ifndef LLMC_DIST_H
+#define LLMC_DIST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct Dist {
+    int rank, ranks;             // in the whole run
+    int local_rank, local_ranks; // on this host
+    int cores;                   // this rank's share of the host's cores, at least 1
+} Dist;
+
+// Starts MPI when the process was launched by mpirun or srun (or ranks were asked for); otherwise one rank.
+// Widens the CPU mask the launcher gave and takes this rank's share of the host's cores.
+int dist_init(Dist *d, int *argc, char ***argv, Error *err);
+void dist_finalize(Dist *d);
+// Ends all ranks with the exit code. Does not return.
+void dist_abort(const Dist *d, int code) __attribute__((noreturn));
+
+void dist_barrier(const Dist *d);
+void dist_broadcast(const Dist *d, void *data, size_t bytes, int root);         // host memory
+void dist_sum_double(const Dist *d, double *values, int n);                     // all-reduce, added in rank order
+void dist_max_int(const Dist *d, int *values, int n);                           // all-reduce
+void dist_all_gather(const Dist *d, void *all, const void *mine, size_t bytes); // host memory, all has ranks*bytes
+// Building blocks of the CPU backend's collectives (host memory).
+void dist_reduce_scatter(const Dist *d, float *buffer, size_t n, float *scratch); // scratch (ranks * n)
+void dist_all_gather_in_place(const Dist *d, void *buffer, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

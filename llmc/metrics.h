@@ -1,0 +1,27 @@
+// metrics.h: how well a text came back. All on Unicode code points of the NFC form.
+#ifndef LLMC_METRICS_H
+#define LLMC_METRICS_H
+
+#include <stddef.h>
+
+enum { METRICS_SLICES = 20 };
+
+typedef struct PageMetrics {
+    double char_precision;  // 1 - Levenshtein distance / longer length; 1 for two empty texts
+    size_t edit_distance, reference_chars, output_chars;
+    double word_precision, word_recall, word_f1; // sets of words; where Chinese occurs, of characters
+    double bleu4;           // nltk sentence_bleu, method-1 smoothing
+    double rouge_l;         // F1 of the longest common subsequence over the same units
+    int exact;              // texts are equal
+    size_t slice_errors[METRICS_SLICES]; // errors counted at the reference position (alignment: match, substitute,
+    size_t slice_chars[METRICS_SLICES];  // delete, insert in this order of preference), 20 equal slices of the page
+} PageMetrics;
+
+// Both texts are valid UTF-8. 0, or -1 when memory ran out.
+int metrics_page(PageMetrics *m, const char *reference, size_t n_reference, const char *output, size_t n_output);
+
+// The alignment itself, for showing errors: ops (malloc'ed, *n of them): '=' match, 's' substitute, 'd' delete (only in
+// the reference), 'i' insert (only in the output), in text order over code points.
+int metrics_align(char **ops, size_t *n, const char *reference, size_t n_reference, const char *output, size_t n_output);
+
+#endif

@@ -1,0 +1,20 @@
+// arena.h: one allocation per kind of memory. Carving runs twice: without a base it only counts the bytes, then, with
+// the allocation of exactly that size, the same code hands out the pointers.
+#ifndef LLMC_ARENA_H
+#define LLMC_ARENA_H
+
+#include <stddef.h>
+
+typedef struct Arena {
+    char *base;  // NULL while counting
+    size_t used; // bytes handed out so far
+} Arena;
+
+// The next `bytes`, 64-byte aligned; NULL while counting.
+static inline void *arena_take(Arena *a, size_t bytes) {
+    void *p = a->base ? a->base + a->used : NULL;
+    a->used += (bytes + 63) & ~(size_t)63;
+    return p;
+}
+
+#endif

@@ -1,0 +1,90 @@
+// c3.h: the cascade. encoder (reads the page and N trainable queries) -> its final norm at the queries: N latents ->
+// projector -> decoder (sees the latents in place of the page and writes the page again) -> loss on the text alone.
+// Context Cascade Compression, arXiv 2511.15244.
+#ifndef LLMC_C3_H
+#define LLMC_C3_H
+
+#include <stdint.h>
+
+#include "backend.h"
+#include "batch.h"
+#include "config.h"
+#include "dist.h"
+#include "params.h"
+#include "qwen2.h"
+
+// What one micro-batch may hold at most: everything is allocated for these numbers before step 0.
+typedef struct C3Limits {
+    int pages;              // pages a micro-batch
+    int enc_rows, dec_rows; // rows in all
+    int dec_kept;           // supervised rows in all
+    int micro_batches;      // micro-batches whose losses are kept until they are read
+    int head_rows;          // rows of logits at a time; 0 chooses
+    Recompute recompute;    // KEEP_NOTHING: inference
+} C3Limits;
+
+// Bytes by kind, as printed at the start and by -plan.
+typedef struct C3Memory {
+    size_t parameters, gradients, activations, inputs;
+} C3Memory;
+
+typedef struct C3 {
+    C3Config config;
+    C3Params params;
+    C3Limits limits;
+    Backend *b;
+    elem_t *weights; // (params.table.total) device
+    float *grads;    // the same; NULL in inference
+    Qwen2 enc, dec;
+    StackActs enc_acts, dec_acts;
+    void *arena;         // activations
+    void *batch_device;  // copy of the micro-batch
+    elem_t *projected;   // (pages*N,D_dec) what the decoder sees
+    elem_t *logits;      // (head_rows,V)
+    elem_t *dhidden;     // (dec_kept,D_dec) gradient of the decoder's output
+    float *dslots;       // (pages*N,D_dec) gradient of projected
+    elem_t *dprojected;  // the same in the element type
+    elem_t *dlatents;    // (pages*N,D_enc)
+    float *losses;       // (micro_batches,dec_kept)
+    int *correct;        // (micro_batches,dec_kept)
+    float *host_losses;  // host copies of the two
+    int *host_correct;
+} C3;
+
+// Sizes of a model before it exists.
+int c3_memory(C3Memory *m, const C3Config *config, const C3Params *params, const C3Limits *limits, DType dtype);
+
+int c3_create(C3 *m, const C3Config *config, Backend *b, const C3Limits *limits, Error *err);
+void c3_free(C3 *m);
+// Random weights from the tensor table: normal(0, 0.02), biases 0, norms 1; every parameter has its own stream of the
+// seed, so that the values depend on neither ranks nor order. only_cascade: Q and projector alone.
+int c3_init_weights(C3 *m, uint64_t seed, int only_cascade, Error *err);
+
+// Forward and backward of one micro-batch. The weighted gradients are written (accumulate = 0) or added to m->grads.
+// Losses go to slot `micro`. ready, if not NULL, is told of each bucket whose gradients are complete.
+void c3_forward_backward(C3 *m, const MicroBatch *host, int micro, int accumulate, void (*ready)(void *, int),
+                         void *arg);
+// Forward alone: losses and which rows were right.
+void c3_forward(C3 *m, const MicroBatch *host, int micro);
+
+// Reads back the losses of a micro-batch (waits for it): sum of weight * loss, sum of losses, rows, rows whose label had
+// the largest logit. Sums are doubles in row order.
+typedef struct C3Loss {
+    double weighted, sum;
+    int rows, correct;
+} C3Loss;
+C3Loss c3_read_loss(C3 *m, const MicroBatch *host, int micro);
+
+// The latents of a batch: encoder and, into m->projected, projector. d: device view of the encoder's batch.
+void c3_encode(C3 *m, const StackBatch *d);
+
+// FLOPs of the products of one micro-batch with these sizes (2 per multiply-add, backward twice the forward), true rows
+// only; attention counts the causal half. Used for MFU and -plan.
+typedef struct C3Flops {
+    double encoder, decoder, head;
+} C3Flops;
+C3Flops c3_flops(const C3Config *c, const MicroBatch *host, int backward);
+// The same for one page of `tokens` text tokens and `before_text` decoder rows before the text.
+C3Flops c3_page_flops(const C3Config *c, int tokens, int before_text, int backward);
+
+#endif

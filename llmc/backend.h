@@ -138,7 +138,7 @@ struct Backend {
     void (*argmax)(Backend *b, int *out, const elem_t *logits, int R, int V); // lowest index of the largest
 
     // ---- optimizer ----
-    // One pass over n elements (n a multiple of 256): g = grad * *scale (device scalar; if it is not finite nothing is
+    // One pass over n elements (n a multiple of 64): g = grad * *scale (device scalar; if it is not finite nothing is
     // changed); m, v, master are fp32. param is written back in elem. In fp32 runs master may be NULL: param itself is
     // the master.   m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;
     //               p -= lr * ((m/bias1) / (sqrt(v/bias2) + eps) + wd * p)
@@ -146,6 +146,9 @@ struct Backend {
                   size_t n, const AdamWParams *p);
     // *sum (double, device) = sum of squares of n floats (n a multiple of 256), in blocks of 256, fixed order
     void (*sum_squares)(Backend *b, double *sum, const float *x, size_t n);
+    // *norm = sqrt of the sum of n partial sums of squares, added in order; *scale = min(1, clip / (norm + 1e-6)), or 1
+    // when clip <= 0; NaN when the norm is not finite, which turns adamw into nothing. All device memory.
+    void (*clip_scale)(Backend *b, float *scale, double *norm, const double *partial, int n, double clip);
 
     // ---- collectives over the ranks of b->dist; every rank calls them in the same order; n = 1 rank: a copy or nothing ----
     // Reduce-scatter in place: buffer (ranks * n): afterwards this rank's n floats at buffer + rank*n hold the sum over

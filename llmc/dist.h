@@ -31,7 +31,8 @@ void dist_sum_double(const Dist *d, double *values, int n);                     
 void dist_max_int(const Dist *d, int *values, int n);                           // all-reduce
 void dist_all_gather(const Dist *d, void *all, const void *mine, size_t bytes); // host memory, all has ranks*bytes
 // Building blocks of the CPU backend's collectives (host memory).
-void dist_reduce_scatter(const Dist *d, float *buffer, size_t n, float *scratch); // scratch (ranks * n)
+// reduce_scatter: buffer (ranks * n); afterwards buffer + rank*n holds the sum over ranks, added in rank order.
+void dist_reduce_scatter(const Dist *d, float *buffer, size_t n);
 void dist_all_gather_in_place(const Dist *d, void *buffer, size_t bytes);
 
 #ifdef __cplusplus

@@ -36,9 +36,9 @@ typedef struct Optimizer {
     float *grads;        // (total) not owned
     float *master, *m, *v; // (state_count) fp32; master is NULL in fp32 runs
     size_t state_count;  // zero 0: total; zero 1: total / ranks
-    double *norms_device; // one sum of squares per bucket
-    double *norms_host;
-    float *scale_device; // clip factor
+    double *partial; // (ranks, buckets) device: sums of squares, each rank's shard of each bucket
+    double *norm;    // device
+    float *scale;    // device: clip factor
 } Optimizer;
 
 // Bytes of m, v (and master) and how many elements of state this rank holds.

@@ -1,0 +1,164 @@
+// optimizer.c: see optimizer.h. Everything walks the buckets of the tensor table; nothing here waits for the device but
+// the one readback at the end of a step.
+#include "optimizer.h"
+
+#include <math.h>
+
+#include "dist.h" // rank, ranks
+
+double optimizer_lr(const OptimizerConfig *c, int64_t step) {
+    double s = (double)step, warmup = (double)c->warmup, steps = (double)c->steps;
+    if (s < warmup) return c->lr * s / warmup;
+    // progress runs from 0 at the end of the warmup to just short of 1 at the last step, so that no update is wasted
+    double progress = (s - warmup) / (steps - warmup + 1);
+    if (progress > 1) progress = 1;
+    switch (c->schedule) {
+    case SCHEDULE_CONSTANT: return c->lr;
+    case SCHEDULE_LINEAR: return c->lr_min + (c->lr - c->lr_min) * (1 - progress);
+    case SCHEDULE_WSD: // warmup, stable, and a linear decay over the last fifth
+        return progress < 0.8 ? c->lr : c->lr_min + (c->lr - c->lr_min) * (1 - progress) / 0.2;
+    case SCHEDULE_COSINE: break;
+    }
+    return c->lr_min + (c->lr - c->lr_min) * (1 + cos(M_PI * progress)) / 2;
+}
+
+static size_t state_elements(const C3Params *p, int zero) {
+    return zero >= 1 ? p->table.total / (size_t)p->table.ranks : p->table.total;
+}
+
+size_t optimizer_bytes(const C3Params *p, DType dtype, int zero) {
+    return state_elements(p, zero) * sizeof(float) * (dtype == DTYPE_F32 ? 2 : 3);
+}
+
+int optimizer_create(Optimizer *o, const OptimizerConfig *config, const C3Params *params, Backend *b, elem_t *weights,
+                     float *grads, Error *err) {
+    *o = (Optimizer){.config = *config, .params = params, .backend = b, .weights = weights, .grads = grads};
+    o->state_count = state_elements(params, config->zero);
+    size_t bytes = o->state_count * sizeof(float), ranks = (size_t)params->table.ranks;
+    if (b->alloc(b, (void **)&o->m, bytes, "AdamW first moments", err) != 0 ||
+        b->alloc(b, (void **)&o->v, bytes, "AdamW second moments", err) != 0 ||
+        (b->dtype != DTYPE_F32 && b->alloc(b, (void **)&o->master, bytes, "fp32 master weights", err) != 0) ||
+        b->alloc(b, (void **)&o->partial, ranks * (size_t)params->table.n_buckets * sizeof(double), "norms", err) != 0 ||
+        b->alloc(b, (void **)&o->norm, sizeof(double), "norm", err) != 0 ||
+        b->alloc(b, (void **)&o->scale, sizeof(float), "clip factor", err) != 0) {
+        optimizer_free(o);
+        return -1;
+    }
+    optimizer_reset(o);
+    return 0;
+}
+
+void optimizer_free(Optimizer *o) {
+    void *device[] = {o->m, o->v, o->master, o->partial, o->norm, o->scale};
+    for (size_t i = 0; o->backend && i < sizeof device / sizeof *device; i++) {
+        if (device[i]) o->backend->release(o->backend, device[i]);
+    }
+    *o = (Optimizer){0};
+}
+
+// ---- shards --------------------------------------------------------------------------------------------------------
+
+static size_t share(const Optimizer *o, const Bucket *k) { return k->count / (size_t)o->params->table.ranks; }
+static size_t rank_of(const Optimizer *o) { return o->backend->dist ? (size_t)o->backend->dist->rank : 0; }
+
+// Where in the state arrays element `at` of a bucket lies (zero 1: it must be in this rank's shard).
+static size_t state_at(const Optimizer *o, const Bucket *k, size_t at) {
+    if (o->config.zero < 1) return k->offset + at;
+    return k->offset / (size_t)o->params->table.ranks + at - rank_of(o) * share(o, k);
+}
+
+void optimizer_owned(const Optimizer *o, int bucket, size_t *begin, size_t *count, size_t *at) {
+    const Bucket *k = &o->params->table.buckets[bucket];
+    *count = share(o, k);
+    *begin = rank_of(o) * *count;
+    *at = state_at(o, k, *begin);
+}
+
+void optimizer_held(const Optimizer *o, int bucket, size_t *begin, size_t *count, size_t *at) {
+    const Bucket *k = &o->params->table.buckets[bucket];
+    optimizer_owned(o, bucket, begin, count, at);
+    if (o->config.zero >= 1) return;
+    *begin = 0;
+    *count = k->count;
+    *at = k->offset;
+}
+
+void optimizer_reset(Optimizer *o) {
+    Backend *b = o->backend;
+    b->zero(b, o->m, o->state_count * sizeof(float));
+    b->zero(b, o->v, o->state_count * sizeof(float));
+    for (int i = 0; o->master && i < o->params->table.n_buckets; i++) {
+        size_t begin, count, at;
+        optimizer_held(o, i, &begin, &count, &at);
+        b->cast_to_f32(b, o->master + at, elem_at(b, o->weights, o->params->table.buckets[i].offset + begin), count);
+    }
+}
+
+// ---- a step --------------------------------------------------------------------------------------------------------
+
+void optimizer_reduce_bucket(Optimizer *o, int bucket) {
+    const Bucket *k = &o->params->table.buckets[bucket];
+    o->backend->reduce_scatter(o->backend, o->grads + k->offset, share(o, k));
+}
+
+// Global norm and clip factor, on the device.
+static void clip(Optimizer *o) {
+    Backend *b = o->backend;
+    const ParamTable *t = &o->params->table;
+    double *mine = o->partial + rank_of(o) * (size_t)t->n_buckets;
+    for (int i = 0; i < t->n_buckets; i++) {
+        size_t n = share(o, &t->buckets[i]);
+        b->sum_squares(b, mine + i, o->grads + t->buckets[i].offset + rank_of(o) * n, n);
+    }
+    b->all_gather(b, o->partial, (size_t)t->n_buckets * sizeof(double));
+    b->clip_scale(b, o->scale, o->norm, o->partial, t->n_buckets * t->ranks, o->config.clip);
+}
+
+static int same_treatment(const Optimizer *o, const Param *a, const Param *b) {
+    return a->group == b->group && (o->config.weight_decay == 0 || a->decay == b->decay);
+}
+
+// AdamW on elements [lo, hi) of a bucket, in as few passes as the groups allow. Tensors start at multiples of 64
+// elements and the padding behind them is zero in every array and stays so.
+static void update(Optimizer *o, const Bucket *k, size_t lo, size_t hi, AdamWParams base) {
+    Backend *b = o->backend;
+    const Param *params = o->params->table.params;
+    for (int i = k->first, next; i < k->last; i = next) {
+        for (next = i + 1; next < k->last && same_treatment(o, &params[i], &params[next]);) next++;
+        size_t from = params[i].offset - k->offset, to = next < k->last ? params[next].offset - k->offset : k->count;
+        from = from > lo ? from : lo;
+        to = to < hi ? to : hi;
+        if (from >= to || o->config.frozen[params[i].group]) continue;
+        AdamWParams p = base;
+        p.lr *= (float)o->config.group_scale[params[i].group];
+        p.weight_decay = params[i].decay ? (float)o->config.weight_decay : 0.0f;
+        size_t at = state_at(o, k, from);
+        b->adamw(b, elem_at(b, o->weights, k->offset + from), o->master ? o->master + at : NULL, o->m + at, o->v + at,
+                 o->grads + k->offset + from, o->scale, to - from, &p);
+    }
+}
+
+OptimizerResult optimizer_step(Optimizer *o, int64_t step) {
+    Backend *b = o->backend;
+    const OptimizerConfig *c = &o->config;
+    const ParamTable *t = &o->params->table;
+    double lr = optimizer_lr(c, step);
+    AdamWParams p = {.lr = (float)lr, .beta1 = (float)c->beta1, .beta2 = (float)c->beta2, .eps = (float)c->eps,
+                     .bias1 = (float)(1 - pow(c->beta1, (double)step)), .bias2 = (float)(1 - pow(c->beta2, (double)step))};
+    clip(o);
+    for (int i = 0; i < t->n_buckets; i++) {
+        const Bucket *k = &t->buckets[i];
+        size_t n = share(o, k), mine = rank_of(o) * n;
+        if (c->zero < 1) {
+            b->all_gather(b, o->grads + k->offset, n * sizeof(float));
+            update(o, k, 0, k->count, p);
+        } else {
+            update(o, k, mine, mine + n, p);
+            b->all_gather(b, elem_at(b, o->weights, k->offset), n * dtype_size(b->dtype));
+        }
+    }
+    OptimizerResult r = {.lr = lr};
+    b->download(b, &r.grad_norm, o->norm, sizeof r.grad_norm);
+    r.finite = isfinite(r.grad_norm);
+    return r;
+}

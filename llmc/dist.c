@@ -26,6 +26,15 @@ void dist_sum_double(const Dist *d, double *values, int n) {
     free(all);
 }
 
+int dist_agree(const Dist *d, int bad, Error *err) {
+    if (d->ranks == 1) return bad ? -1 : 0;
+    int first = bad ? d->ranks - d->rank : 0; // the largest belongs to the lowest failing rank
+    dist_max_int(d, &first, 1);
+    if (first == 0) return 0;
+    dist_broadcast(d, err->text, sizeof err->text, d->ranks - first);
+    return -1;
+}
+
 #ifdef HAVE_MPI
 #include <mpi.h>
 

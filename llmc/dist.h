@@ -30,6 +30,8 @@ void dist_broadcast(const Dist *d, void *data, size_t bytes, int root);         
 void dist_sum_double(const Dist *d, double *values, int n);                     // all-reduce, added in rank order
 void dist_max_int(const Dist *d, int *values, int n);                           // all-reduce
 void dist_all_gather(const Dist *d, void *all, const void *mine, size_t bytes); // host memory, all has ranks*bytes
+// All ranks meet: when any of them failed (bad != 0) all get -1 and, in err, the line of the lowest failing rank.
+int dist_agree(const Dist *d, int bad, Error *err);
 // Building blocks of the CPU backend's collectives (host memory).
 // reduce_scatter: buffer (ranks * n); afterwards buffer + rank*n holds the sum over ranks, added in rank order.
 void dist_reduce_scatter(const Dist *d, float *buffer, size_t n);

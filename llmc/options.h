@@ -1,0 +1,58 @@
+// options.h: what the trainer can be told. The defaults are the paper's run.
+#ifndef LLMC_OPTIONS_H
+#define LLMC_OPTIONS_H
+
+#include <stdint.h>
+
+#include "cli.h"
+#include "optimizer.h"
+#include "qwen2.h" // Recompute
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct TrainOptions {
+    // model
+    const char *model, *enc, *dec, *preset, *template_name, *tokenizer;
+    int64_t vocab, latents;
+    // data
+    const char *data, *val;
+    int64_t maxlen, seed;
+    double len_warmup;
+    // steps
+    int64_t b, g, steps, epochs;
+    const char *loss_norm;
+    // optimizer
+    double lr, lr_min, wd, beta1, beta2, eps, clip, lr_enc, lr_dec;
+    int64_t warmup;
+    const char *schedule, *freeze;
+    // machine
+    const char *device, *dtype, *zero, *recompute;
+    int64_t threads;
+    // output
+    const char *out, *resume;
+    int64_t val_every, val_pages, sample_every, samples, save_every, keep, resume_force, plan;
+    double save_minutes;
+} TrainOptions;
+
+enum { TRAIN_MAX_OPTIONS = 64 };
+
+// Sets the defaults and builds the table that points into o; returns the number of rows.
+int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]);
+// Checks what no single option's range can say.
+int options_check(const TrainOptions *o, Error *err);
+// The optimizer's part. steps: already worked out from -steps or -epochs; ranks decide -zero auto.
+OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int ranks);
+DType options_dtype(const TrainOptions *o);
+
+// Compares the options of a saved run (JSON) with these. Those that decide what is learned from which page (latents,
+// vocabulary, template, seed, batch, element type) must agree unless force is set; every other difference is written to
+// `said`, one line each, malloc'ed (empty when there is none).
+int options_compare(char **said, const char *saved_json, const Option *table, int n, int64_t pages_a_step, int force,
+                    Error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,103 @@
+// plan.c: see plan.h.
+#include "plan.h"
+
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "checkpoint.h" // checkpoint_bytes
+
+const char *format_bytes(char buffer[32], double bytes) {
+    static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
+    int u = 0;
+    while (bytes >= 999.5 && u < 4) {
+        bytes /= 1000;
+        u++;
+    }
+    snprintf(buffer, 32, u == 0 || bytes >= 99.95 ? "%.0f %s" : "%.1f %s", bytes, units[u]);
+    return buffer;
+}
+
+const char *format_count(char buffer[32], double count) {
+    char digits[32];
+    int n = snprintf(digits, sizeof digits, "%.0f", count), at = 0;
+    for (int i = 0; i < n && at < 30; i++) {
+        if (i > 0 && (n - i) % 3 == 0) buffer[at++] = ',';
+        buffer[at++] = digits[i];
+    }
+    buffer[at] = 0;
+    return buffer;
+}
+
+int plan_bytes(PlanBytes *bytes, const Plan *p, Error *err) {
+    C3Memory m;
+    if (c3_memory(&m, p->config, p->params, &p->limits, p->dtype) != 0) return error_set(err, "out of memory");
+    *bytes = (PlanBytes){.parameters = m.parameters, .gradients = m.gradients, .activations = m.activations,
+                         .inputs = m.inputs, .optimizer = optimizer_bytes(p->params, p->dtype, p->zero)};
+    bytes->total = m.parameters + m.gradients + m.activations + m.inputs + bytes->optimizer;
+    bytes->checkpoint = checkpoint_bytes(p->params, p->dtype);
+    return 0;
+}
+
+static void print_stack(FILE *out, const char *name, const Qwen2Config *c, const ParamTable *t, ParamOwner owner) {
+    char count[32];
+    double n = 0;
+    for (int i = 0; i < t->n; i++) n += t->params[i].owner == owner ? (double)t->params[i].count : 0;
+    fprintf(out, "  %-12s %14s   %d layers, width %d, heads %d/%d x %d, mlp %d, vocabulary %d\n", name,
+            format_count(count, n), c->L, c->D, c->NH, c->KV, c->HS, c->F, c->V);
+}
+
+static void print_row(FILE *out, const char *name, double bytes, const char *note) {
+    char text[32];
+    fprintf(out, "  %-12s %14s   %s\n", name, format_bytes(text, bytes), note);
+}
+
+void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
+    const ParamTable *t = &p->params->table;
+    char count[32], total[32];
+    double cascade = 0;
+    for (int i = 0; i < t->n; i++) cascade += t->params[i].owner == OWNER_CASCADE ? (double)t->params[i].count : 0;
+    fprintf(out, "parameters\n");
+    print_stack(out, "encoder", &p->config->enc, t, OWNER_ENCODER);
+    print_stack(out, "decoder", &p->config->dec, t, OWNER_DECODER);
+    fprintf(out, "  %-12s %14s   %d latents, projector %d -> %d\n", "cascade", format_count(count, cascade),
+            p->config->latents, p->config->enc.D, p->config->dec.D);
+    fprintf(out, "  %-12s %14s\n", "total", format_count(count, (double)t->parameters));
+
+    const char *element = p->dtype == DTYPE_F32 ? "fp32" : "bf16";
+    fprintf(out, "memory of a rank\n");
+    print_row(out, "parameters", (double)bytes->parameters, element);
+    print_row(out, "gradients", (double)bytes->gradients, "fp32");
+    print_row(out, "optimizer", (double)bytes->optimizer,
+              p->zero ? "AdamW moments and master weights, divided over the ranks (ZeRO-1)"
+                      : "AdamW moments and master weights");
+    print_row(out, "activations", (double)bytes->activations, "for the longest micro-batch the data can give");
+    print_row(out, "inputs", (double)bytes->inputs, "");
+    print_row(out, "total", (double)bytes->total, "");
+    fprintf(out, "disk\n");
+    print_row(out, "checkpoint", (double)bytes->checkpoint, "all ranks; twice that while the old one is still kept");
+
+    C3Flops f = c3_page_flops(p->config, (int)lround(p->text_tokens), p->before_text, 1);
+    double pages = (double)p->pages_a_step, step = pages * (f.encoder + f.decoder + f.head);
+    fprintf(out, "work of a step: %s pages of %.0f text tokens\n", format_count(count, pages), p->text_tokens);
+    fprintf(out, "  %-12s %12.3g FLOP   encoder %.0f %%, decoder %.0f %%, head and loss %.0f %%\n", "forward+back", step,
+            100 * pages * f.encoder / step, 100 * pages * f.decoder / step, 100 * pages * f.head / step);
+    if (p->peak_flops > 0) {
+        double seconds = step / (p->peak_flops * p->ranks);
+        fprintf(out, "  %-12s %10.4g s      %s FLOP/s a rank at the measured peak of its products; %lld steps >= %.3g h\n",
+                "at least", seconds, format_count(total, p->peak_flops), (long long)p->steps,
+                seconds * (double)p->steps / 3600);
+    }
+}
+
+int plan_check_memory(const Plan *p, const PlanBytes *bytes, Error *err) {
+    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE);
+    double need = (double)bytes->total * p->local_ranks;
+    if (need <= have) return 0;
+    char a[32], b[32], c[32], d[32];
+    return error_set(err,
+                     "memory: %d ranks on this host need %s, it has %s (hint: -b 1 or a smaller -maxlen or -recompute "
+                     "layer cut the activations, %s a rank; -zero 1 divides the optimizer state, %s)",
+                     p->local_ranks, format_bytes(a, need), format_bytes(b, have),
+                     format_bytes(c, (double)bytes->activations), format_bytes(d, (double)bytes->optimizer));
+}

@@ -81,6 +81,25 @@ int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
     return (int)(sizeof rows / sizeof *rows);
 }
 
+void options_help(FILE *out) {
+    TrainOptions o;
+    Option table[TRAIN_MAX_OPTIONS];
+    int n = options_table(&o, table);
+    fprintf(out, "train_c3: trains Context Cascade Compression, two Qwen2.5 stacks joined by N latents.\n\n"
+                 "  mpirun -np 8 ./train_c3 -b 2 -g 16 -lr 1e-5 -steps 40000        the paper's run\n"
+                 "  ./train_c3 -preset tiny -data 'data/demo/train_*.bin' -steps 100  a small model from nothing\n");
+    cli_help(out, table, n);
+}
+
+char *options_json(const Option *table, int n, int64_t pages_a_step) {
+    char *text = cli_json(table, n);
+    if (!text) return NULL;
+    size_t length = strlen(text);
+    char *longer = string_format("%.*s,\"pages_a_step\":%lld}", (int)length - 1, text, (long long)pages_a_step);
+    free(text);
+    return longer;
+}
+
 int options_check(const TrainOptions *o, Error *err) {
     if (!!o->enc != !!o->dec)
         return error_set(err, "-%s without -%s: a new model needs both folders", o->enc ? "enc" : "dec",

@@ -40,6 +40,10 @@ enum { TRAIN_MAX_OPTIONS = 64 };
 
 // Sets the defaults and builds the table that points into o; returns the number of rows.
 int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]);
+// The text of -h.
+void options_help(FILE *out);
+// {"lr":1e-05,...,"pages_a_step":256}: what is saved with a checkpoint, malloc'ed; NULL when memory ran out.
+char *options_json(const Option *table, int n, int64_t pages_a_step);
 // Checks what no single option's range can say.
 int options_check(const TrainOptions *o, Error *err);
 // The optimizer's part. steps: already worked out from -steps or -epochs; ranks decide -zero auto.

@@ -1,0 +1,21 @@
+// culprit.h: which pages and which tensors went bad, when a loss or a gradient is not finite.
+#ifndef LLMC_CULPRIT_H
+#define LLMC_CULPRIT_H
+
+#include "c3.h"
+#include "dist.h"
+#include "loader.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Called by all ranks after a step that changed nothing. Writes one line: pages whose loss is not finite, tensors of
+// weights and of gradients that hold NaN or Inf (the first few of each). Slow; for the last words of a run.
+void culprit_find(char *text, size_t room, C3 *m, const Dataset *data, const MicroBatch *micro, int n,
+                  const Dist *dist);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -137,6 +137,9 @@ static int check_header(Shard *s, Error *err) {
                          "%s: header: expected at most %" PRIu64 " tokens and no more pages than tokens, found %" PRIu64
                          " tokens in %" PRIu64 " pages " HINT,
                          path, MAX_TOKENS, h->tokens, h->pages);
+    if (h->vocab > INT32_MAX) // ids become ints, where negative ones mean something else
+        return error_set(err, "%s: header: expected a vocabulary of at most %" PRId32 ", found %" PRIu32 " " HINT, path,
+                         INT32_MAX, h->vocab);
     uint64_t token_offset = HEADER_BYTES + h->pages * sizeof(IndexEntry);
     if (h->token_offset != token_offset)
         return error_set(err, "%s: header: expected the tokens at %" PRIu64 ", found them at %" PRIu64 " " HINT, path,

@@ -236,6 +236,9 @@ static void test_damage(void) {
     put32(copy + 32, 0);
     repair(copy, size);
     refuse(copy, size, WORDS("below 0"));
+    put32(copy + 32, 0x80000000u); // ids that would be negative as ints
+    repair(copy, size);
+    refuse(copy, size, WORDS("vocabulary", "2147483648"));
 
     check_begin("counts that overflow are refused");
     static const uint64_t huge[] = {UINT64_MAX,        UINT64_MAX / 4,    UINT64_MAX / 24 + 1, (uint64_t)1 << 63,

@@ -1,0 +1,235 @@
+// test_batch.c: packing against a plain derivation from the text of batch.h, over random pages, templates and cuts.
+#include "test/check.h"
+
+#include <stdlib.h>
+
+#include "llmc/batch.h"
+
+enum { MAX_PAGES = 8, MAX_TEXT = 400, MAX_ROWS = MAX_PAGES * (MAX_TEXT + 100) };
+
+static uint64_t rng_state = 7;
+static uint32_t rng(uint32_t below) {
+    rng_state = rng_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)((rng_state >> 33) % below);
+}
+
+// What a stack's input must be, derived row by row.
+typedef struct Plain {
+    int rows, kept, pages, longest, longest_kept;
+    int ids[MAX_ROWS], positions[MAX_ROWS], is_kept[MAX_ROWS], label[MAX_ROWS], cu[MAX_PAGES + 1];
+} Plain;
+
+static void plain_page(Plain *s, const int *ids, const int *keep, const int *label, int n) {
+    int kept = 0;
+    for (int i = 0; i < n; i++) {
+        s->ids[s->rows] = ids[i];
+        s->positions[s->rows] = i;
+        s->is_kept[s->rows] = keep[i];
+        s->label[s->rows++] = label[i];
+        kept += keep[i];
+    }
+    s->kept += kept;
+    s->cu[++s->pages] = s->rows;
+    if (n > s->longest) s->longest = n;
+    if (kept > s->longest_kept) s->longest_kept = kept;
+}
+
+static void plain_build(Plain *enc, Plain *dec, const ShardPage *pages, int n, const Template *t, int N, uint32_t cut) {
+    memset(enc, 0, sizeof *enc);
+    memset(dec, 0, sizeof *dec);
+    for (int p = 0; p < n; p++) {
+        static int ids[2 * MAX_ROWS], keep[2 * MAX_ROWS], label[2 * MAX_ROWS];
+        int r = 0;
+        memset(keep, 0, sizeof keep);
+        for (uint32_t i = 0; i < pages[p].context_length && i < cut; i++) ids[r++] = (int)pages[p].context[i];
+        ids[r++] = t->img;
+        for (int i = 0; i < N; i++) {
+            keep[r] = 1;
+            ids[r++] = -1 - i;
+        }
+        plain_page(enc, ids, keep, label, r);
+
+        r = 0;
+        memset(keep, 0, sizeof keep);
+        for (int i = 0; i < t->n_before; i++) ids[r++] = t->before[i];
+        for (int i = 0; i < N; i++) ids[r++] = -1 - (p * N + i);
+        for (int i = 0; i < t->n_after; i++) ids[r++] = t->after[i];
+        uint32_t answer = pages[p].answer_length < cut ? pages[p].answer_length : cut;
+        for (uint32_t i = 0; i < answer; i++) { // row r-1 has seen everything before answer[i]
+            keep[r - 1] = 1;
+            label[r - 1] = (int)pages[p].answer[i];
+            ids[r++] = (int)pages[p].answer[i];
+        }
+        keep[r - 1] = 1;
+        label[r - 1] = t->end;
+        plain_page(dec, ids, keep, label, r);
+    }
+}
+
+static void compare_stack(const char *name, const StackBatch *s, const Plain *e) {
+    CHECK(s->pages == e->pages && s->rows == e->rows && s->kept == e->kept, "%s: %d pages %d rows %d kept", name,
+          s->pages, s->rows, s->kept);
+    CHECK(s->longest == e->longest && s->longest_kept == e->longest_kept, "%s: longest %d kept %d", name, s->longest,
+          s->longest_kept);
+    if (s->rows != e->rows || s->kept != e->kept || s->pages != e->pages) return;
+    int kept_before[MAX_ROWS + 1] = {0}, seen[MAX_ROWS] = {0};
+    for (int i = 0, k = 0; i < e->rows; i++) {
+        CHECK(s->ids[i] == e->ids[i], "%s: row %d: id %d, expected %d", name, i, s->ids[i], e->ids[i]);
+        CHECK(s->positions[i] == e->positions[i], "%s: row %d: position %d", name, i, s->positions[i]);
+        if (e->is_kept[i]) {
+            CHECK(s->kept_rows[k] == i, "%s: kept row %d is %d, expected %d", name, k, s->kept_rows[k], i);
+            CHECK(s->kept_positions[k] == e->positions[i], "%s: kept row %d: position %d", name, k,
+                  s->kept_positions[k]);
+            k++;
+        }
+        kept_before[i + 1] = k;
+    }
+    for (int p = 0; p <= e->pages; p++) {
+        CHECK(s->cu[p] == e->cu[p], "%s: page %d begins at %d", name, p, s->cu[p]);
+        CHECK(s->kept_cu[p] == kept_before[e->cu[p]], "%s: kept rows of page %d begin at %d", name, p, s->kept_cu[p]);
+    }
+    // the sorted rows
+    CHECK(s->runs > 0 && s->run_begin[0] == 0 && s->run_begin[s->runs] == s->rows, "%s: %d runs", name, s->runs);
+    for (int i = 0, run = 0; i < s->rows; i++) {
+        int row = s->order[i];
+        CHECK(row >= 0 && row < s->rows && !seen[row], "%s: row %d stands twice in the order", name, row);
+        if (row < 0 || row >= s->rows) return;
+        seen[row] = 1;
+        if (i == 0) continue;
+        int before = s->order[i - 1], same = e->ids[before] == e->ids[row];
+        CHECK(e->ids[before] < e->ids[row] || (same && before < row), "%s: order at %d", name, i);
+        int border = run + 1 <= s->runs && s->run_begin[run + 1] == i;
+        CHECK(border == !same, "%s: border of a run at %d", name, i);
+        run += border;
+    }
+}
+
+static uint32_t texts[2 * MAX_PAGES][MAX_TEXT];
+
+static void random_pages(ShardPage *pages, int n, uint32_t vocab, uint32_t longest) {
+    for (int p = 0; p < n; p++) {
+        for (int i = 0; i < MAX_TEXT; i++) texts[2 * p][i] = rng(vocab), texts[2 * p + 1][i] = rng(vocab);
+        pages[p].context = pages[p].answer = texts[2 * p];
+        pages[p].context_length = pages[p].answer_length = 1 + rng(longest);
+        if (rng(3) == 0) {
+            pages[p].answer = texts[2 * p + 1];
+            pages[p].answer_length = 1 + rng(longest);
+        }
+    }
+}
+
+static Template make_template(int n_before, int n_after, int base) {
+    Template t = {.n_before = n_before, .n_after = n_after, .end = base + 2, .img = base + 3};
+    t.before = malloc((size_t)n_before * sizeof *t.before);
+    t.after = malloc((size_t)(n_after ? n_after : 1) * sizeof *t.after);
+    for (int i = 0; i < n_before; i++) t.before[i] = i == n_before - 1 ? t.img : (int32_t)rng((uint32_t)base);
+    for (int i = 0; i < n_after; i++) t.after[i] = i == 0 ? base + 4 : (int32_t)rng((uint32_t)base);
+    return t;
+}
+
+static void drop_template(Template *t) {
+    free(t->before);
+    free(t->after);
+}
+
+static void test_random(void) {
+    check_begin("random batches equal the plain derivation");
+    static Plain enc, dec;
+    static const uint32_t vocabs[] = {3, 40, 2043, 2048, 151860, 5000000}; // one, two and three digits of the sort
+    for (int round = 0; round < 300; round++) {
+        int n = 1 + (int)rng(MAX_PAGES), N = 1 + (int)rng(40);
+        uint32_t vocab = vocabs[rng(6)], longest = 1 + rng(MAX_TEXT), cut = rng(2) ? UINT32_MAX : 1 + rng(longest);
+        static const int afters[] = {0, 1, 9};
+        Template t = make_template(1 + (int)rng(20), afters[rng(3)], (int)vocab);
+        ShardPage pages[MAX_PAGES];
+        uint64_t numbers[MAX_PAGES];
+        random_pages(pages, n, vocab, longest);
+        for (int p = 0; p < n; p++) numbers[p] = rng(1u << 31) * (uint64_t)1000003;
+        plain_build(&enc, &dec, pages, n, &t, N, cut);
+        MicroBatch m;
+        Error err;
+        CHECK(batch_create(&m, n, enc.rows, dec.rows, dec.kept, &err) == 0, "%s", err.text);
+        float weight = 1.0f / (float)(1 + round);
+        for (int again = 0; again < 2; again++) { // a block is used again and again
+            batch_build(&m, pages, numbers, n, &t, N, cut, weight);
+            compare_stack("encoder", &m.enc, &enc);
+            compare_stack("decoder", &m.dec, &dec);
+            for (int i = 0; i < m.dec.kept; i++) {
+                CHECK(m.labels[i] == dec.label[m.dec.kept_rows[i]], "label %d is %d", i, m.labels[i]);
+                CHECK(m.weights[i] == weight, "weight %d", i);
+            }
+            CHECK(memcmp(m.page_ids, numbers, (size_t)n * sizeof *numbers) == 0, "page numbers");
+            CHECK(m.bytes <= m.capacity, "%zu bytes of %zu", m.bytes, m.capacity);
+        }
+        batch_free(&m);
+        drop_template(&t);
+    }
+}
+
+static void test_example(void) {
+    check_begin("the paper's page, written out by hand");
+    uint32_t text[3] = {5, 6, 5};
+    int32_t before[2] = {100, 103}, after[2] = {104, 7};
+    Template t = {.before = before, .after = after, .n_before = 2, .n_after = 2, .end = 102, .img = 103};
+    ShardPage page = {text, text, 3, 3};
+    MicroBatch m;
+    Error err;
+    CHECK(template_overhead(&t, 2) == 6, "overhead %d", template_overhead(&t, 2));
+    CHECK(batch_create(&m, 1, 6, 9, 4, &err) == 0, "%s", err.text);
+    batch_build(&m, &page, NULL, 1, &t, 2, UINT32_MAX, 0.25f);
+    static const int enc_ids[] = {5, 6, 5, 103, -1, -2}, dec_ids[] = {100, 103, -1, -2, 104, 7, 5, 6, 5},
+                     enc_order[] = {5, 4, 0, 2, 1, 3}, enc_runs[] = {0, 1, 2, 4, 5, 6}, labels[] = {5, 6, 5, 102},
+                     kept[] = {5, 6, 7, 8};
+    CHECK(m.enc.rows == 6 && memcmp(m.enc.ids, enc_ids, sizeof enc_ids) == 0, "encoder ids");
+    CHECK(m.dec.rows == 9 && memcmp(m.dec.ids, dec_ids, sizeof dec_ids) == 0, "decoder ids");
+    CHECK(memcmp(m.enc.order, enc_order, sizeof enc_order) == 0, "order");
+    CHECK(m.enc.runs == 5 && memcmp(m.enc.run_begin, enc_runs, sizeof enc_runs) == 0, "runs");
+    CHECK(m.enc.kept == 2 && m.enc.kept_rows[0] == 4 && m.enc.kept_rows[1] == 5, "latent rows");
+    CHECK(m.dec.kept == 4 && memcmp(m.dec.kept_rows, kept, sizeof kept) == 0, "supervised rows");
+    CHECK(memcmp(m.labels, labels, sizeof labels) == 0, "labels");
+
+    check_begin("a cut shortens context and answer, and the end mark stays");
+    batch_build(&m, &page, NULL, 1, &t, 2, 2, 0.25f);
+    CHECK(m.enc.rows == 5 && m.dec.rows == 8 && m.dec.kept == 3, "%d %d %d", m.enc.rows, m.dec.rows, m.dec.kept);
+    CHECK(m.labels[0] == 5 && m.labels[1] == 6 && m.labels[2] == 102, "labels");
+
+    check_begin("without anything behind the latents the last latent predicts the first token");
+    t.n_after = 0;
+    batch_build(&m, &page, NULL, 1, &t, 2, UINT32_MAX, 0.25f);
+    CHECK(m.dec.rows == 7 && m.dec.kept == 4 && m.dec.kept_rows[0] == 3 && m.dec.ids[3] == -2, "kept row %d",
+          m.dec.kept_rows[0]);
+    batch_free(&m);
+}
+
+static void test_view(void) {
+    check_begin("a view points at the same places of the copy, all within the bytes that are copied");
+    static Plain enc, dec;
+    ShardPage pages[3];
+    random_pages(pages, 3, 500, 50);
+    Template t = make_template(4, 3, 500);
+    plain_build(&enc, &dec, pages, 3, &t, 6, UINT32_MAX);
+    MicroBatch m;
+    Error err;
+    CHECK(batch_create(&m, 5, enc.rows + 100, dec.rows + 100, dec.kept + 50, &err) == 0, "%s", err.text);
+    CHECK(m.capacity == batch_capacity(5, enc.rows + 100, dec.rows + 100, dec.kept + 50), "capacity");
+    batch_build(&m, pages, NULL, 3, &t, 6, UINT32_MAX, 0.5f);
+    char *copy = malloc(m.bytes); // exactly as large as what is copied: a sanitizer sees what lies outside
+    memcpy(copy, m.block, m.bytes);
+    MicroBatch view = batch_view(&m, copy);
+    memset(m.block, 0x5a, m.bytes);
+    compare_stack("encoder", &view.enc, &enc);
+    compare_stack("decoder", &view.dec, &dec);
+    for (int i = 0; i < view.dec.kept; i++)
+        CHECK(view.labels[i] == dec.label[view.dec.kept_rows[i]] && view.weights[i] == 0.5f, "label or weight %d", i);
+    CHECK(view.block == copy, "block");
+    free(copy);
+    batch_free(&m);
+    drop_template(&t);
+}
+
+int main(void) {
+    test_example();
+    test_random();
+    test_view();
+    return check_done();
+}

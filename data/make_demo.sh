@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The demo's pages in one command: fetches six Debian packages (15 MB, no root needed), takes the texts out of them and
+# cuts them into pages of 24 to 64 tokens. Nothing but a Debian or Ubuntu system, python3 and the vocabulary is needed.
+#
+#   bash data/make_demo.sh [options of data/make_pages.py, e.g. -vocab 8192 -most 128]
+#
+#   data/cache/    packages as downloaded, and unpacked       data/corpus/   en.jsonl, zh.jsonl: whole documents
+#   data/demo/     train.jsonl, val_en.jsonl, val_zh.jsonl, figure4.jsonl, split.json (counts)
+#
+# A second run sees that nothing has changed and ends at once; delete data/demo/stamp to force it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PACKAGES="r-cran-janeaustenr sword-text-web fortunes manpages-zh libreoffice-help-zh-cn fortunes-zh"
+TOKENIZER=${TOKENIZER:-data/qwen2.5/qwen.tiktoken}
+die() { echo "make_demo.sh: $*" >&2; exit 1; }
+
+command -v python3 >/dev/null || die "python3 is missing (hint: apt-get install python3)"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || die "python3 is older than 3.9: $(python3 --version)"
+[ -f "$TOKENIZER" ] || die "no vocabulary at $TOKENIZER (hint: bash scripts/setup.sh fetches it; or set TOKENIZER=FILE)"
+
+# What the result depends on: the two programs, the vocabulary's size, the options, the packages by name (which holds
+# the version) and size.
+fingerprint() {
+    { cat data/debian_texts.py data/make_pages.py; stat -L -c %s "$TOKENIZER"; echo "$@"
+      for p in $PACKAGES; do stat -c '%n %s' data/cache/"$p"_*.deb; done; } 2>/dev/null | sha256sum | cut -d' ' -f1
+}
+OUTPUTS="data/demo/train.jsonl data/demo/val_en.jsonl data/demo/val_zh.jsonl data/demo/figure4.jsonl data/demo/split.json"
+if [ -f data/demo/stamp ] && ls $OUTPUTS >/dev/null 2>&1 && [ "$(cat data/demo/stamp)" = "$(fingerprint "$@")" ]; then
+    echo "data/demo is up to date"
+    exit 0
+fi
+
+mkdir -p data/cache data/corpus data/demo
+missing=""
+for p in $PACKAGES; do
+    ls data/cache/"$p"_*.deb >/dev/null 2>&1 || missing="$missing $p"
+done
+if [ -n "$missing" ]; then
+    for tool in apt-get dpkg-deb; do
+        command -v $tool >/dev/null || die "$tool is missing: the texts come from Debian packages. On another system fetch" \
+            "these packages' .deb files from a Debian mirror into data/cache/:$missing"
+    done
+    download() { (cd data/cache && apt-get download -q $missing) 2>data/cache/apt.log | grep -v '^WARNING' || return 1; }
+    echo "downloading:$missing"
+    if ! download; then
+        # Package lists are often absent in containers; root can fetch them.
+        if [ "$(id -u)" = 0 ] && ! apt-cache show $missing >/dev/null 2>&1; then
+            echo "no package lists here: running apt-get update"
+            apt-get update -q >/dev/null || die "apt-get update failed (is there a network?)"
+        fi
+        download || { cat data/cache/apt.log >&2
+            die "apt-get download failed (hint: as root run 'apt-get update'; or put the .deb files of$missing into data/cache/)"; }
+    fi
+fi
+
+rm -rf data/cache/unpacked.new && mkdir data/cache/unpacked.new
+for p in $PACKAGES; do
+    dpkg-deb -x "$(ls -t data/cache/"$p"_*.deb | head -1)" data/cache/unpacked.new/"$p" ||
+        die "data/cache/${p}_*.deb is damaged (hint: delete it and run again)"
+done
+rm -rf data/cache/unpacked && mv data/cache/unpacked.new data/cache/unpacked
+
+python3 data/debian_texts.py data/cache/unpacked data/corpus
+python3 data/make_pages.py -tok "$TOKENIZER" "$@" data/corpus data/demo
+fingerprint "$@" >data/demo/stamp

@@ -23,7 +23,7 @@ typedef struct Dataset {
     uint32_t longest_context, longest_answer; // among the usable pages
     uint32_t vocab;
     uint8_t fingerprint[32];     // of the tokenizer, the same in all shards
-    uint32_t identity;           // CRC over the shards' CRCs and counts: the dataset's fingerprint
+    uint32_t identity;           // CRC over the shards' CRCs and counts and `pages`: the dataset's fingerprint
     uint32_t *page_shard;        // (pages) numbered list: shard of each usable page
     uint64_t *page_index;        // (pages) its number in that shard
 } Dataset;
@@ -57,10 +57,13 @@ typedef struct LoaderConfig {
     int rank, ranks;
     int keep_micro;      // 1 (-loss_norm micro): micro-batches keep their b pages, only whole ones move between ranks
     int shuffle;         // 0: the order of the files (validation)
-    uint32_t (*cut)(void *arg, uint64_t step); // page length limit of a step, a function of the step alone; NULL: none
-    void *cut_arg;
+    int prefetch;        // 1: a thread works out the next step ahead; the steps are the same without
+    uint32_t (*cut)(void *arg, uint64_t step); // page length limit of a step, a function of the step alone; NULL: none.
+    void *cut_arg;                             // Called on the prefetch thread
 } LoaderConfig;
 
+// start: {seed, 0, 0, dataset identity} for a new run, or the state saved after the last step; one of another dataset is
+// refused. The dataset must outlive the loader.
 typedef struct Loader Loader;
 int loader_open(Loader **out, const Dataset *d, const LoaderConfig *config, LoaderState start, uint64_t first_step,
                 Error *err);

@@ -158,12 +158,14 @@ int c3_init_weights(C3 *m, uint64_t seed, int only_cascade, Error *err) {
 
 static elem_t *weight(const C3 *m, size_t offset) { return elem_at(m->b, m->weights, offset); }
 
+static void project(C3 *m, const elem_t *latents, int rows) {
+    m->b->matmul_forward(m->b, m->projected, latents, weight(m, m->params.projector),
+                         weight(m, m->params.projector_bias), rows, m->config.enc.D, m->config.dec.D);
+}
+
 void c3_encode(C3 *m, const StackBatch *d) {
-    Backend *b = m->b;
-    const C3Config *c = &m->config;
     qwen2_forward(&m->enc, &m->enc_acts, d, weight(m, m->params.Q), NULL);
-    b->matmul_forward(b, m->projected, m->enc_acts.out, weight(m, m->params.projector),
-                      weight(m, m->params.projector_bias), d->kept, c->enc.D, c->dec.D);
+    project(m, m->enc_acts.out, d->kept);
 }
 
 // Logits, loss and (train) their gradients on the supervised rows, a chunk of rows at a time: no (rows,V) array exists.
@@ -193,6 +195,13 @@ static MicroBatch upload(C3 *m, const MicroBatch *host) {
 void c3_forward(C3 *m, const MicroBatch *host, int micro) {
     MicroBatch d = upload(m, host);
     c3_encode(m, &d.enc);
+    qwen2_forward(&m->dec, &m->dec_acts, &d.dec, m->projected, NULL);
+    head(m, &d, micro, 0, 0);
+}
+
+void c3_forward_latents(C3 *m, const MicroBatch *host, int micro, const elem_t *latents) {
+    MicroBatch d = upload(m, host);
+    project(m, latents, d.enc.kept);
     qwen2_forward(&m->dec, &m->dec_acts, &d.dec, m->projected, NULL);
     head(m, &d, micro, 0, 0);
 }

@@ -10,6 +10,10 @@
 #include "error.h"
 #include "tokenizer.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // The released code's limit of new tokens.
 enum { GENERATE_MAX_NEW = 4096 };
 
@@ -56,4 +60,7 @@ int generate_latents(Generator *g, float *latents, const int32_t *context, int n
 // character) become U+FFFD. NULL when memory ran out.
 char *generate_text(const Tokenizer *tok, const int32_t *ids, int n, size_t *length);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -1,0 +1,253 @@
+// c3.c: the companion tool: makes shards, writes pages back from their latents, evaluates a model.
+//   c3 COMMAND [options]; every command explains itself with -h.
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "llmc/cli.h"
+#include "llmc/eval.h"
+#include "llmc/model.h"
+#include "llmc/plan.h" // format_count
+#include "llmc/render.h"
+
+enum { EXIT_USAGE = 2, MAX_OPTIONS = 32 };
+
+static int fail(const Error *err, int code) {
+    fflush(stdout);
+    fprintf(stderr, "c3: %s\n", err->text);
+    return code;
+}
+
+// ---- options that several commands share ---------------------------------------------------------------------------
+
+typedef struct ModelOptions {
+    const char *model, *tokenizer, *device, *dtype;
+    int64_t threads, batch, max_new, ngram, maxlen, limit;
+} ModelOptions;
+
+// Appends the rows of a model's options to a table; returns the new count.
+static int model_options(ModelOptions *o, Option *table, int n) {
+    *o = (ModelOptions){.device = "auto", .dtype = "auto", .maxlen = 8192};
+    const Option rows[] = {
+        {.help = "Model"},
+        {"m", OPTION_TEXT, &o->model, "DIR", 0, 0, NULL, "a C3 checkpoint, or a run's folder (its newest step)", 0},
+        {"tok", OPTION_TEXT, &o->tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
+        {"maxlen", OPTION_INT, &o->maxlen, "N", 16, 131072, NULL, "longest decoder sequence; longer pages are left out",
+         0},
+        {.help = "Decoding (greedy)"},
+        {"max_new", OPTION_INT, &o->max_new, "N", 0, 131072, NULL,
+         "new tokens of a page, 0 = twice the page's + 32, at most 4096", 0},
+        {"no_repeat_ngram", OPTION_INT, &o->ngram, "N", 0, 4096, NULL,
+         "no N tokens in a row twice, 0 = off (the released code: 20)", 0},
+        {"batch", OPTION_INT, &o->batch, "N", 0, 4096, NULL, "pages decoded together, 0 = what fits, at most 64", 0},
+        {"limit", OPTION_INT, &o->limit, "N", 0, 1e9, NULL, "first pages of the file only, 0 = all", 0},
+        {.help = "Machine"},
+        {"device", OPTION_CHOICE, &o->device, NULL, 0, 0, "auto|cpu", "where to compute", 0},
+        {"dtype", OPTION_CHOICE, &o->dtype, NULL, 0, 0, "auto|bf16|fp32", "type of weights; auto = the files' own", 0},
+        {"threads", OPTION_INT, &o->threads, "N", 0, 1024, NULL, "cores, 0 = all", 0},
+    };
+    memcpy(table + n, rows, sizeof rows);
+    return n + (int)(sizeof rows / sizeof *rows);
+}
+
+static EvalOptions decoding(const ModelOptions *o) {
+    return (EvalOptions){.pages = (int)o->batch, .max_new = (int)o->max_new, .no_repeat_ngram = (int)o->ngram,
+                         .maxlen = (int)o->maxlen, .limit = (int)o->limit};
+}
+
+// Parses; prints the help when asked. 0: go on, 1: done, -1: usage error.
+static int parse(const char *command, const char *usage, const char *example, Option *table, int n, int argc,
+                 char **argv, const char **words, int *n_words, Error *err) {
+    Option fresh[MAX_OPTIONS];
+    int help = 0;
+    memcpy(fresh, table, (size_t)n * sizeof *table);
+    if (argc > 1 && (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-help"))) help = 1;
+    if (!help && cli_parse(table, n, argc, argv, words, n_words, &help, err) != 0) return -1;
+    if (!help) return 0;
+    printf("c3 %s %s\n", command, usage);
+    cli_help(stdout, fresh, n);
+    printf("\nexample: %s\n", example);
+    return 1;
+}
+
+// ---- work shared by reconstruct and eval ---------------------------------------------------------------------------
+
+static void show_progress(void *arg, int done, int n) {
+    (void)arg;
+    fprintf(stderr, "\rdecoding: %d of %d pages%s", done, n, done == n ? "\r\033[K" : "");
+    fflush(stderr);
+}
+
+// Opens the model, reads the pages, loads the weights for them and writes the pages again.
+static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, const char *path, Error *err) {
+    EvalOptions e = decoding(o);
+    *s = (EvalSet){0};
+    TRY(model_open(m, o->model, o->tokenizer, err));
+    if (strcmp(m->folder, o->model) != 0) fprintf(stderr, "c3: model %s\n", m->folder);
+    TRY(eval_read(s, m, path, &e, err));
+    if (s->empty) fprintf(stderr, "c3: %s: %d pages without a token are left out\n", path, s->empty);
+    if (s->too_long) fprintf(stderr, "c3: %s: %d pages longer than the model takes are left out\n", path, s->too_long);
+    C3Limits limits = eval_limits(s, m);
+    TRY(model_load(m, o->device, o->dtype, (int)o->threads, &limits, err));
+    return eval_reconstruct(s, m, &e, isatty(STDERR_FILENO) ? show_progress : NULL, NULL, err);
+}
+
+// ---- c3 reconstruct ------------------------------------------------------------------------------------------------
+
+static int print_page(const EvalPage *p, const Model *m, int number, int n, int colour, Error *err) {
+    const C3Config *c = &m->source.config;
+    char *ops, text[4][32];
+    size_t n_ops, bytes = (size_t)c->latents * c->enc.D * dtype_size(m->b->dtype);
+    if (metrics_align(&ops, &n_ops, p->reference, p->n_reference, p->output, p->n_output) != 0)
+        return error_set(err, "out of memory");
+    printf("page %d of %d: ", number, n);
+    render_plain(stdout, p->id, strlen(p->id));
+    printf("%s characters (%s bytes), %s tokens -> %d latents of %d numbers (%s bytes): %.1f tokens a latent\n",
+           format_count(text[0], (double)p->m.reference_chars), format_count(text[1], (double)p->n_reference),
+           format_count(text[2], (double)p->context.n), c->latents, c->enc.D, format_count(text[3], (double)bytes),
+           (double)p->context.n / c->latents);
+    printf("precision %.2f %% (edit distance %zu)%s%s\n", 100 * p->m.char_precision, p->m.edit_distance,
+           p->m.exact ? ", exact" : colour ? "" : ", wrong characters stand in [brackets]",
+           p->ended ? "" : ", cut at the limit of new tokens");
+    printf("--- original\n");
+    render_marked(stdout, p->reference, p->n_reference, ops, n_ops, RENDER_REFERENCE, colour);
+    printf("--- reconstruction\n");
+    render_marked(stdout, p->output, p->n_output, ops, n_ops, RENDER_OUTPUT, colour);
+    printf("\n");
+    free(ops);
+    return 0;
+}
+
+static int print_pages(const EvalSet *s, const Model *m, int json, Error *err) {
+    int colour = render_wants_colour(stdout);
+    double sum = 0;
+    for (int i = 0; i < s->n; i++) {
+        sum += s->pages[i].m.char_precision;
+        if (!json) {
+            TRY(print_page(&s->pages[i], m, i + 1, s->n, colour, err));
+            continue;
+        }
+        char *line = eval_page_json(&s->pages[i], m->source.config.latents);
+        if (!line) return error_set(err, "out of memory");
+        printf("%s\n", line);
+        free(line);
+    }
+    if (!json && s->n > 1) printf("%d pages, mean precision %.2f %%\n", s->n, 100 * sum / s->n);
+    if (fflush(stdout) != 0 || ferror(stdout)) return error_set(err, "standard output: cannot write");
+    return 0;
+}
+
+static int run_reconstruct(int argc, char **argv) {
+    ModelOptions o;
+    Option table[MAX_OPTIONS];
+    const char *file = "-";
+    int64_t json = 0;
+    Error err;
+    int n = model_options(&o, table, 0);
+    table[n++] = (Option){.help = "Input and output"};
+    table[n++] = (Option){"f", OPTION_TEXT, &file, "FILE", 0, 0, NULL, ".txt, .jsonl or .json pages; - is stdin", 0};
+    table[n++] = (Option){"json", OPTION_FLAG, &json, NULL, 0, 0, NULL, "one JSON object a page and line", 0};
+    int code = parse("reconstruct", "-m DIR [-f FILE]: writes pages back from their latents and marks what is wrong",
+                     "c3 reconstruct -m runs/demo -f page.txt", table, n, argc, argv, NULL, NULL, &err);
+    if (code == 0 && !o.model) code = error_set(&err, "reconstruct: -m DIR is missing (hint: c3 reconstruct -h)");
+    if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    Model m;
+    EvalSet s;
+    int bad = reconstruct_pages(&m, &s, &o, file, &err) != 0 || print_pages(&s, &m, (int)json, &err) != 0;
+    eval_free(&s);
+    model_close(&m);
+    return bad ? fail(&err, 1) : 0;
+}
+
+// ---- c3 eval -------------------------------------------------------------------------------------------------------
+
+typedef struct EvalCommand {
+    ModelOptions model;
+    const char *out, *buckets;
+    int64_t no_controls;
+} EvalCommand;
+
+static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s, Error *err) {
+    int edges[EVAL_MAX_BUCKETS + 1], n_edges = 0;
+    char *no_latents = NULL;
+    EvalSummary sum;
+    EvalOptions o = decoding(&c->model);
+    if (c->buckets && (n_edges = eval_parse_edges(edges, c->buckets, err)) < 0) return -1;
+    TRY(reconstruct_pages(m, s, &c->model, path, err));
+    TRY(eval_forced(s, m, &o, !c->no_controls, &no_latents, err));
+    eval_summarise(&sum, s, m->source.config.latents, edges, n_edges);
+    EvalFiles files = {.out = c->out, .model = m->folder, .source = path, .no_latents_text = no_latents, .options = o,
+                       .dtype = m->b->dtype == DTYPE_F32 ? "fp32" : "bf16"};
+    int bad = eval_write(&files, s, &sum, stdout, err);
+    free(no_latents);
+    if (!bad) printf("\nfiles: %s/eval.json eval.txt eval.csv pages.jsonl fox.json\n", c->out);
+    return bad;
+}
+
+static int run_eval(int argc, char **argv) {
+    EvalCommand c = {0};
+    Option table[MAX_OPTIONS];
+    const char **words = calloc((size_t)argc, sizeof *words);
+    int n_words = 0;
+    Error err;
+    int n = model_options(&c.model, table, 0);
+    table[n++] = (Option){.help = "Tables"};
+    table[n++] = (Option){"o", OPTION_TEXT, &c.out, "DIR", 0, 0, NULL, "folder of the results", 0};
+    table[n++] = (Option){"buckets", OPTION_TEXT, &c.buckets, "EDGES", 0, 0, NULL,
+                          "text tokens, 600..1300:100 or 600,700,800; default: from the data", 0};
+    table[n++] = (Option){"no_controls", OPTION_FLAG, &c.no_controls, NULL, 0, 0, NULL,
+                          "leave out swapped, mean and zero latents", 0};
+    int code = words ? parse("eval", "-m DIR PAGES.jsonl -o OUT: reconstruction of held-out pages in numbers",
+                             "c3 eval -m runs/demo data/demo/val.jsonl -o runs/demo/eval", table, n, argc, argv, words,
+                             &n_words, &err)
+                     : error_set(&err, "out of memory");
+    if (code == 0 && !c.model.model) code = error_set(&err, "eval: -m DIR is missing (hint: c3 eval -h)");
+    if (code == 0 && !c.out) code = error_set(&err, "eval: -o OUT is missing (hint: c3 eval -h)");
+    if (code == 0 && n_words != 1) code = error_set(&err, "eval: expected one file of pages, found %d", n_words);
+    Model m = {0};
+    EvalSet s = {0};
+    if (code == 0) {
+        code = evaluate(&c, words[0], &m, &s, &err) == 0 ? 0 : fail(&err, 1);
+        eval_free(&s);
+        model_close(&m);
+    } else {
+        code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    }
+    free(words);
+    return code;
+}
+
+// ---- main ----------------------------------------------------------------------------------------------------------
+
+static const struct {
+    const char *name, *what;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"reconstruct", "write pages back from their latents, errors marked", run_reconstruct},
+    {"eval", "evaluate a model on held-out pages: tables, metrics, controls", run_eval},
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void usage(FILE *out) {
+    fprintf(out, "c3 COMMAND [options]   (c3 COMMAND -h explains one)\n");
+    for (int i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].what);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
+        usage(stdout);
+        return 0;
+    }
+    for (int i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+    }
+    Error err;
+    error_set(&err, "unknown command \"%s\" (hint: c3 -h lists them)", argv[1]);
+    return fail(&err, EXIT_USAGE);
+}

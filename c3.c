@@ -1,6 +1,5 @@
 // c3.c: the companion tool: makes shards, writes pages back from their latents, evaluates a model.
 //   c3 COMMAND [options]; every command explains itself with -h.
-#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,0 +1,303 @@
+// test_generate.c: greedy decoding with caches and slots against the plain forward pass, token by token.
+#include <math.h>
+#include <stdlib.h>
+
+#include "../llmc/generate.h"
+#include "check.h"
+
+// ---- small random models -------------------------------------------------------------------------------------------
+
+enum { BASE = 42, VOCAB = BASE + 6, PAGES = 9, CONTEXT = 23, MAX_NEW = 37 };
+
+static int32_t before[] = {BASE + 1, 3, 4, BASE + 3}, after[] = {BASE + 4, 7, BASE + 1};
+static Template words = {.before = before, .after = after, .n_before = 4, .n_after = 3, .end = BASE + 2,
+                         .img = BASE + 3};
+
+static C3Config config_of(int enc_HS, int dec_HS, int tied, int latents) {
+    C3Config c = {.latents = latents, .base_vocab = BASE, .dtype = DTYPE_F32,
+                  .specials = {BASE, BASE + 1, BASE + 2, BASE + 3, BASE + 4, BASE + 5}};
+    c.enc = (Qwen2Config){.V = VOCAB, .D = 64, .L = 2, .NH = 2, .KV = 1, .HS = enc_HS, .F = 96, .max_positions = 512,
+                          .rope_theta = 1e6f, .rms_eps = 1e-6f, .tied = 1};
+    c.dec = (Qwen2Config){.V = VOCAB, .D = 96, .L = 3, .NH = 4, .KV = 2, .HS = dec_HS, .F = 80, .max_positions = 512,
+                          .rope_theta = 1e6f, .rms_eps = 1e-6f, .tied = tied};
+    return c;
+}
+
+static uint64_t state = 88172645463325252u;
+static double uniform(void) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (double)(state >> 11) * 0x1p-53;
+}
+
+// Weights large enough that texts vary (the trainer's start values give almost the same logits everywhere).
+static void random_weights(C3 *m) {
+    size_t n = m->params.table.total;
+    float *host = malloc(n * sizeof *host), *device;
+    Error err;
+    for (size_t i = 0; i < n; i++) host[i] = (float)(0.5 * (uniform() - 0.5));
+    for (int i = 0; i < m->params.table.n; i++) {
+        const Param *p = &m->params.table.params[i];
+        for (size_t k = 0; k < p->count && p->init == INIT_ONE; k++) host[p->offset + k] = (float)(0.7 + 0.6 * uniform());
+    }
+    if (m->b->alloc(m->b, (void **)&device, n * sizeof *host, "test", &err) != 0) exit(1);
+    m->b->upload(m->b, device, host, n * sizeof *host);
+    m->b->cast_from_f32(m->b, m->weights, device, n);
+    m->b->release(m->b, device);
+    free(host);
+}
+
+typedef struct Fixture {
+    Backend *b;
+    C3 m;
+    MicroBatch batch;
+    int32_t texts[PAGES][CONTEXT];
+    int lengths[PAGES];
+} Fixture;
+
+static void set_up(Fixture *f, DType dtype, const C3Config *c) {
+    Error err;
+    static Dist dist = {.ranks = 1, .local_ranks = 1, .cores = 1};
+    C3Limits l = {.pages = 1, .enc_rows = 64, .dec_rows = 96, .dec_kept = 64, .micro_batches = 1,
+                  .recompute = KEEP_NOTHING};
+    if (backend_cpu_create(&f->b, dtype, 1, &dist, &err) != 0 || c3_create(&f->m, c, f->b, &l, &err) != 0 ||
+        batch_create(&f->batch, 1, l.enc_rows, l.dec_rows, l.dec_kept, &err) != 0) {
+        printf("%s\n", err.text);
+        exit(1);
+    }
+    random_weights(&f->m);
+    for (int p = 0; p < PAGES; p++) {
+        f->lengths[p] = p == 0 ? 1 : 1 + (int)(uniform() * CONTEXT);
+        for (int i = 0; i < CONTEXT; i++) f->texts[p][i] = (int32_t)(uniform() * BASE);
+    }
+}
+
+static void tear_down(Fixture *f) {
+    batch_free(&f->batch);
+    c3_free(&f->m);
+    f->b->destroy(f->b);
+}
+
+static void fill_requests(const Fixture *f, GeneratePage *pages) {
+    for (int p = 0; p < PAGES; p++) pages[p] = (GeneratePage){.context = f->texts[p], .n_context = f->lengths[p]};
+}
+
+static int generate(Fixture *f, GeneratePage *pages, int n, int slots, int max_new, int ngram) {
+    Error err = {""};
+    Generator *g;
+    GeneratorLimits l = {.pages = slots, .context = CONTEXT, .max_new = max_new};
+    int bad = generator_create(&g, &f->m, &words, &l, &err) || generate_pages(g, pages, n, ngram, NULL, NULL, &err);
+    CHECK(!bad, "%s", err.text);
+    generator_free(g);
+    return bad;
+}
+
+// ---- the reference: everything from the start for every token ------------------------------------------------------
+
+// Logits (V) behind the first n tokens of a text.
+static void plain_logits(Fixture *f, float *logits, const int32_t *context, int n_context, const int32_t *ids, int n) {
+    C3 *m = &f->m;
+    Backend *b = f->b;
+    static const int32_t none[1];
+    ShardPage page = {.context = (const uint32_t *)context, .context_length = (uint32_t)n_context,
+                      .answer = (const uint32_t *)(n ? ids : none), .answer_length = (uint32_t)n};
+    batch_build(&f->batch, &page, NULL, 1, &words, m->config.latents, UINT32_MAX, 1.0f);
+    c3_forward(m, &f->batch, 0);
+    const elem_t *hidden = elem_at(b, m->dec_acts.out, (size_t)n * m->config.dec.D);
+    b->matmul_forward(b, m->logits, hidden, elem_at(b, m->weights, m->params.dec.head), NULL, 1, m->config.dec.D,
+                      VOCAB);
+    char raw[VOCAB * 4];
+    b->download(b, raw, m->logits, VOCAB * dtype_size(b->dtype));
+    for (int v = 0; v < VOCAB; v++) {
+        uint32_t bits = b->dtype == DTYPE_F32 ? 0 : (uint32_t)((uint16_t *)(void *)raw)[v] << 16;
+        if (b->dtype == DTYPE_F32) memcpy(&logits[v], raw + 4 * v, 4);
+        else memcpy(&logits[v], &bits, 4);
+    }
+}
+
+// Does any n-gram stand twice in prompt + text + token? Plain loops over the whole, from the definition.
+static int has_repeat(const C3 *m, const int32_t *ids, int n, int token, int ngram) {
+    int32_t all[256];
+    int at = 0;
+    for (int i = 0; i < words.n_before; i++) all[at++] = before[i];
+    for (int i = 0; i < m->config.latents; i++) all[at++] = m->config.specials.img_pad;
+    for (int i = 0; i < words.n_after; i++) all[at++] = after[i];
+    for (int i = 0; i < n; i++) all[at++] = ids[i];
+    all[at++] = token;
+    for (int i = 0; i + ngram < at; i++) {
+        if (memcmp(all + i, all + at - ngram, (size_t)ngram * sizeof *all) == 0) return 1;
+    }
+    return 0;
+}
+
+static int plain_greedy(Fixture *f, int32_t *ids, int *ended, int page, int max_new, int ngram) {
+    float logits[VOCAB];
+    int n = 0;
+    for (*ended = 0; n < max_new;) {
+        plain_logits(f, logits, f->texts[page], f->lengths[page], ids, n);
+        int best = -1;
+        for (int v = 0; v < VOCAB; v++) {
+            if (ngram && has_repeat(&f->m, ids, n, v, ngram)) continue;
+            if (best < 0 || logits[v] > logits[best]) best = v;
+        }
+        if (best == words.end) {
+            *ended = 1;
+            break;
+        }
+        ids[n++] = best;
+    }
+    return n;
+}
+
+static int same_text(const GeneratePage *a, const int32_t *ids, int n, int ended) {
+    return a->n == n && a->ended == ended && memcmp(a->ids, ids, (size_t)n * sizeof *ids) == 0;
+}
+
+// ---- cases ---------------------------------------------------------------------------------------------------------
+
+static int distinct_tokens(const GeneratePage *pages) {
+    int seen[VOCAB] = {0}, n = 0;
+    for (int p = 0; p < PAGES; p++) {
+        for (int i = 0; i < pages[p].n; i++) n += !seen[pages[p].ids[i]]++;
+    }
+    return n;
+}
+
+static void test_equals_plain(const char *name, int enc_HS, int dec_HS, int tied, int latents, int ngram) {
+    Fixture f;
+    GeneratePage pages[PAGES];
+    C3Config c = config_of(enc_HS, dec_HS, tied, latents);
+    check_begin(name);
+    set_up(&f, DTYPE_F32, &c);
+    fill_requests(&f, pages);
+    int slots[] = {1, 4, PAGES};
+    for (int k = 0; k < 3; k++) {
+        if (generate(&f, pages, PAGES, slots[k], MAX_NEW, ngram) != 0) continue;
+        CHECK(distinct_tokens(pages) > 8, "texts hardly vary: the case would prove nothing");
+        for (int p = 0; p < PAGES; p++) {
+            int32_t ids[MAX_NEW];
+            int ended, n = plain_greedy(&f, ids, &ended, p, MAX_NEW, ngram);
+            CHECK(same_text(&pages[p], ids, n, ended), "slots %d, page %d: %d tokens (ended %d), expected %d (%d)",
+                  slots[k], p, pages[p].n, pages[p].ended, n, ended);
+        }
+        generate_free(pages, PAGES);
+    }
+    tear_down(&f);
+}
+
+static void test_limits(void) {
+    Fixture f;
+    GeneratePage pages[PAGES], cut[PAGES];
+    C3Config c = config_of(32, 32, 1, 3);
+    check_begin("max_new cuts a text and changes nothing before the cut");
+    set_up(&f, DTYPE_F32, &c);
+    fill_requests(&f, pages);
+    fill_requests(&f, cut);
+    for (int p = 0; p < PAGES; p++) cut[p].max_new = 1 + 3 * p;
+    if (generate(&f, pages, PAGES, 4, MAX_NEW, 0) == 0 && generate(&f, cut, PAGES, 4, MAX_NEW, 0) == 0) {
+        for (int p = 0; p < PAGES; p++) {
+            int shorter = pages[p].n + pages[p].ended > cut[p].max_new;
+            int n = shorter ? cut[p].max_new : pages[p].n;
+            CHECK(same_text(&cut[p], pages[p].ids, n, shorter ? 0 : pages[p].ended), "page %d: %d tokens, expected %d",
+                  p, cut[p].n, n);
+        }
+        generate_free(pages, PAGES);
+        generate_free(cut, PAGES);
+    }
+    tear_down(&f);
+}
+
+static void test_given_latents(void) {
+    Fixture f;
+    GeneratePage pages[2] = {{0}}, given[2] = {{0}};
+    C3Config c = config_of(32, 64, 0, 5);
+    Error err = {""};
+    Generator *g;
+    GeneratorLimits l = {.pages = 2, .context = CONTEXT, .max_new = MAX_NEW};
+    float *latents = malloc(2 * 5 * 64 * sizeof *latents);
+    check_begin("latents given are the encoder's own, and other latents give another text");
+    set_up(&f, DTYPE_F32, &c);
+    CHECK(generator_create(&g, &f.m, &words, &l, &err) == 0, "%s", err.text);
+    for (int p = 0; p < 2; p++) {
+        pages[p] = (GeneratePage){.context = f.texts[p + 1], .n_context = f.lengths[p + 1]};
+        generate_latents(g, latents + p * 5 * 64, pages[p].context, pages[p].n_context, &err);
+        given[p].latents = latents + p * 5 * 64;
+    }
+    CHECK(generate_pages(g, pages, 2, 0, NULL, NULL, &err) == 0, "%s", err.text);
+    CHECK(generate_pages(g, given, 2, 0, NULL, NULL, &err) == 0, "%s", err.text);
+    for (int p = 0; p < 2; p++)
+        CHECK(same_text(&given[p], pages[p].ids, pages[p].n, pages[p].ended), "page %d differs", p);
+    CHECK(!same_text(&pages[0], pages[1].ids, pages[1].n, pages[1].ended), "two pages have one text");
+    generate_free(pages, 2);
+    generate_free(given, 2);
+    CHECK(generate_pages(g, &(GeneratePage){.context = f.texts[0], .n_context = CONTEXT + 1}, 1, 0, NULL, NULL, &err) ==
+                  -1 && strstr(err.text, "24 tokens"), "a page too long: %s", err.text);
+    generator_free(g);
+    free(latents);
+    tear_down(&f);
+}
+
+// In bf16 rounding may turn close logits over: every token must be within the rounding of the largest.
+static void test_bf16(void) {
+    Fixture f;
+    GeneratePage pages[PAGES];
+    C3Config c = config_of(64, 32, 1, 4);
+    check_begin("bf16: every token has the largest logit up to rounding");
+    set_up(&f, DTYPE_BF16, &c);
+    fill_requests(&f, pages);
+    if (generate(&f, pages, PAGES, 4, MAX_NEW, 0) == 0) {
+        for (int p = 0; p < PAGES; p++) {
+            for (int i = 0; i < pages[p].n; i++) {
+                float logits[VOCAB], largest = -INFINITY;
+                plain_logits(&f, logits, f.texts[p], f.lengths[p], pages[p].ids, i);
+                for (int v = 0; v < VOCAB; v++) largest = logits[v] > largest ? logits[v] : largest;
+                float off = largest - logits[pages[p].ids[i]];
+                CHECK(off <= 0.03f * fabsf(largest), "page %d token %d: %g below the largest %g", p, i, off, largest);
+            }
+        }
+        generate_free(pages, PAGES);
+    }
+    tear_down(&f);
+}
+
+// Weights change under a generator that lives on, as in a training run.
+static void test_live_weights(void) {
+    Fixture f;
+    GeneratePage pages[PAGES];
+    C3Config c = config_of(32, 32, 0, 2);
+    Error err = {""};
+    Generator *g;
+    GeneratorLimits l = {.pages = 3, .context = CONTEXT, .max_new = MAX_NEW};
+    check_begin("a generator follows weights that change");
+    set_up(&f, DTYPE_F32, &c);
+    fill_requests(&f, pages);
+    CHECK(generator_create(&g, &f.m, &words, &l, &err) == 0, "%s", err.text);
+    for (int round = 0; round < 2; round++) {
+        CHECK(generate_pages(g, pages, PAGES, 0, NULL, NULL, &err) == 0, "%s", err.text);
+        for (int p = 0; p < PAGES; p++) {
+            int32_t ids[MAX_NEW];
+            int ended, n = plain_greedy(&f, ids, &ended, p, MAX_NEW, 0);
+            CHECK(same_text(&pages[p], ids, n, ended), "round %d, page %d", round, p);
+        }
+        generate_free(pages, PAGES);
+        random_weights(&f.m);
+    }
+    generator_free(g);
+    tear_down(&f);
+}
+
+int main(void) {
+    test_equals_plain("equals recomputing: head dims 32/32, tied", 32, 32, 1, 3, 0);
+    test_equals_plain("equals recomputing: head dims 32/64, untied", 32, 64, 0, 8, 0);
+    test_equals_plain("equals recomputing: head dims 64/32, one latent", 64, 32, 1, 1, 0);
+    test_equals_plain("equals recomputing: head dims 64/64, untied", 64, 64, 0, 5, 0);
+    test_equals_plain("no_repeat_ngram 1", 32, 32, 0, 3, 1);
+    test_equals_plain("no_repeat_ngram 2", 32, 32, 1, 3, 2);
+    test_equals_plain("no_repeat_ngram 3", 32, 64, 1, 4, 3);
+    test_limits();
+    test_given_latents();
+    test_bf16();
+    test_live_weights();
+    return check_done();
+}

@@ -1,0 +1,241 @@
+// test_model.c: what must not depend on how the cascade is computed. Bit-equal: recompute modes, inference against
+// training. Within rounding: the trimmed last layer against the whole one, one micro-batch against several, pages alone
+// against pages packed. And: directional finite differences of the loss of the whole model.
+#include <math.h>
+#include <stdlib.h>
+
+#include "check.h"
+#include "llmc/c3.h"
+
+enum { PAGES = 5, LONGEST = 33 };
+static const int lengths[PAGES] = {7, 33, 1, 18, 12};
+
+static Dist one = {.ranks = 1, .local_ranks = 1, .cores = 1};
+static int32_t before[] = {1, 2, 9, 203}, after[] = {204, 5};
+
+typedef struct Setup {
+    C3Config config;
+    Backend *b;
+    C3 m;
+    MicroBatch batch[PAGES];
+    Template words;
+    uint32_t tokens[PAGES][LONGEST];
+    ShardPage pages[PAGES];
+    uint64_t ids[PAGES];
+} Setup;
+
+static void shapes(C3Config *c, int tied, int untrimmed_layers) {
+    Error err;
+    if (config_preset(c, "demo", 0, &err) != 0) {
+        fprintf(stderr, "%s\n", err.text);
+        exit(1);
+    }
+    c->enc = (Qwen2Config){.V = 206, .D = 48, .L = untrimmed_layers, .NH = 3, .KV = 1, .HS = 32, .F = 80,
+                           .max_positions = 512, .rope_theta = 1e6f, .rms_eps = 1e-6f, .tied = 1};
+    c->dec = (Qwen2Config){.V = 206, .D = 64, .L = untrimmed_layers + 1, .NH = 4, .KV = 2, .HS = 64, .F = 112,
+                           .max_positions = 512, .rope_theta = 1e6f, .rms_eps = 1e-6f, .tied = tied};
+    c->latents = 5;
+    c->specials = (SpecialTokens){200, 201, 202, 203, 204, 205};
+}
+
+static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mode, int micro_batches) {
+    Error err;
+    memset(s, 0, sizeof *s);
+    shapes(&s->config, tied, layers);
+    C3Limits l = {.pages = PAGES, .enc_rows = PAGES * (LONGEST + 6), .dec_rows = PAGES * (LONGEST + 11),
+                  .dec_kept = PAGES * (LONGEST + 1), .micro_batches = micro_batches, .head_rows = 17, .recompute = mode};
+    if (backend_cpu_create(&s->b, dtype, 1, &one, &err) != 0 || c3_create(&s->m, &s->config, s->b, &l, &err) != 0 ||
+        c3_init_weights(&s->m, 7, 0, &err) != 0) {
+        fprintf(stderr, "%s\n", err.text);
+        exit(1);
+    }
+    s->words = (Template){.before = before, .after = after, .n_before = 4, .n_after = 2, .end = 202, .img = 203};
+    uint32_t random = 12345;
+    for (int p = 0; p < PAGES; p++) {
+        for (int i = 0; i < LONGEST; i++) s->tokens[p][i] = (random = random * 1664525u + 1013904223u) >> 25;
+        s->pages[p] = (ShardPage){s->tokens[p], s->tokens[p], (uint32_t)lengths[p], (uint32_t)lengths[p]};
+        s->ids[p] = (uint64_t)p;
+        if (batch_create(&s->batch[p], l.pages, l.enc_rows, l.dec_rows, l.dec_kept, &err) != 0) exit(1);
+    }
+    // larger weights than the usual start: attention and gates leave their flat regions
+    float *piece = malloc(s->m.params.table.total * sizeof *piece);
+    s->b->cast_to_f32(s->b, piece, s->m.weights, s->m.params.table.total);
+    for (size_t i = 0; i < s->m.params.table.total; i++) piece[i] *= piece[i] == 1.0f ? 1.0f : 4.0f;
+    s->b->cast_from_f32(s->b, s->m.weights, piece, s->m.params.table.total);
+    free(piece);
+}
+
+static void close_setup(Setup *s) {
+    for (int p = 0; p < PAGES; p++) batch_free(&s->batch[p]);
+    c3_free(&s->m);
+    s->b->destroy(s->b);
+}
+
+static int rows_of_all(void) {
+    int rows = 0;
+    for (int p = 0; p < PAGES; p++) rows += lengths[p] + 1;
+    return rows;
+}
+
+// Loss and gradients of all pages, `per` pages a micro-batch.
+static double pass(Setup *s, int per) {
+    double loss = 0;
+    for (int p = 0, i = 0; p < PAGES; p += per, i++) {
+        int n = PAGES - p < per ? PAGES - p : per;
+        batch_build(&s->batch[i], s->pages + p, s->ids + p, n, &s->words, s->config.latents, UINT32_MAX,
+                    1.0f / (float)rows_of_all());
+        c3_forward_backward(&s->m, &s->batch[i], i, i > 0, NULL, NULL);
+        loss += c3_read_loss(&s->m, &s->batch[i], i).weighted;
+    }
+    return loss;
+}
+
+static float *gradients(Setup *s) {
+    float *g = malloc(s->m.params.table.total * sizeof *g);
+    s->b->download(s->b, g, s->m.grads, s->m.params.table.total * sizeof *g);
+    return g;
+}
+
+static double distance(const float *a, const float *b, size_t n) {
+    double d = 0, sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        d += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        sum += (double)a[i] * a[i];
+    }
+    return sqrt(d / sum);
+}
+
+static void test_recompute(DType dtype) {
+    Setup s;
+    open_setup(&s, dtype, 1, 2, RECOMPUTE_NONE, PAGES);
+    double loss = pass(&s, 2);
+    float *g = gradients(&s);
+    size_t bytes = s.m.params.table.total * sizeof *g;
+    close_setup(&s);
+    for (Recompute mode = RECOMPUTE_CHEAP; mode <= RECOMPUTE_LAYER; mode++) {
+        open_setup(&s, dtype, 1, 2, mode, PAGES);
+        double other = pass(&s, 2);
+        float *h = gradients(&s);
+        CHECK(loss == other, "%.17g %.17g", loss, other);
+        CHECK(memcmp(g, h, bytes) == 0, "mode %d: gradients differ by %g", mode, distance(g, h, bytes / sizeof *g));
+        free(h);
+        close_setup(&s);
+    }
+    free(g);
+    // inference keeps nothing and adds to the residual stream in place: the same losses
+    open_setup(&s, dtype, 1, 2, KEEP_NOTHING, PAGES);
+    double sum = 0;
+    for (int p = 0; p < PAGES; p += 2) {
+        batch_build(&s.batch[p], s.pages + p, s.ids + p, PAGES - p < 2 ? 1 : 2, &s.words, s.config.latents, UINT32_MAX,
+                    1.0f / (float)rows_of_all());
+        c3_forward(&s.m, &s.batch[p], p);
+        sum += c3_read_loss(&s.m, &s.batch[p], p).weighted;
+    }
+    CHECK(sum == loss, "%.17g %.17g", sum, loss);
+    close_setup(&s);
+}
+
+// The same step with `per` pages a micro-batch and trimming on or off.
+static float *step(int tied, int layers, int per, int trim, double *loss, size_t *n) {
+    Setup s;
+    open_setup(&s, DTYPE_F32, tied, layers, RECOMPUTE_NONE, PAGES);
+    s.m.enc.trim = s.m.dec.trim = trim;
+    *loss = pass(&s, per);
+    float *g = gradients(&s);
+    *n = s.m.params.table.total;
+    close_setup(&s);
+    return g;
+}
+
+static void test_same_mathematics(int tied, int layers) {
+    size_t n;
+    double loss, other;
+    float *g = step(tied, layers, PAGES, 1, &loss, &n);
+    const struct {
+        int per, trim;
+    } ways[] = {{PAGES, 0}, {1, 1}, {2, 1}, {2, 0}};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        float *h = step(tied, layers, ways[i].per, ways[i].trim, &other, &n);
+        CHECK(fabs(loss - other) < 1e-6 * loss, "%d pages, trim %d: loss %.9g %.9g", ways[i].per, ways[i].trim, loss, other);
+        double d = distance(g, h, n);
+        CHECK(d < 1e-6 * 5, "%d pages a micro-batch, trim %d: gradients differ by %.3g", ways[i].per, ways[i].trim, d);
+        free(h);
+    }
+    free(g);
+}
+
+// (loss(w + h d) - loss(w - h d)) / 2h against the gradient times d, d = the gradient itself plus a random direction.
+static void test_finite_differences(int tied) {
+    Setup s;
+    open_setup(&s, DTYPE_F32, tied, 2, RECOMPUTE_NONE, PAGES);
+    pass(&s, PAGES);
+    float *g = gradients(&s);
+    for (int i = 0; i < s.m.params.table.n; i++) {
+        const Param *p = &s.m.params.table.params[i];
+        double norm = 0, expected = 0;
+        for (size_t k = 0; k < p->count; k++) norm += (double)g[p->offset + k] * g[p->offset + k];
+        norm = sqrt(norm);
+        CHECK(norm > 0, "%s: no gradient", p->name);
+        float *w = (float *)s.m.weights + p->offset, *old = malloc(p->count * sizeof *old);
+        memcpy(old, w, p->count * sizeof *old);
+        const double h = 4e-3;
+        double side[2];
+        for (int sign = 0; sign < 2; sign++) {
+            for (size_t k = 0; k < p->count; k++)
+                w[k] = old[k] + (float)((sign ? -h : h) * g[p->offset + k] / norm);
+            side[sign] = pass(&s, PAGES);
+        }
+        memcpy(w, old, p->count * sizeof *old);
+        free(old);
+        expected = norm;
+        double found = (side[0] - side[1]) / (2 * h);
+        CHECK(fabs(found - expected) < 0.01 * expected + 2e-4, "%d %s: %.6g, gradient says %.6g", p->owner, p->name,
+              found, expected);
+    }
+    free(g);
+    close_setup(&s);
+}
+
+static void count_bucket(void *arg, int bucket) { ((int *)arg)[bucket]++; }
+
+static void test_ready_order(void) {
+    // every bucket is reported exactly once, whatever is frozen
+    for (int frozen = 0; frozen < 3; frozen++) {
+        Setup s;
+        open_setup(&s, DTYPE_F32, 1, 2, RECOMPUTE_NONE, 1);
+        s.m.enc.train = frozen != 1;
+        s.m.dec.train = frozen != 2;
+        int seen[64] = {0};
+        batch_build(&s.batch[0], s.pages, s.ids, PAGES, &s.words, s.config.latents, UINT32_MAX, 0.01f);
+        c3_forward_backward(&s.m, &s.batch[0], 0, 0, count_bucket, seen);
+        for (int i = 0; i < s.m.params.table.n_buckets; i++) CHECK(seen[i] == 1, "bucket %d: %d times", i, seen[i]);
+        float *g = gradients(&s);
+        for (int i = 0; i < s.m.params.table.n; i++) {
+            const Param *p = &s.m.params.table.params[i];
+            double sum = 0;
+            for (size_t k = 0; k < p->count; k++) sum += fabs(g[p->offset + k]);
+            int is_frozen = (frozen == 1 && p->group == GROUP_ENCODER) || (frozen == 2 && p->group == GROUP_DECODER);
+            CHECK(is_frozen ? sum == 0 : sum > 0, "frozen %d: %s has gradient %g", frozen, p->name, sum);
+        }
+        free(g);
+        close_setup(&s);
+    }
+}
+
+int main(void) {
+    check_begin("fp32: recompute modes and inference are bit-equal");
+    test_recompute(DTYPE_F32);
+    check_begin("bf16: recompute modes and inference are bit-equal");
+    test_recompute(DTYPE_BF16);
+    check_begin("trimmed or not, packed or alone, one micro-batch or several: tied, 2 layers");
+    test_same_mathematics(1, 2);
+    check_begin("the same: untied, 1 layer");
+    test_same_mathematics(0, 1);
+    check_begin("finite differences of the loss along every tensor's gradient: tied");
+    test_finite_differences(1);
+    check_begin("finite differences: untied");
+    test_finite_differences(0);
+    check_begin("every bucket is ready once; frozen stacks get no gradient");
+    test_ready_order();
+    return check_done();
+}

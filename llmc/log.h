@@ -1,0 +1,50 @@
+// log.h: what a run says while it runs. A line a step on stdout (a progress bar on a terminal), and OUT/log.jsonl, one
+// object a line:
+//
+//   {"step","loss","lr","grad_norm","pages","tokens","ms","tokens_per_second","mfu","memory_mb"}   a step
+//   {"step","val_loss","val_token_accuracy"}                                                       a validation
+//   {"step","eval":{...}}, ...                                                                     anything else
+//
+// The file is one consistent history: on resume, what was written after the resumed step is dropped first. Rank 0 has a
+// Log, the others have NULL, with which every function does nothing.
+#ifndef LLMC_LOG_H
+#define LLMC_LOG_H
+
+#include <stdint.h>
+
+#include "error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct LogStep {
+    int64_t step; // from 1
+    double loss, lr, grad_norm;
+    double pages, tokens; // of the whole step, all ranks; tokens of text
+    double seconds;       // wall clock
+    double flops;         // of the step, all ranks; 0: unknown
+    double peak_flops;    // of all ranks together, per second; 0: unknown
+    double memory_bytes;  // of one rank
+} LogStep;
+
+typedef struct Log Log;
+
+// folder: OUT, which exists. step: steps done before (0 for a new run); lines of later steps, and lines that were cut
+// in the middle, are dropped. steps: the run's last step.
+int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *err);
+void log_close(Log *log);
+
+// A number that is not finite is written as null. A disk that is full costs lines, not the run: it is said once, and no
+// half line is left.
+void log_step(Log *log, const LogStep *s);
+void log_validation(Log *log, int64_t step, double loss, double token_accuracy);
+// A JSON object as text; it goes to log.jsonl alone, as one line. An error when it is no JSON object.
+int log_event(Log *log, const char *json, Error *err);
+// A line for people: stdout alone.
+void log_note(Log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#ifdef __cplusplus
+}
+#endif
+#endif

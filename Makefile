@@ -40,12 +40,12 @@ LDLIBS  += $(if $(HAVE_DNNL),-ldnnl) $(if $(HAVE_CBLAS),-lopenblas) $(if $(HAVE_
 LDFLAGS += -fopenmp $(if $(SANITIZE),-fsanitize=address$(comma)undefined)
 
 # ---- sources ----
+# instruction-set variants of the CPU kernels: they add their objects to EXTRA_OBJ
+include llmc/cpu/variants.mk
 LIB_SRC := $(wildcard llmc/*.c llmc/cpu/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(EXTRA_OBJ)
 TESTS   := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/test_*.c))
 BIN     := $(if $(SANITIZE),$(BUILD)/,)
-# ISA variants of the CPU kernels are declared in llmc/cpu/variants.mk
--include llmc/cpu/variants.mk
 
 .PHONY: all tests test clean found
 all: found $(BIN)train_c3 $(BIN)c3

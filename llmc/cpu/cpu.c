@@ -1,0 +1,207 @@
+// cpu.c: the CPU backend's birth: which kernels this processor runs, memory, scratch.
+//
+// Kernels are compiled for several instruction sets (variants.mk) and chosen here at run time. C3_CPU_ISA in the
+// environment (base, avx512, avx512_bf16) forces one, for tests and measurements.
+#include "llmc/cpu/cpu.h"
+#include "llmc/dist.h" // Dist.cores
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h> // sysconf
+
+// ---- scratch ----
+static void *grow(void **memory, size_t *have, size_t bytes) {
+    if (bytes > *have) {
+        free(*memory);
+        *memory = NULL;
+        *have = 0;
+        if (posix_memalign(memory, 64, (bytes + 63) & ~(size_t)63) != 0) {
+            fprintf(stderr, "cpu backend: out of memory for %zu bytes of scratch (hint: smaller -b)\n", bytes);
+            abort();
+        }
+        *have = bytes;
+    }
+    return *memory;
+}
+
+void *cpu_thread_scratch(Backend *b, int thread, size_t bytes) {
+    CpuState *s = b->state;
+    return grow(&s->thread_scratch[thread], &s->thread_scratch_bytes[thread], bytes);
+}
+
+void *cpu_shared_scratch(Backend *b, size_t bytes) {
+    CpuState *s = b->state;
+    return grow(&s->shared_scratch, &s->shared_scratch_bytes, bytes);
+}
+
+// ---- memory ----
+static int memory_alloc(Backend *b, void **memory, size_t bytes, const char *what, Error *err) {
+    (void)b;
+    *memory = NULL;
+    if (posix_memalign(memory, 64, bytes ? bytes : 64) != 0) {
+        *memory = NULL;
+        return error_set(err, "%s: out of memory: %zu bytes (%.1f MB) could not be had (hint: smaller -b or -maxlen)", what,
+                         bytes, (double)bytes / 1e6);
+    }
+    return 0;
+}
+
+static void memory_release(Backend *b, void *memory) {
+    (void)b;
+    free(memory);
+}
+
+static void memory_copy(Backend *b, void *to, const void *from, size_t bytes) {
+    CPU_PARALLEL(cpu_threads(b, (double)bytes / 64), {
+        const size_t begin = cpu_split(bytes, thread, threads), end = cpu_split(bytes, thread + 1, threads);
+        if (end > begin) memcpy((char *)to + begin, (const char *)from + begin, end - begin);
+    });
+}
+
+static void memory_zero(Backend *b, void *device, size_t bytes) {
+    CPU_PARALLEL(cpu_threads(b, (double)bytes / 64), {
+        const size_t begin = cpu_split(bytes, thread, threads), end = cpu_split(bytes, thread + 1, threads);
+        if (end > begin) memset((char *)device + begin, 0, end - begin);
+    });
+}
+
+static void synchronize(Backend *b) { (void)b; }
+
+static void cast_from_f32(Backend *b, elem_t *out, const float *in, size_t n) {
+    CPU_PARALLEL(cpu_threads(b, (double)n), {
+        const size_t begin = cpu_split(n, thread, threads), end = cpu_split(n, thread + 1, threads);
+        cpu_kernels(b)->cast_from_f32(elem_at(b, out, begin), in + begin, end - begin);
+    });
+}
+
+static void cast_to_f32(Backend *b, float *out, const elem_t *in, size_t n) {
+    CPU_PARALLEL(cpu_threads(b, (double)n), {
+        const size_t begin = cpu_split(n, thread, threads), end = cpu_split(n, thread + 1, threads);
+        cpu_kernels(b)->cast_to_f32(out + begin, elem_at(b, in, begin), end - begin);
+    });
+}
+
+// ---- which kernels ----
+typedef struct Variant {
+    const char *isa;
+    const CpuKernels *f32, *bf16;
+    int runs; // on this processor
+} Variant;
+
+// From the plainest to the fastest.
+static int variants(Variant v[3]) {
+    v[0] = (Variant){"base", &cpu_kernels_base_f32, &cpu_kernels_base_bf16, 1};
+#ifdef CPU_HAVE_X86_VARIANTS
+    __builtin_cpu_init();
+    v[0].runs = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                       __builtin_cpu_supports("avx512cd");
+    v[1] = (Variant){"avx512", &cpu_kernels_avx512_f32, &cpu_kernels_avx512_bf16, avx512};
+    v[2] = (Variant){"avx512_bf16", &cpu_kernels_avx512_f32, &cpu_kernels_avx512bf16_bf16,
+                     avx512 && __builtin_cpu_supports("avx512bf16")};
+    return 3;
+#else
+    return 1;
+#endif
+}
+
+static int choose_kernels(const CpuKernels **out, DType dtype, Error *err) {
+    Variant v[3];
+    const int n = variants(v);
+    const char *wanted = getenv("C3_CPU_ISA");
+    int chosen = -1;
+    for (int i = 0; i < n; i++) {
+        if (v[i].runs && (!wanted || !*wanted || !strcmp(wanted, v[i].isa))) chosen = i;
+    }
+    if (chosen < 0) {
+        if (wanted && *wanted)
+            return error_set(err, "C3_CPU_ISA=%s: not an instruction set of this build and processor (hint: base%s%s)",
+                             wanted, n > 1 && v[1].runs ? ", avx512" : "", n > 1 && v[2].runs ? ", avx512_bf16" : "");
+        return error_set(err, "cpu: this build needs a processor with AVX2 and FMA, this one has not both");
+    }
+    *out = dtype == DTYPE_F32 ? v[chosen].f32 : v[chosen].bf16;
+    return 0;
+}
+
+static void destroy(Backend *b) {
+    if (!b) return;
+    CpuState *s = b->state;
+    if (s) {
+        for (int i = 0; s->thread_scratch && i < b->threads; i++) free(s->thread_scratch[i]);
+        free(s->thread_scratch);
+        free(s->thread_scratch_bytes);
+        free(s->shared_scratch);
+        free(s);
+    }
+    free(b);
+}
+
+int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Error *err) {
+    enum { MAX_THREADS = 4096 };
+    *out = NULL;
+    if (dtype != DTYPE_F32 && dtype != DTYPE_BF16)
+        return error_set(err, "cpu: element type must be fp32 or bf16, found type %d", (int)dtype);
+    if (threads <= 0) threads = dist ? dist->cores : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (threads < 1) threads = 1;
+    if (threads > MAX_THREADS) return error_set(err, "cpu: threads: expected at most %d, found %d", MAX_THREADS, threads);
+    const CpuKernels *kernels = NULL;
+    TRY(choose_kernels(&kernels, dtype, err));
+
+    Backend *b = calloc(1, sizeof *b);
+    CpuState *s = calloc(1, sizeof *s);
+    if (!b || !s) {
+        free(b);
+        free(s);
+        return error_set(err, "cpu: out of memory");
+    }
+    *b = (Backend){.dtype = dtype, .threads = threads, .dist = dist, .state = s};
+    s->kernels = kernels;
+    s->thread_scratch = calloc((size_t)threads, sizeof *s->thread_scratch);
+    s->thread_scratch_bytes = calloc((size_t)threads, sizeof *s->thread_scratch_bytes);
+    if (!s->thread_scratch || !s->thread_scratch_bytes) {
+        destroy(b);
+        return error_set(err, "cpu: out of memory");
+    }
+    snprintf(s->name, sizeof s->name, "cpu %s", kernels->isa);
+    b->name = s->name;
+    b->destroy = destroy;
+    b->alloc = memory_alloc;
+    b->release = memory_release;
+    b->upload = memory_copy;
+    b->download = memory_copy;
+    b->copy = memory_copy;
+    b->zero = memory_zero;
+    b->synchronize = synchronize;
+    b->cast_from_f32 = cast_from_f32;
+    b->cast_to_f32 = cast_to_f32;
+    cpu_layers_fill(b);
+    cpu_matmul_fill(b);
+    cpu_attention_fill(b);
+    *out = b;
+    return 0;
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double backend_cpu_measure_peak(Backend *b) {
+    enum { RUNS = 8, REPEATS = 200 };
+    double best = 0;
+    for (int run = 0; run < RUNS; run++) { // the best of a few: other work on the machine only ever slows it
+        double flops = 0;
+        const double start = seconds();
+        CPU_PARALLEL(b->threads, {
+            const double done = cpu_kernels(b)->peak(REPEATS);
+            if (thread == 0) flops = done * threads;
+        });
+        const double rate = flops / (seconds() - start);
+        if (rate > best) best = rate;
+    }
+    return best;
+}

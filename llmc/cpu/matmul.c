@@ -1,0 +1,94 @@
+// matmul.c: the three products of a linear layer, as calls of the one-thread product of kernels/gemm.inc on a grid of
+// row and column parts. The contraction is never divided: every element is the same sum with any number of threads.
+#include "llmc/cpu/cpu.h"
+
+// C's parts: rows in `m` parts, columns in `n`.
+typedef struct Grid {
+    int m, n;
+} Grid;
+
+// The grid with the shortest longest part. A thread packs its own copy of its columns of B: columns weigh a bit more.
+static Grid choose_grid(const CpuKernels *k, int M, int N, int threads) {
+    const double pack_rows = 8; // packing a column of B costs about as much as multiplying it with this many rows
+    Grid best = {1, threads};
+    double best_cost = -1;
+    for (int m = 1; m <= threads; m++) {
+        const int n = threads / m;
+        const int rows = ((M + k->tile_rows - 1) / k->tile_rows + m - 1) / m * k->tile_rows;
+        const int columns = ((N + k->tile_cols - 1) / k->tile_cols + n - 1) / n * k->tile_cols;
+        const double cost = (rows + pack_rows) * columns;
+        if (best_cost < 0 || cost < best_cost) {
+            best_cost = cost;
+            best = (Grid){m, n};
+        }
+    }
+    return best;
+}
+
+static void part(int *begin, int *end, int size, int tile, int i, int parts) {
+    const int tiles = (size + tile - 1) / tile;
+    *begin = (int)cpu_split((size_t)tiles, i, parts) * tile;
+    *end = (int)cpu_split((size_t)tiles, i + 1, parts) * tile;
+    if (*end > size) *end = size;
+}
+
+static void multiply_part(Backend *b, const Gemm *g, Grid grid, int thread) {
+    const CpuKernels *k = cpu_kernels(b);
+    if (thread >= grid.m * grid.n) return;
+    int i, i_end, j, j_end;
+    part(&i, &i_end, g->M, k->tile_rows, thread / grid.n, grid.m);
+    part(&j, &j_end, g->N, k->tile_cols, thread % grid.n, grid.n);
+    if (i_end <= i || j_end <= j) return;
+    Gemm p = *g;
+    p.M = i_end - i;
+    p.N = j_end - j;
+    p.a = elem_at(b, g->a, (size_t)(g->a_columns ? i : i * g->lda));
+    p.b = elem_at(b, g->b, (size_t)(g->b_rows ? j : j * g->ldb));
+    if (g->bias) p.bias = elem_at(b, g->bias, (size_t)j);
+    const size_t c = (size_t)(i * g->ldc + j);
+    p.c = g->c_float ? (void *)((float *)g->c + c) : elem_at(b, g->c, c);
+    k->gemm(&p, cpu_thread_scratch(b, thread, k->gemm_scratch(&p)));
+}
+
+static void multiply(Backend *b, const Gemm *g) {
+    const double work = (double)g->M * (double)g->N * (double)g->K / 16;
+    CPU_PARALLEL(cpu_threads(b, work), {
+        const Grid grid = choose_grid(cpu_kernels(b), g->M, g->N, threads);
+        multiply_part(b, g, grid, thread);
+    });
+}
+
+static void matmul_forward(Backend *b, elem_t *out, const elem_t *in, const elem_t *w, const elem_t *bias, int T, int K,
+                           int N) {
+    const Gemm g = {.c = out, .ldc = N, .a = in, .lda = K, .b = w, .ldb = K, .bias = bias, .M = T, .N = N, .K = K};
+    multiply(b, &g);
+}
+
+static void matmul_backward_input(Backend *b, elem_t *din, const elem_t *dout, const elem_t *w, int T, int K, int N,
+                                  int accumulate) {
+    const Gemm g = {.c = din, .ldc = K, .a = dout, .lda = N, .b = w, .ldb = K, .b_rows = 1, .M = T, .N = K, .K = N,
+                    .accumulate = accumulate};
+    multiply(b, &g);
+}
+
+static void matmul_backward_weight(Backend *b, float *dw, float *dbias, const elem_t *dout, const elem_t *in, int T,
+                                   int K, int N, int accumulate) {
+    if (dw) {
+        const Gemm g = {.c = dw, .c_float = 1, .ldc = K, .a = dout, .a_columns = 1, .lda = N, .b = in, .b_rows = 1,
+                        .ldb = K, .M = N, .N = K, .K = T, .accumulate = accumulate};
+        multiply(b, &g);
+    }
+    if (dbias) {
+        enum { COLUMNS = 64 };
+        CPU_PARALLEL_ROWS(b, (N + COLUMNS - 1) / COLUMNS, COLUMNS * (double)T, {
+            const int last = end * COLUMNS < N ? end * COLUMNS : N;
+            cpu_kernels(b)->column_sums(dbias, dout, N, T, begin * COLUMNS, last, accumulate);
+        });
+    }
+}
+
+void cpu_matmul_fill(Backend *b) {
+    b->matmul_forward = matmul_forward;
+    b->matmul_backward_input = matmul_backward_input;
+    b->matmul_backward_weight = matmul_backward_weight;
+}

@@ -143,8 +143,7 @@ static void sum_squares(Backend *b, double *sum, const float *x, size_t n) {
 // ---- collectives ----
 static void reduce_scatter(Backend *b, float *buffer, size_t n) {
     if (!b->dist || b->dist->ranks == 1) return;
-    float *scratch = cpu_shared_scratch(b, (size_t)b->dist->ranks * n * sizeof(float));
-    dist_reduce_scatter(b->dist, buffer, n, scratch);
+    dist_reduce_scatter(b->dist, buffer, n);
 }
 
 static void all_gather(Backend *b, void *buffer, size_t bytes) {

@@ -1,0 +1,978 @@
+// test_ops.c: every operation of the Backend table against ops_reference.h (double precision), on odd shapes, in fp32 and
+// bf16; the references' backwards against finite differences of their forwards. Written against the table alone:
+//     test_ops [-device cpu|cuda]
+// On the CPU every instruction-set variant this processor has is tested, and one thread against two, bit for bit.
+//
+// Tolerances: the results are computed in fp32 from exactly known inputs and rounded once to the element type, so an
+// error is at most a few fp32 roundings of `mag` (ops_reference.h) plus, in bf16, half a unit in the last place.
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "llmc/backend.h"
+#include "llmc/dist.h"
+#include "test/check.h"
+#include "test/ops_reference.h"
+
+static const char *device = "cpu";
+static Backend *B;      // the backend under test
+static char where[160]; // printed with every failure
+
+static int open_backend(Backend **b, DType dtype, int threads, Error *err) {
+    if (!strcmp(device, "cpu")) return backend_cpu_create(b, dtype, threads, NULL, err);
+#ifdef HAVE_CUDA
+    if (!strcmp(device, "cuda")) return backend_cuda_create(b, dtype, NULL, err);
+#endif
+    return error_set(err, "device %s is not in this build", device);
+}
+
+// ---- arrays: doubles here, elem/float/int there, with guard zones around the device's copy ----
+enum { GUARD = 256, MAX_ARRAYS = 64 };
+typedef struct Array {
+    char kind; // 'e' elem, 'f' float, 'd' double, 'i' int
+    size_t n;
+    double *h;   // host values, exactly representable
+    char *base;  // device, with guards
+    void *d;     // device, first element
+} Array;
+static Array *arrays[MAX_ARRAYS];
+static int n_arrays;
+
+static uint64_t random_state = 88172645463325252ull;
+static double uniform(void) { // [-1, 1)
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (double)(int64_t)random_state / 9223372036854775808.0;
+}
+
+static float round_bf16(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    u = x != x ? u | 0x400000 : u + 0x7fff + (u >> 16 & 1);
+    u &= 0xffff0000u;
+    memcpy(&x, &u, 4);
+    return x;
+}
+static double round_elem(double x) { return B->dtype == DTYPE_BF16 ? round_bf16((float)x) : (float)x; }
+
+static size_t kind_size(char kind) { return kind == 'e' ? dtype_size(B->dtype) : kind == 'd' ? 8 : 4; }
+
+static void put(Array *a) { // host -> device
+    char *raw = malloc(a->n * 8 + 8);
+    for (size_t i = 0; i < a->n; i++) {
+        const float f = (float)a->h[i];
+        uint32_t u;
+        memcpy(&u, &f, 4);
+        if (a->kind == 'i') ((int *)(void *)raw)[i] = (int)a->h[i];
+        else if (a->kind == 'd') ((double *)(void *)raw)[i] = a->h[i];
+        else if (a->kind == 'e' && B->dtype == DTYPE_BF16) ((uint16_t *)(void *)raw)[i] = (uint16_t)(u >> 16);
+        else ((float *)(void *)raw)[i] = f;
+    }
+    B->upload(B, a->d, raw, a->n * kind_size(a->kind));
+    free(raw);
+}
+
+static double *get(Array *a) { // device -> host; returns a->h
+    char *raw = malloc(a->n * 8 + 8);
+    B->download(B, raw, a->d, a->n * kind_size(a->kind));
+    for (size_t i = 0; i < a->n; i++) {
+        if (a->kind == 'i') a->h[i] = ((int *)(void *)raw)[i];
+        else if (a->kind == 'd') a->h[i] = ((double *)(void *)raw)[i];
+        else if (a->kind == 'e' && B->dtype == DTYPE_BF16) {
+            const uint32_t u = (uint32_t)((uint16_t *)(void *)raw)[i] << 16;
+            float f;
+            memcpy(&f, &u, 4);
+            a->h[i] = f;
+        } else a->h[i] = ((float *)(void *)raw)[i];
+    }
+    free(raw);
+    return a->h;
+}
+
+static Array *array(char kind, size_t n) { // the device's copy is filled with NaN
+    Error err;
+    Array *a = calloc(1, sizeof *a);
+    const size_t bytes = n * kind_size(kind);
+    char *fill = malloc(bytes + 2 * GUARD);
+    memset(fill, 0xff, bytes + 2 * GUARD);
+    a->kind = kind;
+    a->n = n;
+    a->h = calloc(n + 1, sizeof(double));
+    void *base = NULL;
+    if (n_arrays == MAX_ARRAYS || B->alloc(B, &base, bytes + 2 * GUARD, "test array", &err)) {
+        printf("cannot allocate: %s\n", n_arrays == MAX_ARRAYS ? "too many arrays" : err.text);
+        exit(1);
+    }
+    a->base = base;
+    a->d = a->base + GUARD;
+    B->upload(B, base, fill, bytes + 2 * GUARD);
+    free(fill);
+    arrays[n_arrays++] = a;
+    return a;
+}
+
+static Array *random_array(char kind, size_t n, double scale) {
+    Array *a = array(kind, n);
+    for (size_t i = 0; i < n; i++) a->h[i] = kind == 'e' ? round_elem(uniform() * scale) : (float)(uniform() * scale);
+    put(a);
+    return a;
+}
+
+static Array *int_array(const int *values, size_t n) {
+    Array *a = array('i', n);
+    for (size_t i = 0; i < n; i++) a->h[i] = values[i];
+    put(a);
+    return a;
+}
+
+static void free_arrays(void) { // and look at the guards
+    for (int i = 0; i < n_arrays; i++) {
+        Array *a = arrays[i];
+        const size_t bytes = a->n * kind_size(a->kind) + 2 * GUARD;
+        unsigned char *raw = malloc(bytes);
+        B->download(B, raw, a->base, bytes);
+        int bad = 0;
+        for (int g = 0; g < GUARD; g++) bad += raw[g] != 0xff || raw[bytes - 1 - (size_t)g] != 0xff;
+        CHECK(bad == 0, "%s: array %d (%c, %zu elements): %d guard bytes were written", where, i, a->kind, a->n, bad);
+        free(raw);
+        B->release(B, a->base);
+        free(a->h);
+        free(a);
+    }
+    n_arrays = 0;
+}
+
+static void at(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void at(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(where, sizeof where, format, args);
+    va_end(args);
+}
+
+static double *doubles(size_t n) { return calloc(n + 1, sizeof(double)); }
+static double *copy_of(const Array *a) {
+    double *x = doubles(a->n);
+    memcpy(x, a->h, a->n * sizeof *x);
+    return x;
+}
+static const int *ints_of(const Array *a) {
+    int *x = malloc((a->n + 1) * sizeof *x);
+    for (size_t i = 0; i < a->n; i++) x[i] = (int)a->h[i];
+    return x;
+}
+
+// Downloads `got` and compares it with ref; `terms` is how many products or values were added up.
+static void compare(const char *what, Array *got, const double *ref, const double *mag, double terms) {
+    get(got);
+    double worst = 0;
+    size_t at_worst = 0;
+    for (size_t i = 0; i < got->n; i++) {
+        double tolerance = ldexp(4 + sqrt(terms), -23) * (mag ? mag[i] : fabs(ref[i])) + 1e-37;
+        if (got->kind == 'e' && B->dtype == DTYPE_BF16) tolerance += ldexp(1.001, -8) * (fabs(ref[i]) + tolerance);
+        const double error = fabs(got->h[i] - ref[i]) / tolerance;
+        if (!(error <= worst)) {
+            worst = error;
+            at_worst = i;
+            if (error != error) break;
+        }
+    }
+    CHECK(worst <= 1, "%s: %s[%zu]: expected %.9g, found %.9g, %.2f times the tolerance", where, what, at_worst,
+          ref[at_worst], got->h[at_worst], worst);
+}
+
+static void compare_exact(const char *what, Array *got, const double *ref) {
+    get(got);
+    size_t bad = got->n;
+    for (size_t i = 0; i < got->n && bad == got->n; i++) {
+        if (got->h[i] != ref[i] && !(got->h[i] != got->h[i] && ref[i] != ref[i])) bad = i;
+    }
+    CHECK(bad == got->n, "%s: %s[%zu]: expected %.9g, found %.9g", where, what, bad, ref[bad], got->h[bad]);
+}
+
+// ---- memory, casts ----
+static void test_memory(void) {
+    check_begin("memory and casts");
+    at("casts");
+    enum { N = 1003 };
+    const uint32_t special[] = {0x00000000, 0x80000000, 0x3f800000, 0x3f808000, 0x3f818000, 0x3f807fff, 0x3f808001,
+                                0x7f7fffff, 0x7f800000, 0xff800000, 0x7fc00001, 0x7f800001, 0xffffffff, 0x00000001,
+                                0x007fffff, 0x00008000, 0x00018000, 0x33800000};
+    Array *f = random_array('f', N, 3), *e = array('e', N), *back = array('f', N);
+    for (size_t i = 0; i < sizeof special / sizeof *special; i++) {
+        float x;
+        memcpy(&x, &special[i], 4);
+        f->h[i] = x;
+    }
+    put(f);
+    B->cast_from_f32(B, e->d, f->d, N);
+    B->cast_to_f32(B, back->d, e->d, N);
+    double *ref = doubles(N);
+    for (int i = 0; i < N; i++) ref[i] = round_elem(f->h[i]);
+    compare_exact("cast_from_f32", e, ref);
+    compare_exact("cast_to_f32", back, ref);
+
+    at("copy, zero");
+    Array *to = array('f', N);
+    B->copy(B, to->d, f->d, N * 4);
+    compare_exact("copy", to, f->h);
+    B->zero(B, to->d, (N - 1) * 4);
+    memset(ref, 0, N * sizeof *ref);
+    ref[N - 1] = f->h[N - 1];
+    compare_exact("zero", to, ref);
+    B->synchronize(B);
+
+    at("too much memory");
+    Error err = {""};
+    void *memory = &err;
+    CHECK(B->alloc(B, &memory, (size_t)1 << 60, "the moon", &err) == -1, "an allocation of 2^60 bytes succeeded");
+    CHECK(strstr(err.text, "the moon") && strstr(err.text, "1152921504606846976"), "error does not say what and how many: %s",
+          err.text);
+    free(ref);
+    free_arrays();
+}
+
+// ---- embedding, rows ----
+static int compare_ids(const void *a, const void *b) {
+    const int *x = a, *y = b; // pairs (id, row)
+    return x[0] != y[0] ? (x[0] < y[0] ? -1 : 1) : x[1] < y[1] ? -1 : 1;
+}
+
+static void test_embedding(void) {
+    check_begin("embedding");
+    static const int shapes[][4] = {{1, 1, 1, 1}, {7, 5, 3, 40}, {300, 50, 8, 128}, {65, 3, 2, 33}, {130, 2, 200, 192}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        const int T = shapes[s][0], V = shapes[s][1], S = shapes[s][2], D = shapes[s][3];
+        at("embedding T %d V %d S %d D %d", T, V, S, D);
+        int *ids = malloc((size_t)T * sizeof *ids), *pairs = malloc((size_t)T * 2 * sizeof *pairs);
+        for (int t = 0; t < T; t++) {
+            ids[t] = (int)floor((uniform() + 1) / 2 * (V + S)) - S;
+            pairs[2 * t] = ids[t];
+            pairs[2 * t + 1] = t;
+        }
+        qsort(pairs, (size_t)T, 2 * sizeof *pairs, compare_ids);
+        int *order = malloc((size_t)T * sizeof *order), *runs = malloc(((size_t)T + 1) * sizeof *runs), n_runs = 0;
+        for (int t = 0; t < T; t++) {
+            order[t] = pairs[2 * t + 1];
+            if (t == 0 || pairs[2 * t] != pairs[2 * t - 2]) runs[n_runs++] = t;
+        }
+        runs[n_runs] = T;
+
+        Array *table = random_array('e', (size_t)V * D, 1), *slots = random_array('e', (size_t)S * D, 1);
+        Array *i = int_array(ids, (size_t)T), *out = array('e', (size_t)T * D);
+        double *ref = doubles((size_t)T * D);
+        for (int t = 0; t < T; t++)
+            for (int d = 0; d < D; d++) ref[t * D + d] = ids[t] >= 0 ? table->h[ids[t] * D + d] : slots->h[(-1 - ids[t]) * D + d];
+        B->embedding_forward(B, out->d, table->d, slots->d, i->d, T, D);
+        compare_exact("out", out, ref);
+
+        Array *dout = random_array('e', (size_t)T * D, 1), *o = int_array(order, (size_t)T);
+        Array *r = int_array(runs, (size_t)n_runs + 1);
+        for (int frozen = 0; frozen < 3; frozen++) { // 1: no table, 2: no slots
+            Array *dtable = random_array('f', (size_t)V * D, 1), *dslots = random_array('f', (size_t)S * D, 1);
+            double *rt = copy_of(dtable), *rs = copy_of(dslots), *mt = doubles((size_t)V * D), *ms = doubles((size_t)S * D);
+            for (int k = 0; k < V * D; k++) mt[k] = fabs(rt[k]);
+            for (int k = 0; k < S * D; k++) ms[k] = fabs(rs[k]);
+            for (int t = 0; t < T; t++) {
+                for (int d = 0; d < D; d++) {
+                    const double g = dout->h[t * D + d];
+                    const int at_slot = (-1 - ids[t]) * D + d, at_row = ids[t] * D + d;
+                    if (ids[t] < 0 && frozen != 2) rs[at_slot] += g, ms[at_slot] += fabs(g);
+                    if (ids[t] >= 0 && frozen != 1) rt[at_row] += g, mt[at_row] += fabs(g);
+                }
+            }
+            B->embedding_backward(B, frozen == 1 ? NULL : dtable->d, frozen == 2 ? NULL : dslots->d, dout->d, i->d, o->d,
+                                  r->d, n_runs, D);
+            compare("dtable", dtable, rt, mt, T);
+            compare("dslots", dslots, rs, ms, T);
+            free(rt), free(rs), free(mt), free(ms);
+        }
+        free(ids), free(pairs), free(order), free(runs), free(ref);
+        free_arrays();
+    }
+}
+
+static void test_rows(void) {
+    check_begin("gather and scatter rows");
+    enum { T = 37, N = 11, W = 24, LD = 40, LF = 29 };
+    static const int widths[] = {1, 16, 33, 200};
+    const int rows[N] = {36, 0, 5, 7, 6, 20, 21, 35, 2, 30, 1};
+    for (size_t s = 0; s < 4; s++) {
+        const int D = widths[s];
+        at("rows D %d", D);
+        Array *in = random_array('e', (size_t)T * D, 1), *r = int_array(rows, N), *out = array('e', (size_t)N * D);
+        double *ref = doubles((size_t)T * D);
+        for (int i = 0; i < N * D; i++) ref[i] = in->h[rows[i / D] * D + i % D];
+        B->gather_rows(B, out->d, in->d, r->d, N, D);
+        compare_exact("gather_rows", out, ref);
+        Array *sum = random_array('e', (size_t)T * D, 1);
+        memcpy(ref, sum->h, (size_t)T * D * sizeof *ref);
+        for (int i = 0; i < N * D; i++) {
+            double *to = &ref[rows[i / D] * D + i % D];
+            *to = round_elem((float)*to + (float)out->h[i]);
+        }
+        B->scatter_add_rows(B, sum->d, out->d, r->d, N, D);
+        compare_exact("scatter_add_rows", sum, ref);
+        free(ref);
+        free_arrays();
+    }
+    at("scatter_rows");
+    Array *to = random_array('e', T * LD, 1), *from = random_array('e', N * LF, 1), *r = int_array(rows, N);
+    double *ref = copy_of(to);
+    for (int i = 0; i < N; i++)
+        for (int w = 0; w < W; w++) ref[rows[i] * LD + 3 + w] = from->h[i * LF + 2 + w];
+    B->scatter_rows(B, elem_at(B, to->d, 3), LD, elem_at(B, from->d, 2), LF, r->d, N, W);
+    compare_exact("scatter_rows", to, ref);
+    free(ref);
+    free_arrays();
+}
+
+// ---- RMSNorm ----
+static void test_rmsnorm(void) {
+    check_begin("rmsnorm");
+    static const int shapes[][2] = {{1, 1}, {1, 128}, {3, 7}, {33, 192}, {150, 320}, {300, 65}, {129, 896}};
+    const float eps = 1e-6f;
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        const int T = shapes[s][0], D = shapes[s][1];
+        const size_t n = (size_t)T * D;
+        for (int mode = 0; mode < 4; mode++) { // 0: x alone; 1: x + delta; 2: sum is x; 3: only the sum is wanted
+            at("rmsnorm T %d D %d mode %d", T, D, mode);
+            Array *x = random_array('e', n, 2), *delta = random_array('e', n, 2), *w = random_array('e', (size_t)D, 1.5);
+            Array *out = array('e', n), *sum = array('e', n), *rstd = array('f', (size_t)T);
+            double *rx = copy_of(x), *ro = doubles(n), *rr = doubles((size_t)T), *mag = doubles(n);
+            if (mode)
+                for (size_t i = 0; i < n; i++) rx[i] = round_elem((float)rx[i] + (float)delta->h[i]);
+            ref_rmsnorm_forward(ro, mag, rr, rx, w->h, T, D, eps);
+            Array *sum_at = mode == 2 ? x : sum;
+            B->rmsnorm_forward(B, mode == 3 ? NULL : out->d, mode ? sum_at->d : NULL, rstd->d, x->d, mode ? delta->d : NULL,
+                               w->d, T, D, eps);
+            if (mode != 3) compare("out", out, ro, mag, D);
+            if (mode) compare_exact("sum", sum_at, rx);
+            compare("rstd", rstd, rr, NULL, D);
+            free(rx), free(ro), free(rr), free(mag);
+            free_arrays();
+        }
+        for (int mode = 0; mode < 3; mode++) { // 0: overwrite dw, 1: accumulate, 2: frozen
+            at("rmsnorm backward T %d D %d mode %d", T, D, mode);
+            Array *x = random_array('e', n, 2), *w = random_array('e', (size_t)D, 1.5), *dout = random_array('e', n, 1);
+            Array *dx = random_array('e', n, 1), *dw = random_array('f', (size_t)D, 1), *rstd = array('f', (size_t)T);
+            double *ro = doubles(n), *mdx = doubles(n), *mdw = doubles((size_t)D), *rdx = copy_of(dx), *rdw = copy_of(dw);
+            ref_rmsnorm_forward(ro, NULL, rstd->h, x->h, w->h, T, D, eps);
+            for (int t = 0; t < T; t++) rstd->h[t] = (float)rstd->h[t];
+            put(rstd);
+            for (int d = 0; d < D; d++) {
+                if (mode == 0) rdw[d] = 0;
+                mdw[d] = fabs(rdw[d]);
+            }
+            ref_rmsnorm_backward(rdx, mdx, rdw, mdw, dout->h, x->h, w->h, rstd->h, T, D);
+            if (mode == 2) memcpy(rdw, dw->h, (size_t)D * sizeof *rdw);
+            B->rmsnorm_backward(B, dx->d, mode == 2 ? NULL : dw->d, dout->d, x->d, w->d, rstd->d, T, D, mode == 1);
+            compare("dx", dx, rdx, mdx, D);
+            compare("dw", dw, rdw, mdw, T);
+            free(ro), free(mdx), free(mdw), free(rdx), free(rdw);
+            free_arrays();
+        }
+    }
+}
+
+// ---- matmul ----
+static void test_matmul(void) {
+    check_begin("matmul");
+    static const int shapes[][3] = {{1, 1, 1},    {1, 128, 256}, {2, 17, 33},  {3, 192, 70}, {4, 64, 5},    {5, 31, 1},
+                                    {13, 48, 31}, {14, 64, 32},  {15, 65, 34}, {29, 5, 129}, {100, 33, 63}, {43, 600, 96},
+                                    {57, 1100, 40}, {600, 40, 48}, {530, 30, 65}, {31, 128, 1000}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        const int T = shapes[s][0], K = shapes[s][1], N = shapes[s][2];
+        const size_t nin = (size_t)T * K, nw = (size_t)N * K, nout = (size_t)T * N;
+        for (int accumulate = 0; accumulate < 2; accumulate++) {
+            at("matmul T %d K %d N %d accumulate %d", T, K, N, accumulate);
+            Array *in = random_array('e', nin, 1), *w = random_array('e', nw, 1), *bias = random_array('e', (size_t)N, 1);
+            Array *out = array('e', nout), *din = random_array('e', nin, 1), *dout = random_array('e', nout, 1);
+            Array *dw = random_array('f', nw, 1), *dbias = random_array('f', (size_t)N, 1);
+            double *ref = doubles(nout + nin + nw), *mag = doubles(nout + nin + nw);
+            ref_matmul(ref, mag, in->h, K, 1, w->h, 1, K, accumulate ? bias->h : NULL, T, N, K, 0);
+            B->matmul_forward(B, out->d, in->d, w->d, accumulate ? bias->d : NULL, T, K, N);
+            compare("out", out, ref, mag, K);
+            memcpy(ref, din->h, nin * sizeof *ref);
+            ref_matmul(ref, mag, dout->h, N, 1, w->h, K, 1, NULL, T, K, N, accumulate);
+            B->matmul_backward_input(B, din->d, dout->d, w->d, T, K, N, accumulate);
+            compare("din", din, ref, mag, N);
+            double one = 1;
+            double *rb = copy_of(dbias), *mb = doubles((size_t)N);
+            memcpy(ref, dw->h, nw * sizeof *ref);
+            ref_matmul(ref, mag, dout->h, 1, N, in->h, K, 1, NULL, N, K, T, accumulate);
+            ref_matmul(rb, mb, dout->h, 1, N, &one, 0, 0, NULL, N, 1, T, accumulate);
+            if (T % 2) B->matmul_backward_weight(B, dw->d, dbias->d, dout->d, in->d, T, K, N, accumulate);
+            else { // one without the other
+                B->matmul_backward_weight(B, dw->d, NULL, dout->d, in->d, T, K, N, accumulate);
+                B->matmul_backward_weight(B, NULL, dbias->d, dout->d, in->d, T, K, N, accumulate);
+            }
+            compare("dw", dw, ref, mag, T);
+            compare("dbias", dbias, rb, mb, T);
+            free(ref), free(mag), free(rb), free(mb);
+            free_arrays();
+        }
+    }
+}
+
+// ---- rotary ----
+static void test_rope(void) {
+    check_begin("rope");
+    static const int shapes[][4] = {{1, 1, 2, 2}, {9, 2, 32, 64}, {33, 3, 64, 200}, {50, 2, 128, 300}, {4, 1, 10, 12}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        const int T = shapes[s][0], heads = shapes[s][1], HS = shapes[s][2], ld = shapes[s][3];
+        enum { MAX = 40 };
+        for (int backward = 0; backward < 2; backward++) {
+            at("rope T %d heads %d HS %d backward %d", T, heads, HS, backward);
+            Array *x = random_array('e', (size_t)T * ld, 1), *table = array('f', MAX * (size_t)HS);
+            for (int p = 0; p < MAX; p++) {
+                for (int i = 0; i < HS / 2; i++) {
+                    const double angle = p * pow(1e6, -2.0 * i / HS);
+                    table->h[p * HS + i] = (float)cos(angle);
+                    table->h[p * HS + HS / 2 + i] = (float)sin(angle);
+                }
+            }
+            put(table);
+            int *positions = malloc((size_t)T * sizeof *positions);
+            for (int t = 0; t < T; t++) positions[t] = (t * 7) % MAX;
+            Array *p = int_array(positions, (size_t)T);
+            double *ref = copy_of(x), *mag = doubles((size_t)T * ld);
+            ref_rope(ref, mag, ld, table->h, positions, T, heads, HS, backward);
+            B->rope(B, x->d, ld, table->d, p->d, T, heads, HS, backward);
+            compare("x", x, ref, mag, 2);
+            free(ref), free(mag), free(positions);
+            free_arrays();
+        }
+    }
+}
+
+// ---- attention ----
+typedef struct Batch { // page lengths: q and k; extra: unused key rows between the pages (a KV cache has them)
+    const char *name;
+    int pages, q[12], k[12], extra;
+} Batch;
+
+static const Batch batches[] = {
+    {"one token", 1, {1}, {1}, 0},
+    {"one page", 1, {37}, {37}, 0},
+    {"pages of 1, tile borders", 8, {1, 14, 15, 13, 32, 33, 1, 56}, {1, 14, 15, 13, 32, 33, 1, 56}, 0},
+    {"trimmed", 5, {1, 5, 30, 3, 60}, {9, 40, 31, 3, 131}, 0},
+    {"decode in a cache", 4, {1, 1, 1, 1}, {1, 40, 17, 130}, 5},
+    {"longer than a tile of keys", 2, {300, 20}, {300, 530}, 3},
+    {"many pages", 12, {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8}, {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8}, 0},
+};
+
+static void attention_case(const Batch *p, int NH, int KV, int HS, double scale) {
+    at("attention, %s, heads %d/%d of %d", p->name, NH, KV, HS);
+    int cu_q[13] = {0}, begin[12], end[12], max_q = 0, max_k = 0, rows = p->extra;
+    for (int i = 0; i < p->pages; i++) {
+        cu_q[i + 1] = cu_q[i] + p->q[i];
+        begin[i] = rows;
+        end[i] = begin[i] + p->k[i];
+        rows = end[i] + p->extra;
+        if (p->q[i] > max_q) max_q = p->q[i];
+        if (p->k[i] > max_k) max_k = p->k[i];
+    }
+    const int Tq = cu_q[p->pages], ldq = NH * HS + 24, ldk = 2 * KV * HS + 8;
+    const size_t nq = (size_t)Tq * ldq, nk = (size_t)rows * ldk, no = (size_t)Tq * NH * HS, nl = (size_t)Tq * NH;
+    const size_t v_at = (size_t)KV * HS; // k and v lie in one row
+    Array *acu = int_array(cu_q, (size_t)p->pages + 1), *ab = int_array(begin, (size_t)p->pages);
+    Array *ae = int_array(end, (size_t)p->pages);
+    const AttentionPages pages = {p->pages, max_q, max_k, acu->d, ab->d, ae->d};
+    const RefPages ref = {p->pages, cu_q, begin, end};
+    Array *q = random_array('e', nq, scale), *kv = random_array('e', nk, 1), *out = array('e', no), *lse = array('f', nl);
+    double *ro = doubles(no), *mo = doubles(no), *rl = doubles(nl), *ml = doubles(nl);
+    ref_attention_forward(ro, mo, rl, ml, q->h, ldq, kv->h, kv->h + v_at, ldk, &ref, NH, KV, HS);
+    B->attention_forward(B, out->d, lse->d, q->d, ldq, kv->d, elem_at(B, kv->d, v_at), ldk, &pages, NH, KV, HS);
+    const double terms = HS + max_k;
+    compare("out", out, ro, mo, terms);
+    compare("lse", lse, rl, ml, terms);
+    Array *alone = array('e', no);
+    B->attention_forward(B, alone->d, NULL, q->d, ldq, kv->d, elem_at(B, kv->d, v_at), ldk, &pages, NH, KV, HS);
+    compare("out without lse", alone, ro, mo, terms);
+
+    // The backward gets the stored (rounded) out and lse, and so does its reference.
+    for (size_t i = 0; i < no; i++) out->h[i] = round_elem(ro[i]);
+    for (size_t i = 0; i < nl; i++) lse->h[i] = (float)rl[i];
+    put(out);
+    put(lse);
+    Array *dout = random_array('e', no, 1), *dq = random_array('e', nq, 1), *dkv = random_array('e', nk, 1);
+    double *rq = copy_of(dq), *rk = copy_of(dkv), *mq = doubles(nq), *mk = doubles(nk);
+    for (int t = 0; t < Tq; t++) memset(rq + (size_t)t * ldq, 0, (size_t)NH * HS * sizeof *rq);
+    for (int i = 0; i < p->pages; i++)
+        for (int r = begin[i]; r < end[i]; r++) memset(rk + (size_t)r * ldk, 0, 2 * (size_t)KV * HS * sizeof *rk);
+    ref_attention_backward(rq, mq, rk, mk, rk + v_at, mk + v_at, dout->h, out->h, lse->h, q->h, ldq, kv->h,
+                           kv->h + v_at, ldk, &ref, NH, KV, HS);
+    B->attention_backward(B, dq->d, ldq, dkv->d, elem_at(B, dkv->d, v_at), ldk, dout->d, out->d, lse->d, q->d, kv->d,
+                          elem_at(B, kv->d, v_at), &pages, NH, KV, HS);
+    const double terms_back = HS + max_k + max_q * (double)(NH / KV);
+    compare("dq", dq, rq, mq, terms_back);
+    compare("dk and dv", dkv, rk, mk, terms_back);
+    free(ro), free(mo), free(rl), free(ml), free(rq), free(rk), free(mq), free(mk);
+    free_arrays();
+}
+
+static void test_attention(void) {
+    static const int heads[][3] = {{14, 2, 64}, {12, 2, 128}, {16, 2, 128}, {4, 4, 32}, {5, 1, 64}, {6, 2, 32}, {4, 2, 32}};
+    check_begin("attention");
+    for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
+        for (size_t h = 0; h < sizeof heads / sizeof *heads; h++) {
+            if (batches[i].k[0] >= 300 && h % 3 != 1) continue; // the long ones on some heads: time
+            attention_case(&batches[i], heads[h][0], heads[h][1], heads[h][2], h % 2 ? 1 : 6);
+        }
+    }
+}
+
+// ---- SwiGLU ----
+static void test_swiglu(void) {
+    check_begin("swiglu");
+    static const int shapes[][2] = {{1, 1}, {3, 5}, {30, 33}, {100, 384}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        const int T = shapes[s][0], F = shapes[s][1];
+        const size_t n = (size_t)T * F;
+        at("swiglu T %d F %d", T, F);
+        Array *gate_up = random_array('e', 2 * n, 30), *out = array('e', n), *dout = random_array('e', n, 1);
+        Array *d = array('e', 2 * n);
+        double *ro = doubles(n), *mo = doubles(n), *rd = doubles(2 * n), *md = doubles(2 * n);
+        ref_swiglu_forward(ro, gate_up->h, T, F);
+        // exp(-g) is off by about |g| roundings: that much is in the number -g
+        for (size_t i = 0; i < n; i++) mo[i] = fabs(ro[i]) * (1 + fabs(gate_up->h[i / F * 2 * F + i % F]));
+        ref_swiglu_backward(rd, md, dout->h, gate_up->h, T, F);
+        B->swiglu_forward(B, out->d, gate_up->d, T, F);
+        compare("out", out, ro, mo, 1);
+        B->swiglu_backward(B, d->d, dout->d, gate_up->d, T, F);
+        compare("dgate_up", d, rd, md, 4);
+        B->swiglu_backward(B, gate_up->d, dout->d, gate_up->d, T, F);
+        compare("dgate_up in place", gate_up, rd, md, 4);
+        free(ro), free(mo), free(rd), free(md);
+        free_arrays();
+    }
+}
+
+// ---- cross entropy, argmax ----
+static void test_cross_entropy(void) {
+    check_begin("cross entropy and argmax");
+    static const int shapes[][2] = {{1, 1}, {1, 2}, {5, 33}, {9, 1000}, {40, 4102}, {3, 8198}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        const int R = shapes[s][0], V = shapes[s][1];
+        const size_t n = (size_t)R * V;
+        at("cross entropy R %d V %d", R, V);
+        Array *x = random_array('e', n, 20), *labels = array('i', (size_t)R), *weights = random_array('f', (size_t)R, 1);
+        Array *loss = array('f', (size_t)R), *correct = array('i', (size_t)R), *best = array('i', (size_t)R);
+        double *ref = doubles(n), *mag = doubles(n), *rl = doubles((size_t)R), *ml = doubles((size_t)R);
+        double *rb = doubles((size_t)R), *rc = doubles((size_t)R);
+        for (int r = 0; r < R; r++) {
+            int at_largest = 0;
+            double *row = x->h + (size_t)r * V;
+            for (int i = 1; i < V; i++) {
+                if (row[i] > row[at_largest]) at_largest = i;
+            }
+            if (r % 3 == 2 && at_largest + 1 < V) row[V - 1] = row[at_largest]; // a tie: the lower index wins
+            rb[r] = at_largest;
+            labels->h[r] = r % 2 ? at_largest : r % 3 == 2 ? V - 1 : floor((uniform() + 1) / 2 * V);
+        }
+        put(x);
+        put(labels);
+        int *correct_ref = malloc((size_t)R * sizeof *correct_ref);
+        memcpy(ref, x->h, n * sizeof *ref);
+        const int *label_ints = ints_of(labels);
+        ref_cross_entropy(rl, ml, correct_ref, ref, mag, label_ints, weights->h, R, V);
+        for (int r = 0; r < R; r++) rc[r] = correct_ref[r];
+        B->argmax(B, best->d, x->d, R, V);
+        compare_exact("argmax", best, rb);
+        double *before = copy_of(x);
+        B->cross_entropy(B, loss->d, correct->d, x->d, labels->d, NULL, R, V);
+        compare("loss", loss, rl, ml, V);
+        compare_exact("correct", correct, rc);
+        compare_exact("logits without weights", x, before);
+        B->cross_entropy(B, loss->d, correct->d, x->d, labels->d, weights->d, R, V);
+        compare("loss", loss, rl, ml, V);
+        compare("gradient", x, ref, mag, V);
+        free(ref), free(mag), free(rl), free(ml), free(rb), free(rc), free(correct_ref), free(before);
+        free((void *)(uintptr_t)label_ints);
+        free_arrays();
+    }
+}
+
+// ---- optimizer ----
+static void test_adamw(void) {
+    check_begin("adamw and sum of squares");
+    enum { N = 256 * 5 };
+    const AdamWParams p = {.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.1f,
+                           .bias1 = 0.271f, .bias2 = 0.002997f};
+    for (int mode = 0; mode < 5; mode++) { // 0: master; 1: fp32 without; 2: no decay, a zero block; 3, 4: Inf, NaN
+        if (mode == 1 && B->dtype != DTYPE_F32) continue;
+        at("adamw mode %d", mode);
+        AdamWParams q = p;
+        if (mode == 2) q.weight_decay = 0;
+        Array *master = random_array('f', N, 1), *m = random_array('f', N, 1), *v = random_array('f', N, 1);
+        Array *grad = random_array('f', N, 2), *param = array('e', N), *scale = array('f', 1);
+        for (int i = 0; i < N; i++) {
+            v->h[i] = fabs(v->h[i]);
+            if (mode == 2 && i / 256 == 2) grad->h[i] = m->h[i] = v->h[i] = 0;
+            param->h[i] = mode == 1 ? master->h[i] : round_elem(master->h[i]);
+        }
+        scale->h[0] = mode == 3 ? (double)INFINITY : mode == 4 ? (double)NAN : 0.5;
+        put(grad), put(m), put(v), put(param), put(scale);
+        double *rx = copy_of(master), *rm = copy_of(m), *rv = copy_of(v), *rp = copy_of(param), *mag = doubles(N);
+        if (mode < 3) ref_adamw(rx, rm, rv, grad->h, scale->h[0], N, &q);
+        for (int i = 0; i < N; i++) mag[i] = 1 + fabs(rm[i]) + (double)q.lr * 100;
+        if (mode < 3) memcpy(rp, rx, N * sizeof *rp);
+        B->adamw(B, param->d, mode == 1 ? NULL : master->d, m->d, v->d, grad->d, scale->d, N, &q);
+        if (mode >= 3) { // untouched, to the bit
+            compare_exact("m", m, rm), compare_exact("v", v, rv), compare_exact("master", master, rx);
+            compare_exact("param", param, rp);
+        } else {
+            compare("m", m, rm, mag, 2), compare("v", v, rv, mag, 2), compare("param", param, rp, mag, 4);
+            if (mode != 1) compare("master", master, rx, mag, 4);
+        }
+        if (mode == 2) { // a block that was never touched: exactly what it was
+            for (int i = 512; i < 768; i++) CHECK(master->h[i] == rx[i] && m->h[i] == 0 && v->h[i] == 0, "%s: %d", where, i);
+        }
+        free(rx), free(rm), free(rv), free(rp), free(mag);
+        free_arrays();
+    }
+    static const int sizes[] = {256, 512, 256 * 63, 256 * 64, 256 * 65, 256 * 300};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        at("sum_squares %d", sizes[s]);
+        Array *x = random_array('f', (size_t)sizes[s], 3), *sum = array('d', 1);
+        double ref = 0;
+        for (int i = 0; i < sizes[s]; i++) ref += x->h[i] * x->h[i];
+        B->sum_squares(B, sum->d, x->d, (size_t)sizes[s]);
+        compare("sum", sum, &ref, NULL, 256);
+        x->h[sizes[s] - 1] = NAN;
+        put(x);
+        B->sum_squares(B, sum->d, x->d, (size_t)sizes[s]);
+        get(sum);
+        CHECK(isnan(sum->h[0]), "%s: a NaN got lost: %g", where, sum->h[0]);
+        free_arrays();
+    }
+}
+
+// ---- one rank: collectives leave the data alone ----
+static void test_collectives(void) {
+    check_begin("collectives of one rank");
+    at("collectives");
+    Array *x = random_array('f', 512, 1);
+    double *ref = copy_of(x);
+    B->reduce_scatter(B, x->d, 512);
+    compare_exact("reduce_scatter", x, ref);
+    B->all_gather(B, x->d, 512 * 4);
+    compare_exact("all_gather", x, ref);
+    B->broadcast(B, x->d, 512 * 4, 0);
+    compare_exact("broadcast", x, ref);
+    free(ref);
+    free_arrays();
+}
+
+// ---- NaN is not swallowed ----
+static void expect_nan(const char *what, Array *a, size_t i) {
+    get(a);
+    CHECK(isnan(a->h[i]), "%s: %s[%zu]: a NaN got lost: %g", where, what, i, a->h[i]);
+}
+
+static void test_nan(void) {
+    check_begin("NaN propagates");
+    enum { T = 20, D = 64, V = 100, HS = 32 };
+    at("NaN");
+    const int row = 17, column = 5;
+    Array *x = random_array('e', T * D, 1), *w = random_array('e', V * D, 1), *out = array('e', T * V), *n = array('e', T * D);
+    Array *rstd = array('f', T), *half = array('e', T * D / 2), *dw = array('f', V * D), *f = array('f', T * D);
+    x->h[row * D + column] = NAN;
+    put(x);
+    B->matmul_forward(B, out->d, x->d, w->d, NULL, T, D, V);
+    expect_nan("matmul_forward", out, (size_t)row * V + 99);
+    B->matmul_forward(B, out->d, elem_at(B, x->d, row * D), w->d, NULL, 1, D, V);
+    expect_nan("matmul_forward, one row", out, 99);
+    B->matmul_backward_weight(B, dw->d, NULL, out->d, x->d, T, D, V, 0);
+    expect_nan("matmul_backward_weight", dw, (size_t)column);
+    B->rmsnorm_forward(B, n->d, NULL, rstd->d, x->d, NULL, w->d, T, D, 1e-6f);
+    expect_nan("rmsnorm", n, (size_t)row * D);
+    B->swiglu_forward(B, half->d, x->d, T, D / 2);
+    expect_nan("swiglu", half, (size_t)row * D / 2 + column);
+    B->cast_to_f32(B, f->d, x->d, T * D);
+    expect_nan("cast", f, (size_t)row * D + column);
+
+    const int zero = 0, end = T;
+    int labels[T] = {0}, cu[2] = {0, T};
+    Array *acu = int_array(cu, 2), *ab = int_array(&zero, 1), *ae = int_array(&end, 1), *lab = int_array(labels, T);
+    const AttentionPages pages = {1, T, T, acu->d, ab->d, ae->d};
+    Array *o = array('e', T * D), *lse = array('f', T * 2), *good = random_array('e', T * D, 1);
+    B->attention_forward(B, o->d, lse->d, x->d, D, good->d, good->d, D, &pages, 2, 2, HS);
+    expect_nan("attention, query", o, (size_t)row * D);
+    B->attention_forward(B, o->d, lse->d, good->d, D, x->d, good->d, D, &pages, 2, 2, HS);
+    expect_nan("attention, key", o, (size_t)(T - 1) * D);
+    B->attention_forward(B, o->d, lse->d, good->d, D, good->d, x->d, D, &pages, 2, 2, HS);
+    expect_nan("attention, value", o, (size_t)(T - 1) * D + column);
+    Array *loss = array('f', T), *correct = array('i', T);
+    B->cross_entropy(B, loss->d, correct->d, x->d, lab->d, NULL, T, D);
+    expect_nan("cross_entropy", loss, (size_t)row);
+    free_arrays();
+}
+
+// ---- the same bits: twice, and with another number of threads ----
+typedef struct Bits {
+    unsigned char *data;
+    size_t n;
+} Bits;
+
+static void keep(Bits *bits, Array *a) {
+    const size_t bytes = a->n * kind_size(a->kind);
+    bits->data = realloc(bits->data, bits->n + bytes);
+    B->download(B, bits->data + bits->n, a->d, bytes);
+    bits->n += bytes;
+}
+
+// Operations with sums, at sizes that two threads divide.
+static Bits everything(void) {
+    enum { T = 700, D = 96, N = 200, V = 3000, HS = 32, NH = 3, PAGES = 5 };
+    Bits bits = {NULL, 0};
+    random_state = 4711;
+    Array *x = random_array('e', T * D, 1), *w = random_array('e', N * D, 1), *bias = random_array('e', N, 1);
+    Array *out = array('e', T * N), *dw = array('f', N * D), *dbias = array('f', N), *dx = random_array('e', T * D, 1);
+    B->matmul_forward(B, out->d, x->d, w->d, bias->d, T, D, N);
+    keep(&bits, out);
+    B->matmul_backward_input(B, dx->d, out->d, w->d, T, D, N, 1);
+    keep(&bits, dx);
+    B->matmul_backward_weight(B, dw->d, dbias->d, out->d, x->d, T, D, N, 0);
+    keep(&bits, dw), keep(&bits, dbias);
+    Array *rstd = array('f', T), *norm = array('e', T * D), *dnorm = array('f', D);
+    B->rmsnorm_forward(B, norm->d, NULL, rstd->d, x->d, NULL, w->d, T, D, 1e-6f);
+    B->rmsnorm_backward(B, dx->d, dnorm->d, norm->d, x->d, w->d, rstd->d, T, D, 0);
+    keep(&bits, norm), keep(&bits, dx), keep(&bits, dnorm);
+    const int cu[PAGES + 1] = {0, 1, 300, 310, 400, T};
+    Array *acu = int_array(cu, PAGES + 1), *ae = int_array(cu + 1, PAGES);
+    const AttentionPages pages = {PAGES, 300, 300, acu->d, acu->d, ae->d};
+    Array *o = array('e', T * D), *lse = array('f', T * NH), *dq = array('e', T * D), *dk = array('e', T * HS);
+    Array *dv = array('e', T * HS), *k = random_array('e', T * HS, 1), *v = random_array('e', T * HS, 1);
+    B->attention_forward(B, o->d, lse->d, x->d, D, k->d, v->d, HS, &pages, NH, 1, HS);
+    B->attention_backward(B, dq->d, D, dk->d, dv->d, HS, x->d, o->d, lse->d, x->d, k->d, v->d, &pages, NH, 1, HS);
+    keep(&bits, o), keep(&bits, lse), keep(&bits, dq), keep(&bits, dk), keep(&bits, dv);
+    Array *squares = array('d', 1), *big = random_array('f', 256 * 1000, 1);
+    B->sum_squares(B, squares->d, big->d, 256 * 1000);
+    keep(&bits, squares);
+    Array *logits = random_array('e', 50 * V, 5), *loss = array('f', 50), *correct = array('i', 50), *weights = random_array('f', 50, 1);
+    Array *labels = array('i', 50);
+    for (int i = 0; i < 50; i++) labels->h[i] = i * 7;
+    put(labels);
+    B->cross_entropy(B, loss->d, correct->d, logits->d, labels->d, weights->d, 50, V);
+    keep(&bits, loss), keep(&bits, logits);
+    free_arrays();
+    return bits;
+}
+
+static void test_same_bits(DType dtype) {
+    check_begin("same bits: twice, and with other thread counts");
+    at("same bits");
+    Bits first = everything(), again = everything();
+    CHECK(first.n == again.n && !memcmp(first.data, again.data, first.n), "two runs differ");
+    if (!strcmp(device, "cpu")) {
+        Backend *one = B;
+        for (int threads = 2; threads <= 3; threads++) {
+            Error err;
+            if (open_backend(&B, dtype, threads, &err)) {
+                CHECK(0, "%s", err.text);
+                break;
+            }
+            Bits other = everything();
+            CHECK(first.n == other.n && !memcmp(first.data, other.data, first.n), "%d threads differ from 1", threads);
+            free(other.data);
+            B->destroy(B);
+        }
+        B = one;
+    }
+    free(first.data);
+    free(again.data);
+}
+
+// ---- the references themselves: backward = finite differences of forward ----
+typedef double Objective(const double *x, void *context); // sum of dout * forward(x)
+
+static void differences(const char *what, Objective *f, void *context, double *x, const double *gradient, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const double h = 1e-5, kept = x[i];
+        x[i] = kept + h;
+        const double up = f(x, context);
+        x[i] = kept - h;
+        const double down = f(x, context);
+        x[i] = kept;
+        const double expected = (up - down) / (2 * h);
+        CHECK(fabs(expected - gradient[i]) <= 1e-7 * (1 + fabs(expected)), "%s[%zu]: finite difference %.9g, gradient %.9g",
+              what, i, expected, gradient[i]);
+    }
+}
+
+static void fill(double *x, int n) {
+    for (int i = 0; i < n; i++) x[i] = uniform();
+}
+
+enum { RT = 3, RD = 5 };
+typedef struct NormContext {
+    double w[RD], x[RT * RD], dout[RT * RD];
+} NormContext;
+static double norm_of(const double *x, const double *w, const double *dout) {
+    double out[RT * RD], rstd[RT], sum = 0;
+    ref_rmsnorm_forward(out, NULL, rstd, x, w, RT, RD, 1e-6);
+    for (int i = 0; i < RT * RD; i++) sum += out[i] * dout[i];
+    return sum;
+}
+static double norm_x(const double *x, void *c) { return norm_of(x, ((NormContext *)c)->w, ((NormContext *)c)->dout); }
+static double norm_w(const double *w, void *c) { return norm_of(((NormContext *)c)->x, w, ((NormContext *)c)->dout); }
+
+static double swiglu_x(const double *x, void *dout) {
+    double out[RT * RD], sum = 0;
+    ref_swiglu_forward(out, x, RT, RD);
+    for (int i = 0; i < RT * RD; i++) sum += out[i] * ((double *)dout)[i];
+    return sum;
+}
+
+enum { RV = 7 };
+static double entropy_x(const double *x, void *labels) { // sum of weight (1, 2, 3) * loss
+    double copy[RT * RV], loss[RT], mag[RT], sum = 0;
+    int correct[RT];
+    memcpy(copy, x, sizeof copy);
+    ref_cross_entropy(loss, mag, correct, copy, NULL, labels, NULL, RT, RV);
+    for (int r = 0; r < RT; r++) sum += (r + 1) * loss[r];
+    return sum;
+}
+
+enum { AQ = 5, AK = 9, ANH = 4, AKV = 2, AHS = 2, ANQ = AQ * ANH * AHS, ANK = AK * AKV * AHS }; // pages: 2 of 4, 3 of 5
+static const int a_cu[] = {0, 2, 5}, a_begin[] = {0, 4}, a_end[] = {4, 9};
+static const RefPages a_pages = {2, a_cu, a_begin, a_end};
+typedef struct AttentionContext {
+    double q[ANQ], k[ANK], v[ANK], dout[ANQ];
+} AttentionContext;
+static double attention_of(const AttentionContext *c) {
+    double out[ANQ], mag[ANQ], lse[AQ * ANH], lse_mag[AQ * ANH], sum = 0;
+    ref_attention_forward(out, mag, lse, lse_mag, c->q, ANH * AHS, c->k, c->v, AKV * AHS, &a_pages, ANH, AKV, AHS);
+    for (int i = 0; i < ANQ; i++) sum += out[i] * c->dout[i];
+    return sum;
+}
+static double attention_any(const double *x, void *c) { // x lies in c
+    (void)x;
+    return attention_of(c);
+}
+
+enum { RN = 4 };
+typedef struct MatmulContext {
+    double in[RT * RD], w[RN * RD], dout[RT * RN];
+} MatmulContext;
+static double matmul_any(const double *x, void *context) {
+    (void)x;
+    const MatmulContext *c = context;
+    double out[RT * RN], sum = 0;
+    ref_matmul(out, NULL, c->in, RD, 1, c->w, 1, RD, NULL, RT, RN, RD, 0);
+    for (int i = 0; i < RT * RN; i++) sum += out[i] * c->dout[i];
+    return sum;
+}
+
+static void test_references(void) {
+    check_begin("references: backward = finite differences of forward");
+    double mag[256], mag2[256], mag3[256];
+    NormContext norm;
+    double dx[256] = {0}, dw[256] = {0}, rstd[RT], out[256];
+    fill(norm.w, RD), fill(norm.x, RT * RD), fill(norm.dout, RT * RD);
+    memset(mag2, 0, sizeof mag2);
+    ref_rmsnorm_forward(out, NULL, rstd, norm.x, norm.w, RT, RD, 1e-6);
+    ref_rmsnorm_backward(dx, mag, dw, mag2, norm.dout, norm.x, norm.w, rstd, RT, RD);
+    differences("rmsnorm dx", norm_x, &norm, norm.x, dx, RT * RD);
+    differences("rmsnorm dw", norm_w, &norm, norm.w, dw, RD);
+
+    double gate_up[2 * RT * RD], dout[RT * RD];
+    fill(gate_up, 2 * RT * RD), fill(dout, RT * RD);
+    ref_swiglu_backward(dx, mag, dout, gate_up, RT, RD);
+    differences("swiglu", swiglu_x, dout, gate_up, dx, 2 * RT * RD);
+
+    double logits[RT * RV], weights[RT] = {1, 2, 3}, loss[RT];
+    int labels[RT] = {0, 3, 6}, correct[RT];
+    fill(logits, RT * RV);
+    memcpy(dx, logits, sizeof logits);
+    ref_cross_entropy(loss, mag2, correct, dx, mag, labels, weights, RT, RV);
+    differences("cross entropy", entropy_x, labels, logits, dx, RT * RV);
+
+    AttentionContext a;
+    double lse[AQ * ANH], lse_mag[AQ * ANH], dq[ANQ] = {0}, dk[ANK] = {0}, dv[ANK] = {0};
+    fill(a.q, ANQ), fill(a.k, ANK), fill(a.v, ANK), fill(a.dout, ANQ);
+    ref_attention_forward(out, mag, lse, lse_mag, a.q, ANH * AHS, a.k, a.v, AKV * AHS, &a_pages, ANH, AKV, AHS);
+    ref_attention_backward(dq, mag, dk, mag2, dv, mag3, a.dout, out, lse, a.q, ANH * AHS, a.k, a.v, AKV * AHS, &a_pages,
+                           ANH, AKV, AHS);
+    differences("attention dq", attention_any, &a, a.q, dq, ANQ);
+    differences("attention dk", attention_any, &a, a.k, dk, ANK);
+    differences("attention dv", attention_any, &a, a.v, dv, ANK);
+
+    MatmulContext m;
+    fill(m.in, RT * RD), fill(m.w, RN * RD), fill(m.dout, RT * RN);
+    ref_matmul(dx, NULL, m.dout, RN, 1, m.w, RD, 1, NULL, RT, RD, RN, 0);
+    ref_matmul(dw, NULL, m.dout, 1, RN, m.in, RD, 1, NULL, RN, RD, RT, 0);
+    differences("matmul din", matmul_any, &m, m.in, dx, RT * RD);
+    differences("matmul dw", matmul_any, &m, m.w, dw, RN * RD);
+
+    double x[2 * RT], turned[2 * RT], table[4] = {cos(0.3), cos(0.3), sin(0.3), sin(0.3)}; // rope backward undoes forward
+    const int positions[RT] = {0, 0, 0};
+    fill(x, 2 * RT);
+    memcpy(turned, x, sizeof x);
+    table[1] = table[2];
+    ref_rope(turned, mag, 2, table, positions, RT, 1, 2, 0);
+    CHECK(fabs(turned[0] - x[0]) > 1e-3, "rope does nothing");
+    ref_rope(turned, mag, 2, table, positions, RT, 1, 2, 1);
+    for (int i = 0; i < 2 * RT; i++) CHECK(fabs(turned[i] - x[i]) < 1e-12, "rope backward does not undo forward");
+}
+
+static void test_all(DType dtype) {
+    printf("-- %s, %s\n", B->name, dtype == DTYPE_F32 ? "fp32" : "bf16");
+    test_memory();
+    test_embedding();
+    test_rows();
+    test_rmsnorm();
+    test_matmul();
+    test_rope();
+    test_attention();
+    test_swiglu();
+    test_cross_entropy();
+    test_adamw();
+    test_collectives();
+    test_nan();
+    test_same_bits(dtype);
+    check_end_case();
+}
+
+int main(int argc, char **argv) {
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (!strcmp(argv[i], "-device")) device = argv[i + 1];
+    }
+    test_references();
+    check_end_case();
+    const char *isas[] = {"base", "avx512", "avx512_bf16", NULL};
+    const int cpu = !strcmp(device, "cpu");
+    Error err;
+    for (int i = 0; cpu ? isas[i] != NULL : i < 1; i++) {
+        if (cpu) setenv("C3_CPU_ISA", isas[i], 1);
+        for (DType dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+            if (i == 2 && dtype == DTYPE_F32) continue; // fp32 has no kernels of its own there
+            if (open_backend(&B, dtype, 1, &err)) {
+                const int missing = cpu && i > 0 && strstr(err.text, "not an instruction set") != NULL;
+                printf("-- %s\n", err.text);
+                check_begin(isas[i]);
+                CHECK(missing, "no backend: %s", err.text);
+                check_end_case();
+                continue;
+            }
+            test_all(dtype);
+            B->destroy(B);
+        }
+    }
+    if (cpu) {
+        check_begin("an instruction set nobody has is refused");
+        setenv("C3_CPU_ISA", "avx9000", 1);
+        CHECK(open_backend(&B, DTYPE_F32, 1, &err) == -1 && strstr(err.text, "avx9000"), "it was taken");
+        check_begin("an element type that is none is refused");
+        unsetenv("C3_CPU_ISA");
+        CHECK(open_backend(&B, DTYPE_F16, 1, &err) == -1, "fp16 was taken");
+    }
+    return check_done();
+}

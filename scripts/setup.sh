@@ -1,0 +1,206 @@
+#!/usr/bin/env bash
+# setup.sh: brings what is missing on a Debian or Ubuntu machine, and nothing else.
+#
+#   bash scripts/setup.sh [build|demo|test]
+#
+#   build   what `make` needs: compiler, Open MPI, oneDNN, small libraries
+#   demo    (default) build, and for the demo the Qwen vocabulary and a Python with matplotlib in .venv
+#   test    demo, and the references the tests compare with (PyTorch, transformers: a download of gigabytes), clang
+#
+# Each thing is looked for by what it offers (a header, a command, a module), so libraries installed by other means count.
+# Packages come by apt, as root or through sudo; without either the line for the administrator is printed. Python modules
+# come by pip into .venv. Settings of apt and pip (proxy, mirror) are respected. A run that finds everything takes 0.2 s.
+# Tested on Debian 12: gcc 12.2, Open MPI 4.1.4, oneDNN 2.6.3, Python 3.11, clang 14; PyTorch 2.15, transformers 5.23.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/common.sh
+
+stage=${1:-demo}
+case $stage in
+build | demo | test) ;;
+-h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
+*) die "unknown stage '$stage' (hint: build, demo or test)" ;;
+esac
+at_least() { case $stage in test) true ;; demo) [ "$1" != test ] ;; build) [ "$1" = build ] ;; esac; }
+mkdir -p .setup
+
+# ---- what is missing ----
+missing=()  # packages to install
+required=() # those of them without which the stage cannot go on
+
+# need PACKAGE WHY CHECK...: notes the package, and says why, when the check fails. want: the same, but one can do without.
+need() { want "$@" || required+=("$1"); }
+want() {
+    local package=$1 why=$2
+    shift 2
+    "$@" >/dev/null 2>&1 && return 0
+    missing+=("$package")
+    printf '  missing: %-24s %s\n' "$package" "$why"
+    return 1
+}
+has() { command -v "$1"; }
+probe_headers() {
+    local h
+    for h in stdio.h oneapi/dnnl/dnnl.h cblas.h cjson/cJSON.h utf8proc.h zlib.h sha256.h; do
+        printf '#if __has_include(<%s>)\nhave:%s\n#endif\n' $h $h
+    done | gcc -E -P -x c - 2>/dev/null
+}
+header() { case $headers in *"have:$1"*) true ;; *) false ;; esac; }
+openmpi() { mpicc --showme:link; }
+# PyTorch, transformers... are asked of pip (stamp below); venv needs ensurepip, which Debian packages separately.
+venv_possible() { .venv/bin/python -m pip --version || python3 -c 'import venv, ensurepip'; }
+fuzzer_runtime() { ls "$(clang -print-resource-dir)"/lib/*/libclang_rt.fuzzer*.a; }
+
+look() {
+    missing=() required=()
+    headers=$(probe_headers || true)
+    need gcc "the C compiler, with OpenMP" has gcc
+    need make "the build" has make
+    need libc6-dev "the C library's headers" header stdio.h
+    need libcjson-dev "reads config.json, JSONL" header cjson/cJSON.h
+    need libutf8proc-dev "Unicode for the tokenizer" header utf8proc.h
+    need zlib1g-dev "checksums, compression" header zlib.h
+    need libmd-dev "SHA-256" header sha256.h
+    want libopenmpi-dev "several ranks: cores, GPUs, machines (MPI)" openmpi || true
+    want openmpi-bin "mpirun" has mpirun || true
+    { [ -e .setup/no-dnnl ] && header cblas.h; } ||
+        want libdnnl-dev "fast matrix products (oneDNN)" header oneapi/dnnl/dnnl.h || true
+    at_least demo || return 0
+    need python3 "the demo's corpus and plots" has python3
+    need python3-venv "a Python environment in .venv" venv_possible
+    need ca-certificates "downloads over https" test -s /etc/ssl/certs/ca-certificates.crt
+    at_least test || return 0
+    need g++ "checks that train_c3.cu is C++ as well" has g++
+    need clang "builds the fuzzers" has clang
+    need libclang-rt-dev "the fuzzers' runtime" fuzzer_runtime
+    local package
+    for package in libopenmpi-dev openmpi-bin; do
+        case " ${missing[*]-} " in *" $package "*) required+=($package) ;; esac
+    done
+}
+
+# ---- packages ----
+as_root() { "$@"; }
+can_install=1
+if ! has apt-get >/dev/null; then
+    can_install=
+elif [ "$(id -u)" != 0 ]; then
+    # sudo may ask for a password only where somebody can type it. Proxy settings pass through it by name.
+    if has sudo >/dev/null && { sudo -n true 2>/dev/null || { [ -t 0 ] && [ -t 2 ]; }; }; then
+        as_root() {
+            local proxy=() name
+            for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
+                [ -z "${!name:-}" ] || proxy+=("$name=${!name}")
+            done
+            sudo env ${proxy[@]+"${proxy[@]}"} "$@"
+        }
+    else
+        can_install=
+    fi
+fi
+
+quietly() { # quietly COMMAND...: its output only when it fails
+    local log=.setup/log status=0
+    "$@" >$log 2>&1 || status=$?
+    [ $status = 0 ] || tail -n 30 $log >&2
+    return $status
+}
+lists=/var/lib/apt/lists
+lists_fresh() {
+    ls $lists/*_Packages* >/dev/null 2>&1 && [ -n "$(find $lists/partial -maxdepth 0 -mtime -1 2>/dev/null)" ]
+}
+update_lists() {
+    ! lists_fresh || return 0
+    say "  apt-get update"
+    quietly as_root apt-get -q update || warn "apt-get update failed: going on with the lists there are"
+}
+available() { [ -n "$(apt-cache --no-all-versions show "$1" 2>/dev/null)" ]; }
+
+# Names differ between distributions: oneDNN may be absent, clang's runtime carries its version or comes with clang.
+resolve() {
+    local package version
+    resolved=()
+    for package in "$@"; do
+        case $package in
+        libdnnl-dev)
+            if available libdnnl-dev; then
+                resolved+=(libdnnl-dev)
+            else
+                for package in libopenblas-openmp-dev libopenblas-dev; do
+                    if available $package; then
+                        say "  no libdnnl-dev here: $package instead (fp32 products only, slower)"
+                        resolved+=($package)
+                        : >.setup/no-dnnl
+                        break
+                    fi
+                done
+            fi
+            ;;
+        libclang-rt-dev)
+            version=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -n 1)
+            for package in libclang-rt-$version-dev libclang-common-$version-dev; do
+                if available $package; then resolved+=($package); break; fi
+            done
+            ;;
+        *) resolved+=($package) ;;
+        esac
+    done
+}
+
+say "looking for what '$stage' needs"
+look
+if [ ${#missing[@]} -gt 0 ] && [ -n "$can_install" ]; then
+    update_lists
+    resolve "${missing[@]}"
+    start=$(now)
+    say "  apt-get install ${resolved[*]}"
+    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${resolved[@]}" ||
+        die "apt-get could not install them, see above (hint: on Ubuntu they are in 'universe')"
+    say "  done in $(seconds_since $start) s"
+    hash -r
+    look
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+    resolve "${missing[@]}"
+    said="neither root nor sudo here"
+    [ -z "$can_install" ] || said="still missing after the installation"
+    say "$said. The administrator's line:"
+    say "  apt-get install --no-install-recommends ${resolved[*]}"
+    [ ${#required[@]} = 0 ] || die "cannot go on without: ${required[*]}"
+    say "going on without them: the build says what it does instead"
+fi
+
+# The demo's corpus is fetched with apt-get download, which wants package lists (containers often come without).
+if at_least demo && [ -n "$can_install" ] && ! ls $lists/*_Packages* >/dev/null 2>&1; then update_lists; fi
+
+# ---- Python modules and the vocabulary ----
+modules=() # as pip calls them; a dash becomes an underscore where Python imports it
+at_least demo && modules+=(numpy matplotlib)
+at_least test && modules+=(torch transformers tokenizers tiktoken safetensors nltk rouge-score rapidfuzz)
+present() { # without importing them, which takes seconds
+    .venv/bin/python - "$@" <<'PY' 2>/dev/null
+import importlib.util, sys
+sys.exit(any(importlib.util.find_spec(name.replace("-", "_")) is None for name in sys.argv[1:]))
+PY
+}
+stamp=.setup/modules # what was installed to the end: after an interrupted pip, modules are found that do not work
+installed() { # the stamp may name more than is asked for: a later stage's
+    case $(cat $stamp 2>/dev/null) in "${modules[*]}"*) present "${modules[@]}" ;; *) false ;; esac
+}
+if [ ${#modules[@]} -gt 0 ] && ! installed; then
+    say "  Python modules into .venv: ${modules[*]}$(! at_least test || echo ' (5.6 GB on disk, some minutes)')"
+    start=$(now)
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || quietly python3 -m venv --clear .venv ||
+        die "python3 -m venv .venv failed, see above"
+    quietly .venv/bin/python -m pip install -q "${modules[@]}" ||
+        die "pip could not install them, see above (hint: is there a network? behind a proxy, set https_proxy)"
+    present "${modules[@]}" || die "pip ended well, yet one of these is not found: ${modules[*]}"
+    echo "${modules[*]}" >$stamp
+    say "  done in $(seconds_since $start) s"
+fi
+vocabulary=data/qwen2.5/qwen.tiktoken
+if at_least demo && [ -f data/get_tokenizer.sh ] && ! [ -f $vocabulary ]; then
+    say "  the Qwen2.5 vocabulary: $vocabulary"
+    bash data/get_tokenizer.sh
+fi
+say "'$stage' is ready"

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <math.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -289,9 +290,20 @@ static void test_terminal(void) {
     log_step(log, &s);
     log_close(log);
     release_stdout();
-    char text[4096];
-    ssize_t n = read(master, text, sizeof text - 1);
-    text[n > 0 ? n : 0] = 0;
+    char text[4096] = "", *end = NULL;
+    size_t n = 0;
+    CHECK(write(held, "END", 3) == 3, "write");
+    struct pollfd wait = {.fd = master, .events = POLLIN};
+    while (!end && n < sizeof text - 1 && poll(&wait, 1, 5000) == 1) { // what was written arrives in pieces, later
+        ssize_t got = read(master, text + n, sizeof text - 1 - n);
+        if (got <= 0) break;
+        n += (size_t)got;
+        text[n] = 0;
+        end = strstr(text, "END");
+    }
+    CHECK(end, "nothing arrived at the terminal");
+    if (end) *end = 0;
+    n = strlen(text);
     close(held);
     close(master);
     CHECK(strstr(text, "[=====               ] 1/4 | loss 3.5000"), "first bar: %s", text);

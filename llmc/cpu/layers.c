@@ -140,6 +140,15 @@ static void sum_squares(Backend *b, double *sum, const float *x, size_t n) {
     *sum = total;
 }
 
+static void clip_scale(Backend *b, float *scale, double *norm, const double *partial, int n, double clip) {
+    (void)b;
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += partial[i];
+    *norm = sqrt(sum);
+    double factor = clip > 0 ? clip / (*norm + 1e-6) : 1.0;
+    *scale = isfinite(*norm) ? (float)(factor < 1.0 ? factor : 1.0) : NAN;
+}
+
 // ---- collectives ----
 static void reduce_scatter(Backend *b, float *buffer, size_t n) {
     if (!b->dist || b->dist->ranks == 1) return;
@@ -169,6 +178,7 @@ void cpu_layers_fill(Backend *b) {
     b->argmax = argmax;
     b->adamw = adamw;
     b->sum_squares = sum_squares;
+    b->clip_scale = clip_scale;
     b->reduce_scatter = reduce_scatter;
     b->all_gather = all_gather;
     b->broadcast = broadcast;

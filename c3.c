@@ -32,7 +32,8 @@ static int model_options(ModelOptions *o, Option *table, int n) {
     const Option rows[] = {
         {.help = "Model"},
         {"m", OPTION_TEXT, &o->model, "DIR", 0, 0, NULL, "a C3 checkpoint, or a run's folder (its newest step)", 0},
-        {"tok", OPTION_TEXT, &o->tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
+        {"tok", OPTION_TEXT, &o->tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder",
+         0},
         {"maxlen", OPTION_INT, &o->maxlen, "N", 16, 131072, NULL, "longest decoder sequence; longer pages are left out",
          0},
         {.help = "Decoding (greedy)"},
@@ -52,8 +53,11 @@ static int model_options(ModelOptions *o, Option *table, int n) {
 }
 
 static EvalOptions decoding(const ModelOptions *o) {
-    return (EvalOptions){.pages = (int)o->batch, .max_new = (int)o->max_new, .no_repeat_ngram = (int)o->ngram,
-                         .maxlen = (int)o->maxlen, .limit = (int)o->limit};
+    return (EvalOptions){.pages = (int)o->batch,
+                         .max_new = (int)o->max_new,
+                         .no_repeat_ngram = (int)o->ngram,
+                         .maxlen = (int)o->maxlen,
+                         .limit = (int)o->limit};
 }
 
 // Parses; prints the help when asked. 0: go on, 1: done, -1: usage error.
@@ -108,7 +112,9 @@ static int print_page(const EvalPage *p, const Model *m, int number, int n, int 
            format_count(text[2], (double)p->context.n), c->latents, c->enc.D, format_count(text[3], (double)bytes),
            (double)p->context.n / c->latents);
     printf("precision %.2f %% (edit distance %zu)%s%s\n", 100 * p->m.char_precision, p->m.edit_distance,
-           p->m.exact ? ", exact" : colour ? "" : ", wrong characters stand in [brackets]",
+           p->m.exact ? ", exact"
+           : colour   ? ""
+                      : ", wrong characters stand in [brackets]",
            p->ended ? "" : ", cut at the limit of new tokens");
     printf("--- original\n");
     render_marked(stdout, p->reference, p->n_reference, ops, n_ops, RENDER_REFERENCE, colour);
@@ -177,7 +183,11 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
     TRY(reconstruct_pages(m, s, &c->model, path, err));
     TRY(eval_forced(s, m, &o, !c->no_controls, &no_latents, err));
     eval_summarise(&sum, s, m->source.config.latents, edges, n_edges);
-    EvalFiles files = {.out = c->out, .model = m->folder, .source = path, .no_latents_text = no_latents, .options = o,
+    EvalFiles files = {.out = c->out,
+                       .model = m->folder,
+                       .source = path,
+                       .no_latents_text = no_latents,
+                       .options = o,
                        .dtype = m->b->dtype == DTYPE_F32 ? "fp32" : "bf16"};
     int bad = eval_write(&files, s, &sum, stdout, err);
     free(no_latents);
@@ -194,10 +204,12 @@ static int run_eval(int argc, char **argv) {
     int n = model_options(&c.model, table, 0);
     table[n++] = (Option){.help = "Tables"};
     table[n++] = (Option){"o", OPTION_TEXT, &c.out, "DIR", 0, 0, NULL, "folder of the results", 0};
-    table[n++] = (Option){"buckets", OPTION_TEXT, &c.buckets, "EDGES", 0, 0, NULL,
-                          "text tokens, 600..1300:100 or 600,700,800; default: from the data", 0};
-    table[n++] = (Option){"no_controls", OPTION_FLAG, &c.no_controls, NULL, 0, 0, NULL,
-                          "leave out swapped, mean and zero latents", 0};
+    table[n++] = (Option){
+        "buckets", OPTION_TEXT, &c.buckets, "EDGES",
+        0,         0,           NULL,       "text tokens, 600..1300:100 or 600,700,800; default: from the data",
+        0};
+    table[n++] = (Option){
+        "no_controls", OPTION_FLAG, &c.no_controls, NULL, 0, 0, NULL, "leave out swapped, mean and zero latents", 0};
     int code = words ? parse("eval", "-m DIR PAGES.jsonl -o OUT: reconstruction of held-out pages in numbers",
                              "c3 eval -m runs/demo data/demo/val.jsonl -o runs/demo/eval", table, n, argc, argv, words,
                              &n_words, &err)

@@ -151,8 +151,8 @@ int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, void (*pr
     if (!pages) return error_set(err, "out of memory");
     for (int i = 0; i < s->n; i++) {
         const EvalPage *p = &s->pages[i];
-        pages[i] = (GeneratePage){.context = p->context.ids, .n_context = (int)p->context.n,
-                                  .max_new = new_tokens(p, m, o)};
+        pages[i] =
+            (GeneratePage){.context = p->context.ids, .n_context = (int)p->context.n, .max_new = new_tokens(p, m, o)};
     }
     int bad = make_generator(&g, s, m, o, err) != 0 ||
               generate_pages(g, pages, s->n, o->no_repeat_ngram, progress, arg, err) != 0;
@@ -229,8 +229,10 @@ static int pack(Forced *f, int first, int shift) {
         enc += (int)context->n + 1 + N;
         dec += overhead + (int)answer->n;
         if (enc > l->enc_rows || dec > l->dec_rows) break;
-        f->pages[n] = (ShardPage){.context = (const uint32_t *)context->ids, .context_length = (uint32_t)context->n,
-                                  .answer = (const uint32_t *)answer->ids, .answer_length = (uint32_t)answer->n};
+        f->pages[n] = (ShardPage){.context = (const uint32_t *)context->ids,
+                                  .context_length = (uint32_t)context->n,
+                                  .answer = (const uint32_t *)answer->ids,
+                                  .answer_length = (uint32_t)answer->n};
     }
     batch_build(&f->batch, f->pages, NULL, n, &f->m->t, N, UINT32_MAX, 1.0f);
     return n;
@@ -343,8 +345,8 @@ static int run_controls(Forced *f, const EvalOptions *o, char **no_latents_text,
     int bad = make_generator(&g, f->s, f->m, o, err);
     for (int c = 0; c < N_CONTROLS && !bad; c++) {
         forced_pass(f, c, latents[c]);
-        bad = control_decode(f->s, f->m, o, g, (Control)c, latents[c],
-                             c == CONTROL_NO_LATENTS ? no_latents_text : NULL, err);
+        bad = control_decode(f->s, f->m, o, g, (Control)c, latents[c], c == CONTROL_NO_LATENTS ? no_latents_text : NULL,
+                             err);
     }
     generator_free(g);
     free(zero);

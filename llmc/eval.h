@@ -16,20 +16,20 @@
 
 // Controls show how much of a result comes through the latents.
 typedef enum Control {
-    CONTROL_SWAPPED,   // page i is decoded from the latents of page i+1 (the last from the first's)
+    CONTROL_SWAPPED,    // page i is decoded from the latents of page i+1 (the last from the first's)
     CONTROL_NO_LATENTS, // every page from the same latents: their mean over the pages (position by position, at the
                         // encoder's output); all that is left is what the decoder knows about such texts at large
-    CONTROL_ZERO,      // every page from latents that are zero (the projector's bias remains)
+    CONTROL_ZERO,       // every page from latents that are zero (the projector's bias remains)
     N_CONTROLS
 } Control;
 
 typedef struct EvalPage {
-    char *id;                 // as in the file
-    char *reference, *output; // NFC, UTF-8, zero-terminated
+    char *id;                     // as in the file
+    char *reference, *output;     // NFC, UTF-8, zero-terminated
     size_t n_reference, n_output; // bytes
-    Tokens context, answer;   // what the encoder reads; what shall come back (answer.n == 0: the context)
-    int output_tokens, ended; // ended = 0: cut at the limit of new tokens
-    int same_tokens;          // positions where output and reference tokens are equal
+    Tokens context, answer;       // what the encoder reads; what shall come back (answer.n == 0: the context)
+    int output_tokens, ended;     // ended = 0: cut at the limit of new tokens
+    int same_tokens;              // positions where output and reference tokens are equal
     int forced_rows, forced_correct;
     PageMetrics m;
     double control_precision[N_CONTROLS];
@@ -47,8 +47,8 @@ typedef struct EvalOptions {
     int pages;   // decoded together; 0: as many as fit into a few gigabytes, at most 64
     int max_new; // new tokens of a page; 0: twice the page's tokens + 32, at most 4096
     int no_repeat_ngram;
-    int maxlen;  // longest decoder sequence; the model's own limit holds as well
-    int limit;   // pages read at most; 0: all
+    int maxlen; // longest decoder sequence; the model's own limit holds as well
+    int limit;  // pages read at most; 0: all
 } EvalOptions;
 
 typedef struct EvalBucket {
@@ -59,7 +59,7 @@ typedef struct EvalBucket {
 enum { EVAL_MAX_BUCKETS = 64 };
 
 typedef struct EvalSummary {
-    int pages, latents, cut; // cut: pages that did not end by themselves
+    int pages, latents, cut;                     // cut: pages that did not end by themselves
     double char_precision, char_precision_micro; // mean over pages; 1 - all edits / all longer lengths
     double token_accuracy;                       // teacher-forced
     double token_match;                          // free-running: equal positions / reference tokens
@@ -92,7 +92,7 @@ int eval_parse_edges(int *edges, const char *text, Error *err);
 
 // What stands beside the numbers in the files.
 typedef struct EvalFiles {
-    const char *out;   // folder, made if it is not there
+    const char *out; // folder, made if it is not there
     const char *model, *source, *dtype;
     const char *no_latents_text; // NULL: no controls were run
     EvalOptions options;

@@ -321,8 +321,8 @@ static int write_printed(const Report *r, const char *name, void (*print)(FILE *
     FILE *memory = open_memstream(&data, &size);
     if (!memory) return error_set(err, "%s: out of memory", name);
     print(memory, r);
-    int bad = fclose(memory) != 0 ? error_set(err, "%s: out of memory", name)
-                                  : write_text(r->f->out, name, data, size, err);
+    int bad =
+        fclose(memory) != 0 ? error_set(err, "%s: out of memory", name) : write_text(r->f->out, name, data, size, err);
     free(data);
     return bad;
 }
@@ -342,18 +342,17 @@ static void print_csv(FILE *out, const Report *r) {
     fprintf(out, "id,tokens,output_tokens,ended,char_precision,edit_distance,reference_chars,output_chars,exact,"
                  "same_tokens,forced_rows,forced_correct,word_precision,word_recall,word_f1,bleu4,rouge_l");
     for (int c = 0; c < N_CONTROLS; c++) {
-        if (control_ran(r->f, r->s, c))
-            fprintf(out, ",%s_precision,%s_correct", control_name[c], control_name[c]);
+        if (control_ran(r->f, r->s, c)) fprintf(out, ",%s_precision,%s_correct", control_name[c], control_name[c]);
     }
     fprintf(out, "\n");
     for (int i = 0; i < r->s->n; i++) {
         const EvalPage *p = &r->s->pages[i];
         const PageMetrics *m = &p->m;
         print_quoted(out, p->id);
-        fprintf(out, ",%zu,%d,%d,%.6f,%zu,%zu,%zu,%d,%d,%d,%d,%.6f,%.6f,%.6f,%.6f,%.6f", p->context.n,
-                p->output_tokens, p->ended, m->char_precision, m->edit_distance, m->reference_chars, m->output_chars,
-                m->exact, p->same_tokens, p->forced_rows, p->forced_correct, m->word_precision, m->word_recall,
-                m->word_f1, m->bleu4, m->rouge_l);
+        fprintf(out, ",%zu,%d,%d,%.6f,%zu,%zu,%zu,%d,%d,%d,%d,%.6f,%.6f,%.6f,%.6f,%.6f", p->context.n, p->output_tokens,
+                p->ended, m->char_precision, m->edit_distance, m->reference_chars, m->output_chars, m->exact,
+                p->same_tokens, p->forced_rows, p->forced_correct, m->word_precision, m->word_recall, m->word_f1,
+                m->bleu4, m->rouge_l);
         for (int c = 0; c < N_CONTROLS; c++) {
             if (control_ran(r->f, r->s, c)) fprintf(out, ",%.6f,%d", p->control_precision[c], p->control_correct[c]);
         }

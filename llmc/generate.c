@@ -1,8 +1,8 @@
 // generate.c: greedy decoding, see generate.h.
 //
-// A generator has `pages` slots; slot s owns the cache rows s*slot_rows .. (s+1)*slot_rows-1. Two kinds of step alternate:
-//   fill    free slots take waiting pages: encoder over the new pages, projector, decoder over their prompts (one packed
-//           batch), whose last row gives the first token
+// A generator has `pages` slots; slot s owns the cache rows s*slot_rows .. (s+1)*slot_rows-1. Two kinds of step:
+//   fill    free slots take waiting pages: encoder over the new pages, projector, decoder over their prompts, one
+//           packed batch, whose last row of each page gives the first token
 //   decode  one row a live page through the decoder; its keys and values are appended to the slot's cache rows
 // Nothing is allocated in between but the array of a finished page.
 #include "generate.h"
@@ -36,9 +36,9 @@ struct Generator {
     Qwen2 enc, dec; // the model's stacks with rotary tables of their own length
     int slots, slot_rows, overhead, fill;
     int context, enc_rows, dec_rows, max_new;
-    Slot *slot; // (slots)
-    int *live;  // (slots) the occupied ones of a step, ascending
-    MicroBatch batch; // fill: host side
+    Slot *slot;            // (slots)
+    int *live;             // (slots) the occupied ones of a step, ascending
+    MicroBatch batch;      // fill: host side
     ShardPage *fill_pages; // (fill)
     void *step_host;       // StepArrays, host side
     int *chosen;           // (slots) host: largest logit of each row
@@ -48,11 +48,11 @@ struct Generator {
     // device
     void *arena, *batch_device, *step_device;
     StackActs enc_acts, dec_acts;
-    elem_t *projected;   // (fill*N,D_dec)
-    elem_t *logits;      // (slots,V)
-    int *argmax;         // (slots)
-    float *latents;      // (N,D_enc) fp32 on its way in or out
-    elem_t *kv;          // (L,slots*slot_rows,2*KV*HS)
+    elem_t *projected; // (fill*N,D_dec)
+    elem_t *logits;    // (slots,V)
+    int *argmax;       // (slots)
+    float *latents;    // (N,D_enc) fp32 on its way in or out
+    elem_t *kv;        // (L,slots*slot_rows,2*KV*HS)
 };
 
 static StepArrays step_arrays(void *block, int pages, int rows) {
@@ -148,8 +148,8 @@ static int allocate(Generator *g, const GeneratorLimits *limits, Error *err) {
     if (carve(g, &arena) != 0) return error_set(err, "decoding: out of memory");
     // rows that no page has written yet are never read, but a stray NaN there must not depend on what memory held
     g->b->zero(g->b, g->arena, bytes);
-    TRY(qwen2_create(&g->enc, &m->config.enc, &m->params.enc, g->b, m->weights, NULL, g->context + 1 + m->config.latents,
-                     err));
+    TRY(qwen2_create(&g->enc, &m->config.enc, &m->params.enc, g->b, m->weights, NULL,
+                     g->context + 1 + m->config.latents, err));
     return qwen2_create(&g->dec, &m->config.dec, &m->params.dec, g->b, m->weights, NULL, g->slot_rows, err);
 }
 
@@ -186,7 +186,8 @@ static int repeats(const Slot *s, int n, int32_t token) {
     if (s->n < n) return 0;
     const int32_t *tail = s->history + s->n - (n - 1);
     for (int i = 0; i + n <= s->n; i++) {
-        if (s->history[i + n - 1] == token && memcmp(s->history + i, tail, (size_t)(n - 1) * sizeof *tail) == 0) return 1;
+        if (s->history[i + n - 1] == token && memcmp(s->history + i, tail, (size_t)(n - 1) * sizeof *tail) == 0)
+            return 1;
     }
     return 0;
 }
@@ -257,8 +258,8 @@ static int choose_tokens(Generator *g, const int *slots, int n, int ngram, Error
 // ---- the two kinds of step -----------------------------------------------------------------------------------------
 
 static KVCache cache_view(const Generator *g, const StepArrays *d, const int *cu, int pages, int max_q, int max_k) {
-    AttentionPages p = {.pages = pages, .max_q = max_q, .max_k = max_k, .cu_q = cu, .k_begin = d->k_begin,
-                        .k_end = d->k_end};
+    AttentionPages p = {
+        .pages = pages, .max_q = max_q, .max_k = max_k, .cu_q = cu, .k_begin = d->k_begin, .k_end = d->k_end};
     return (KVCache){.kv = g->kv, .rows = g->slots * g->slot_rows, .write_rows = d->write_rows, .pages = p, .kept = p};
 }
 
@@ -299,8 +300,8 @@ static void project(Generator *g, GeneratePage *const *pages, int n) {
                       m->config.dec.D);
 }
 
-// Takes pages from the waiting ones (the first of `waiting`) into free slots, as many as fit into one batch, and writes
-// their first tokens. *taken: how many. Returns how many are done already, -1 on an error.
+// Takes the first of the waiting pages into free slots, as many as fit into one batch, and writes their first tokens.
+// *taken: how many. Returns how many are done already, -1 on an error.
 static int fill_slots(Generator *g, GeneratePage **waiting, int n_waiting, int *taken, int ngram, Error *err) {
     int n = 0, rows = 0, N = g->m->config.latents;
     for (int s = 0; s < g->slots && n < g->fill && n < n_waiting; s++) {
@@ -355,8 +356,14 @@ static int decode_step(Generator *g, int ngram, Error *err) {
     host.cu[n] = n;
     g->b->upload(g->b, g->step_device, g->step_host, host.bytes);
     KVCache cache = cache_view(g, &device, device.cu, n, 1, longest);
-    StackBatch d = {.pages = n, .rows = n, .kept = n, .longest = 1, .longest_kept = 1, .ids = device.ids,
-                    .positions = device.positions, .cu = device.cu};
+    StackBatch d = {.pages = n,
+                    .rows = n,
+                    .kept = n,
+                    .longest = 1,
+                    .longest_kept = 1,
+                    .ids = device.ids,
+                    .positions = device.positions,
+                    .cu = device.cu};
     qwen2_forward(&g->dec, &g->dec_acts, &d, NULL, &cache);
     return choose_tokens(g, g->live, n, ngram, err);
 }
@@ -435,7 +442,7 @@ int generate_latents(Generator *g, float *latents, const int32_t *context, int n
 static int utf8_length(const unsigned char *s, size_t n) {
     static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
     if (s[0] < 0x80) return 1;
-    int length = s[0] >= 0xf0 && s[0] < 0xf8 ? 4 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xc0 && s[0] < 0xe0 ? 2 : 0;
+    int length = s[0] < 0xc0 || s[0] >= 0xf8 ? 0 : s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
     if (!length || (size_t)length > n) return 0;
     uint32_t c = s[0] & (0x7fu >> length);
     for (int i = 1; i < length; i++) {

@@ -28,17 +28,17 @@ typedef struct GeneratorLimits {
 typedef struct GeneratePage {
     const int32_t *context; // (n_context) what the encoder reads
     int n_context;
-    const float *latents; // (N,D_enc) host; not NULL: these take the place of the encoder's output (before the projector)
+    const float *latents; // (N,D_enc) host, not NULL: in place of the encoder's output (before the projector)
     int max_new;          // 0: the generator's
     int32_t *ids;         // out (n): the text without the end mark, malloc'ed; generate_free() frees it
     int n;
-    int ended;            // out: 1 when the end mark came, 0 when max_new did
+    int ended; // out: 1 when the end mark came, 0 when max_new did
 } GeneratePage;
 
 typedef struct Generator Generator;
 
-// Borrows the model's weights, configuration and backend, which must outlive it; its activations and caches are its own,
-// so that a model in training can be looked at between two steps. t must outlive it too.
+// Borrows the model's weights, configuration and backend, which must outlive it; its activations and caches are its
+// own, so that a model in training can be looked at between two steps. t must outlive it too.
 int generator_create(Generator **out, const C3 *m, const Template *t, const GeneratorLimits *limits, Error *err);
 void generator_free(Generator *g);
 // Device bytes of a generator; -1 when memory ran out.
@@ -46,9 +46,9 @@ int generator_memory(size_t *bytes, const C3 *m, const Template *t, const Genera
 
 // Writes all pages, the longest contexts first, as many together as the generator was made for. Greedy: the largest
 // logit, the lowest id of equal ones. no_repeat_ngram = n > 0: no n tokens in a row stand twice in prompt and text
-// together, as in Hugging Face's generate (latents count as `<imgpad>` tokens). A page's text does not depend on the pages
-// beside it but for the rounding of the matrix products. progress, if not NULL, is told of each page that is done.
-// -1: a page longer than the generator was made for, or out of memory; then no page has ids.
+// together, as in Hugging Face's generate (latents count as `<imgpad>` tokens). A page's text does not depend on the
+// pages beside it but for the rounding of the matrix products. progress, if not NULL, is told of each page that is
+// done. -1: a page longer than the generator was made for, or out of memory; then no page has ids.
 int generate_pages(Generator *g, GeneratePage *pages, int n, int no_repeat_ngram,
                    void (*progress)(void *arg, int done, int n), void *arg, Error *err);
 void generate_free(GeneratePage *pages, int n);

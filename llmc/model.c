@@ -13,11 +13,14 @@ static int resolve(char **out, const char *folder, Error *err) {
     if (!config) return error_set(err, "out of memory");
     int is_model = file_exists(config), is_there = file_exists(folder);
     free(config);
-    if (!is_there) return error_set(err, "%s: no such folder (hint: -m takes a C3 checkpoint or a run's folder)", folder);
+    if (!is_there)
+        return error_set(err, "%s: no such folder (hint: -m takes a C3 checkpoint or a run's folder)", folder);
     *out = is_model ? strdup(folder) : checkpoint_newest(folder);
     if (!*out)
-        return error_set(err, "%s: expected config.json of a C3 checkpoint or a complete step_* folder of a run, found "
-                              "neither", folder);
+        return error_set(err,
+                         "%s: expected config.json of a C3 checkpoint or a complete step_* folder of a run, found "
+                         "neither",
+                         folder);
     return 0;
 }
 

@@ -9,13 +9,13 @@
 #include "tokenizer.h"
 
 typedef struct Model {
-    char *folder;     // the step folder itself, also when a run's folder was named
+    char *folder; // the step folder itself, also when a run's folder was named
     ModelSource source;
     Tokenizer *tok;
     Template t;
-    Backend *b;       // NULL until model_load
-    Dist dist;        // one rank
-    C3 c3;            // weights; inference only
+    Backend *b; // NULL until model_load
+    Dist dist;  // one rank
+    C3 c3;      // weights; inference only
 } Model;
 
 // Reads configuration and tokenizer. folder: a C3 checkpoint, or a run's folder, which stands for its newest complete

@@ -13,9 +13,9 @@ typedef enum RenderSide {
 // 1 when out is a terminal that shows colours and NO_COLOR is not set.
 int render_wants_colour(FILE *out);
 
-// Prints one side of an alignment (metrics.h: ops over code points), runs of wrong characters in reverse red or, without
-// colour, in [brackets]; a wrong line end is shown as \n as well. Control and bidirectional characters are printed as
-// escapes: a text cannot write to the terminal. Ends with a line end.
+// Prints one side of an alignment (metrics.h: ops over code points), runs of wrong characters in reverse red or,
+// without colour, in [brackets]; a wrong line end is shown as \n as well. Control and bidirectional characters are
+// printed as escapes: a text cannot write to the terminal. Ends with a line end.
 void render_marked(FILE *out, const char *text, size_t n, const char *ops, size_t n_ops, RenderSide side, int colour);
 
 // The same without marks.

@@ -10,16 +10,36 @@
 enum { BASE = 42, VOCAB = BASE + 6, PAGES = 9, CONTEXT = 23, MAX_NEW = 37 };
 
 static int32_t before[] = {BASE + 1, 3, 4, BASE + 3}, after[] = {BASE + 4, 7, BASE + 1};
-static Template words = {.before = before, .after = after, .n_before = 4, .n_after = 3, .end = BASE + 2,
-                         .img = BASE + 3};
+static Template words = {
+    .before = before, .after = after, .n_before = 4, .n_after = 3, .end = BASE + 2, .img = BASE + 3};
 
 static C3Config config_of(int enc_HS, int dec_HS, int tied, int latents) {
-    C3Config c = {.latents = latents, .base_vocab = BASE, .dtype = DTYPE_F32,
+    C3Config c = {.latents = latents,
+                  .base_vocab = BASE,
+                  .dtype = DTYPE_F32,
                   .specials = {BASE, BASE + 1, BASE + 2, BASE + 3, BASE + 4, BASE + 5}};
-    c.enc = (Qwen2Config){.V = VOCAB, .D = 64, .L = 2, .NH = 2, .KV = 1, .HS = enc_HS, .F = 96, .max_positions = 512,
-                          .rope_theta = 1e6f, .rms_eps = 1e-6f, .tied = 1};
-    c.dec = (Qwen2Config){.V = VOCAB, .D = 96, .L = 3, .NH = 4, .KV = 2, .HS = dec_HS, .F = 80, .max_positions = 512,
-                          .rope_theta = 1e6f, .rms_eps = 1e-6f, .tied = tied};
+    c.enc = (Qwen2Config){.V = VOCAB,
+                          .D = 64,
+                          .L = 2,
+                          .NH = 2,
+                          .KV = 1,
+                          .HS = enc_HS,
+                          .F = 96,
+                          .max_positions = 512,
+                          .rope_theta = 1e6f,
+                          .rms_eps = 1e-6f,
+                          .tied = 1};
+    c.dec = (Qwen2Config){.V = VOCAB,
+                          .D = 96,
+                          .L = 3,
+                          .NH = 4,
+                          .KV = 2,
+                          .HS = dec_HS,
+                          .F = 80,
+                          .max_positions = 512,
+                          .rope_theta = 1e6f,
+                          .rms_eps = 1e-6f,
+                          .tied = tied};
     return c;
 }
 
@@ -39,7 +59,8 @@ static void random_weights(C3 *m) {
     for (size_t i = 0; i < n; i++) host[i] = (float)(0.5 * (uniform() - 0.5));
     for (int i = 0; i < m->params.table.n; i++) {
         const Param *p = &m->params.table.params[i];
-        for (size_t k = 0; k < p->count && p->init == INIT_ONE; k++) host[p->offset + k] = (float)(0.7 + 0.6 * uniform());
+        for (size_t k = 0; k < p->count && p->init == INIT_ONE; k++)
+            host[p->offset + k] = (float)(0.7 + 0.6 * uniform());
     }
     if (m->b->alloc(m->b, (void **)&device, n * sizeof *host, "test", &err) != 0) exit(1);
     m->b->upload(m->b, device, host, n * sizeof *host);
@@ -59,8 +80,8 @@ typedef struct Fixture {
 static void set_up(Fixture *f, DType dtype, const C3Config *c) {
     Error err;
     static Dist dist = {.ranks = 1, .local_ranks = 1, .cores = 1};
-    C3Limits l = {.pages = 1, .enc_rows = 64, .dec_rows = 96, .dec_kept = 64, .micro_batches = 1,
-                  .recompute = KEEP_NOTHING};
+    C3Limits l = {
+        .pages = 1, .enc_rows = 64, .dec_rows = 96, .dec_kept = 64, .micro_batches = 1, .recompute = KEEP_NOTHING};
     if (backend_cpu_create(&f->b, dtype, 1, &dist, &err) != 0 || c3_create(&f->m, c, f->b, &l, &err) != 0 ||
         batch_create(&f->batch, 1, l.enc_rows, l.dec_rows, l.dec_kept, &err) != 0) {
         printf("%s\n", err.text);
@@ -100,8 +121,10 @@ static void plain_logits(Fixture *f, float *logits, const int32_t *context, int 
     C3 *m = &f->m;
     Backend *b = f->b;
     static const int32_t none[1];
-    ShardPage page = {.context = (const uint32_t *)context, .context_length = (uint32_t)n_context,
-                      .answer = (const uint32_t *)(n ? ids : none), .answer_length = (uint32_t)n};
+    ShardPage page = {.context = (const uint32_t *)context,
+                      .context_length = (uint32_t)n_context,
+                      .answer = (const uint32_t *)(n ? ids : none),
+                      .answer_length = (uint32_t)n};
     batch_build(&f->batch, &page, NULL, 1, &words, m->config.latents, UINT32_MAX, 1.0f);
     c3_forward(m, &f->batch, 0);
     const elem_t *hidden = elem_at(b, m->dec_acts.out, (size_t)n * m->config.dec.D);
@@ -232,7 +255,9 @@ static void test_given_latents(void) {
     generate_free(pages, 2);
     generate_free(given, 2);
     CHECK(generate_pages(g, &(GeneratePage){.context = f.texts[0], .n_context = CONTEXT + 1}, 1, 0, NULL, NULL, &err) ==
-                  -1 && strstr(err.text, "24 tokens"), "a page too long: %s", err.text);
+                  -1 &&
+              strstr(err.text, "24 tokens"),
+          "a page too long: %s", err.text);
     generator_free(g);
     free(latents);
     tear_down(&f);

@@ -1,0 +1,305 @@
+#!/usr/bin/env python3
+# test_c3_cli.py: the companion tool as a user meets it: a tiny random model made here, good and bad input, every output.
+import base64, csv, json, os, pty, random, shutil, struct, subprocess, sys, tempfile
+
+C3 = "./c3"
+K, N, D_ENC, D_DEC = 262, 4, 64, 96  # base tokens, latents, widths
+passed = failed = 0
+
+
+def check(name, good, found=""):
+    global passed, failed
+    passed, failed = passed + bool(good), failed + (not good)
+    print(("ok   " if good else "FAIL ") + name + ("" if good else f"\n     found {str(found)[:2000]!r}"), flush=True)
+
+
+def run(*words, stdin=None, env=None):
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    r = subprocess.run([C3, *words], input=data if data is not None else b"", capture_output=True, timeout=120,
+                       env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})})
+    return r.returncode, r.stdout.decode("utf-8", "surrogateescape"), r.stderr.decode("utf-8", "surrogateescape")
+
+
+def refused(name, words, code=1, says=(), stdin=None):
+    """One line on stderr that starts with c3:, the exit code, nothing on stdout."""
+    got, out, err = run(*words, stdin=stdin)
+    good = got == code and err.startswith("c3: ") and err.count("\n") == 1 and not out
+    check(name, good and all(s in err for s in says), (got, out, err))
+
+
+# ---- a tiny random model ----
+
+def write_safetensors(path, tensors):
+    header, at, data = {}, 0, b""
+    for name, (shape, values) in tensors.items():
+        raw = struct.pack(f"<{len(values)}f", *values)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + len(raw)]}
+        at += len(raw)
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def stack(D, heads, F, layers, rng):
+    HS, kv = 32, 32
+    t = {}
+
+    def put(name, *shape, one=False):
+        n = 1
+        for s in shape:
+            n *= s
+        t[name] = (list(shape), [1.0] * n if one else [rng.uniform(-0.25, 0.25) for _ in range(n)])
+
+    put("model.embed_tokens.weight", K + 6, D)
+    for l in range(layers):
+        p = f"model.layers.{l}."
+        for name, rows in (("q", heads * HS), ("k", kv), ("v", kv)):
+            put(p + f"self_attn.{name}_proj.weight", rows, D)
+            put(p + f"self_attn.{name}_proj.bias", rows)
+        put(p + "self_attn.o_proj.weight", D, heads * HS)
+        put(p + "mlp.gate_proj.weight", F, D)
+        put(p + "mlp.up_proj.weight", F, D)
+        put(p + "mlp.down_proj.weight", D, F)
+        put(p + "input_layernorm.weight", D, one=True)
+        put(p + "post_attention_layernorm.weight", D, one=True)
+    put("model.norm.weight", D, one=True)
+    return t
+
+
+def config(D, heads, F, layers, **more):
+    return dict(vocab_size=K + 6, hidden_size=D, num_hidden_layers=layers, num_attention_heads=heads,
+                num_key_value_heads=1, head_dim=32, intermediate_size=F, hidden_act="silu",
+                max_position_embeddings=400, rope_theta=1e6, rms_norm_eps=1e-6, tie_word_embeddings=True,
+                torch_dtype="float32", bos_token_id=K, eos_token_id=K + 2, **more)
+
+
+def write_model(folder, seed=1):
+    rng = random.Random(seed)
+    os.makedirs(f"{folder}/llm1")
+    enc, dec = (D_ENC, 2, 64, 1), (D_DEC, 3, 80, 2)
+    json.dump(config(*dec, model_type="C3", latent_token_len=N, contexts_compression_llm_hidden_size=D_ENC,
+                     im_start_token=K + 3, im_end_token=K + 4, im_patch_token=K + 5, use_im_start_end=True,
+                     c3_template="bare"), open(f"{folder}/config.json", "w"))
+    json.dump(config(*enc, model_type="qwen2"), open(f"{folder}/llm1/config.json", "w"))
+    write_safetensors(f"{folder}/llm1/model.safetensors", stack(*enc, rng))
+    root = stack(*dec, rng)
+    for name, shape in (("model.Q.weight", [N, D_ENC]), ("model.mm_projector.weight", [D_DEC, D_ENC]),
+                        ("model.mm_projector.bias", [D_DEC])):
+        n = shape[0] * (shape[1] if len(shape) > 1 else 1)
+        root[name] = (shape, [rng.uniform(-0.4, 0.4) for _ in range(n)])
+    write_safetensors(f"{folder}/model.safetensors", root)
+    words = [bytes([b]) for b in range(256)] + [b"th", b"he", b"in", b"er", b"an", b"the"]
+    with open(f"{folder}/qwen.tiktoken", "wb") as f:
+        for rank, word in enumerate(words):
+            f.write(base64.b64encode(word) + b" %d\n" % rank)
+
+
+def distance(a, b):
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
+    return row[-1]
+
+
+def precision(a, b):
+    return 1 - distance(a, b) / max(len(a), len(b), 1)
+
+
+def shown_on_terminal(words, env):
+    """What the tool writes when its stdout is a terminal."""
+    parent, child = pty.openpty()
+    p = subprocess.Popen([C3, *words], stdin=subprocess.DEVNULL, stdout=child, stderr=subprocess.DEVNULL,
+                         env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm", **env})
+    os.close(child)
+    data = b""
+    try:
+        while piece := os.read(parent, 65536):
+            data += piece
+    except OSError:  # the other side is closed
+        pass
+    os.close(parent)
+    p.wait(timeout=60)
+    return data.decode("utf-8", "replace")
+
+
+# ---- cases ----
+
+def test_words():
+    code, out, err = run()
+    check("without a command: the list of commands, exit code 2", code == 2 and "reconstruct" in err, (code, out, err))
+    code, out, err = run("-h")
+    names = [line.split()[0] for line in out.splitlines()[1:]]
+    check("c3 -h lists the commands", code == 0 and "eval" in names, (code, out, err))
+    for name in names:
+        code, out, err = run(name, "-h")
+        check(f"c3 {name} -h explains and gives an example",
+              code == 0 and out.startswith(f"c3 {name} ") and f"example: c3 {name}" in out and not err, (code, out, err))
+    refused("unknown command", ["reconstuct"], 2, ["unknown command \"reconstuct\""])
+    refused("unknown option is refused with the nearest one", ["eval", "-bach", "3"], 2, ["-bach", "did you mean -batch"])
+    refused("a number out of range", ["eval", "-batch", "-3"], 2, ["-batch"])
+    refused("reconstruct without -m", ["reconstruct"], 2, ["-m DIR"])
+    refused("eval without -o", ["eval", "-m", "x", "y"], 2, ["-o OUT"])
+    refused("eval without pages", ["eval", "-m", "x", "-o", "y"], 2, ["one file"])
+
+
+def test_bad_input(tmp, model):
+    pages = f"{tmp}/pages.jsonl"
+    ok = ["reconstruct", "-m", model]
+    refused("missing model", ["reconstruct", "-m", f"{tmp}/none"], says=[f"{tmp}/none"])
+    os.makedirs(f"{tmp}/empty")
+    refused("a folder that is no model", ["reconstruct", "-m", f"{tmp}/empty"], says=["config.json"])
+    refused("missing pages", ok + ["-f", f"{tmp}/none.txt"], says=["none.txt"])
+    refused("missing tokenizer", ok + ["-tok", f"{tmp}/none.tiktoken", "-f", pages], says=["none.tiktoken"])
+    with open(f"{tmp}/bad.tiktoken", "w") as f:
+        f.write("IQ== 0\nnot base64! 1\n")
+    refused("damaged tokenizer", ok + ["-tok", f"{tmp}/bad.tiktoken", "-f", pages], says=["bad.tiktoken"])
+    refused("invalid UTF-8", ok + ["-f", "-"], stdin=b"good \xff bad")
+    refused("a page without text", ok + ["-f", "-"], stdin='{"text": ""}\n', says=["1 empty"])
+    refused("no pages at all", ok + ["-f", "-"], stdin=b"", says=["no page"])
+    refused("broken JSON", ok + ["-f", "-"], stdin='{"text": "a"\n')
+    refused("only pages that are too long", ok + ["-maxlen", "16", "-f", "-"], stdin="x" * 100, says=["1 longer"])
+    refused("bad buckets", ["eval", "-m", model, pages, "-o", f"{tmp}/x", "-buckets", "5,4"], says=["-buckets"])
+    refused("results where none can be written", ["eval", "-m", model, pages, "-o", f"{pages}/x", "-max_new", "2"],
+            says=[pages])
+    cut = f"{tmp}/cut"
+    shutil.copytree(model, cut)
+    size = os.path.getsize(f"{cut}/model.safetensors")
+    os.truncate(f"{cut}/model.safetensors", size - 100)
+    refused("truncated weights", ["reconstruct", "-m", cut, "-f", pages], says=["model.safetensors"])
+    shutil.rmtree(f"{cut}/llm1")
+    refused("a model without its encoder", ["reconstruct", "-m", cut, "-f", pages], says=["llm1"])
+
+
+def test_reconstruct(tmp, model, texts):
+    pages = f"{tmp}/pages.jsonl"
+    words = ["reconstruct", "-m", model, "-f", pages]
+    code, out, err = run(*words, "-json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    keys = {"id", "text", "reconstruction", "tokens", "latents", "char_precision"}
+    check("-json: one object a page with the promised keys", code == 0 and len(lines) == len(texts) and not err and
+          all(set(p) == keys for p in lines), (code, out, err))
+    check("-json: ids, texts, latents", [p["id"] for p in lines] == [f"p{i}" for i in range(len(texts))] and
+          [p["text"] for p in lines] == texts and all(p["latents"] == N for p in lines), lines)
+    check("-json: char_precision is what two texts give",
+          all(abs(p["char_precision"] - precision(p["text"], p["reconstruction"])) < 1e-9 for p in lines), lines)
+    check("a random model writes different texts", len({p["reconstruction"] for p in lines}) > 3, lines)
+    check("batches of any size give the same text",
+          all(run(*words, "-json", "-batch", b)[1] == out for b in ("1", "3", "64")))
+    code, some, _ = run(*words, "-json", "-limit", "2", "-max_new", "5")
+    cut = [json.loads(line)["reconstruction"] for line in some.splitlines()]
+    check("-limit and -max_new", len(cut) == 2 and all(p["reconstruction"].startswith(c.rstrip("\ufffd")) and
+          len(c.encode()) <= 5 * 3 for p, c in zip(lines, cut)), (cut, some))
+    code, again, err = run("reconstruct", "-m", model, "-json", stdin=open(pages).read())
+    check("pages on stdin", code == 0 and again == out, (code, again, err))
+    code, again, _ = run("reconstruct", "-m", model, "-f=-", "-json", stdin=texts[0])
+    check("plain text on stdin", code == 0 and json.loads(again)["reconstruction"] == lines[0]["reconstruction"], again)
+    code, free, _ = run(*words, "-json", "-no_repeat_ngram", "1")
+    alone = [json.loads(line)["reconstruction"] for line in free.splitlines()]
+    check("-no_repeat_ngram 1: no single byte twice",
+          all(len(set(c.encode())) >= len(c.replace("\ufffd", "").encode()) - 4 for c in alone) and free != out, alone)
+    code, bf16, err = run(*words, "-json", "-dtype", "bf16")
+    check("-dtype bf16", code == 0 and len(bf16.splitlines()) == len(texts), (code, bf16, err))
+
+    code, text, err = run(*words)
+    check("readable text: sizes, ratio, precision, marks in brackets", code == 0 and
+          "page 1 of" in text and f"-> {N} latents of {D_ENC} numbers ({N * D_ENC * 4:,} bytes)" in text and
+          "--- original" in text and "--- reconstruction" in text and "[" in text and "\033" not in text and
+          "mean precision" in text, text)
+    shown = shown_on_terminal(words, {"NO_COLOR": ""})
+    check("colour on a terminal", "\033[7;31m" in shown and "page 1 of" in shown, shown)
+    shown = shown_on_terminal(words, {"NO_COLOR": "1"})
+    check("none with NO_COLOR", "\033" not in shown and "page 1 of" in shown, shown)
+    code, text, _ = run("reconstruct", "-m", model, stdin='{"text": "a\\u001b[2Jb"}\n')
+    check("control characters do not reach the terminal", code == 0 and "\033" not in text and "x1b" in text, text)
+
+
+def test_run_folder(tmp, model):
+    steps = f"{tmp}/run"
+    for step, complete in ((1, True), (2, True), (3, False)):
+        shutil.copytree(model, f"{steps}/step_{step:08d}")
+        if complete:
+            open(f"{steps}/step_{step:08d}/COMPLETE", "w").close()
+    code, out, err = run("reconstruct", "-m", steps, "-json", "-max_new", "2", stdin="some text")
+    check("a run's folder stands for its newest complete step, and says which",
+          code == 0 and out and err == f"c3: model {steps}/step_00000002\n", (code, out, err))
+
+
+def test_eval(tmp, model, texts):
+    out = f"{tmp}/results/new"
+    code, text, err = run("eval", "-m", model, f"{tmp}/pages.jsonl", "-o", out)
+    check("eval: a table on stdout, nothing on stderr", code == 0 and "char precision" in text and not err,
+          (code, text, err))
+    if code:
+        return
+    check("the files", sorted(os.listdir(out)) == ["eval.csv", "eval.json", "eval.txt", "fox.json", "pages.jsonl"],
+          os.listdir(out))
+    sums = json.load(open(f"{out}/eval.json"))
+    pages = [json.loads(line) for line in open(f"{out}/pages.jsonl")]
+    rows = list(csv.DictReader(open(f"{out}/eval.csv")))
+    mean = sum(precision(p["text"], p["reconstruction"]) for p in pages) / len(pages)
+    edits = sum(distance(p["text"], p["reconstruction"]) for p in pages)
+    longer = sum(max(len(p["text"]), len(p["reconstruction"])) for p in pages)
+    check("char_precision is the mean over the pages", abs(sums["char_precision"] - mean) < 1e-9, (sums, mean))
+    check("char_precision_micro", abs(sums["char_precision_micro"] - (1 - edits / longer)) < 1e-9, (sums, edits, longer))
+    check("exact_match, pages, latents", sums["exact_match"] == 0 and sums["pages"] == len(texts) and
+          sums["latents"] == N, sums)
+    check("tokens_per_latent", abs(sums["tokens_per_latent"] - sum(p["tokens"] for p in pages) / len(pages) / N) < 1e-9)
+    check("buckets hold every page", sum(b["pages"] for b in sums["buckets"]) == len(texts), sums["buckets"])
+    check("by_position has 20 shares", len(sums["by_position"]) == 20 and
+          all(0 <= x <= 1 for x in sums["by_position"]), sums["by_position"])
+    forced = sum(int(r["forced_correct"]) for r in rows) / sum(int(r["forced_rows"]) for r in rows)
+    check("token_accuracy is that of the rows", abs(sums["token_accuracy"] - forced) < 1e-9, (sums, forced))
+    check("csv: a row a page, its distance", len(rows) == len(pages) and
+          all(int(r["edit_distance"]) == distance(p["text"], p["reconstruction"]) for r, p in zip(rows, pages)), rows)
+    # the control is the reconstruction of another page: the same decoding, another reference
+    _, moved, _ = run("reconstruct", "-m", model, "-f", f"{tmp}/pages.jsonl", "-json", "-max_new", "40")
+    _, control, _ = run("eval", "-m", model, f"{tmp}/pages.jsonl", "-o", f"{tmp}/forty", "-max_new", "40")
+    moved = [json.loads(line)["reconstruction"] for line in moved.splitlines()]
+    swapped = sum(precision(t, moved[(i + 1) % len(texts)]) for i, t in enumerate(texts)) / len(texts)
+    forty = json.load(open(f"{tmp}/forty/eval.json"))
+    check("control_swapped_latents: page i from the latents of page i+1",
+          abs(forty["control_swapped_latents"]["char_precision"] - swapped) < 1e-9, (forty, swapped))
+    none = forty["control_no_latents"]
+    alone = sum(precision(t, none["text"]) for t in texts) / len(texts)
+    check("control_no_latents: one text against every page", abs(none["char_precision"] - alone) < 1e-9, (none, alone))
+    fox = json.load(open(f"{out}/fox.json"))
+    check("fox.json", [f["label"] for f in fox] == texts and set(fox[0]) == {"image", "question", "label", "answer"}, fox)
+    code, text, err = run("eval", "-m", model, f"{tmp}/pages.jsonl", "-o", out, "-no_controls", "-buckets", "10,20,30")
+    sums = json.load(open(f"{out}/eval.json"))
+    check("-no_controls, -buckets", code == 0 and "control_no_latents" not in sums and
+          [b["from"] for b in sums["buckets"]] == [10, 20], sums)
+    mixed = '{"text": "a page"}\n{"text": ""}\n{"text": "%s"}\n{"text": "e\u0301"}\n' % ("long " * 100)
+    code, text, err = run("eval", "-m", model, "-", "-o", out, stdin=mixed)
+    sums = json.load(open(f"{out}/eval.json"))
+    check("empty and long pages are counted and said once", code == 0 and sums["left_out_empty"] == 1 and
+          sums["left_out_too_long"] == 1 and sums["pages"] == 2 and err.count("left out") == 2, (code, err, sums))
+    check("a page that is not NFC is counted and compared in NFC", sums["pages_not_nfc"] == 1 and
+          json.loads(open(f"{out}/pages.jsonl").read().splitlines()[1])["text"] == "\u00e9", sums)
+
+
+def main():
+    tmp = tempfile.mkdtemp(prefix="test_c3_cli_")
+    try:
+        model = f"{tmp}/model"
+        write_model(model)
+        texts = ["The first page.\nTwo lines, \"quoted\".", "then another one in the house", "天地玄黄，宇宙洪荒。", "x",
+                 "a somewhat longer page of the same kind, over and over and over and over", "tab\there", "12345 67890"]
+        with open(f"{tmp}/pages.jsonl", "w") as f:
+            for i, text in enumerate(texts):
+                f.write(json.dumps({"id": f"p{i}", "text": text, "lang": "en"}) + "\n")
+        test_words()
+        test_bad_input(tmp, model)
+        test_reconstruct(tmp, model, texts)
+        test_run_folder(tmp, model)
+        test_eval(tmp, model, texts)
+    finally:
+        shutil.rmtree(tmp)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+main()

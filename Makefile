@@ -44,7 +44,7 @@ LDFLAGS += -fopenmp $(if $(SANITIZE),-fsanitize=address$(comma)undefined)
 include llmc/cpu/variants.mk
 LIB_SRC := $(wildcard llmc/*.c llmc/cpu/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(EXTRA_OBJ)
-TESTS   := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/test_*.c))
+TESTS   := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/*.c)) # test_*.c, and programs that Python tests drive
 BIN     := $(if $(SANITIZE),$(BUILD)/,)
 
 .PHONY: all tests test clean found

@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""test_metrics.py: llmc/metrics.c against Python's packages, to 1e-9, on 1,000 random pairs of texts: edit distance against
+rapidfuzz, the alignment against a plain table, BLEU-4 against nltk's sentence_bleu with method-1 smoothing, ROUGE-L against
+rouge-score. Words are cut by a tokenizer that all share: white space, or characters where the reference holds Chinese."""
+import os
+import random
+import struct
+import subprocess
+import sys
+import time
+
+os.chdir(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from rapidfuzz.distance import Levenshtein
+from rouge_score.rouge_scorer import RougeScorer
+
+FIELDS = ("char_precision", "edit_distance", "reference_chars", "output_chars", "word_precision", "word_recall",
+          "word_f1", "bleu4", "rouge_l", "exact")  # fmt: skip
+SLICES = 20
+PROGRAM = os.environ.get("BUILD", "build") + "/test/metrics_pairs"
+passed = failed = 0
+
+
+def check(name, wrong):
+    """wrong: a list of explanations; the case passes when it is empty."""
+    global passed, failed
+    for line in wrong[:5]:
+        print("  ", line)
+    print("FAIL" if wrong else "ok  ", name)
+    passed, failed = passed + (not wrong), failed + bool(wrong)
+
+
+# ---- random pairs ---------------------------------------------------------------------------------------------------
+
+ENGLISH = "the of and to in a is that it was for on are with as his they at be this from have or by one had not but".split()
+CHINESE = "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经十三之进着等部度家电力里如水化高自二理起小物现实加量都两体制机当使点从业本去把性好应开它合还因由其些然前外天政四日那社义事平形相全表间样与关各重新线内数正心反你明看原又么利比或但质气第向道命此变条只没结解问意建月公无系军很情者最立代想已通并提直题党程展五果料象员革位入常文总次品式活设及管特件长求老头基资边流路级少图山统接知较将组见计别她手角期根论运农指几九区强放决西被干做必战先回则任取据处队南给色光门即保治北造百规热领七海口东导器压志世金增争济阶油思术极交受联什认六共权收证改清己美再采转更单风切打白教速花带安场身车例真务具万每目至达走积示议声报斗完类八离华名确才科张信马节话米整空元况今集温传土许步群广石记需段研界拉林律叫且究观越织装影算低持音众书布复容儿须际商非验连断深难近矿千周委素技备半办青省列习响约支般史感劳便团往酸历市克何除消构府称太准精值号率族维划选标写存候毛亲快效斯院查江型眼王按格养易置派层片始却专状育厂京识适属圆包火住调满县局照参红细引听该铁价严龙飞"
+MARKS = " ,.;\n\t'é—Ω😀　"
+
+
+def text(rng, kind, n):
+    if kind == "chinese":
+        return "".join(rng.choice(CHINESE + "，。 \n" * 5) for _ in range(n))
+    if kind == "mixed":
+        return "".join(rng.choice("ab" + MARKS + CHINESE[:4]) for _ in range(n))
+    return "".join(rng.choice(ENGLISH) + rng.choice([" ", " ", " ", ", ", "\n", "\u00a0"]) for _ in range(n // 4))[:n]
+
+
+def damaged(rng, s, kind):
+    """The text with some errors, up to another text altogether."""
+    out = list(s)
+    for _ in range(rng.choice([0, 1, 2, 5, 20])):
+        at, extra = rng.randrange(len(out) + 1), text(rng, kind, rng.choice([1, 1, 8]))
+        if rng.random() < 0.3:
+            del out[at : at + rng.choice([1, 2, 9])]
+        elif rng.random() < 0.5:
+            out[at:at] = extra
+        else:
+            out[at : at + len(extra)] = extra
+    return "".join(out)
+
+
+def random_pairs(rng, n):
+    pairs = [("", ""), ("a", ""), ("", "a"), ("", "好"), ("好", ""), (" ", "\n"), ("a b c", "a b c"), ("a", "a"), ("x y", "z")]
+    for length in (63, 64, 65, 127, 128, 129):
+        s = text(rng, "english", length * 2)[:length]
+        pairs += [(s, s), (s, damaged(rng, s, "english")), (damaged(rng, s, "english"), s), (s, s[::-1])]
+    while len(pairs) < n:
+        kind = rng.choice(["english", "chinese", "mixed"])
+        a = text(rng, kind, rng.choice([0, 1, 2, 3, 5, 20, 60, 100]))
+        b = text(rng, kind, rng.choice([0, 1, 3, 40])) if rng.random() < 0.2 else damaged(rng, a, kind)
+        pairs.append((a, b) if rng.random() < 0.5 else (b, a))
+    return pairs
+
+
+# ---- what the packages say ------------------------------------------------------------------------------------------
+
+
+def chinese(s):
+    return any("\u3400" <= c <= "\u4dbf" or "\u4e00" <= c <= "\u9fff" or "\uf900" <= c <= "\ufaff" or "\U00020000" <= c <= "\U0003ffff"
+               for c in s)  # fmt: skip
+
+
+def alignment(a, b):
+    """Full table; the way back prefers match, substitute, delete, insert."""
+    D = [[i + j if i * j == 0 else 0 for j in range(len(b) + 1)] for i in range(len(a) + 1)]
+    for i in range(1, len(a) + 1):
+        above, row = D[i - 1], D[i]
+        for j in range(1, len(b) + 1):
+            row[j] = min(above[j - 1] + (a[i - 1] != b[j - 1]), above[j] + 1, row[j - 1] + 1)
+    i, j, ops = len(a), len(b), ""
+    while i or j:
+        if i and j and a[i - 1] == b[j - 1] and D[i][j] == D[i - 1][j - 1]:
+            op = "="
+        elif i and j and D[i][j] == D[i - 1][j - 1] + 1:
+            op = "s"
+        elif i and D[i][j] == D[i - 1][j] + 1:
+            op = "d"
+        else:
+            op = "i"
+        ops, i, j = op + ops, i - (op != "i"), j - (op != "d")
+    return ops
+
+
+def slices(ops, m):
+    errors, chars, at = [0] * SLICES, [0] * SLICES, 0
+    for op in ops:
+        s = min(at, m - 1) * SLICES // m if m else 0
+        errors[s] += op != "="
+        chars[s] += op != "i"
+        at += op != "i"
+    return [n for pair in zip(errors, chars) for n in pair]
+
+
+class Cut:
+    """The tokenizer given to rouge-score: by its own, Chinese would be dropped."""
+
+    def __init__(self, by_character):
+        self.by_character = by_character
+
+    def tokenize(self, s):
+        return [c for c in s if not c.isspace()] if self.by_character else s.split()
+
+
+def expected(a, b):
+    cut = Cut(chinese(a or b))
+    words, found = cut.tokenize(a), cut.tokenize(b)
+    common, A, B = len(set(words) & set(found)), len(set(words)), len(set(found))
+    both_empty = float(A + B == 0)
+    p, r = common / B if B else both_empty, common / A if A else both_empty
+    distance, longer = Levenshtein.distance(a, b), max(len(a), len(b))
+    bleu = sentence_bleu([words], found, smoothing_function=SmoothingFunction().method1)
+    rouge = RougeScorer(["rougeL"], tokenizer=cut).score(a, b)["rougeL"].fmeasure
+    return dict(zip(FIELDS, (1 - distance / longer if longer else 1, distance, len(a), len(b), p, r,
+                             2 * p * r / (p + r) if p + r else 0, float(bleu), rouge, a == b)))  # fmt: skip
+
+
+# ---- comparison -----------------------------------------------------------------------------------------------------
+
+
+def run(pairs):
+    data = b"".join(struct.pack("<I", len(t.encode())) + t.encode() for pair in pairs for t in pair)
+    done = subprocess.run([PROGRAM], input=data, capture_output=True)
+    if done.returncode:
+        raise SystemExit(f"{PROGRAM}: exit code {done.returncode}: {done.stderr.decode()}")
+    rows = []
+    for line in done.stdout.decode().splitlines():
+        words = line.split(" ")
+        numbers, ops = words[:-1], words[-1]
+        rows.append((dict(zip(FIELDS, map(float, numbers))), list(map(int, numbers[len(FIELDS) :])), ops.strip("-")))
+    return rows
+
+
+def main():
+    rng = random.Random(7)
+    pairs = random_pairs(rng, 1000)
+    rows = run(pairs)
+    check("one line a pair", [] if len(rows) == len(pairs) else [f"{len(pairs)} pairs, {len(rows)} lines"])
+    want = [expected(a, b) for a, b in pairs]
+    for field in FIELDS:
+        check(f"{field} of {len(pairs)} pairs",
+              [f"{pairs[i]!r}: expected {w[field]!r}, found {r[0][field]!r}"
+               for i, (w, r) in enumerate(zip(want, rows)) if not abs(w[field] - r[0][field]) <= 1e-9])  # fmt: skip
+    ops = [alignment(a, b) for a, b in pairs]
+    check("alignments", [f"{p!r}: expected {o}, found {r[2]}" for p, o, r in zip(pairs, ops, rows) if o != r[2]])
+    check("errors by slice", [f"{p!r}: expected {slices(o, len(p[0]))}, found {r[1]}"
+                              for p, o, r in zip(pairs, ops, rows) if slices(o, len(p[0])) != r[1]])  # fmt: skip
+
+    long = [(text(rng, kind, 5000), text(rng, kind, 4700)) for kind in ("english", "chinese", "mixed")]
+    long += [(a, damaged(rng, a, "english")) for a, _ in long]
+    start = time.perf_counter()
+    rows = run(long)
+    took = (time.perf_counter() - start) / len(long)
+    print(f"   {took * 1e3:.0f} ms a pair of 5,000 characters, metrics and alignment")
+    wrong = []
+    for (a, b), (numbers, _, found) in zip(long, rows):
+        if numbers["edit_distance"] != Levenshtein.distance(a, b) or len(found) - found.count("=") != numbers["edit_distance"]:
+            wrong.append(f"distance {numbers['edit_distance']}, rapidfuzz {Levenshtein.distance(a, b)}")
+        w = expected(a, b)
+        wrong += [f"{f}: expected {w[f]!r}, found {numbers[f]!r}" for f in FIELDS if not abs(w[f] - numbers[f]) <= 1e-9]
+        i = j = 0
+        for op in found:  # every operation says what is true of its characters
+            if op in "=s" and (a[i] == b[j]) != (op == "="):
+                wrong.append(f"operation {op} at {i}, {j}: {a[i]!r} and {b[j]!r}")
+            i, j = i + (op != "i"), j + (op != "d")
+        if (i, j) != (len(a), len(b)):
+            wrong.append(f"alignment ends at {i}, {j} of {len(a)}, {len(b)}")
+    check("pages of 5,000 characters", wrong)
+    print(f"{passed} passed, {failed} failed")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -242,7 +242,8 @@ def reflow_fortune(item):
         elif text:
             paragraphs.append([text])
         before = line
-    return "\n".join(re.sub("^-- *-* *", "-- ", join_wrapped(p)) for p in paragraphs)
+    text = "\n".join(re.sub("^-- *-* *", "-- ", join_wrapped(p)) for p in paragraphs)
+    return re.sub(r"[<(]?[\w.+-]+@[\w.-]+\.\w+[>)]?", "", text)  # no one's address
 
 
 def debian_reference(item):
@@ -277,8 +278,8 @@ def chinese_fortune(item):
 def poem(item):
     """Title and author of the Tang and Song collections to one line, then the verses."""
     item = re.sub(r"(?m)^\s*题目:\s*", "", item)
-    item = re.sub(r"》(.*)\n作者[：:]\s*(.*)\n", r"》\1 \2\n", item, count=1)
-    return re.sub(r"\n\s*\n", "\n", re.sub(r"（[０-９～－？]*）", "", item))
+    item = re.sub(r"》(.*)\n\s*作者[：:]\s*([^（\n]*).*\n", r"》\1 \2\n", item, count=1)
+    return re.sub(r"\n\s*\n", "\n", item)
 
 
 # ---------------------------------------------------------------- manual pages (troff, the man macros)
@@ -329,7 +330,7 @@ def man_paragraphs(source):
             if line.strip() and tag:
                 tag = False  # the term that the next paragraph explains
             elif line.strip() and not skip_section:
-                paragraph.append(man_unescape(line))
+                paragraph.append(html.unescape(man_unescape(line)))
             elif not line.strip() and paragraph:
                 yield join_wrapped(paragraph)
                 paragraph = []
@@ -368,9 +369,11 @@ class HelpParser(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__(convert_charrefs=True)
-        self.paragraphs, self.stack, self.text, self.title = [], [], None, ""
+        self.paragraphs, self.stack, self.text = [], [], None
 
     VOID = {"br", "img", "meta", "link", "input", "hr", "col", "base"}
+    SKIP = {"pre", "script", "style", "footer", "code", "nav"}
+    SKIP_CLASS = re.compile(r"howtoget|code|bug|related|iconcell")
 
     def handle_starttag(self, tag, attributes):
         if tag == "br" and self.text is not None:
@@ -381,10 +384,20 @@ class HelpParser(html.parser.HTMLParser):
         kind = attributes.get("class") or ""
         if tag == "p":
             self.close_p()
-        self.stack.append((tag, "display" if attributes.get("id") == "DisplayArea" else
-                           "skip" if "howtoget" in kind or tag in ("pre", "script", "style", "footer", "code", "nav") or
-                           "code" in kind or "bug" in kind or "debug" in kind else ""))
-        marks = [mark for _, mark in self.stack]
+        mark = "skip" if tag in self.SKIP or self.SKIP_CLASS.search(kind) else ""
+        if attributes.get("id") == "DisplayArea":
+            mark = "display"
+        elif "switch" in kind:
+            mark = "switch"
+        elif self.stack and self.stack[-1][1] == "switch":
+            # Alternatives for systems or programs: the first that is not the Mac's is the text, the others are not.
+            mark = "skip" if kind == "MAC" else ""
+            if not mark:
+                self.stack[-1] = (self.stack[-1][0], "switched")
+        elif self.stack and self.stack[-1][1] == "switched":
+            mark = "skip"
+        self.stack.append((tag, mark))
+        marks = [m for _, m in self.stack]
         if tag == "p" and "display" in marks and "skip" not in marks:
             self.text = []
 

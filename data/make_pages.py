@@ -68,7 +68,7 @@ class Vocabulary:
         # Python's \w and \d differ from \p{L} and \p{N} in numbers such as ½ and Ⅷ; texts without them, nearly all,
         # take the expression without these long classes.
         numbers = "".join(c for c in map(chr, range(0x110000)) if unicodedata.category(c) in ("Nl", "No"))
-        self.numbers = re.compile(f"[{numbers}]")
+        self.numbers = frozenset(numbers)
         self.pieces, self.pieces_with_numbers = (re.compile(
             f"(?i:'s|'t|'re|'ve|'m|'ll|'d)|(?:[^\\r\\n\\w]|_)?[^\\W\\d_{n}]+|[\\d{n}]| ?(?:[^\\s\\w]|_)+[\\r\\n]*"
             "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+") for n in ("", numbers))
@@ -101,7 +101,8 @@ class Vocabulary:
     def ids(self, text):
         """Ids of NFC text."""
         out = []
-        for piece in (self.pieces_with_numbers if self.numbers.search(text) else self.pieces).findall(text):
+        plain = text.isascii() or self.numbers.isdisjoint(text)
+        for piece in (self.pieces if plain else self.pieces_with_numbers).findall(text):
             out += self.piece_ids(piece)
         return out
 
@@ -117,65 +118,65 @@ SENTENCE = re.compile("[.!?。！？…][\"'”’」』)）]*$")
 CLAUSE = re.compile("[,;:，；：、—)）]$|--$")
 
 
-def border(unit, following):
-    """How natural a cut after this unit is: 4 item, 3 paragraph, 2 sentence, 1 clause, 0 only a word."""
+def border(units, end):
+    """How natural a cut after units[end] is: 4 item, 3 paragraph, 2 sentence, 1 clause, 0 only a word."""
+    unit, following = units[end], units[end + 1] if end + 1 < len(units) else "\n\n"
     if following.startswith("\n"):
+        if end + 2 < len(units) and units[end + 2].startswith("--"):
+            return 0  # a quotation keeps its author
         return 4 if len(following) > 1 else 3
     return 2 if SENTENCE.search(unit) else 1 if CLAUSE.search(unit) else 0
 
 
-def cut_pages(text, count, rng, least=24, most=64):
-    """Pages of a document in order: count(page) lies in least..most. What is left over at the end is dropped."""
+def cut_pages(text, ids_of, sizes, rng, least=24, most=64):
+    """(page, ids) of a document in order, least to most tokens each; what is left over at its end is dropped.
+    sizes is a dict that remembers the tokens of units from call to call."""
     units = [u for u in UNIT.findall(text) if u]
-    sizes = [count(u) for u in units]
+    for u in units:
+        if u not in sizes:
+            sizes[u] = len(ids_of(u))
     start = 0
     while start < len(units):
-        if units[start].isspace():
-            start += 1
-            continue
+        # Each page draws a length; the end that is near it and natural wins: a border of one kind better is worth
+        # 10 tokens of distance, and within a sentence is cut only where 64 tokens hold no border at all.
         target, total, best = rng.randint(least, most), 0, None
         for end in range(start, len(units)):
-            total += sizes[end]
+            total += sizes[units[end]]
             if total > most:
                 break
-            if total < least or units[end].isspace():
-                continue
-            score = border(units[end], units[end + 1] if end + 1 < len(units) else "\n\n")
-            # Short items stay whole wherever they end; other borders count near the length drawn.
-            near = score == 4 or -16 <= total - target <= 8
-            rank = (near, score if near else 0, -abs(total - target))
-            if best is None or rank > best[0]:
-                best = rank, end
+            if total >= least and not units[end].isspace():
+                score = border(units, end)
+                cost = abs(total - target) - 10 * score + (50 if score == 0 else 0)
+                if best is None or cost <= best[0]:
+                    best = cost, end
         if best is None:
-            start = end + 1 if total > most and end == start else start + 1
             if total <= most:
-                break  # the rest of the document is shorter than a page
+                return  # the rest of the document is shorter than a page
+            start = max(start + 1, end)  # a unit longer than a page, an address or the like, is left out
             continue
-        end = best[1]
-        page = re.sub("\n+", "\n", "".join(units[start : end + 1])).strip()
-        while count(page) > most and end > start:  # units merge differently beside each other
-            end -= 1
-            page = re.sub("\n+", "\n", "".join(units[start : end + 1])).strip()
-        start = end + 1
-        if least <= count(page) <= most:
-            yield page
+        page = re.sub("\n+", "\n", "".join(units[start : best[1] + 1])).strip()
+        start = best[1] + 1
+        ids = ids_of(page)  # units merge a little differently side by side
+        if least <= len(ids) <= most:
+            yield page, ids
 
 
 # ---------------------------------------------------------------- overlap
 
-def runs(page, lang):
-    """The runs of RUN words or letters of a page; numbers, case and punctuation do not count."""
-    items = re.findall(r"[^\W\d_]+", page.lower()) if lang == "en" else re.sub(r"[\W\d_]+", "", page.lower())
-    join = " ".join if lang == "en" else str
-    return {join(items[i : i + RUN]) for i in range(len(items) - RUN + 1)}
+def runs(text, lang):
+    """The runs of RUN words or letters of a text; numbers, case and punctuation do not count."""
+    items = re.findall(r"[^\W\d_]+", text.lower()) if lang == "en" else re.sub(r"[\W\d_]+", "", text.lower())
+    return [hash(tuple(items[i : i + RUN]) if lang == "en" else items[i : i + RUN]) for i in range(len(items) - RUN + 1)]
 
 
 def grams(ids):
-    return {tuple(ids[i : i + GRAM]) for i in range(len(ids) - GRAM + 1)}
+    """The runs of GRAM tokens of a page."""
+    return [hash(tuple(ids[i : i + GRAM])) for i in range(len(ids) - GRAM + 1)]
 
 
-def choose_held_out(candidates, training, lang, wanted, rng, too_common=6):
-    """(held-out pages, training pages that stay, counts): candidates are taken in turn from the sources."""
+def choose_held_out(candidates, training, lang, wanted, rng, too_common):
+    """(held-out pages, training pages that stay, report). Candidates are taken in turn from the sources; one that shares
+    something with more than too_common training pages is boilerplate and is passed over, otherwise those pages go."""
     sources = {}
     for page in candidates:
         sources.setdefault(page["source"], []).append(page)
@@ -184,70 +185,80 @@ def choose_held_out(candidates, training, lang, wanted, rng, too_common=6):
     order = []
     while any(sources.values()):
         order += [pages.pop() for _, pages in sorted(sources.items()) if pages]
-    order = order[: 2 * wanted]
-    owners = {}  # run -> candidates that contain it
-    for number, page in enumerate(order):
-        page["runs"] = runs(page["text"], lang)
-        for run in page["runs"]:
-            owners.setdefault(run, []).append(number)
-    hits = [set() for _ in order]  # training pages that share a run with a candidate
+    order = order[: 3 * wanted]
+    page_grams = [set(grams(page["ids"])) for page in order]
+    keys = [set(runs(page["text"], lang)) | g for page, g in zip(order, page_grams)]
+    owners = {}  # run or gram -> candidates that contain it
+    for number, own in enumerate(keys):
+        for key in own:
+            owners.setdefault(key, []).append(number)
+    hits = [set() for _ in order]  # training pages that share something with a candidate
+    seen = set()
     for number, page in enumerate(training):
         if page["lang"] == lang:
-            for run in runs(page["text"], lang):
-                for owner in owners.get(run, ()):
+            for key in owners.keys() & (runs(page["text"], lang) + grams(page["ids"])):
+                seen.add(key)
+                for owner in owners[key]:
                     hits[owner].add(number)
-    chosen, taken, common, drop = [], set(), 0, set()
-    for page, hit in zip(order, hits):
+    chosen, taken, common, drop, before = [], set(), 0, set(), []
+    for page, own, g, hit in zip(order, keys, page_grams, hits):
         if len(chosen) == wanted:
             break
         if len(hit) > too_common:
             common += 1
-        elif page["runs"] and not page["runs"] & taken:  # one held-out page does not quote another either
+        elif own.isdisjoint(taken):  # one held-out page does not quote another either
             chosen.append(page)
-            taken |= page["runs"]
+            taken |= own
             drop |= hit
-    for page in order:
-        del page["runs"]
+            before += [key in seen for key in g]
     kept = [page for number, page in enumerate(training) if number not in drop]
-    return chosen, kept, {"pages": len(chosen), "too_common_left_out": common, "training_pages_dropped": len(drop)}
+    left = {key for page in kept if page["lang"] == lang for key in grams(page["ids"])}
+    after = [key in left for page in chosen for key in grams(page["ids"])]
+    report = {"pages": len(chosen), "passed_over_as_common": common, "training_pages_dropped": len(drop),
+              "share_of_grams_in_training_before_dropping": round(sum(before) / max(1, len(before)), 4),
+              "share_of_grams_in_training": round(sum(after) / max(1, len(after)), 4)}
+    return chosen, kept, report
 
 
 # ---------------------------------------------------------------- the files
 
-def random_page(rng, count, least=24, most=64):
-    """Letters, digits and marks with no language in them: nothing but the latents can tell what comes next."""
+def random_page(ids_of, rng, tokens):
+    """Letters and digits with no language in them: nothing but the latents can tell what comes next."""
     alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
     text = ""
-    while count(text) < (least + most) // 2:
+    while len(ids_of(text)) < tokens:
         text += rng.choice(alphabet) if rng.random() < 0.85 or text[-1:] in ("", " ") else " "
     return text.strip()
 
 
-def figure4(val, count, rng):
+def figure4(val, ids_of, rng, least, most):
     """Four kinds of text: English prose, classical Chinese, random characters, shuffled Chinese."""
-    prose = next(p for p in val["en"] if p["source"] == "austen")
-    classical = next(p for p in val["zh"] if p["source"] == "classics")
-    modern = next(p for p in val["zh"] if p["source"] in ("help", "manpages"))
-    letters = list(re.sub(r"\s", "", modern["text"]))
-    while True:
-        rng.shuffle(letters)
-        if 24 <= count("".join(letters)) <= 64:
+    def longest(lang, source, fits):
+        pages = [p for p in val[lang] if p["source"] in source and fits(p["text"])]
+        return max(pages, key=lambda p: len(p["ids"]), default=val[lang][0])["text"]
+
+    modern = longest("zh", ("help", "manpages"), lambda t: not re.search("[!-~]", t))
+    for _ in range(100):
+        shuffled = "".join(rng.sample(modern, len(modern)))
+        if least <= len(ids_of(shuffled)) <= most:
             break
-    kinds = (("english-prose", "en", prose["text"]), ("classical-chinese", "zh", classical["text"]),
-             ("random-characters", "en", random_page(rng, count)), ("shuffled-chinese", "zh", "".join(letters)))
+    kinds = (("english-prose", "en", longest("en", ("austen",), lambda t: t.endswith("."))),
+             ("classical-chinese", "zh", longest("zh", ("classics",), lambda t: t.endswith("。") and "《" not in t)),
+             ("random-characters", "en", random_page(ids_of, rng, (least + most) // 2)),
+             ("shuffled-chinese", "zh", shuffled))
     return [{"id": f"figure4/{kind}", "lang": lang, "source": kind, "text": text} for kind, lang, text in kinds]
 
 
 def write_jsonl(path, pages):
     with open(path + ".new", "w", encoding="utf-8") as f:
         for page in pages:
-            f.write(json.dumps(page, ensure_ascii=False) + "\n")
+            f.write(json.dumps({k: page[k] for k in ("id", "lang", "source", "text")}, ensure_ascii=False) + "\n")
     os.replace(path + ".new", path)
 
 
-def cut_corpus(corpus, count, seed, least, most):
-    """(training pages, {lang: held-out pages}, tokens by language) of all documents."""
-    training, held = [], {}
+def cut_corpus(corpus, ids_of, seed, least, most):
+    """(training pages, {lang: held-out pages}) of all documents."""
+    training, held, sizes = [], {}, {}
     for lang in ("en", "zh"):
         held[lang] = []
         with open(f"{corpus}/{lang}.jsonl", encoding="utf-8") as f:
@@ -255,69 +266,68 @@ def cut_corpus(corpus, count, seed, least, most):
                 document = json.loads(line)
                 rng = random.Random(f"{seed}/{document['id']}")
                 out = held[lang] if is_held_out(document) else training
-                for number, text in enumerate(cut_pages(document["text"], count, rng, least, most), 1):
-                    out.append({"id": f"{document['id']}#{number}", "lang": lang, "source": document["source"], "text": text})
+                for number, (text, ids) in enumerate(cut_pages(document["text"], ids_of, sizes, rng, least, most), 1):
+                    out.append({"id": f"{document['id']}#{number}", "lang": lang, "source": document["source"],
+                                "text": text, "ids": ids})
     return training, held
 
 
-def take_tokens(pages, lang, budget, tokens_of):
-    """Pages of a language until their tokens reach the budget (0: all)."""
-    out, total = [], 0
+def take_tokens(pages, lang, budget):
+    """(pages of a language until their tokens reach the budget (0: all), counts)."""
+    out, tokens, characters = [], 0, 0
     for page in pages:
-        if page["lang"] == lang and (not budget or total < budget):
+        if page["lang"] == lang and (not budget or tokens < budget):
             out.append(page)
-            total += tokens_of[page["id"]]
-    return out, total
+            tokens += len(page["ids"])
+            characters += len(page["text"])
+    return out, {"pages": len(out), "tokens": tokens, "characters": characters,
+                 "tokens_per_character": round(tokens / max(1, characters), 3)}
+
+
+def make(o):
+    """All files of the output folder; returns the report that split.json holds."""
+    ids_of = Vocabulary(o.tok, o.vocab).ids
+    training, held = cut_corpus(o.corpus, ids_of, o.seed, o.least, o.most)
+    rng = random.Random(o.seed)
+    rng.shuffle(training)
+    report, val, parts = {"vocab": o.vocab, "seed": o.seed, "least": o.least, "most": o.most}, {}, []
+    for lang, budget in (("en", o.en), ("zh", o.zh)):
+        val[lang], training, found = choose_held_out(held[lang], training, lang, o.val, rng, o.too_common)
+        pages, counts = take_tokens(training, lang, budget)
+        parts += pages
+        report[f"train_{lang}"], report[f"val_{lang}"] = counts, found
+    rng.shuffle(parts)
+    os.makedirs(o.out, exist_ok=True)
+    write_jsonl(f"{o.out}/train.jsonl", parts)
+    for lang, pages in val.items():
+        write_jsonl(f"{o.out}/val_{lang}.jsonl", pages)
+    write_jsonl(f"{o.out}/figure4.jsonl", figure4(val, ids_of, rng, o.least, o.most))
+    with open(f"{o.out}/split.json.new", "w", encoding="utf-8") as f:
+        json.dump(report, f, indent=1)
+        f.write("\n")
+    os.replace(f"{o.out}/split.json.new", f"{o.out}/split.json")
+    return report
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("corpus")
-    parser.add_argument("out")
+    parser.add_argument("corpus", help="folder of en.jsonl and zh.jsonl")
+    parser.add_argument("out", help="folder of the result")
     parser.add_argument("-tok", default="data/qwen2.5/qwen.tiktoken", help="qwen.tiktoken")
-    parser.add_argument("-vocab", type=int, default=4096, help="ranks kept of the vocabulary (default 4096)")
-    parser.add_argument("-least", type=int, default=24, help="tokens of the shortest page (default 24)")
-    parser.add_argument("-most", type=int, default=64, help="tokens of the longest page (default 64)")
-    parser.add_argument("-val", type=int, default=300, help="held-out pages per language (default 300)")
-    parser.add_argument("-en", type=int, default=0, help="most English training tokens (default 0: all)")
-    parser.add_argument("-zh", type=int, default=0, help="most Chinese training tokens (default 0: all)")
+    parser.add_argument("-vocab", type=int, default=4096, help="ranks kept of the vocabulary (4096)")
+    parser.add_argument("-least", type=int, default=24, help="tokens of the shortest page (24)")
+    parser.add_argument("-most", type=int, default=64, help="tokens of the longest page (64)")
+    parser.add_argument("-val", type=int, default=300, help="held-out pages per language (300)")
+    parser.add_argument("-too_common", type=int, default=8, help="training pages a held-out page may cost (8)")
+    parser.add_argument("-en", type=int, default=0, help="most English training tokens, 0: all there are (0)")
+    parser.add_argument("-zh", type=int, default=1700000, help="the same, Chinese (1700000)")
     parser.add_argument("-seed", type=int, default=1)
     o = parser.parse_args()
     if not os.path.exists(o.tok):
         sys.exit(f"make_pages.py: no vocabulary at {o.tok} (hint: bash scripts/setup.sh fetches it, or name it with -tok)")
-    vocabulary = Vocabulary(o.tok, o.vocab)
-
-    def count(text):
-        return len(vocabulary.ids(text))
-
-    training, held = cut_corpus(o.corpus, count, o.seed, o.least, o.most)
-    rng = random.Random(o.seed)
-    rng.shuffle(training)
-    report, val = {"vocab": o.vocab, "seed": o.seed, "run": RUN, "gram": GRAM}, {}
-    for lang in ("en", "zh"):
-        val[lang], training, report[f"val_{lang}"] = choose_held_out(held[lang], training, lang, o.val, rng)
-    tokens_of = {page["id"]: count(page["text"]) for page in training}
-    parts = {lang: take_tokens(training, lang, budget, tokens_of) for lang, budget in (("en", o.en), ("zh", o.zh))}
-    training = parts["en"][0] + parts["zh"][0]
-    rng.shuffle(training)
-    for lang in ("en", "zh"):
-        wanted = {g: 0 for page in val[lang] for g in grams(vocabulary.ids(page["text"]))}
-        for page in parts[lang][0]:
-            for g in grams(vocabulary.ids(page["text"])):
-                if g in wanted:
-                    wanted[g] = 1
-        characters = sum(len(page["text"]) for page in parts[lang][0])
-        report[f"train_{lang}"] = {"pages": len(parts[lang][0]), "tokens": parts[lang][1], "characters": characters}
-        report[f"val_{lang}"]["share_of_13_token_grams_seen_in_training"] = round(sum(wanted.values()) / max(1, len(wanted)), 5)
-    os.makedirs(o.out, exist_ok=True)
-    write_jsonl(f"{o.out}/train.jsonl", training)
-    for lang in ("en", "zh"):
-        write_jsonl(f"{o.out}/val_{lang}.jsonl", val[lang])
-    write_jsonl(f"{o.out}/figure4.jsonl", figure4(val, count, rng))
-    with open(f"{o.out}/split.json", "w", encoding="utf-8") as f:
-        json.dump(report, f, indent=1)
-        f.write("\n")
-    print(json.dumps(report, indent=1))
+    if not 256 <= o.vocab or not 13 <= o.least < o.most or o.val < 1:
+        sys.exit("make_pages.py: expected -vocab >= 256, 13 <= -least < -most, -val >= 1")
+    print(json.dumps(make(o), indent=1))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 #   bash data/make_demo.sh [options of data/make_pages.py, e.g. -vocab 8192 -most 128]
 #
 #   data/cache/    packages as downloaded, and unpacked       data/corpus/   en.jsonl, zh.jsonl: whole documents
-#   data/demo/     train.jsonl, val_en.jsonl, val_zh.jsonl, figure4.jsonl, split.json (counts)
+#   data/demo/     train.jsonl, val_en.jsonl, val_zh.jsonl, figure4.jsonl, random.jsonl, split.json (counts)
 #
 # A second run sees that nothing has changed and ends at once; delete data/demo/stamp to force it.
 set -euo pipefail
@@ -17,7 +17,7 @@ die() { echo "make_demo.sh: $*" >&2; exit 1; }
 
 command -v python3 >/dev/null || die "python3 is missing (hint: apt-get install python3)"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || die "python3 is older than 3.9: $(python3 --version)"
-[ -f "$TOKENIZER" ] || die "no vocabulary at $TOKENIZER (hint: bash scripts/setup.sh fetches it; or set TOKENIZER=FILE)"
+[ -f "$TOKENIZER" ] || die "no vocabulary at $TOKENIZER (hint: bash data/get_tokenizer.sh; or set TOKENIZER=FILE)"
 
 # What the result depends on: the two programs, the vocabulary's size, the options, the packages by name (which holds
 # the version) and size.
@@ -25,37 +25,47 @@ fingerprint() {
     { cat data/debian_texts.py data/make_pages.py; stat -L -c %s "$TOKENIZER"; echo "$@"
       for p in $PACKAGES; do stat -c '%n %s' data/cache/"$p"_*.deb; done; } 2>/dev/null | sha256sum | cut -d' ' -f1
 }
-OUTPUTS="data/demo/train.jsonl data/demo/val_en.jsonl data/demo/val_zh.jsonl data/demo/figure4.jsonl data/demo/split.json"
+OUTPUTS="data/demo/train.jsonl data/demo/val_en.jsonl data/demo/val_zh.jsonl data/demo/figure4.jsonl
+         data/demo/random.jsonl data/demo/split.json"
 if [ -f data/demo/stamp ] && ls $OUTPUTS >/dev/null 2>&1 && [ "$(cat data/demo/stamp)" = "$(fingerprint "$@")" ]; then
     echo "data/demo is up to date"
     exit 0
 fi
 
 mkdir -p data/cache data/corpus data/demo
+rm -f data/demo/stamp
+have() { ls data/cache/"$1"_*.deb >/dev/null 2>&1; }
 missing=""
 for p in $PACKAGES; do
-    ls data/cache/"$p"_*.deb >/dev/null 2>&1 || missing="$missing $p"
+    have "$p" || missing="$missing $p"
 done
 if [ -n "$missing" ]; then
     for tool in apt-get dpkg-deb; do
-        command -v $tool >/dev/null || die "$tool is missing: the texts come from Debian packages. On another system fetch" \
-            "these packages' .deb files from a Debian mirror into data/cache/:$missing"
+        command -v $tool >/dev/null || die "$tool is missing: the texts come from Debian packages." \
+            "On another system fetch the .deb files of these from a Debian mirror into data/cache/:$missing"
     done
-    download() { (cd data/cache && apt-get download -q $missing) 2>data/cache/apt.log | grep -v '^WARNING' || return 1; }
+    download() { (cd data/cache && apt-get download -q "$@" 2>apt.log); }
     echo "downloading:$missing"
-    if ! download; then
-        # Package lists are often absent in containers; root can fetch them.
-        if [ "$(id -u)" = 0 ] && ! apt-cache show $missing >/dev/null 2>&1; then
-            echo "no package lists here: running apt-get update"
-            apt-get update -q >/dev/null || die "apt-get update failed (is there a network?)"
-        fi
-        download || { cat data/cache/apt.log >&2
-            die "apt-get download failed (hint: as root run 'apt-get update'; or put the .deb files of$missing into data/cache/)"; }
+    # Package lists are often absent in containers; root can fetch them.
+    if ! download $missing && [ "$(id -u)" = 0 ] && ! apt-cache show $missing >/dev/null 2>&1; then
+        echo "no package lists here: running apt-get update"
+        apt-get update -q >/dev/null || die "apt-get update failed (is there a network?)"
     fi
+    # Another release may lack one of them: the demo can do without one, not without one of each language.
+    for p in $missing; do
+        have "$p" || download "$p" || echo "not to be had here, left out: $p" >&2
+    done
+fi
+have r-cran-janeaustenr || have sword-text-web || have fortunes || lacking=English
+have libreoffice-help-zh-cn || have manpages-zh || have fortunes-zh || lacking=Chinese
+if [ -n "${lacking:-}" ]; then
+    cat data/cache/apt.log >&2 || true
+    die "no package with $lacking texts (hint: as root run 'apt-get update', or put .deb files into data/cache/:$missing)"
 fi
 
 rm -rf data/cache/unpacked.new && mkdir data/cache/unpacked.new
 for p in $PACKAGES; do
+    have "$p" || continue
     dpkg-deb -x "$(ls -t data/cache/"$p"_*.deb | head -1)" data/cache/unpacked.new/"$p" ||
         die "data/cache/${p}_*.deb is damaged (hint: delete it and run again)"
 done

@@ -3,13 +3,14 @@
 
     python3 data/make_pages.py -tok data/qwen2.5/qwen.tiktoken data/corpus data/demo
 
-reads CORPUS/en.jsonl and CORPUS/zh.jsonl and writes train.jsonl, val_en.jsonl, val_zh.jsonl, figure4.jsonl, split.json
-to the output folder. A page is {"id", "lang", "source", "text"}, 24 to 64 tokens of the vocabulary cut at K ranks, cut
-at the end of an item, paragraph, sentence or clause where there is one.
+reads CORPUS/en.jsonl and CORPUS/zh.jsonl and writes train.jsonl, val_en.jsonl, val_zh.jsonl, figure4.jsonl (four kinds
+of text, a page each), random.jsonl (the random one alone) and split.json (counts) to the output folder. A page is
+{"id", "lang", "source", "text"}, 24 to 64 tokens of the vocabulary cut at K ranks, cut at the end of an item,
+paragraph, sentence or clause where there is one.
 
 Whole works are held out (a novel, books of the Bible, manual pages...). Works quote each other, so a training page that
-shares a run of 8 words (English) or 8 letters (Chinese) with a held-out page is dropped as well; a held-out page
-that shares with more than a few training pages is boilerplate and is dropped instead. What is left is counted in tokens.
+shares a run of 8 words (English), 8 letters (Chinese) or 13 tokens with a held-out page is dropped as well; a page that
+would cost many training pages so is boilerplate, and is not held out. No run of 13 tokens is left in both.
 
 The same input, options and seed give the same files. Only the standard library is used.
 """
@@ -29,8 +30,8 @@ HELD_OUT = {  # works by name; of manual pages and help topics, one in 12 by has
     "debian-reference/debian-reference-5", "debian-reference/debian-reference-11",
 }
 HELD_OUT_BY_HASH = {"manpages": 12, "help": 12}
-RUN = 8  # words (en) or letters (zh): a longer common run counts as seen
-GRAM = 13  # tokens: the run whose share is reported
+RUN = 8  # words (en) or letters (zh)
+GRAM = 13  # tokens
 
 
 def work_of(document_id):
@@ -165,8 +166,8 @@ def cut_pages(text, ids_of, sizes, rng, least=24, most=64):
 
 def runs(text, lang):
     """The runs of RUN words or letters of a text; numbers, case and punctuation do not count."""
-    items = re.findall(r"[^\W\d_]+", text.lower()) if lang == "en" else re.sub(r"[\W\d_]+", "", text.lower())
-    return [hash(tuple(items[i : i + RUN]) if lang == "en" else items[i : i + RUN]) for i in range(len(items) - RUN + 1)]
+    items = tuple(re.findall(r"[^\W\d_]+" if lang == "en" else r"[^\W\d_]", text.lower()))
+    return [hash(items[i : i + RUN]) for i in range(len(items) - RUN + 1)]
 
 
 def grams(ids):
@@ -175,8 +176,8 @@ def grams(ids):
 
 
 def choose_held_out(candidates, training, lang, wanted, rng, too_common):
-    """(held-out pages, training pages that stay, report). Candidates are taken in turn from the sources; one that shares
-    something with more than too_common training pages is boilerplate and is passed over, otherwise those pages go."""
+    """(held-out pages, training pages that stay, report). Candidates are taken in turn from the sources; one that
+    shares something with more than too_common training pages is boilerplate and is passed over, else those pages go."""
     sources = {}
     for page in candidates:
         sources.setdefault(page["source"], []).append(page)
@@ -301,7 +302,9 @@ def make(o):
     write_jsonl(f"{o.out}/train.jsonl", parts)
     for lang, pages in val.items():
         write_jsonl(f"{o.out}/val_{lang}.jsonl", pages)
-    write_jsonl(f"{o.out}/figure4.jsonl", figure4(val, ids_of, rng, o.least, o.most))
+    kinds = figure4(val, ids_of, rng, o.least, o.most)
+    write_jsonl(f"{o.out}/figure4.jsonl", kinds)
+    write_jsonl(f"{o.out}/random.jsonl", [page for page in kinds if page["source"] == "random-characters"])
     with open(f"{o.out}/split.json.new", "w", encoding="utf-8") as f:
         json.dump(report, f, indent=1)
         f.write("\n")
@@ -324,7 +327,7 @@ def main():
     parser.add_argument("-seed", type=int, default=1)
     o = parser.parse_args()
     if not os.path.exists(o.tok):
-        sys.exit(f"make_pages.py: no vocabulary at {o.tok} (hint: bash scripts/setup.sh fetches it, or name it with -tok)")
+        sys.exit(f"make_pages.py: no vocabulary at {o.tok} (hint: bash data/get_tokenizer.sh, or name it with -tok)")
     if not 256 <= o.vocab or not 13 <= o.least < o.most or o.val < 1:
         sys.exit("make_pages.py: expected -vocab >= 256, 13 <= -least < -most, -val >= 1")
     print(json.dumps(make(o), indent=1))

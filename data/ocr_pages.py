@@ -4,8 +4,8 @@
     python3 data/ocr_pages.py FILE.pdf FOLDER FIRST LAST LEAST     reads FOLDER/pageN.tsv, writes JSONL to stdout
 
 Words carry block, paragraph and line numbers and a confidence (-1: not a word). A page is its blocks, a blank line
-between two, each paragraph on a line of its own; its confidence is the mean over words, weighted by their length. Running heads
-and feet are taken off.
+between two, each paragraph on a line of its own; its confidence is the mean over words, weighted by their length.
+Running heads and feet are taken off.
 """
 import collections
 import csv
@@ -34,7 +34,7 @@ def page_of_words(lines):
 
 
 def drop_running_heads(pages):
-    """Takes the first and last line off pages where it returns (its first letters do) on three pages and one in four."""
+    """Takes the first and last line off where it returns (its first letters do) on three pages and one in four."""
     for at in (0, -1):
         keys = [re.sub(r"[\W\d_]+", "", page["text"].split("\n")[at])[:8] for page in pages]
         often = {key for key, n in collections.Counter(keys).items() if n >= max(3, len(pages) / 4)}

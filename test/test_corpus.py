@@ -1,0 +1,402 @@
+#!/usr/bin/env python3
+"""The corpus makers of data/: each format on a small synthetic input, the cutting, the split, and, where data/demo has
+been made, that nothing of the held-out pages is left in the training pages."""
+import base64
+import gzip
+import json
+import os
+import random
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+os.chdir(ROOT)
+sys.path.insert(0, "data")
+import debian_texts as texts  # noqa: E402
+import make_pages as pages  # noqa: E402
+import ocr_pages  # noqa: E402
+
+passed = failed = 0
+
+
+def case(name, good, why=""):
+    global passed, failed
+    passed, failed = passed + bool(good), failed + (not good)
+    print(f"{'ok  ' if good else 'FAIL'} {name}{'' if good else f': {why}'}", flush=True)
+
+
+def equal(name, found, expected):
+    case(name, found == expected, f"expected {expected!r}, found {found!r}")
+
+
+def raises(name, kind, function, *arguments):
+    try:
+        found = function(*arguments)
+    except kind:
+        return case(name, True)
+    case(name, False, f"expected {kind.__name__}, found {found!r}")
+
+
+# ---- R ----
+def r_string(s, flags=0x40009):
+    data = s.encode("latin-1" if flags & 0x4000 else "utf-8")
+    return struct.pack(">ii", flags, len(data)) + data
+
+
+def r_strings(*strings):
+    return struct.pack(">ii", 16, len(strings)) + b"".join(map(r_string, strings))
+
+
+def r_named_list(names, items):
+    symbol = struct.pack(">i", 1) + r_string("names")
+    return (struct.pack(">ii", 19 | 0x200, len(items)) + b"".join(items) + struct.pack(">i", 2 | 0x400) + symbol
+            + r_strings(*names) + struct.pack(">i", 254))
+
+
+R2 = b"X\n" + struct.pack(">iii", 2, 0x30000, 0x20300)
+R3 = b"X\n" + struct.pack(">iii", 3, 0x40000, 0x30500) + struct.pack(">i", 5) + b"UTF-8"
+
+
+def r_block(data):
+    return struct.pack(">I", len(data)) + zlib.compress(data)
+
+
+def test_r():
+    equal("R: strings, version 2", texts.RReader(R2 + r_strings("one", "zwölf")).item(), ["one", "zwölf"])
+    equal("R: strings, version 3", texts.RReader(R3 + r_strings("x")).item(), ["x"])
+    equal("R: latin-1 and NA", texts.RReader(R2 + struct.pack(">ii", 16, 2) + r_string("é", 0x4009) +
+                                            struct.pack(">ii", 9, -1)).item(), ["é", None])
+    blocks = r_block(R2 + r_strings("first")) + r_block(R3 + r_strings("second", ""))
+    cut = len(r_block(R2 + r_strings("first")))
+    places = [struct.pack(">iiii", 13, 2, *place) for place in ((0, cut), (cut, len(blocks) - cut))]
+    index = R3 + r_named_list(["variables"], [r_named_list(["a", "b"], places)])
+    folder = tempfile.mkdtemp()
+    with open(f"{folder}/x.rdb", "wb") as f:
+        f.write(blocks)
+    with gzip.open(f"{folder}/x.rdx", "wb") as f:
+        f.write(index)
+    equal("R: a lazy-load data base", texts.r_database(f"{folder}/x"), {"a": ["first"], "b": ["second", ""]})
+    shutil.rmtree(folder)
+    raises("R: a block of another length", ValueError, texts.r_unpack, struct.pack(">I", 9) + zlib.compress(b"1234"))
+    raises("R: cut short", ValueError, texts.RReader((R2 + r_strings("abcdef"))[:-3]).item)
+    raises("R: not serialised data", ValueError, texts.RReader, b"RDX3\n")
+    novel = ["TITLE", "", "by Someone", "", "CHAPTER 1", "", "It _was_ so,", "and so.", "", "New.", "", "VOLUME II", "",
+             "CHAPTER 2", "", "Second", "", "THE END"]
+    equal("novel to chapters", texts.austen_chapters(novel), [["It was so, and so.", "New."], ["Second"]])
+
+
+# ---- SWORD ----
+def test_sword():
+    folder = tempfile.mkdtemp()
+    parts = [b'<chapter osisID="A.1" sID="A.1"/>One', b"two<chapter eID=\"A.1\"/>"]
+    packed = [zlib.compress(p) for p in parts]
+    with open(f"{folder}/ot.bzz", "wb") as f:
+        f.write(b"".join(packed))
+    with open(f"{folder}/ot.bzs", "wb") as f:
+        f.write(struct.pack("<III", 0, len(packed[0]), len(parts[0])) +
+                struct.pack("<III", len(packed[0]), len(packed[1]), len(parts[1])))
+    equal("SWORD: blocks in a row", texts.sword_text(f"{folder}/ot"), b"".join(parts).decode())
+    with open(f"{folder}/ot.bzs", "wb") as f:
+        f.write(struct.pack("<III", 0, len(packed[0]), 1))
+    raises("SWORD: a size that is not true", ValueError, texts.sword_text, f"{folder}/ot")
+    shutil.rmtree(folder)
+    markup = ('<title>Book</title><div sID="g1" type="x-p"/><chapter n="1" osisID="Tob.1" sID="Tob.1"/>'
+              '<w lemma="x">Now</w> <w>Christ</w>,<note placement="foot"><reference>1:1 </reference>a note</note><w>the</w> '
+              'son.<div eID="g1" type="x-p"/><div type="x-milestone" subType="x-preverse" sID="pv1"/>'
+              '<div sID="g2" type="x-p"/>Joy<note>n</note> &amp; “peace”<note>n</note>. '
+              '<lg sID="g3"/><l level="1" sID="g4"/>A line,<l eID="g4" level="1"/>'
+              '<l level="2" sID="g5"/>another.<chapter eID="Tob.1"/><title>lost</title>between'
+              '<chapter n="2" osisID="Tob.2" sID="Tob.2"/>Second.<chapter eID="Tob.2"/>')
+    equal("OSIS: paragraphs, verse lines, no notes, no titles", list(texts.osis_chapters(markup)),
+          [("Tob", 1, ["Now Christ, the son.", "Joy & “peace”.", "A line,", "another."]), ("Tob", 2, ["Second."])])
+
+
+# ---- fortunes ----
+def test_fortunes():
+    equal("fortunes: items, colours, overstrikes",
+          texts.fortune_items("\x1b[32mone\x1b[m\n%\nt_\x08wo\nlines\n%\n%\n"), ["one", "two\nlines"])
+    wrapped = ("A sad spectacle.  If they be inhabited, what a scope for misery and\nfolly here.\n"
+               "\t\t-- Thomas Carlyle, looking at the stars")
+    equal("fortunes: wrapped prose is joined, the author keeps a line", texts.clean(texts.reflow_fortune(wrapped)),
+          "A sad spectacle. If they be inhabited, what a scope for misery and folly here.\n"
+          "-- Thomas Carlyle, looking at the stars")
+    verse = "A little word of doubtful number,\nA foe to rest and peaceful slumber."
+    equal("fortunes: verse keeps its lines", texts.reflow_fortune(verse), verse)
+    equal("fortunes: no drawings", texts.reflow_fortune(" /\\_/\\\n( o.o )\n > ^ <\n|_|\n"), None)
+    signed = "Read the source, says he who wrote it in a night.\n\t-- A. N. <a.n@x.org>"
+    equal("fortunes: no addresses", texts.clean(texts.reflow_fortune(signed)),
+          "Read the source, says he who wrote it in a night.\n-- A. N.")
+    equal("Chinese fortunes: the work, without the attribution",
+          texts.chinese_fortune("学而时习之，不亦说乎？\n    --《论语》"), ("lunyu", "学而时习之，不亦说乎？"))
+    work, text = texts.chinese_fortune("1.1.2. 标题\n\n    如果你安装了显示管理器\n    的系统，就可以登录。\n\n    # apt-get install x\n\n"
+                                       "    ┌──┐\n    │表│\n\n   -- 青木修, Debian 参考手册（版本 2.73）")
+    equal("Debian reference: prose joined without spaces, no commands, no tables", (work, text),
+          ("debian-reference-1", "如果你安装了显示管理器的系统，就可以登录。"))
+    equal("poem: title and author on a line", texts.poem("题目:《塞上》\n作者:柳开（９４６－９９９，字仲涂）\n鸣骹直上。\n\n碧眼。"),
+          "《塞上》 柳开\n鸣骹直上。\n碧眼。")
+
+
+# ---- manual pages and help ----
+MAN = r'''.\" a comment
+.TH LS 1 2022 "GNU"
+.SH 名称
+ls \- 列出目录内容的命令行工具
+.SH 描述
+列出指定\(lq文件\(rq（默认为
+.BR 当前目录 ", " x (1)
+）的信息。\fB\-\-all\fP 也一样。
+.PP
+第二段\s-1文字\s0在这里结束了。
+.nf
+代码不应当出现在这里啊
+.fi
+.TP
+\fB\-a\fP
+不要忽略以点号起始的条目。
+.TS
+表格 中的 文字 不要出现
+.TE
+.if n \{\
+条件中的文字不要出现
+.\}
+.SH "参见 (SEE ALSO)"
+这一段是参见，应当被忽略掉。
+'''
+HELP = '''<html><body><header><p>导航栏文字不要出现</p></header><div id="DisplayArea"><h1>标题</h1>
+<p class="paragraph">选择「<span class="switchinline"><span class="MAC" hidden="true">偏好设置</span><span hidden="true">工具
+ - 选项</span></span>」 &amp; 确定<br>即可</p><div class="howtoget"><p>访问此命令</p></div>
+<p id="p1" class="code">代码</p><ul><li><p>列表项目</li></ul><pre><p>也是代码</p></pre></div><footer><p>页脚</p></footer>
+</body></html>'''
+
+
+def test_markup():
+    equal("man: paragraphs of running text only", [texts.clean(p) for p in texts.man_paragraphs(MAN)],
+          ["列出指定“文件”（默认为当前目录, x(1) ）的信息。--all 也一样。", "第二段文字在这里结束了。", "不要忽略以点号起始的条目。"])
+    equal("man: links and mdoc pages have no text", list(texts.man_paragraphs(".so man1/x.1\n")), [])
+    equal("man: an escape takes nothing else along", texts.man_unescape(r"a\fBb\f[I]c\fPd\(em\[bu]\e\&e\|f\*(xxg"),
+          "abcd—•\\efg")
+    equal("help: text proper, first alternative, no boxes, no code",
+          [texts.clean(p) for p in texts.help_paragraphs(HELP)], ["选择「工具 - 选项」 & 确定即可", "列表项目"])
+
+
+# ---- cleaning ----
+def test_clean():
+    equal("clean: NFC, spaces, control characters, blank lines",
+          texts.clean("e\u0301\u00a0 x\t y \r\n\n\n\n\u200bz\x07 "), "é x y\n\nz")
+    equal("clean: no spaces between ideographs", texts.clean("若 文件 不存在 , open 将 失败 。"), "若文件不存在 , open 将失败。")
+    equal("lines are joined as their script asks", texts.join_wrapped(["中文", "继续", "then", "English"]),
+          "中文继续 then English")
+    seen = texts.Seen()
+    equal("a paragraph is kept once, whatever its marks", [seen.fresh(p) for p in ("Abc, def.", "abc def", "abd")],
+          [True, False, True])
+    case("Chinese prose is told from options", texts.is_chinese("列出目录的内容。") and not texts.is_chinese("--all-files 文件"))
+
+
+# ---- pages ----
+def small_vocabulary(folder):
+    tokens = [bytes([b]) for b in range(256)] + [b"th", b"the", b" the", b"\xe4\xb8", "中".encode(), b"\xe6\x96"]
+    path = f"{folder}/v.tiktoken"
+    with open(path, "wb") as f:
+        for rank, token in enumerate(tokens + [b"never"]):
+            f.write(base64.b64encode(token) + b" %d\n" % rank)
+    return path, tokens
+
+
+def test_vocabulary():
+    folder = tempfile.mkdtemp()
+    path, tokens = small_vocabulary(folder)
+    v = pages.Vocabulary(path, len(tokens))
+    text = "the other，the 中文 never ½x"
+    ids = v.ids(text)
+    equal("vocabulary: ids spell the text", b"".join(tokens[i] for i in ids).decode(), text)
+    equal("vocabulary: merges by rank", v.ids("the the中文"), [257, 258, 260, 261, 0x87])
+    raises("vocabulary: too few ranks", ValueError, pages.Vocabulary, path, 300)
+    shutil.rmtree(folder)
+    real = os.environ.get("TOKENIZER", "data/qwen2.5/qwen.tiktoken")
+    try:
+        import tiktoken
+    except ImportError:
+        tiktoken = None
+    if not tiktoken or not os.path.exists(real):
+        print(f"     not compared with tiktoken: {'it is not installed' if not tiktoken else 'no ' + real}")
+        return
+    rng = random.Random(5)
+    samples = ["It's 12½ o'clock,\n\n  don’t  go!\tⅧ ٣ x²", "　全角空格， ABC。\r\n\r\n“引用”——はい 한국어 😀 naïve", "'LL 'ſ 'Re"]
+    blocks = [(32, 127), (160, 0x250), (0x370, 0x600), (0x900, 0xE00), (0x2000, 0x2200), (0x3000, 0x3100),
+              (0x4E00, 0x9FFF)]
+    samples += ["".join(chr(rng.randint(*rng.choice(blocks))) for _ in range(60)) for _ in range(300)]
+    if os.path.exists("data/demo/val_en.jsonl"):
+        samples += [page["text"] for lang in ("en", "zh") for page in read(f"data/demo/val_{lang}.jsonl")]
+    expression = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+                  r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+    for k in (4096, 20000):
+        v = pages.Vocabulary(real, k)
+        reference = tiktoken.Encoding("q", pat_str=expression, mergeable_ranks=v.ranks, special_tokens={})
+        bad = [s for s in samples if v.ids(s) != reference.encode_ordinary(s)]
+        case(f"vocabulary of {k}: as tiktoken on {len(samples)} texts", not bad, f"{len(bad)} differ, e.g. {bad[:1]!r}")
+
+
+def letters(text):
+    """A stand-in for a vocabulary: a token a letter or mark."""
+    return [ord(c) for c in text if not c.isspace()]
+
+
+def test_cut():
+    words = random.Random(2)
+    sentence = lambda: " ".join("w" * words.randint(1, 6) for _ in range(words.randint(3, 9))).capitalize() + "."
+    text = "\n\n".join("\n".join(" ".join(sentence() for _ in range(4)) for _ in range(3)) for _ in range(40))
+    cut = list(pages.cut_pages(text, letters, {}, random.Random(1)))
+    flat, at, order = re.sub(r"\s+", " ", text), 0, True
+    for page, _ in cut:
+        found = flat.find(re.sub(r"\s+", " ", page), at)
+        order, at = order and found >= 0, max(found, at)
+    case("cut: pages are parts of the text, in order", order)
+    case("cut: 24 to 64 tokens, counted as they are returned",
+         all(24 <= len(ids) <= 64 and ids == letters(p) for p, ids in cut))
+    case("cut: lengths vary", len({len(ids) for _, ids in cut}) > 10)
+    case("cut: nearly all is used", sum(len(ids) for _, ids in cut) > 0.95 * len(letters(text)))
+    ends = sum(p[-1] == "." for p, _ in cut) / len(cut)
+    case("cut: at the end of sentences where there is one", ends > 0.95, ends)
+    quote = "To err is human, and to forgive divine indeed.\n-- Alexander Pope"
+    texts_of = lambda text: [page for page, _ in pages.cut_pages(text, letters, {}, random.Random(0))]
+    equal("cut: a quotation keeps its author", texts_of(quote), [quote])
+    equal("cut: a text shorter than a page gives none", texts_of("Too short."), [])
+    after_long = texts_of("x" * 99 + " " + "ab cd. " * 8)
+    case("cut: a word longer than a page is passed over", after_long and "x" not in after_long[0], after_long)
+    chinese = texts_of("春风又绿江南岸，明月何时照我还？" * 20)
+    case("cut: Chinese ends on marks", chinese and all(p[-1] in "，？" and p[0] in "春明" for p in chinese), chinese)
+
+
+def fake_page(number, text, source="a", lang="en"):
+    return {"id": f"{source}/{number}", "lang": lang, "source": source, "text": text, "ids": letters(text)}
+
+
+def test_split():
+    words = ["".join(random.Random(n).choices("abcdefghij", k=7)) for n in range(4000)]
+    own = [fake_page(n, " ".join(words[20 * n : 20 * n + 20]), "a" if n % 2 else "b") for n in range(20)]
+    train = [fake_page(n, " ".join(words[1000 + 20 * n : 1020 + 20 * n])) for n in range(100)]
+    train[3] = fake_page(3, "x. " + own[4]["text"][8:90])  # quotes a held-out page
+    for n in range(40, 60):
+        train[n] = fake_page(n, f"{words[n]} {own[7]['text']}")  # a held-out page that is boilerplate
+    held, kept, report = pages.choose_held_out(own, train, "en", 19, random.Random(0), too_common=5)
+    case("split: boilerplate is not held out", own[7] not in held and report["passed_over_as_common"] == 1, report)
+    case("split: a training page that quotes is dropped",
+         train[3] not in kept and report["training_pages_dropped"] == 1, report)
+    case("split: others stay", len(kept) == 99 and len(held) == 19)
+    case("split: both shares are reported", report["share_of_grams_in_training"] == 0 <
+         report["share_of_grams_in_training_before_dropping"], report)
+    case("split: works stay whole", pages.is_held_out({"id": "austen/northangerabbey/3", "source": "austen"}) and
+         not pages.is_held_out({"id": "austen/emma/3", "source": "austen"}))
+
+
+def test_whole():
+    """The program from documents to files: the same seed gives the same bytes, another seed others."""
+    folder = tempfile.mkdtemp()
+    path, tokens = small_vocabulary(folder)
+    rng = random.Random(1)
+    word = lambda: "".join(rng.choices("aeioustrn", k=rng.randint(2, 7)))
+    han = lambda: "".join(chr(rng.randint(0x4E00, 0x9FA0)) for _ in range(9)) + rng.choice("，。")
+    for lang, works in (("en", ("austen/northangerabbey", "austen/emma", "bible/Ruth", "bible/Luke")),
+                        ("zh", ("classics/song100", "classics/tang300"))):
+        with open(f"{folder}/{lang}.jsonl", "w") as f:
+            for work in works:
+                line = (lambda: " ".join(word() for _ in range(30)) + ".") if lang == "en" else (lambda: han() + han())
+                lines = [line() for _ in range(60)]
+                document = {"id": work + "/1", "source": work.split("/")[0], "lang": lang, "text": "\n".join(lines)}
+                f.write(json.dumps(document) + "\n")
+    files = ("train.jsonl", "val_en.jsonl", "val_zh.jsonl", "figure4.jsonl", "random.jsonl", "split.json")
+    made = {}
+    for name, seed, hashing in (("a", 1, "1"), ("b", 1, "2"), ("c", 2, "1")):
+        command = [sys.executable, "data/make_pages.py", "-tok", path, "-vocab", str(len(tokens)), "-val", "20"]
+        run = subprocess.run(command + ["-seed", str(seed), folder, f"{folder}/{name}"], capture_output=True, text=True,
+                             env={**os.environ, "PYTHONHASHSEED": hashing})
+        if run.returncode:
+            case("make_pages.py runs", False, run.stderr[-1000:])
+            break
+        made[name] = [open(f"{folder}/{name}/{file}", "rb").read() for file in files]
+    else:
+        case("make_pages.py: the same seed, the same bytes", made["a"] == made["b"])
+        case("make_pages.py: another seed, another order", made["a"][0] != made["c"][0])
+        case("make_pages.py: held-out pages of both languages",
+             made["a"][1].count(b"\n") == made["a"][2].count(b"\n") == 20)
+    missing = subprocess.run([sys.executable, "data/make_pages.py", "-tok", f"{folder}/none", folder, folder],
+                             capture_output=True, text=True)
+    case("make_pages.py: a missing vocabulary is one line with a hint",
+         missing.returncode and missing.stderr.count("\n") == 1 and "hint" in missing.stderr, missing.stderr)
+    shutil.rmtree(folder)
+
+
+# ---- OCR ----
+def test_ocr():
+    head = "level page_num block_num par_num line_num word_num left top width height conf text".replace(" ", "\t")
+    rows = [(5, 1, 1, 1, 1, 1, 96, "The"), (5, 1, 1, 1, 2, 1, 90, "end."), (4, 1, 2, 1, 1, 0, -1, ""),
+            (5, 1, 2, 1, 1, 1, 80, "中"), (5, 1, 2, 1, 1, 2, 80, "文"), (5, 1, 2, 2, 1, 1, 80, '"x')]
+    lines = [head] + ["\t".join(map(str, r[:6] + (0, 0, 0, 0) + r[6:])) for r in rows]
+    text, confidence = ocr_pages.page_of_words(lines)
+    equal("OCR: words to lines, paragraphs and blocks", text, 'The end.\n\n中文\n"x')
+    case("OCR: confidence weighs words by length", abs(confidence - (3 * 96 + 4 * 90 + 4 * 80) / 11) < 1e-9, confidence)
+    book = [{"text": f"Chapter one {n}\nText {'abcdefgh'[n]} of it\n{n}"} for n in range(8)]
+    ocr_pages.drop_running_heads(book)
+    equal("OCR: running heads and page numbers go", [p["text"] for p in book[:2]], ["Text a of it", "Text b of it"])
+    run = subprocess.run(["bash", "data/ocr_pdf.sh", "-r", "x", "y.pdf"], capture_output=True, text=True)
+    case("OCR: a wrong option is named", run.returncode == 1 and "expected a number" in run.stderr, run.stderr)
+
+
+# ---- the real output, where it is ----
+def read(path):
+    with open(path, encoding="utf-8") as f:
+        return [json.loads(line) for line in f]
+
+
+def test_real():
+    if not os.path.exists("data/demo/split.json"):
+        print("     data/demo is not made yet (bash data/make_demo.sh): its pages are not tested")
+        return
+    report = json.load(open("data/demo/split.json"))
+    train, val = read("data/demo/train.jsonl"), {lang: read(f"data/demo/val_{lang}.jsonl") for lang in ("en", "zh")}
+    everything = train + val["en"] + val["zh"]
+    case("demo: ids are unique", len({p["id"] for p in everything}) == len(everything))
+    works = {lang: {p["id"].split("#")[0].rsplit("/", 1)[0] for p in held} for lang, held in val.items()}
+    shared = {p["id"].split("#")[0].rsplit("/", 1)[0] for p in train} & (works["en"] | works["zh"])
+    case("demo: no work is in both parts", not shared, shared)
+    mark_up = re.compile(r"\x1b|</?(?:w|note|div|title|span|chapter|verse)\b[^>]*>|&(?:amp|lt|gt|nbsp|quot);"
+                         r"|\\f[BIRP\[]|�")
+    odd = [p["id"] for p in everything if p["text"] != texts.clean(p["text"]) or
+           mark_up.search(p["text"]) and p["source"] not in ("manpages", "help", "fortunes")]  # these write about it
+    case("demo: clean texts, no mark-up left", not odd, odd[:5])
+    # Independent of the program: plain strings of 40 characters (English) or 8 ideographs (Chinese).
+    for lang, n in (("en", 40), ("zh", 8)):
+        plain = lambda p: re.sub(r"[\W\d_]+", " " if lang == "en" else "", p["text"].lower())
+        parts = {t[i : i + n] for t in map(plain, val[lang]) for i in range(len(t) - n + 1)}
+        leaks = []
+        for p in train:
+            t = plain(p)
+            if p["lang"] == lang and any(t[i : i + n] in parts for i in range(len(t) - n + 1)):
+                leaks.append(p["id"])
+        limit = 0.0005 * len(train) if lang == "en" else 0  # 40 characters can be less than 8 words
+        case(f"demo: {lang}: no run of {n} characters in both parts", len(leaks) <= limit, (len(leaks), leaks[:5]))
+    vocabulary = os.environ.get("TOKENIZER", "data/qwen2.5/qwen.tiktoken")
+    if os.path.exists(vocabulary):
+        v = pages.Vocabulary(vocabulary, report["vocab"])
+        ids = {p["id"]: v.ids(p["text"]) for p in everything}
+        wrong = [i for i, t in ids.items() if not report["least"] <= len(t) <= report["most"]]
+        case(f"demo: {report['least']} to {report['most']} tokens", not wrong, wrong[:5])
+        for lang in ("en", "zh"):
+            runs = lambda p: (tuple(ids[p["id"]][i : i + 13]) for i in range(len(ids[p["id"]]) - 12))
+            held = {run for p in val[lang] for run in runs(p)}
+            seen = {run for p in train for run in runs(p) if run in held}
+            share = len(seen) / len(held)
+            case(f"demo: {lang}: share of held-out 13-token runs in training is the one reported",
+                 abs(share - report[f"val_{lang}"]["share_of_grams_in_training"]) < 1e-3 and share < 1e-3, share)
+
+
+for test in (test_r, test_sword, test_fortunes, test_markup, test_clean, test_vocabulary, test_cut, test_split,
+             test_whole, test_ocr, test_real):
+    test()
+print(f"{passed} passed, {failed} failed")
+sys.exit(failed > 0)

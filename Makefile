@@ -47,11 +47,12 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(EXTRA_OBJ)
 TESTS   := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/*.c)) # test_*.c, and programs that Python tests drive
 BIN     := $(if $(SANITIZE),$(BUILD)/,)
 
-.PHONY: all tests test clean found
+.PHONY: all tests test bench clean found
 all: found $(BIN)train_c3 $(BIN)c3
 tests: $(TESTS)
 test:
 	bash scripts/test.sh
+bench: $(BUILD)/dev/bench_ops
 
 found:
 	$(if $(strip $(MISSING)),$(error missing packages: $(strip $(MISSING)) (hint: bash scripts/setup.sh, or apt-get install $(strip $(MISSING)))))
@@ -72,6 +73,8 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -c $< -o $@
 $(BUILD)/test/%: $(BUILD)/test/%.o $(BUILD)/libc3.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/dev/%: $(BUILD)/dev/%.o $(BUILD)/libc3.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 .SECONDARY:
 

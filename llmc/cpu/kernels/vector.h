@@ -95,7 +95,7 @@ INLINE vf ldf_n(const float *p, int n) {
     return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
 #else
     vf x = {0};
-    memcpy(&x, p, (size_t)n * sizeof *p);
+    for (int i = 0; i < n; i++) x[i] = p[i];
     return x;
 #endif
 }
@@ -107,7 +107,7 @@ INLINE void stf_n(float *p, vf x, int n) {
 #if defined(__AVX512F__)
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)x);
 #else
-    memcpy(p, &x, (size_t)n * sizeof *p);
+    for (int i = 0; i < n; i++) p[i] = x[i];
 #endif
 }
 
@@ -124,11 +124,48 @@ INLINE bf16 bf16_from_float(float x) {
     if (x != x) return (bf16)(u >> 16 | 0x40);
     return (bf16)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
-INLINE vf vf_from_bf16(vh h) { return (vf)(__builtin_convertvector(h, vu) << 16); }
+INLINE vu widen(vh h) { // gcc 12 makes four instructions of __builtin_convertvector where there is one
+#if VL == 16
+    return (vu)_mm512_cvtepu16_epi32((__m256i)h);
+#elif VL == 8
+    return (vu)_mm256_cvtepu16_epi32((__m128i)h);
+#else
+    return __builtin_convertvector(h, vu);
+#endif
+}
+INLINE vh narrow(vu u) {
+#if VL == 16
+    return (vh)_mm512_cvtepi32_epi16((__m512i)u);
+#else
+    return __builtin_convertvector(u, vh);
+#endif
+}
+INLINE vf vf_from_bf16(vh h) { return (vf)(widen(h) << 16); }
 INLINE vh bf16_from_vf(vf x) {
     vu u = (vu)x, rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16, nan = u >> 16 | 0x40;
     vu is_nan = (vu)(x != x);
-    return __builtin_convertvector((nan & is_nan) | (rounded & ~is_nan), vh);
+    return narrow((nan & is_nan) | (rounded & ~is_nan));
+}
+// What is stored to memory: where the processor rounds to bf16 itself, it also turns subnormals into zero.
+INLINE vh bf16_to_store(vf x) {
+#if defined(__AVX512BF16__)
+    return (vh)_mm512_cvtneps_pbh((__m512)x);
+#else
+    return bf16_from_vf(x);
+#endif
+}
+INLINE vh ldu16_n(const bf16 *p, int n) {
+    vh h = {0};
+    if (n >= VL) {
+        memcpy(&h, p, sizeof h);
+        return h;
+    }
+#if defined(__AVX512BW__) && VL == 16
+    return (vh)_mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p);
+#else
+    for (int i = 0; i < n; i++) h[i] = p[i];
+    return h;
+#endif
 }
 INLINE vf ldh(const bf16 *p) {
     vh h;
@@ -136,18 +173,21 @@ INLINE vf ldh(const bf16 *p) {
     return vf_from_bf16(h);
 }
 INLINE void sth(bf16 *p, vf x) {
-    vh h = bf16_from_vf(x);
+    const vh h = bf16_to_store(x);
     memcpy(p, &h, sizeof h);
 }
-INLINE vf ldh_n(const bf16 *p, int n) {
-    if (n >= VL) return ldh(p);
-    vh h = {0};
-    memcpy(&h, p, (size_t)n * sizeof *p);
-    return vf_from_bf16(h);
-}
+INLINE vf ldh_n(const bf16 *p, int n) { return vf_from_bf16(ldu16_n(p, n)); }
 INLINE void sth_n(bf16 *p, vf x, int n) {
-    vh h = bf16_from_vf(x);
-    memcpy(p, &h, (n >= VL ? (size_t)VL : (size_t)n) * sizeof *p);
+    const vh h = bf16_to_store(x);
+    if (n >= VL) {
+        memcpy(p, &h, sizeof h);
+        return;
+    }
+#if defined(__AVX512BW__) && VL == 16
+    _mm256_mask_storeu_epi16(p, (__mmask16)((1u << n) - 1), (__m256i)h);
+#else
+    for (int i = 0; i < n; i++) p[i] = h[i];
+#endif
 }
 
 // ---- the element type ----

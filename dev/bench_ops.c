@@ -12,6 +12,7 @@
 #include "llmc/backend.h"
 
 enum { RUNS = 15 };
+static const double LONG_ENOUGH = 0.05; // seconds of runs of one operation
 static Backend *B;
 static double peak;
 
@@ -21,11 +22,12 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-// Runs the statement RUNS times and leaves the shortest time in `best`.
+// Runs the statement at least RUNS times and leaves the shortest time in `best`.
 #define MEASURE(best, ...)                                                                                             \
     do {                                                                                                               \
         best = 1e30;                                                                                                   \
-        for (int run = 0; run < RUNS; run++) {                                                                         \
+        const double began = now();                                                                                    \
+        for (int run = 0; run < RUNS || now() - began < LONG_ENOUGH; run++) {                                          \
             const double start = now();                                                                                \
             __VA_ARGS__;                                                                                               \
             const double took = now() - start;                                                                         \

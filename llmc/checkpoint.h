@@ -2,10 +2,15 @@
 // written last.
 //
 //   config.json  model.safetensors  llm1/config.json  llm1/model.safetensors  tokenizer files  [auto_map .py files]
-//   trainer/state.json                 step, loader state, settings, fingerprints, rank count that wrote it
+//   trainer/state.json                 step, loader state, fingerprints, rank count that wrote it
+//   trainer/settings.json              the options in force
 //   trainer/history.safetensors        loss of every step so far
 //   trainer/optimizer_00000.safetensors ... one file a rank: tensors "m.B.E", "v.B.E", "master.B.E": bucket B, from
 //                                      element E of the bucket on. Any number of ranks reads any partition.
+//   COMPLETE                           size and CRC-32 of the files above; its presence makes the folder a checkpoint
+//
+// The folder is built as step_00005000.tmp and renamed once it is whole, so that a crash at any moment leaves what was
+// there before. The run's folder must be visible to all ranks.
 #ifndef LLMC_CHECKPOINT_H
 #define LLMC_CHECKPOINT_H
 
@@ -20,8 +25,8 @@
 // ---- weights alone: what inference and fine-tuning read ----
 
 // Fills the weight arena (device, element type of b) from a C3 folder. Every tensor of the table must be there with its
-// shape (embedding rows beyond the table's are cut; too few are an error); tensors of other names are ignored, said in
-// *ignored (count) if not NULL. Unless config says tied, lm_head.weight is read.
+// shape (embedding rows beyond the table's are cut; too few are an error); tensors of other names are ignored. Unless
+// the table has a head of its own (config not tied), lm_head.weight is not read.
 int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
                             Error *err);
 // Fills one stack from a plain Qwen2 folder.

@@ -505,6 +505,11 @@ int safetensors_writer_data(SafeWriter *w, const void *data, size_t bytes, Error
     return file_write(&w->file, data, bytes, err);
 }
 
+uint32_t safetensors_writer_crc(const SafeWriter *w, uint64_t *bytes) {
+    *bytes = w->file.bytes;
+    return w->file.crc;
+}
+
 int safetensors_writer_commit(SafeWriter *w, Error *err) {
     int bad = 0;
     if (w->left > 0) {

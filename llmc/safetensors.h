@@ -13,12 +13,12 @@ enum { SAFETENSORS_MAX_DIMS = 8 };
 
 typedef struct SafeTensor {
     const char *name;
-    const char *type;       // as in the file: "F32", "BF16", "F16", "I64", ...
-    DType dtype;            // when supported is 1
-    int supported;          // F32, BF16, F16
+    const char *type; // as in the file: "F32", "BF16", "F16", "I64", ...
+    DType dtype;      // when supported is 1
+    int supported;    // F32, BF16, F16
     int dims;
     int64_t shape[SAFETENSORS_MAX_DIMS];
-    const void *data;       // inside the mapping
+    const void *data; // inside the mapping
     size_t bytes;
 } SafeTensor;
 
@@ -28,10 +28,10 @@ typedef struct SafeTensors SafeTensors;
 int safetensors_open(SafeTensors **out, const char *file_or_folder, Error *err);
 void safetensors_close(SafeTensors *s);
 int safetensors_count(const SafeTensors *s);
-const SafeTensor *safetensors_at(const SafeTensors *s, int i);                // sorted by name
-const SafeTensor *safetensors_find(const SafeTensors *s, const char *name);   // NULL: not there
-const char *safetensors_metadata(const SafeTensors *s, const char *key);      // of __metadata__; NULL: not there
-const char *safetensors_path(const SafeTensors *s, const SafeTensor *t);      // file it lies in (t NULL: what was opened)
+const SafeTensor *safetensors_at(const SafeTensors *s, int i);              // sorted by name
+const SafeTensor *safetensors_find(const SafeTensors *s, const char *name); // NULL: not there
+const char *safetensors_metadata(const SafeTensors *s, const char *key);    // of __metadata__; NULL: not there
+const char *safetensors_path(const SafeTensors *s, const SafeTensor *t);    // file it lies in (t NULL: what was opened)
 
 // Converts n elements from a tensor's type (F32, BF16, F16) to fp32 or bf16 (round to nearest even).
 void safetensors_convert(void *out, DType out_type, const void *in, DType in_type, size_t n);
@@ -48,6 +48,8 @@ typedef struct SafeEntry {
 int safetensors_writer_open(SafeWriter **out, const char *path, const SafeEntry *entries, int n,
                             const char *const (*metadata)[2], int n_metadata, Error *err);
 int safetensors_writer_data(SafeWriter *w, const void *data, size_t bytes, Error *err);
+// CRC-32 and size of the file as written so far.
+uint32_t safetensors_writer_crc(const SafeWriter *w, uint64_t *bytes);
 // Checks that every declared byte came, fsync, rename. Frees w in any case.
 int safetensors_writer_commit(SafeWriter *w, Error *err);
 void safetensors_writer_discard(SafeWriter *w);

@@ -1,0 +1,315 @@
+// weights.c: model files in and out, see checkpoint.h. Every tensor of the table is looked up by name, its shape is
+// compared, and its elements flow through one small buffer: there is never a second copy of the model.
+#include "weights.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fnmatch.h>
+#include <sha256.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "checkpoint.h"
+#include "file.h"
+#include "json.h"
+
+enum { PIECE_BYTES = 1 << 24, MAX_CONFIG_BYTES = 1 << 20 };
+
+// ---- pieces --------------------------------------------------------------------------------------------------------
+
+int weights_write(SafeWriter *w, Backend *b, const void *device, size_t bytes, Error *err) {
+    size_t piece = bytes < PIECE_BYTES ? bytes : PIECE_BYTES;
+    char *host = malloc(piece + 1);
+    int bad = host ? 0 : error_set(err, "checkpoint: buffer of %zu bytes: out of memory", piece);
+    for (size_t at = 0; !bad && at < bytes; at += piece) {
+        size_t n = bytes - at < piece ? bytes - at : piece;
+        b->download(b, host, (const char *)device + at, n);
+        bad = safetensors_writer_data(w, host, n, err);
+    }
+    free(host);
+    return bad;
+}
+
+int weights_read(Backend *b, void *device, DType type, const SafeTensor *t, size_t from, size_t n, Error *err) {
+    size_t size = dtype_size(type), most = PIECE_BYTES / size, piece = n < most ? n : most;
+    char *host = t->dtype == type ? NULL : malloc(piece * size + 1);
+    if (!host && t->dtype != type)
+        return error_set(err, "checkpoint: buffer of %zu bytes: out of memory", piece * size);
+    for (size_t at = 0; at < n; at += piece) {
+        size_t count = n - at < piece ? n - at : piece;
+        const char *in = (const char *)t->data + (from + at) * dtype_size(t->dtype);
+        if (host) safetensors_convert(host, type, in, t->dtype, count);
+        b->upload(b, (char *)device + at * size, host ? host : in, count * size);
+    }
+    free(host);
+    return 0;
+}
+
+// ---- loading -------------------------------------------------------------------------------------------------------
+
+static const char *shape_text(char text[64], const int64_t *shape, int dims) {
+    int n = snprintf(text, 64, "(");
+    for (int i = 0; i < dims && n < 40; i++)
+        n += snprintf(text + n, 64 - (size_t)n, "%s%lld", i ? ", " : "", (long long)shape[i]);
+    snprintf(text + n, 64 - (size_t)n, ")");
+    return text;
+}
+
+// Tables over the vocabulary may be longer in a file: rows behind the last special token are padding.
+static int may_be_cut(const Param *p) {
+    return strcmp(p->name, "model.embed_tokens.weight") == 0 || strcmp(p->name, "lm_head.weight") == 0;
+}
+
+// The tensor of a parameter, its type and shape checked; NULL and err otherwise.
+static const SafeTensor *find_tensor(const SafeTensors *s, const Param *p, Error *err) {
+    const SafeTensor *t = safetensors_find(s, p->name);
+    if (!t) {
+        error_set(err, "%s: tensor \"%s\" is missing%s", safetensors_path(s, NULL), p->name,
+                  strcmp(p->name, "lm_head.weight") == 0
+                      ? " (hint: a model whose head is its embedding says \"tie_word_embeddings\": true in config.json)"
+                      : "");
+        return NULL;
+    }
+    if (!t->supported) {
+        error_set(err, "%s: tensor \"%s\": expected F32, BF16 or F16, found %s", safetensors_path(s, t), p->name,
+                  t->type);
+        return NULL;
+    }
+    const int64_t expected[2] = {p->rows, p->cols};
+    int fits = t->dims == p->dims && (t->shape[0] == p->rows || (may_be_cut(p) && t->shape[0] > p->rows)) &&
+               (p->dims == 1 || t->shape[1] == p->cols);
+    if (fits) return t;
+    char a[64], b[64];
+    error_set(err, "%s: tensor \"%s\": expected shape %s, found %s", safetensors_path(s, t), p->name,
+              shape_text(a, expected, p->dims), shape_text(b, t->shape, t->dims));
+    return NULL;
+}
+
+static int load_owner(Backend *b, elem_t *weights, const ParamTable *table, ParamOwner owner, const SafeTensors *s,
+                      Error *err) {
+    for (int i = 0; i < table->n; i++) {
+        const Param *p = &table->params[i];
+        if (p->owner != owner) continue;
+        const SafeTensor *t = find_tensor(s, p, err);
+        if (!t) return -1;
+        TRY(weights_read(b, elem_at(b, weights, p->offset), b->dtype, t, 0, p->count, err));
+    }
+    return 0;
+}
+
+// Opens the files of a C3 folder: files[0] its own, files[1] the encoder's. One without the other is closed again.
+static int open_c3(SafeTensors *files[2], const char *folder, Error *err) {
+    char *llm1 = string_format("%s/llm1", folder);
+    if (!llm1) return error_set(err, "%s: out of memory", folder);
+    files[1] = NULL;
+    int bad = safetensors_open(&files[0], folder, err);
+    if (!bad) bad = safetensors_open(&files[1], llm1, err);
+    if (bad) safetensors_close(files[0]);
+    free(llm1);
+    return bad;
+}
+
+int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
+                            Error *err) {
+    (void)c; // the table was built from it
+    SafeTensors *files[2];
+    TRY(open_c3(files, folder, err));
+    int bad = load_owner(b, weights, &p->table, OWNER_ENCODER, files[1], err);
+    if (!bad) bad = load_owner(b, weights, &p->table, OWNER_CASCADE, files[0], err);
+    if (!bad) bad = load_owner(b, weights, &p->table, OWNER_DECODER, files[0], err);
+    safetensors_close(files[0]);
+    safetensors_close(files[1]);
+    return bad;
+}
+
+int checkpoint_load_stack(Backend *b, elem_t *weights, const C3Params *p, ParamOwner owner, const char *folder,
+                          Error *err) {
+    SafeTensors *s;
+    TRY(safetensors_open(&s, folder, err));
+    int bad = load_owner(b, weights, &p->table, owner, s, err);
+    safetensors_close(s);
+    return bad;
+}
+
+// The part of one parameter that lies in the held piece [begin, begin + count) of its bucket.
+static int load_master_of(const Optimizer *o, const Param *p, const SafeTensors *s, Error *err) {
+    size_t begin, count, at, start = p->offset - o->params->table.buckets[p->bucket].offset;
+    optimizer_held(o, p->bucket, &begin, &count, &at);
+    size_t from = start > begin ? start : begin;
+    size_t to = start + p->count < begin + count ? start + p->count : begin + count;
+    if (from >= to) return 0;
+    const SafeTensor *t = find_tensor(s, p, err);
+    if (!t) return -1;
+    if (t->dtype != DTYPE_F32)
+        return error_set(err, "%s: tensor \"%s\" is %s and there are no master weights beside it in fp32",
+                         safetensors_path(s, t), p->name, t->type);
+    return weights_read(o->backend, o->master + at + (from - begin), DTYPE_F32, t, from - start, to - from, err);
+}
+
+int weights_load_master(const Optimizer *o, const char *folder, Error *err) {
+    SafeTensors *files[2];
+    TRY(open_c3(files, folder, err));
+    int bad = 0;
+    for (int i = 0; i < o->params->table.n && !bad; i++) {
+        const Param *p = &o->params->table.params[i];
+        bad = load_master_of(o, p, files[p->owner == OWNER_ENCODER], err);
+    }
+    safetensors_close(files[0]);
+    safetensors_close(files[1]);
+    return bad;
+}
+
+// ---- saving --------------------------------------------------------------------------------------------------------
+
+static int in_file(const Param *p, int encoder) { return (p->owner == OWNER_ENCODER) == encoder; }
+
+// One model.safetensors: the encoder's, or everything else.
+static int save_file(Backend *b, const elem_t *weights, const ParamTable *table, int encoder, const char *folder,
+                     FileSum *sum, Error *err) {
+    *sum = (FileSum){0};
+    snprintf(sum->name, sizeof sum->name, "%smodel.safetensors", encoder ? "llm1/" : "");
+    char *path = string_format("%s/%s", folder, sum->name);
+    SafeEntry *entries = calloc((size_t)table->n, sizeof *entries);
+    const char *const metadata[][2] = {{"format", "pt"}}; // transformers asks for it
+    int n = 0;
+    for (int i = 0; i < table->n && entries; i++) {
+        const Param *p = &table->params[i];
+        if (in_file(p, encoder))
+            entries[n++] =
+                (SafeEntry){.name = p->name, .dtype = b->dtype, .dims = p->dims, .shape = {p->rows, p->cols}};
+    }
+    SafeWriter *w = NULL;
+    int bad = path && entries ? safetensors_writer_open(&w, path, entries, n, metadata, 1, err)
+                              : error_set(err, "%s: out of memory", folder);
+    for (int i = 0; i < table->n && !bad; i++) {
+        const Param *p = &table->params[i];
+        if (in_file(p, encoder))
+            bad = weights_write(w, b, elem_at(b, weights, p->offset), p->count * dtype_size(b->dtype), err);
+    }
+    if (bad) {
+        safetensors_writer_discard(w);
+    } else {
+        sum->crc = safetensors_writer_crc(w, &sum->bytes);
+        bad = safetensors_writer_commit(w, err);
+    }
+    free(entries);
+    free(path);
+    return bad;
+}
+
+// Code that travels along is only found when config.json names it.
+static int keep_auto_map(const char *source, const char *folder, Error *err) {
+    char *from = string_format("%s/config.json", source), *to = string_format("%s/config.json", folder);
+    cJSON *old = NULL, *new = NULL;
+    int bad = from && to ? 0 : error_set(err, "%s: out of memory", folder);
+    if (!bad && file_exists(from)) {
+        bad = json_read(&old, from, MAX_CONFIG_BYTES, err) || json_read(&new, to, MAX_CONFIG_BYTES, err) ? -1 : 0;
+        const cJSON *map = bad ? NULL : json_find(old, "auto_map"), *type = bad ? NULL : json_find(old, "model_type");
+        if (map && cJSON_IsString(type) && strcmp(type->valuestring, "C3") == 0) {
+            cJSON *copy = cJSON_Duplicate(map, 1);
+            bad = copy && cJSON_AddItemToObject(new, "auto_map", copy) ? json_write(new, to, err)
+                                                                       : error_set(err, "%s: out of memory", to);
+        }
+    }
+    cJSON_Delete(old);
+    cJSON_Delete(new);
+    free(from);
+    free(to);
+    return bad;
+}
+
+int weights_save(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c, const char *source,
+                 const char *folder, FileSum sums[2], Error *err) {
+    C3Config saved = *c;
+    saved.dtype = b->dtype;
+    TRY(config_write_c3(&saved, folder, err));
+    if (source) TRY(keep_auto_map(source, folder, err));
+    TRY(save_file(b, weights, &p->table, 0, folder, &sums[0], err));
+    return save_file(b, weights, &p->table, 1, folder, &sums[1], err);
+}
+
+static int copy_into(const char *from, const char *folder, const char *name, Error *err) {
+    char *to = string_format("%s/%s", folder, name);
+    int bad = to ? file_copy(from, to, err) : error_set(err, "%s: out of memory", folder);
+    free(to);
+    return bad;
+}
+
+static int travels(const char *name) {
+    static const char *const patterns[] = {"*.py",       "tokenizer*", "vocab.json",
+                                           "merges.txt", "*.tiktoken", "generation_config.json"};
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+        if (fnmatch(patterns[i], name, FNM_PERIOD) == 0) return 1;
+    }
+    return 0;
+}
+
+static int copy_travellers(const char *source, const char *folder, Error *err) {
+    DIR *dir = opendir(source);
+    if (!dir) return error_set(err, "%s: cannot list: %s", source, strerror(errno));
+    int bad = 0;
+    for (struct dirent *e; !bad && (e = readdir(dir));) {
+        if (!travels(e->d_name)) continue;
+        char *from = string_format("%s/%s", source, e->d_name);
+        struct stat st;
+        if (!from) bad = error_set(err, "%s: out of memory", source);
+        else if (stat(from, &st) == 0 && S_ISREG(st.st_mode)) bad = copy_into(from, folder, e->d_name, err);
+        free(from);
+    }
+    closedir(dir);
+    return bad;
+}
+
+int weights_copy_others(const char *tokenizer_path, const char *source, const char *folder, Error *err) {
+    if (source) TRY(copy_travellers(source, folder, err));
+    if (!tokenizer_path) return 0;
+    const char *slash = strrchr(tokenizer_path, '/');
+    return copy_into(tokenizer_path, folder, slash ? slash + 1 : tokenizer_path, err);
+}
+
+int checkpoint_save_weights(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c,
+                            const char *tokenizer_path, const char *source, const char *folder, Error *err) {
+    FileSum sums[2];
+    TRY(weights_save(b, weights, p, c, source, folder, sums, err));
+    return weights_copy_others(tokenizer_path, source, folder, err);
+}
+
+// ---- fingerprint ---------------------------------------------------------------------------------------------------
+
+static void hash_number(SHA2_CTX *sha, uint64_t n) {
+    uint8_t bytes[8];
+    for (int i = 0; i < 8; i++) bytes[i] = (uint8_t)(n >> 8 * i);
+    SHA256Update(sha, bytes, sizeof bytes);
+}
+
+// Names with their zero byte, shapes as dimensions and sizes in 64 bits, then the bytes; sorted by name.
+static void hash_tensors(SHA2_CTX *sha, const SafeTensors *s, const char *prefix) {
+    for (int i = 0; i < safetensors_count(s); i++) {
+        const SafeTensor *t = safetensors_at(s, i);
+        SHA256Update(sha, (const uint8_t *)prefix, strlen(prefix));
+        SHA256Update(sha, (const uint8_t *)t->name, strlen(t->name) + 1);
+        hash_number(sha, (uint64_t)t->dims);
+        for (int d = 0; d < t->dims; d++) hash_number(sha, (uint64_t)t->shape[d]);
+        SHA256Update(sha, t->data, t->bytes);
+    }
+}
+
+int checkpoint_fingerprint(char hex[65], const char *folder, Error *err) {
+    char *llm1 = string_format("%s/llm1", folder);
+    if (!llm1) return error_set(err, "%s: out of memory", folder);
+    SafeTensors *root = NULL, *encoder = NULL;
+    int bad = safetensors_open(&root, folder, err);
+    if (!bad && file_exists(llm1)) bad = safetensors_open(&encoder, llm1, err);
+    if (!bad) {
+        SHA2_CTX sha;
+        SHA256Init(&sha);
+        hash_tensors(&sha, root, "");
+        if (encoder) hash_tensors(&sha, encoder, "llm1/");
+        SHA256End(&sha, hex);
+    }
+    safetensors_close(root);
+    safetensors_close(encoder);
+    free(llm1);
+    return bad;
+}

@@ -1,0 +1,229 @@
+// test_weights.c: model files in and out: every element type into every other, tables over the vocabulary cut, files
+// that travel along, and the fingerprint.
+#include <unistd.h>
+
+#include "llmc/checkpoint.h"
+#include "test/known_model.h"
+
+static char folder[] = "build/test_weights_XXXXXX";
+
+// ---- weights alone -------------------------------------------------------------------------------------------------
+
+static void test_weights(void) {
+    check_begin("a folder of weights is read back, the config beside it too; a tied model ignores the head in it");
+    char *where = in_run(folder, "weights");
+    Error err = {""};
+    CHECK(file_make_dirs(where, &err) == 0, "%s", err.text);
+    Rig r;
+    rig_open(&r, small_config(), DTYPE_F32, 0);
+    rig_fill(&r, 1);
+    CHECK(checkpoint_save_weights(r.b, r.weights, &r.params, &r.config, NULL, NULL, where, &err) == 0, "%s", err.text);
+    C3Config back;
+    CHECK(config_read_c3(&back, where, &err) == 0 && back.dec.F == 61 && back.dtype == DTYPE_F32, "%s", err.text);
+    rig_spoil(&r);
+    CHECK(checkpoint_load_weights(r.b, r.weights, &r.params, &r.config, where, &err) == 0, "%s", err.text);
+    CHECK(different_weights(&r, 1) == 0, "%zu bytes differ", different_weights(&r, 1));
+    rig_close(&r);
+    back.dec.tied = 1;
+    rig_open(&r, back, DTYPE_F32, 0);
+    rig_spoil(&r);
+    CHECK(checkpoint_load_weights(r.b, r.weights, &r.params, &r.config, where, &err) == 0, "%s", err.text);
+    CHECK(different_weights(&r, 1) == 0, "%zu bytes differ", different_weights(&r, 1));
+    rig_close(&r);
+
+    check_begin("one stack from a plain folder: rows behind the vocabulary are cut, too few are refused");
+    C3Config longer = small_config(), config = small_config();
+    longer.dec.V += 10;
+    rig_open(&r, longer, DTYPE_F32, 0);
+    rig_fill(&r, 4);
+    CHECK(checkpoint_save_weights(r.b, r.weights, &r.params, &r.config, NULL, NULL, where, &err) == 0, "%s", err.text);
+    const Param *embed = params_find(&r.params.table, OWNER_DECODER, "model.embed_tokens.weight");
+    size_t n = (size_t)config.dec.V * 50;
+    float *before = malloc(n * sizeof *before), *after = malloc(n * sizeof *after);
+    r.b->download(r.b, before, (float *)r.weights + embed->offset, n * sizeof *before);
+    rig_close(&r);
+    rig_open(&r, config, DTYPE_F32, 0);
+    CHECK(checkpoint_load_stack(r.b, r.weights, &r.params, OWNER_DECODER, where, &err) == 0, "%s", err.text);
+    embed = params_find(&r.params.table, OWNER_DECODER, "model.embed_tokens.weight");
+    r.b->download(r.b, after, (float *)r.weights + embed->offset, n * sizeof *after);
+    CHECK(memcmp(before, after, n * sizeof *after) == 0, "rows differ");
+    rig_close(&r);
+    longer.dec.V += 1;
+    rig_open(&r, longer, DTYPE_F32, 0);
+    CHECK(checkpoint_load_stack(r.b, r.weights, &r.params, OWNER_DECODER, where, &err) != 0 &&
+              strstr(err.text, "embed_tokens") && strstr(err.text, "(273, 50)") && strstr(err.text, "(272, 50)"),
+          "%s", err.text);
+    rig_close(&r);
+    free(before);
+    free(after);
+
+    check_begin("an untied model without its head is refused with a hint");
+    config.dec.tied = 1;
+    rig_open(&r, config, DTYPE_F32, 0);
+    CHECK(checkpoint_save_weights(r.b, r.weights, &r.params, &r.config, NULL, NULL, where, &err) == 0, "%s", err.text);
+    rig_close(&r);
+    rig_open(&r, small_config(), DTYPE_F32, 0);
+    CHECK(checkpoint_load_weights(r.b, r.weights, &r.params, &r.config, where, &err) != 0 &&
+              strstr(err.text, "lm_head.weight") && strstr(err.text, "tie_word_embeddings"),
+          "%s", err.text);
+    rig_close(&r);
+    free(where);
+}
+
+static void test_conversion(void) {
+    check_begin("weights saved in fp32 and read in bf16 are the nearest ones; bf16 in fp32 are the same");
+    char *where = in_run(folder, "conversion");
+    Error err = {""};
+    CHECK(file_make_dirs(where, &err) == 0, "%s", err.text);
+    for (int from = 0; from < 2; from++) {
+        Rig a, b;
+        rig_open(&a, small_config(), from ? DTYPE_BF16 : DTYPE_F32, 0);
+        rig_open(&b, small_config(), from ? DTYPE_F32 : DTYPE_BF16, 0);
+        rig_fill(&a, 6);
+        rig_spoil(&b);
+        CHECK(checkpoint_save_weights(a.b, a.weights, &a.params, &a.config, NULL, NULL, where, &err) == 0, "%s",
+              err.text);
+        CHECK(checkpoint_load_weights(b.b, b.weights, &b.params, &b.config, where, &err) == 0, "%s", err.text);
+        size_t total = a.params.table.total, bad = 0;
+        const uint16_t *narrow = from ? a.weights : b.weights; // the CPU's device memory is the host's
+        uint16_t *rounded = malloc(total * sizeof *rounded);
+        safetensors_convert(rounded, DTYPE_BF16, from ? b.weights : a.weights, DTYPE_F32, total);
+        for (size_t i = 0; i < total; i++) bad += rounded[i] != narrow[i];
+        const float *wide = from ? b.weights : a.weights;
+        for (size_t i = 0; i < total && from; i++) {
+            uint32_t bits;
+            memcpy(&bits, &wide[i], sizeof bits);
+            bad += bits != (uint32_t)narrow[i] << 16;
+        }
+        CHECK(bad == 0, "%zu of %zu elements differ", bad, total);
+        free(rounded);
+        rig_close(&a);
+        rig_close(&b);
+    }
+    free(where);
+}
+
+static void test_travellers(void) {
+    check_begin("tokenizer files, code and auto_map travel along; other files do not");
+    char *where = in_run(folder, "travel"), *source = in_run(folder, "source"), *inner = in_run(source, "tokenizer.d");
+    Error err = {""};
+    CHECK(file_make_dirs(where, &err) == 0 && file_make_dirs(inner, &err) == 0, "%s", err.text);
+    static const char *const names[] = {"modeling_c3.py", "tokenizer.json", "tokenizer_config.json",  "vocab.json",
+                                        "merges.txt",     "qwen.tiktoken",  "generation_config.json", "README.md",
+                                        "optimizer.pt",   ".hidden.py"};
+    for (int i = 0; i < 10; i++) {
+        char *path = in_run(source, names[i]);
+        put(path, names[i], strlen(names[i]));
+        free(path);
+    }
+    char *config = in_run(source, "config.json"), *own = in_run(folder, "tokenizer.json");
+    const char *text =
+        "{\"model_type\":\"C3\",\"auto_map\":{\"AutoModel\":\"modeling_c3.C3QwenForCausalLM\"},\"other\":1}";
+    put(config, text, strlen(text));
+    put(own, "the run's own", 13);
+    Rig r;
+    rig_open(&r, small_config(), DTYPE_BF16, 0);
+    CHECK(checkpoint_save_weights(r.b, r.weights, &r.params, &r.config, own, source, where, &err) == 0, "%s", err.text);
+    for (int i = 0; i < 10; i++) CHECK(exists(where, names[i]) == (i < 7), "%s", names[i]);
+    CHECK(!exists(where, "tokenizer.d"), "a folder was copied");
+    char *copied = in_run(where, "tokenizer.json"), *written = in_run(where, "config.json"), *data = NULL;
+    size_t size = 0;
+    CHECK(file_read(&data, &size, copied, &err) == 0 && strcmp(data, "the run's own") == 0, "the run's tokenizer wins");
+    free(data);
+    CHECK(file_read(&data, &size, written, &err) == 0 && strstr(data, "modeling_c3.C3QwenForCausalLM") &&
+              !strstr(data, "other") && strstr(data, "\"bfloat16\""),
+          "%s", data);
+    free(data);
+    C3Config back;
+    CHECK(config_read_c3(&back, where, &err) == 0, "%s", err.text);
+    CHECK(checkpoint_save_weights(r.b, r.weights, &r.params, &r.config, "build/no such file", NULL, where, &err) != 0 &&
+              strstr(err.text, "no such file"),
+          "%s", err.text);
+    rig_close(&r);
+    free(written);
+    free(copied);
+    free(own);
+    free(config);
+    free(inner);
+    free(source);
+    free(where);
+}
+
+// ---- fingerprint ---------------------------------------------------------------------------------------------------
+
+// Splits FOLDER/model.safetensors into two files with an index.
+static void split(const char *where) {
+    char *single = in_run(where, "model.safetensors"), *index = in_run(where, "model.safetensors.index.json");
+    SafeTensors *s = NULL;
+    Error err = {""};
+    CHECK(safetensors_open(&s, single, &err) == 0, "%s", err.text);
+    FILE *f = fopen(index, "w");
+    fprintf(f, "{\"weight_map\":{");
+    int n = safetensors_count(s), half = n / 3;
+    for (int part = 0; part < 2; part++) {
+        char *path = string_format("%s/model-%d.safetensors", where, part);
+        SafeEntry entries[64];
+        int count = 0;
+        for (int i = part ? half : 0; i < (part ? n : half); i++) {
+            const SafeTensor *t = safetensors_at(s, i);
+            entries[count] = (SafeEntry){.name = t->name, .dtype = t->dtype, .dims = t->dims};
+            memcpy(entries[count++].shape, t->shape, sizeof t->shape);
+            fprintf(f, "%s\"%s\":\"model-%d.safetensors\"", i ? "," : "", t->name, part);
+        }
+        SafeWriter *w = NULL;
+        CHECK(safetensors_writer_open(&w, path, entries, count, NULL, 0, &err) == 0, "%s", err.text);
+        for (int i = 0; i < count; i++) {
+            const SafeTensor *t = safetensors_at(s, i + (part ? half : 0));
+            CHECK(safetensors_writer_data(w, t->data, t->bytes, &err) == 0, "%s", err.text);
+        }
+        CHECK(safetensors_writer_commit(w, &err) == 0, "%s", err.text);
+        free(path);
+    }
+    fprintf(f, "}}");
+    fclose(f);
+    safetensors_close(s);
+    unlink(single);
+    free(index);
+    free(single);
+}
+
+static void test_fingerprint(void) {
+    check_begin("the fingerprint depends on names, shapes and bytes, not on how files are cut");
+    char *where = in_run(folder, "print"), hex[65] = "", again[65] = "";
+    Error err = {""};
+    CHECK(file_make_dirs(where, &err) == 0, "%s", err.text);
+    Rig r;
+    rig_open(&r, small_config(), DTYPE_BF16, 0);
+    rig_fill(&r, 5);
+    CHECK(checkpoint_save_weights(r.b, r.weights, &r.params, &r.config, NULL, NULL, where, &err) == 0, "%s", err.text);
+    CHECK(checkpoint_fingerprint(hex, where, &err) == 0 && strlen(hex) == 64, "%s", err.text);
+    split(where);
+    CHECK(checkpoint_fingerprint(again, where, &err) == 0 && strcmp(hex, again) == 0, "%s, %s %s", hex, again,
+          err.text);
+    rig_spoil(&r);
+    CHECK(checkpoint_load_weights(r.b, r.weights, &r.params, &r.config, where, &err) == 0, "sharded: %s", err.text);
+    char *encoder = in_run(where, "llm1/model.safetensors"), *data = NULL;
+    size_t size = 0;
+    CHECK(file_read(&data, &size, encoder, &err) == 0, "%s", err.text);
+    data[size - 1] ^= 1;
+    put(encoder, data, size);
+    CHECK(checkpoint_fingerprint(again, where, &err) == 0 && strcmp(hex, again) != 0, "one bit makes no difference");
+    CHECK(checkpoint_fingerprint(again, "build/no such folder", &err) != 0 && strstr(err.text, "no such"), "%s",
+          err.text);
+    rig_close(&r);
+    free(data);
+    free(encoder);
+    free(where);
+}
+
+int main(void) {
+    Error err;
+    if (!mkdtemp(folder)) return perror(folder), 2;
+    dist = (Dist){.ranks = 1, .local_ranks = 1, .cores = 1};
+    test_weights();
+    test_conversion();
+    test_travellers();
+    test_fingerprint();
+    if (file_remove_tree(folder, &err) != 0) printf("%s\n", err.text);
+    return check_done();
+}

@@ -106,8 +106,8 @@ def test_sword():
     raises("SWORD: a size that is not true", ValueError, texts.sword_text, f"{folder}/ot")
     shutil.rmtree(folder)
     markup = ('<title>Book</title><div sID="g1" type="x-p"/><chapter n="1" osisID="Tob.1" sID="Tob.1"/>'
-              '<w lemma="x">Now</w> <w>Christ</w>,<note placement="foot"><reference>1:1 </reference>a note</note><w>the</w> '
-              'son.<div eID="g1" type="x-p"/><div type="x-milestone" subType="x-preverse" sID="pv1"/>'
+              '<w lemma="x">Now</w> <w>Christ</w>,<note placement="foot"><reference>1:1 </reference>a note</note>'
+              '<w>the</w> son.<div eID="g1" type="x-p"/><div type="x-milestone" subType="x-preverse" sID="pv1"/>'
               '<div sID="g2" type="x-p"/>Joy<note>n</note> &amp; “peace”<note>n</note>. '
               '<lg sID="g3"/><l level="1" sID="g4"/>A line,<l eID="g4" level="1"/>'
               '<l level="2" sID="g5"/>another.<chapter eID="Tob.1"/><title>lost</title>between'
@@ -262,9 +262,14 @@ def test_cut():
     case("cut: nearly all is used", sum(len(ids) for _, ids in cut) > 0.95 * len(letters(text)))
     ends = sum(p[-1] == "." for p, _ in cut) / len(cut)
     case("cut: at the end of sentences where there is one", ends > 0.95, ends)
+    # Units that make more tokens side by side than alone: the page is what has to fit.
+    more = lambda text: letters(text) + [0] * (len(text) // 10)
+    case("cut: pages are counted whole", all(24 <= len(ids) <= 64 for _, ids in pages.cut_pages(text, more, {},
+                                                                                                random.Random(1))))
     quote = "To err is human, and to forgive divine indeed.\n-- Alexander Pope"
     texts_of = lambda text: [page for page, _ in pages.cut_pages(text, letters, {}, random.Random(0))]
-    equal("cut: a quotation keeps its author", texts_of(quote), [quote])
+    quotes = [page for seed in range(30) for page, _ in pages.cut_pages(quote, letters, {}, random.Random(seed))]
+    equal("cut: a quotation keeps its author", quotes, [quote] * 30)
     equal("cut: a text shorter than a page gives none", texts_of("Too short."), [])
     after_long = texts_of("x" * 99 + " " + "ab cd. " * 8)
     case("cut: a word longer than a page is passed over", after_long and "x" not in after_long[0], after_long)
@@ -343,6 +348,20 @@ def test_ocr():
     book = [{"text": f"Chapter one {n}\nText {'abcdefgh'[n]} of it\n{n}"} for n in range(8)]
     ocr_pages.drop_running_heads(book)
     equal("OCR: running heads and page numbers go", [p["text"] for p in book[:2]], ["Text a of it", "Text b of it"])
+    folder = tempfile.mkdtemp()
+    for n, word in enumerate(("apple", "bread", "cream", "", "faint"), 1):
+        row = lambda line, text, sure: f"5\t1\t{line}\t1\t1\t1\t0\t0\t0\t0\t{sure}\t{text}"
+        with open(f"{folder}/page{n}.tsv", "w") as f:
+            body = [row(1, "Header", 99), row(2, word, 5 if word == "faint" else 95)] if word else []
+            f.write("\n".join([head] + body) + "\n")
+    run = subprocess.run([sys.executable, "data/ocr_pages.py", "d/x.pdf", folder, "1", "6", "60"], capture_output=True,
+                         text=True)
+    shutil.rmtree(folder)
+    equal("OCR: pages in order, without heads, empty and unsure ones",
+          [(p["id"], p["text"]) for p in map(json.loads, run.stdout.splitlines())],
+          [("x.pdf:0001", "apple"), ("x.pdf:0002", "bread"), ("x.pdf:0003", "cream")])
+    case("OCR: what is left out is counted",
+         "3 pages of 6" in run.stderr and "1 failed, 1 empty, 1 unsure" in run.stderr, run.stderr)
     run = subprocess.run(["bash", "data/ocr_pdf.sh", "-r", "x", "y.pdf"], capture_output=True, text=True)
     case("OCR: a wrong option is named", run.returncode == 1 and "expected a number" in run.stderr, run.stderr)
 

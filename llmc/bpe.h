@@ -1,0 +1,21 @@
+// bpe.h: byte-pair merging by rank: one hash table from bytes to rank is all it needs.
+#ifndef LLMC_BPE_H
+#define LLMC_BPE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "vocabulary.h"
+
+typedef struct Bpe Bpe;
+
+// The vocabulary must outlive the table. Two ranks with the same bytes are an error; name: the file, for messages.
+int bpe_create(Bpe **out, const Vocabulary *v, const char *name, Error *err);
+void bpe_free(Bpe *b);
+
+// Writes the ids of a piece of n >= 1 bytes into ids, which has room for n, and returns their number; -1 when memory ran
+// out. readable: bytes that may be read from p on, at least n. Thread-safe.
+int64_t bpe_encode(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable);
+
+#endif

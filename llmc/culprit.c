@@ -52,7 +52,11 @@ static void bad_tensors(Names *weights, Names *grads, C3 *m, const Dist *dist) {
     for (int i = 0; flags && i < t->n; i++) {
         char name[NAME];
         const Param *p = &t->params[i];
-        snprintf(name, sizeof name, "%s%s", p->owner == OWNER_ENCODER ? "encoder " : p->owner == OWNER_DECODER ? "decoder " : "", p->name);
+        snprintf(name, sizeof name, "%s%s",
+                 p->owner == OWNER_ENCODER   ? "encoder "
+                 : p->owner == OWNER_DECODER ? "decoder "
+                                             : "",
+                 p->name);
         if (flags[2 * i]) add(weights, name);
         if (flags[2 * i + 1]) add(grads, name);
     }
@@ -67,7 +71,8 @@ static void bad_pages(Names *pages, C3 *m, const Dataset *data, const MicroBatch
         c3_read_loss(m, &micro[i], i); // leaves the rows' losses in m->host_losses
         for (int p = 0; p < micro[i].dec.pages; p++) {
             int bad = 0;
-            for (int r = micro[i].dec.kept_cu[p]; r < micro[i].dec.kept_cu[p + 1]; r++) bad |= !isfinite(m->host_losses[r]);
+            for (int r = micro[i].dec.kept_cu[p]; r < micro[i].dec.kept_cu[p + 1]; r++)
+                bad |= !isfinite(m->host_losses[r]);
             if (!bad) continue;
             char *name = dataset_page_name(data, micro[i].page_ids[p]);
             add(pages, name ? name : "?");
@@ -97,13 +102,16 @@ static const char *phrase(char *buffer, size_t room, const Names *names, const c
     return buffer;
 }
 
-void culprit_find(char *text, size_t room, C3 *m, const Dataset *data, const MicroBatch *micro, int n,
-                  const Dist *dist) {
+int culprit_report(C3 *m, const Dataset *data, const MicroBatch *micro, int n, const Dist *dist, int64_t step,
+                   double loss, double grad_norm, Error *err) {
     Names pages = {0}, weights = {0}, grads = {0};
     bad_pages(&pages, m, data, micro, n);
     gather(&pages, dist);
     bad_tensors(&weights, &grads, m, dist);
     char a[256], b[256], c[256];
-    snprintf(text, room, "%s; %s; %s", phrase(a, sizeof a, &pages, "pages with a bad loss"),
-             phrase(b, sizeof b, &weights, "bad weights"), phrase(c, sizeof c, &grads, "bad gradients"));
+    return error_set(err,
+                     "step %lld: loss %g, gradient norm %g: not finite; %s; %s; %s. Nothing was changed or saved (hint: a "
+                     "smaller -lr, a longer -warmup, or go on from an earlier checkpoint)",
+                     (long long)step, loss, grad_norm, phrase(a, sizeof a, &pages, "pages with a bad loss"),
+                     phrase(b, sizeof b, &weights, "bad weights"), phrase(c, sizeof c, &grads, "bad gradients"));
 }

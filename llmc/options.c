@@ -116,6 +116,19 @@ int options_check(const TrainOptions *o, Error *err) {
 
 DType options_dtype(const TrainOptions *o) { return strcmp(o->dtype, "fp32") == 0 ? DTYPE_F32 : DTYPE_BF16; }
 
+Recompute options_recompute(const TrainOptions *o) {
+    if (!strcmp(o->recompute, "cheap")) return RECOMPUTE_CHEAP;
+    return !strcmp(o->recompute, "layer") ? RECOMPUTE_LAYER : RECOMPUTE_NONE;
+}
+
+void options_print_given(FILE *out, const Option *table, int n) {
+    char value[256];
+    for (int i = 0; i < n; i++) {
+        if (table[i].name && table[i].given)
+            fprintf(out, "  -%-13s %s\n", table[i].name, cli_value(&table[i], value, sizeof value));
+    }
+}
+
 OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int ranks) {
     OptimizerConfig c = {.lr = o->lr, .lr_min = o->lr_min, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
                          .weight_decay = o->wd, .clip = o->clip, .warmup = o->warmup, .steps = steps};

@@ -49,6 +49,9 @@ int options_check(const TrainOptions *o, Error *err);
 // The optimizer's part. steps: already worked out from -steps or -epochs; ranks decide -zero auto.
 OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int ranks);
 DType options_dtype(const TrainOptions *o);
+Recompute options_recompute(const TrainOptions *o);
+// The options that stood on the command line, a line each.
+void options_print_given(FILE *out, const Option *table, int n);
 
 // Compares the options of a saved run (JSON) with these. Those that decide what is learned from which page (latents,
 // vocabulary, template, seed, batch, element type) must agree unless force is set; every other difference is written to

@@ -39,6 +39,24 @@ int plan_bytes(PlanBytes *bytes, const Plan *p, Error *err) {
     return 0;
 }
 
+int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *corpus, const C3Config *config,
+              const C3Params *params, const Dist *dist, int64_t steps, Error *err) {
+    *p = (Plan){
+        .config = config,
+        .params = params,
+        .limits = corpus_limits(corpus, o),
+        .dtype = options_dtype(o),
+        .ranks = dist->ranks,
+        .local_ranks = dist->local_ranks,
+        .zero = options_optimizer(o, steps, dist->ranks).zero,
+        .pages_a_step = o->b * o->g * dist->ranks,
+        .text_tokens = (double)corpus->train.tokens / (double)corpus->train.pages,
+        .before_text = template_overhead(&corpus->words, config->latents),
+        .steps = steps,
+    };
+    return plan_bytes(bytes, p, err);
+}
+
 static void print_stack(FILE *out, const char *name, const Qwen2Config *c, const ParamTable *t, ParamOwner owner) {
     char count[32];
     double n = 0;

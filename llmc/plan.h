@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "c3.h"
+#include "corpus.h"
 #include "optimizer.h"
 
 #ifdef __cplusplus
@@ -31,6 +32,9 @@ typedef struct PlanBytes {
 } PlanBytes;
 
 int plan_bytes(PlanBytes *bytes, const Plan *p, Error *err);
+// The plan of a run with these options and pages, and its bytes.
+int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *corpus, const C3Config *config,
+              const C3Params *params, const Dist *dist, int64_t steps, Error *err);
 void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes);
 // Memory of this host's ranks against what the host has; an error says by how much and which option saves what.
 int plan_check_memory(const Plan *p, const PlanBytes *bytes, Error *err);

@@ -1,0 +1,55 @@
+// corpus.c: see corpus.h.
+#include "corpus.h"
+
+#include <string.h>
+
+static int open_pages(const Corpus *c, Dataset *d, const char *globs, const ModelSource *s, const TrainOptions *o,
+                      Error *err) {
+    uint32_t overhead = (uint32_t)template_overhead(&c->words, c->latents) + 1; // the end mark counts as well
+    TRY(dataset_open(d, globs, overhead, (uint32_t)o->maxlen, err));
+    if (memcmp(d->fingerprint, tokenizer_fingerprint(c->tokenizer), sizeof d->fingerprint) == 0) return 0;
+    return error_set(err,
+                     "%s: made with another tokenizer or -vocab than %s (%u ids there, %d here) (hint: `c3 tokenize` "
+                     "with this file and the model's vocabulary)",
+                     globs, s->tokenizer, d->vocab, tokenizer_size(c->tokenizer));
+}
+
+int corpus_open(Corpus *c, const ModelSource *s, const TrainOptions *o, Error *err) {
+    *c = (Corpus){.latents = s->config.latents};
+    int vocab = s->config.base_vocab == QWEN_BASE_RANKS ? 0 : s->config.base_vocab;
+    TRY(tokenizer_load(&c->tokenizer, s->tokenizer, vocab, err));
+    TRY(template_make(&c->words, s->config.template_name, c->tokenizer, err));
+    TRY(open_pages(c, &c->train, o->data, s, o, err));
+    if (!o->val) return 0;
+    c->has_val = 1;
+    return open_pages(c, &c->val, o->val, s, o, err);
+}
+
+void corpus_close(Corpus *c) {
+    dataset_close(&c->train);
+    if (c->has_val) dataset_close(&c->val);
+    template_free(&c->words);
+    tokenizer_free(c->tokenizer);
+    *c = (Corpus){0};
+}
+
+C3Limits corpus_limits(const Corpus *c, const TrainOptions *o) {
+    uint32_t context = c->train.longest_context, answer = c->train.longest_answer;
+    if (c->has_val && c->val.longest_context > context) context = c->val.longest_context;
+    if (c->has_val && c->val.longest_answer > answer) answer = c->val.longest_answer;
+    int b = (int)o->b;
+    return (C3Limits){
+        .pages = b,
+        .enc_rows = b * ((int)context + 1 + c->latents),
+        .dec_rows = b * (template_overhead(&c->words, c->latents) + (int)answer),
+        .dec_kept = b * ((int)answer + 1),
+        .micro_batches = (int)o->g,
+        .recompute = options_recompute(o),
+    };
+}
+
+uint32_t corpus_cut(const Corpus *c, double share, int64_t steps, uint64_t step) {
+    double until = share * (double)steps;
+    if ((double)step > until) return UINT32_MAX;
+    return (uint32_t)(10 + ((double)c->train.longest_answer - 10) * (double)step / until);
+}

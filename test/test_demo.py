@@ -1,0 +1,51 @@
+"""The demo really learns, and what it learns comes through the latents: runs scripts/demo.sh and reads its figures.
+Held-out pages, greedy decoding. Controls: another page's latents, no latents, an untrained model."""
+import json
+import os
+import subprocess
+import sys
+import time
+
+from harness import C3, ROOT, TRAIN, Folder, case, done, environment, run
+
+MAX_SECONDS = 360 if (os.cpu_count() or 1) >= 2 else 720
+
+
+def read(folder):
+    with open(os.path.join(folder, "eval.json")) as f:
+        return json.load(f)
+
+
+begin = time.time()
+r = subprocess.run(["bash", "scripts/demo.sh"], cwd=ROOT, env=environment(), capture_output=True, text=True,
+                   stdin=subprocess.DEVNULL)
+took = time.time() - begin
+sys.stdout.write(r.stdout[-6000:])
+if not case("scripts/demo.sh runs through", r.returncode == 0, r.stderr[-2000:]):
+    done()
+said = [line for line in r.stdout.splitlines() if "without set-up" in line]
+seconds = int(said[0].split(" in ")[1].split(" s")[0]) if said else 10**6
+case(f"within {MAX_SECONDS} s without set-up", seconds <= MAX_SECONDS, f"{seconds} s (whole {took:.0f} s)")
+english, chinese = read(os.path.join(ROOT, "runs/demo/eval_en")), read(os.path.join(ROOT, "runs/demo/eval_zh"))
+case("English: character precision >= 0.98", english["char_precision"] >= 0.98, english["char_precision"])
+case("Chinese: character precision >= 0.95", chinese["char_precision"] >= 0.95, chinese["char_precision"])
+for name, e in (("English", english), ("Chinese", chinese)):
+    swapped, nothing = (e[k]["char_precision"] for k in ("control_swapped_latents", "control_no_latents"))
+    case(f"{name}: another page's latents, or none, bring almost nothing back", swapped < 0.4 and nothing < 0.4,
+         f"swapped {swapped} none {nothing}")
+    case(f"{name}: twenty slices by position", len(e["by_position"]) == 20 and min(e["by_position"]) > 0.5,
+         e["by_position"])
+for picture in ("loss.png", "by_position.png"):
+    path = os.path.join(ROOT, "runs/demo", picture)
+    with open(path, "rb") as f:
+        case(f"{picture} is a PNG", f.read(8) == b"\x89PNG\r\n\x1a\n" and os.path.getsize(path) > 10000)
+with Folder() as tmp:
+    run(TRAIN, ["-preset", "demo", "-data", "data/demo/train_*.bin", "-steps", 1, "-b", 8, "-g", 1, "-lr", "1e-9", "-o",
+                os.path.join(tmp, "untrained")])
+    head = os.path.join(tmp, "pages.jsonl")
+    with open(os.path.join(ROOT, "data/demo/val_en.jsonl")) as f, open(head, "w") as g:
+        g.writelines(f.readlines()[:20])
+    run(C3, ["eval", "-m", os.path.join(tmp, "untrained"), head, "-o", os.path.join(tmp, "eval")])
+    untrained = read(os.path.join(tmp, "eval"))["char_precision"]
+    case("an untrained model brings almost nothing back", untrained < 0.3, untrained)
+done()

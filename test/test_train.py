@@ -1,0 +1,113 @@
+"""Equalities of the trainer. Bit-equal: ZeRO-0 and 1, recompute modes, resume. Within a tolerance: every split of one
+global batch over ranks, -b and -g; losses of 20 steps to 1e-5, gradient norm of step 1 to 1e-6 (fp32, lr 1e-4, eps 1e-6).
+"""
+import os
+import shutil
+
+from harness import TRAIN, Folder, case, done, losses, log, make_shards, model_bytes, run
+
+STEPS = 20
+COMMON = ["-preset", "tiny", "-n", 8, "-steps", STEPS, "-lr", "1e-4", "-eps", "1e-6", "-warmup", 5, "-save_every", 0,
+          "-val_every", 0, "-threads", 1]
+
+
+def train(folder, name, data, extra, ranks=1):
+    out = os.path.join(folder, name)
+    run(TRAIN, COMMON + ["-data", data, "-o", out] + extra, ranks)
+    return out
+
+
+def relative(a, b):
+    return max(abs(x - y) / max(abs(y), 1e-12) for x, y in zip(a, b))
+
+
+def splits(folder, data):
+    reference = train(folder, "np1_b8", data, ["-dtype", "fp32", "-b", 8, "-g", 1])
+    ours, norm = losses(reference), log(reference)[1]["grad_norm"]
+    case("fp32: the loss falls", ours[-1] < ours[0] - 0.5, ours)
+    for ranks, b, g in ((1, 4, 2), (1, 1, 8), (2, 4, 1), (2, 2, 2), (4, 2, 1), (4, 1, 2)):
+        out = train(folder, f"np{ranks}_b{b}_g{g}", data, ["-dtype", "fp32", "-b", b, "-g", g], ranks)
+        worst, first = relative(losses(out), ours), relative([log(out)[1]["grad_norm"]], [norm])
+        case(f"fp32: {ranks} ranks, -b {b} -g {g}: losses of {STEPS} steps within 1e-5, first gradient norm within 1e-6",
+             worst <= 1e-5 and first <= 1e-6, f"losses differ by {worst:.2e}, norm by {first:.2e}")
+
+
+def same(a, b):
+    return losses(a) == losses(b) and model_bytes(a, STEPS) == model_bytes(b, STEPS)
+
+
+def equalities(folder, data, dtype):
+    base = train(folder, f"{dtype}_zero1", data, ["-dtype", dtype, "-b", 2, "-g", 2, "-zero", 1], 2)
+    zero0 = train(folder, f"{dtype}_zero0", data, ["-dtype", dtype, "-b", 2, "-g", 2, "-zero", 0], 2)
+    case(f"{dtype}: ZeRO 0 and 1 are bit-equal", same(base, zero0))
+    again = train(folder, f"{dtype}_again", data, ["-dtype", dtype, "-b", 2, "-g", 2, "-zero", 1], 2)
+    case(f"{dtype}: two runs are bit-equal", same(base, again))
+    other = train(folder, f"{dtype}_seed", data, ["-dtype", dtype, "-b", 2, "-g", 2, "-zero", 1, "-seed", 2], 2)
+    case(f"{dtype}: another seed is not (the comparison can fail)", not same(base, other))
+    one = train(folder, f"{dtype}_none", data, ["-dtype", dtype, "-b", 4, "-g", 2])
+    for mode in ("cheap", "layer"):
+        out = train(folder, f"{dtype}_{mode}", data, ["-dtype", dtype, "-b", 4, "-g", 2, "-recompute", mode])
+        case(f"{dtype}: -recompute {mode} is bit-equal to none", same(one, out))
+
+
+def resume(folder, data, dtype, ranks):
+    options = ["-dtype", dtype, "-b", 8 // ranks, "-g", 1, "-save_every", 7, "-keep", 0]
+    whole = train(folder, f"{dtype}_{ranks}_whole", data, options, ranks)
+    for step in (7, 14):
+        out = os.path.join(folder, f"{dtype}_{ranks}_from{step}")
+        os.makedirs(out)
+        shutil.copytree(os.path.join(whole, f"step_{step:08d}"), os.path.join(out, f"step_{step:08d}"))
+        shutil.copy(os.path.join(whole, "log.jsonl"), out)
+        run(TRAIN, COMMON + ["-data", data, "-o", out] + options, ranks)
+        case(f"{dtype}: resumed at step {step} with {ranks} ranks: bit-equal to the undisturbed run", same(whole, out))
+    return whole
+
+
+def resume_on_other_ranks(folder, data, whole):
+    for ranks in (1, 4):
+        out = os.path.join(folder, f"other_{ranks}")
+        os.makedirs(out)
+        shutil.copytree(os.path.join(whole, "step_00000007"), os.path.join(out, "step_00000007"))
+        shutil.copy(os.path.join(whole, "log.jsonl"), out)
+        run(TRAIN, COMMON + ["-data", data, "-o", out, "-dtype", "fp32", "-b", 8 // ranks, "-g", 1], ranks)
+        worst = relative(losses(out), losses(whole))
+        case(f"fp32: written by 2 ranks, resumed on {ranks}: losses within 1e-5", worst <= 1e-5, f"{worst:.2e}")
+
+
+def refusals(folder, data, whole):
+    cases = (("-seed", 5), ("-n", 4), ("-b", 2), ("-template", "bare"))
+    for option, value in cases:
+        args = COMMON + ["-data", data, "-o", whole, "-dtype", "fp32", "-b", 8, "-g", 1, "-resume",
+                         os.path.join(whole, "step_00000007"), option, value]
+        r = run(TRAIN, args, check=False)
+        case(f"resume refuses another {option}, in one line", r.returncode != 0 and len(r.stderr.splitlines()) == 1,
+             r.stderr)
+
+
+def micro_norm(folder, data):
+    a = train(folder, "micro1", data, ["-dtype", "fp32", "-b", 2, "-g", 4, "-loss_norm", "micro"])
+    b = train(folder, "micro2", data, ["-dtype", "fp32", "-b", 2, "-g", 2, "-loss_norm", "micro"], 2)
+    c = train(folder, "micro3", data, ["-dtype", "fp32", "-b", 4, "-g", 2, "-loss_norm", "micro"])
+    worst = relative(losses(b), losses(a))
+    case("-loss_norm micro: the same micro-batches on 2 ranks: within 1e-5", worst <= 1e-5, f"{worst:.2e}")
+    case("-loss_norm micro: other micro-batches are another loss", relative(losses(c), losses(a)) > 1e-5)
+
+
+def frozen(folder, data):
+    out = train(folder, "frozen", data, ["-dtype", "fp32", "-b", 8, "-g", 1, "-freeze", "enc", "-save_every", 10, "-keep", 0])
+    first, last = model_bytes(out, 10), model_bytes(out, STEPS)
+    case("-freeze enc: the encoder keeps its weights, the rest moves", first[1] == last[1] and first[0] != last[0])
+
+
+with Folder() as tmp:
+    pages = make_shards(tmp, "pages", 60, seed=1, shards=3)
+    splits(tmp, pages)
+    for element in ("fp32", "bf16"):
+        equalities(tmp, pages, element)
+    resume(tmp, pages, "bf16", 1)
+    two = resume(tmp, pages, "fp32", 2)
+    resume_on_other_ranks(tmp, pages, two)
+    refusals(tmp, pages, two)
+    micro_norm(tmp, pages)
+    frozen(tmp, pages)
+done()

@@ -68,8 +68,10 @@ static int64_t pages_a_step(const Trainer *t) { return t->o.b * t->o.g * t->dist
 static int build(Trainer *t, Error *err) {
     const C3Config *c = &t->source.config;
     TRY(backend_cpu_create(&t->backend, options_dtype(&t->o), (int)t->o.threads, &t->dist, err));
+    if (t->backend->peak_flops == 0) t->backend->peak_flops = backend_cpu_measure_peak(t->backend);
     TRY(c3_create(&t->model, c, t->backend, &t->plan.limits, err));
     t->plan.params = &t->model.params;
+    t->plan.peak_flops = t->backend->peak_flops;
     t->model.enc.train = strcmp(t->o.freeze, "enc") != 0;
     t->model.dec.train = strcmp(t->o.freeze, "dec") != 0;
     OptimizerConfig oc = options_optimizer(&t->o, t->steps, t->dist.ranks);
@@ -108,7 +110,8 @@ static int start_or_resume(Trainer *t, Error *err) {
         return 0;
     }
     CheckpointJob job = checkpoint_job(t);
-    int bad = resume_load(&t->state, &said, &job, folder, &t->o, t->table, t->n_options, pages_a_step(t), &t->corpus, err);
+    int bad = resume_load(&t->state, &said, &job, folder, &t->o, t->table, t->n_options, pages_a_step(t), &t->corpus,
+                          err);
     if (!bad && t->dist.rank == 0) printf("resuming from %s\n%s", folder, said);
     free(said);
     free(folder);
@@ -139,16 +142,9 @@ static int open_run(Trainer *t, Error *err) {
 }
 
 static void print_settings(const Trainer *t) {
-    char a[32], b[32];
-    const Dataset *d = &t->corpus.train;
     printf("settings\n  %-14s %s\n", "model", t->source.text);
     options_print_given(stdout, t->table, t->n_options);
     printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
-    printf("  %-14s %s pages, %s text tokens in %d file(s); %llu longer than -maxlen %lld left out\n", "data",
-           format_count(a, (double)d->pages), format_count(b, (double)d->tokens), d->n_shards,
-           (unsigned long long)d->skipped, (long long)t->o.maxlen);
-    printf("  %-14s %lld of %lld pages each (-b %lld x -g %lld x %d ranks)\n", "steps", (long long)t->steps,
-           (long long)pages_a_step(t), (long long)t->o.b, (long long)t->o.g, t->dist.ranks);
     plan_print(stdout, &t->plan, &t->bytes);
     fflush(stdout);
 }
@@ -158,7 +154,8 @@ static int set_up(Trainer *t, Error *err) {
     TRY(source_open(&t->source, &t->o, err));
     TRY(corpus_open(&t->corpus, &t->source, &t->o, err));
     t->steps = t->o.steps;
-    if (t->o.epochs) t->steps = (int64_t)ceil((double)t->o.epochs * (double)t->corpus.train.pages / (double)pages_a_step(t));
+    double epoch = (double)t->corpus.train.pages / (double)pages_a_step(t); // in steps
+    if (t->o.epochs) t->steps = (int64_t)ceil((double)t->o.epochs * epoch);
     C3Params params;
     TRY(params_build(&params, &t->source.config, t->dist.ranks, err));
     int bad = plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, &t->source.config, &params, &t->dist, t->steps, err);
@@ -270,7 +267,7 @@ static int loop(Trainer *t, Error *err) {
         int flags[2] = {why != NULL, t->o.save_minutes > 0 && seconds() - saved_at > 60 * t->o.save_minutes};
         dist_max_int(&t->dist, flags, 2);
         stopping = flags[0];
-        if (stopping && t->log) log_note(t->log, "%s: saving and stopping", why ? why : "another rank was asked to stop");
+        if (stopping && t->log) log_note(t->log, "%s: saving and stopping", why ? why : "another rank was asked");
         int last = t->state.step == t->steps;
         TRY(dist_agree(&t->dist, validation(t, last, err), err));
         if (last || stopping || flags[1] || (t->o.save_every && t->state.step % t->o.save_every == 0)) {

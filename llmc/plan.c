@@ -42,6 +42,8 @@ int plan_bytes(PlanBytes *bytes, const Plan *p, Error *err) {
 int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *corpus, const C3Config *config,
               const C3Params *params, const Dist *dist, int64_t steps, Error *err) {
     *p = (Plan){
+        .o = o,
+        .corpus = corpus,
         .config = config,
         .params = params,
         .limits = corpus_limits(corpus, o),
@@ -75,6 +77,13 @@ void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
     char count[32], total[32];
     double cascade = 0;
     for (int i = 0; i < t->n; i++) cascade += t->params[i].owner == OWNER_CASCADE ? (double)t->params[i].count : 0;
+    const Dataset *d = &p->corpus->train;
+    fprintf(out, "data\n  %-14s %s of %s text tokens in %d file(s); %llu longer than -maxlen %lld left out\n", "pages",
+            format_count(count, (double)d->pages), format_count(total, (double)d->tokens), d->n_shards,
+            (unsigned long long)d->skipped, (long long)p->o->maxlen);
+    fprintf(out, "  %-14s %lld of %lld pages each (-b %lld x -g %lld x %d ranks): %.3g epochs\n", "steps",
+            (long long)p->steps, (long long)p->pages_a_step, (long long)p->o->b, (long long)p->o->g, p->ranks,
+            (double)p->steps * (double)p->pages_a_step / (double)d->pages);
     fprintf(out, "parameters\n");
     print_stack(out, "encoder", &p->config->enc, t, OWNER_ENCODER);
     print_stack(out, "decoder", &p->config->dec, t, OWNER_DECODER);

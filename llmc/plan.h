@@ -14,6 +14,8 @@ extern "C" {
 #endif
 
 typedef struct Plan {
+    const TrainOptions *o;
+    const Corpus *corpus;
     const C3Config *config;
     const C3Params *params;
     C3Limits limits;

@@ -12,18 +12,21 @@ cd "$(dirname "$0")/.."
 . scripts/common.sh
 
 run_dir=runs/demo
-ranks=$(usable_cores 4)
-pages_a_step=${DEMO_PAGES:-48}
-steps=${DEMO_STEPS:-1600}
+ranks=$(cores)
+[ "$ranks" -le 4 ] || ranks=4 # more would leave too few pages a rank
+command -v mpirun >/dev/null || ranks=1
+pages=48 # a step
+steps=2400
+steps_total=5
 
-begin "1/5 set-up"
+step "set-up"
 bash scripts/setup.sh demo
 started=$SECONDS
 
-begin "2/5 build"
-make -s -j"$(nproc)"
+step "build"
+make -s -j"$(cores)"
 
-begin "3/5 pages"
+step "pages"
 bash data/get_tokenizer.sh
 bash data/make_demo.sh
 for part in train val_en val_zh; do
@@ -31,33 +34,35 @@ for part in train val_en val_zh; do
         ./c3 tokenize -tok data/qwen2.5/qwen.tiktoken -vocab 4096 -o data/demo/$part data/demo/$part.jsonl
 done
 
-begin "4/5 train: $ranks rank(s) of one core"
-trained=$SECONDS
+step "train, one rank a core"
+mpi_environment
+launcher=()
+[ "$ranks" = 1 ] || launcher=(mpirun -np "$ranks")
 rm -rf $run_dir
-launch "$ranks" ./train_c3 -preset demo -threads 1 \
+began=$SECONDS
+run ${launcher[@]+"${launcher[@]}"} ./train_c3 -preset demo -threads 1 -o $run_dir \
     -data 'data/demo/train_*.bin' -val 'data/demo/val_en_*.bin,data/demo/val_zh_*.bin' \
-    -b $((pages_a_step / ranks)) -g 1 -steps "$steps" -len_warmup 0.5 \
-    -lr 3e-3 -warmup 100 -beta2 0.99 -dtype "$(demo_dtype)" \
-    -val_every 400 -sample_every 800 -save_every 0 -o $run_dir
-trained=$((SECONDS - trained))
+    -b $((pages / ranks)) -g 1 -steps $steps -len_warmup 0.5 -lr 1.5e-3 -warmup 100 \
+    -val_every 400 -sample_every 1200 -samples 1 -save_every 0
+trained=$((SECONDS - began))
 
-begin "5/5 held-out pages"
+step "held-out pages"
 for part in en zh; do
-    ./c3 eval -m $run_dir data/demo/val_$part.jsonl -o $run_dir/eval_$part
+    run ./c3 eval -m $run_dir data/demo/val_$part.jsonl -o $run_dir/eval_$part
 done
+say
 for part in en zh; do
     head -n 3 data/demo/val_$part.jsonl | ./c3 reconstruct -m $run_dir -f -
 done
+say "a text of random characters, which no language model could guess:"
 ./c3 reconstruct -m $run_dir -f data/demo/random.jsonl
-if [ -x .venv/bin/python ]; then
-    .venv/bin/python dev/plot.py $run_dir --eval $run_dir/eval_en $run_dir/eval_zh
-fi
+.venv/bin/python dev/plot.py $run_dir
 
-begin "done in $((SECONDS - started)) s without set-up, $trained s of it training"
 cat <<TXT
-Look next at
-  $run_dir/eval_en/eval.txt, eval_zh/eval.txt   tables; pages.jsonl beside them holds every page
-  $run_dir/loss.png, by_position.png            how the loss fell; where in a page errors stand
-  ./c3 reconstruct -m $run_dir -f FILE          your own text (pages of at most 64 tokens; this model knows no longer ones)
-  ./train_c3 -h                                 every option; README.md: the paper's run, your own pages
+
+Done in $(minutes $((SECONDS - started))) after set-up, $(minutes $trained) of it training. Look next at
+  $run_dir/eval_en/eval.txt, eval_zh/eval.txt   the tables; pages.jsonl beside them holds every page
+  $run_dir/*.png                                how the loss fell; where in a page errors stand
+  ./c3 reconstruct -m $run_dir -f FILE          your own text (this model has learned pages of at most 64 tokens)
+  ./train_c3 -h                                 every option; README.md has the paper's run and your own pages
 TXT

@@ -9,9 +9,9 @@
 #include <string.h>
 
 enum {
-    SHORT_PIECE = 192,  // bytes; measured: beyond, the heap is as fast. Below 256: a place fits 8 bits
+    SHORT_PIECE = 192, // bytes; measured: beyond, the heap is as fast. Below 256: a place fits 8 bits
     PLACE_BITS = 8,
-    NO_RANK = 0xffffff  // larger than any rank; (NO_RANK << 8 | place) still fits 32 bits
+    NO_RANK = 0xffffff // larger than any rank; (NO_RANK << 8 | place) still fits 32 bits
 };
 
 // Tokens of up to 8 bytes are their own key; longer ones are compared in the vocabulary.
@@ -23,10 +23,10 @@ typedef struct Slot {
 
 struct Bpe {
     const Vocabulary *v;
-    Slot *slots;         // (mask+1), open addressing
+    Slot *slots; // (mask+1), open addressing
     size_t mask;
-    unsigned shift;      // 64 - log2(mask+1)
-    size_t longest;      // bytes of the longest token
+    unsigned shift;         // 64 - log2(mask+1)
+    size_t longest;         // bytes of the longest token
     uint32_t pair[1 << 16]; // rank of each two-byte token, NO_RANK where there is none
 };
 
@@ -74,8 +74,7 @@ static inline uint32_t find(const Bpe *b, const uint8_t *p, size_t n, size_t rea
     for (size_t i = home_slot(b, key, n);; i = (i + 1) & b->mask) {
         const Slot *s = &b->slots[i];
         if (s->length == 0) return NO_RANK;
-        if (s->key == key && s->length == n &&
-            (n <= 8 || memcmp(b->v->bytes + b->v->at[s->rank], p, n) == 0))
+        if (s->key == key && s->length == n && (n <= 8 || memcmp(b->v->bytes + b->v->at[s->rank], p, n) == 0))
             return s->rank;
     }
 }
@@ -100,7 +99,8 @@ int bpe_create(Bpe **out, const Vocabulary *v, const char *name, Error *err) {
         uint32_t other = find(b, p, n, n);
         if (other != NO_RANK) {
             bpe_free(b);
-            return error_set(err, "%s: ranks %u and %d are the same token (hint: the file is damaged)", name, other, rank);
+            return error_set(err, "%s: ranks %u and %d are the same token (hint: the file is damaged)", name, other,
+                             rank);
         }
         uint64_t key = make_key(p, n, n);
         size_t i = home_slot(b, key, n);
@@ -200,7 +200,8 @@ static void renew_pair(const Bpe *b, Heap *h, Part *parts, size_t i, const uint8
     if (parts[i].rank != NO_RANK) heap_push(h, (uint64_t)parts[i].rank << 32 | i);
 }
 
-// Each join removes one part and pushes at most two keys, of which it has popped one: the heap never holds more than 2n.
+// Each join removes one part and pushes at most two keys, of which it has popped one: the heap never holds more than
+// 2n.
 static int64_t merge_long(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable) {
     if (n >= UINT32_MAX) return -1;
     Part *parts = malloc(n * sizeof *parts);

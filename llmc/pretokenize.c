@@ -17,7 +17,7 @@
 #include "unicode.h"
 
 typedef struct Char {
-    unsigned length;  // bytes; 0 at the end of the text
+    unsigned length; // bytes; 0 at the end of the text
     CharClass class;
 } Char;
 
@@ -41,8 +41,8 @@ static inline const uint8_t *skip_class(const uint8_t *p, const uint8_t *end, Ch
     }
 }
 
-// Alternative 1 behind the apostrophe at p: length of the match, 0 if there is none. Case folding also knows U+017F, the
-// long s: bytes c5 bf.
+// Alternative 1 behind the apostrophe at p: length of the match, 0 if there is none. Case folding also knows U+017F,
+// the long s: bytes c5 bf.
 static size_t contraction(const uint8_t *p, const uint8_t *end) {
     size_t room = (size_t)(end - p);
     if (room < 2) return 0;

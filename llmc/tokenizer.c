@@ -74,8 +74,9 @@ int tokenizer_load(Tokenizer **out, const char *path, int vocab, Error *err) {
     FileMap map;
     TRY(file_map(&map, path, err));
     Tokenizer *t = calloc(1, sizeof *t);
+    const char *data = (const char *)map.data;
     int bad = !t ? error_set(err, "%s: out of memory", path)
-                 : vocabulary_parse(&t->vocabulary, (const char *)map.data, map.size, QWEN_BASE_RANKS, vocab, path, err);
+                 : vocabulary_parse(&t->vocabulary, data, map.size, QWEN_BASE_RANKS, vocab, path, err);
     file_unmap(&map);
     if (!bad) bad = bpe_create(&t->bpe, &t->vocabulary, path, err);
     if (bad) {
@@ -116,9 +117,8 @@ static int encode_nfc(const Tokenizer *t, Tokens *out, const uint8_t *p, size_t 
     size_t begin = out->n;
     for (const uint8_t *end = p + n; p < end;) {
         size_t length = pretokenize_next(p, end);
-        int64_t count = make_room(out, length) != 0
-                            ? -1
-                            : bpe_encode(t->bpe, out->ids + out->n, p, length, (size_t)(end - p));
+        int64_t count =
+            make_room(out, length) != 0 ? -1 : bpe_encode(t->bpe, out->ids + out->n, p, length, (size_t)(end - p));
         if (count < 0) {
             out->n = begin;
             return error_set(err, "tokenizer: out of memory for %zu bytes of text", n);

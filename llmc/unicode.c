@@ -43,8 +43,8 @@ static int is_scalar(uint32_t c) { return c < 0xd800 || (c > 0xdfff && c <= 0x10
 // Full canonical decomposition of one character.
 static int decompose(utf8proc_int32_t out[MAX_DECOMPOSED], uint32_t c) {
     int last_class = 0;
-    utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)c, out, MAX_DECOMPOSED, UTF8PROC_DECOMPOSE,
-                                                 &last_class);
+    utf8proc_ssize_t n =
+        utf8proc_decompose_char((utf8proc_int32_t)c, out, MAX_DECOMPOSED, UTF8PROC_DECOMPOSE, &last_class);
     if (n >= 1 && n <= MAX_DECOMPOSED) return (int)n;
     out[0] = (utf8proc_int32_t)c;
     return 1;
@@ -156,12 +156,10 @@ static int reserve(CodePoints *s, size_t more) {
     return 0;
 }
 
-static uint8_t combining_class(utf8proc_int32_t c) {
-    return (uint8_t)utf8proc_get_property(c)->combining_class;
-}
+static uint8_t combining_class(utf8proc_int32_t c) { return (uint8_t)utf8proc_get_property(c)->combining_class; }
 
-// Canonical order of one run of marks: a stable sort by class. Runs are short; a long one (hostile text) is counted into
-// place, so that its time stays linear.
+// Canonical order of one run of marks: a stable sort by class. Runs are short; a long one (hostile text) is counted
+// into place, so that its time stays linear.
 static int sort_marks(utf8proc_int32_t *c, size_t n) {
     if (n <= 16) {
         for (size_t i = 1; i < n; i++) {

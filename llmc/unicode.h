@@ -11,7 +11,7 @@
 typedef enum CharClass { CHAR_OTHER, CHAR_LETTER, CHAR_NUMBER, CHAR_SPACE, CHAR_NEWLINE } CharClass; // NEWLINE: \r, \n
 
 enum {
-    UNICODE_TABLE = 0x40000, // code points above are tags, variation selectors, private: CHAR_OTHER, never changed by NFC
+    UNICODE_TABLE = 0x40000, // beyond lie tags, variation selectors, private use: CHAR_OTHER, never changed by NFC
     CHAR_CLASS = 7,          // mask of the class in a table entry
     CHAR_MAY_CHANGE = 8      // flag: combines, decomposes or has an order among marks
 };

@@ -1,5 +1,5 @@
-// vocabulary.c: see vocabulary.h. Both formats fill one list of (offset, length) by rank, in any order of the file; then
-// the list is checked and laid out by rank.
+// vocabulary.c: see vocabulary.h. Both formats fill one list of (offset, length) by rank, in any order of the file;
+// then the list is checked and laid out by rank.
 #include "vocabulary.h"
 
 #include <stdlib.h>
@@ -125,8 +125,8 @@ static long spelled_bytes(uint8_t *out, const char *text, const int16_t byte_of[
 }
 
 // A merge is "a b" or, in newer files, ["a","b"]. Its result must be the token of the rank that follows from its place.
-static int check_merge(const Reader *r, int index, const cJSON *merge, const int16_t byte_of[ALPHABET], uint8_t *scratch,
-                       size_t room, Error *err) {
+static int check_merge(const Reader *r, int index, const cJSON *merge, const int16_t byte_of[ALPHABET],
+                       uint8_t *scratch, size_t room, Error *err) {
     const char *left = NULL, *right = NULL;
     char *copy = NULL;
     if (cJSON_IsString(merge) && (copy = strdup(merge->valuestring)) != NULL) {
@@ -150,7 +150,8 @@ static int check_merge(const Reader *r, int index, const cJSON *merge, const int
     }
     free(copy);
     if (same) return 0;
-    return error_set(err, "%s: merge %d does not make the token %d: merges and vocabulary disagree (hint: is it Qwen's?)",
+    return error_set(err,
+                     "%s: merge %d does not make the token %d: merges and vocabulary disagree (hint: is it Qwen's?)",
                      r->name, index, 256 + index);
 }
 
@@ -173,7 +174,8 @@ static int read_json_tree(Reader *r, const cJSON *root, size_t size, Error *err)
     }
     int n_merges = cJSON_GetArraySize(merges);
     if (r->count != r->ranks || r->ranks < 256 || n_merges != r->ranks - 256)
-        return error_set(err, "%s: %d tokens up to id %d and %d merges: expected every id, and a merge for each from 256 on",
+        return error_set(err,
+                         "%s: %d tokens up to id %d and %d merges: expected every id, and a merge for each from 256 on",
                          r->name, r->count, r->ranks - 1, n_merges);
     int index = 0;
     for (const cJSON *merge = merges->child; merge; merge = merge->next, index++)
@@ -197,8 +199,8 @@ static int check_list(const Reader *r, int expected, int cut, Error *err) {
             if (!r->entries[rank].length)
                 return error_set(err, "%s: rank %d is missing (hint: the file is damaged)", r->name, rank);
         }
-        return error_set(err, "%s: %d ranks, expected Qwen's %d (hint: truncated, or another model's tokenizer)", r->name,
-                         r->count, expected);
+        return error_set(err, "%s: %d ranks, expected Qwen's %d (hint: truncated, or another model's tokenizer)",
+                         r->name, r->count, expected);
     }
     if (cut > r->ranks)
         return error_set(err, "%s: a vocabulary of %d was asked for, the file has %d ranks", r->name, cut, r->ranks);

@@ -216,10 +216,75 @@ static void test_fingerprint(void) {
     free(where);
 }
 
-int main(void) {
+// ---- the C side of test_safetensors.py -----------------------------------------------------------------------------
+
+static void print_tensor(const char *name, const float *values, size_t n) {
+    printf("%s %zu %08x\n", name, n, file_crc32(0, values, n * sizeof *values));
+}
+
+// Name, elements and CRC-32 of the elements as fp32, one tensor a line.
+static int list(const char *path, Error *err) {
+    SafeTensors *s = NULL;
+    TRY(safetensors_open(&s, path, err));
+    for (int i = 0; i < safetensors_count(s); i++) {
+        const SafeTensor *t = safetensors_at(s, i);
+        if (!t->supported) {
+            printf("%s %zu %s\n", t->name, t->bytes, t->type);
+            continue;
+        }
+        size_t n = t->bytes / dtype_size(t->dtype);
+        float *values = malloc((n + 1) * sizeof *values);
+        safetensors_convert(values, DTYPE_F32, t->data, t->dtype, n);
+        print_tensor(t->name, values, n);
+        free(values);
+    }
+    safetensors_close(s);
+    return 0;
+}
+
+// A plain Qwen2 folder, read as an encoder: what arrived in memory.
+static int stack(const char *path, Error *err) {
+    C3Config c = small_config();
+    TRY(config_read_qwen2(&c.enc, path, err));
+    printf("config %d %d %d %d %d %d %d %d %g %g %d\n", c.enc.V, c.enc.D, c.enc.L, c.enc.NH, c.enc.KV, c.enc.HS,
+           c.enc.F, c.enc.max_positions, (double)c.enc.rope_theta, (double)c.enc.rms_eps, c.enc.tied);
+    Rig r;
+    rig_open(&r, c, DTYPE_F32, 0);
+    int bad = checkpoint_load_stack(r.b, r.weights, &r.params, OWNER_ENCODER, path, err);
+    for (int i = 0; i < r.params.table.n && !bad; i++) {
+        const Param *p = &r.params.table.params[i];
+        if (p->owner == OWNER_ENCODER) print_tensor(p->name, (float *)r.weights + p->offset, p->count);
+    }
+    rig_close(&r);
+    return bad;
+}
+
+static int write_model(const char *path, const char *type, Error *err) {
+    Rig r;
+    rig_open(&r, small_config(), strcmp(type, "fp32") ? DTYPE_BF16 : DTYPE_F32, 0);
+    rig_fill(&r, 3);
+    int bad = checkpoint_save_weights(r.b, r.weights, &r.params, &r.config, NULL, NULL, path, err);
+    rig_close(&r);
+    return bad;
+}
+
+static int command(int argc, char **argv) {
+    Error err = {"unknown command"};
+    int bad = -1;
+    char hex[65];
+    if (!strcmp(argv[1], "list")) bad = list(argv[2], &err);
+    if (!strcmp(argv[1], "stack")) bad = stack(argv[2], &err);
+    if (!strcmp(argv[1], "write") && argc == 4) bad = write_model(argv[2], argv[3], &err);
+    if (!strcmp(argv[1], "fingerprint") && (bad = checkpoint_fingerprint(hex, argv[2], &err)) == 0) printf("%s\n", hex);
+    if (bad) fprintf(stderr, "%s\n", err.text);
+    return bad ? 1 : 0;
+}
+
+int main(int argc, char **argv) {
     Error err;
-    if (!mkdtemp(folder)) return perror(folder), 2;
     dist = (Dist){.ranks = 1, .local_ranks = 1, .cores = 1};
+    if (argc > 2) return command(argc, argv);
+    if (!mkdtemp(folder)) return perror(folder), 2;
     test_weights();
     test_conversion();
     test_travellers();

@@ -7,9 +7,11 @@
 
 #include "llmc/cli.h"
 #include "llmc/eval.h"
+#include "llmc/info.h"
 #include "llmc/model.h"
 #include "llmc/plan.h" // format_count
 #include "llmc/render.h"
+#include "llmc/tokenize.h"
 
 enum { EXIT_USAGE = 2, MAX_OPTIONS = 32 };
 
@@ -230,14 +232,75 @@ static int run_eval(int argc, char **argv) {
     return code;
 }
 
+// ---- c3 tokenize, c3 info ------------------------------------------------------------------------------------------
+
+static int make_shards(const TokenizeOptions *o, Error *err) {
+    TokenizeResult r;
+    char text[2][32];
+    TRY(tokenize_files(o, &r, err));
+    printf("%s pages, %s tokens (%.2f bytes a token) in %d file%s: %s_*.bin\n", format_count(text[0], (double)r.pages),
+           format_count(text[1], (double)r.tokens), r.bytes_per_token, r.files, r.files == 1 ? "" : "s", o->prefix);
+    if (r.empty) printf("%s pages without a token were left out\n", format_count(text[0], (double)r.empty));
+    if (r.removed) printf("%d later files of that name, from an earlier run, were removed\n", r.removed);
+    return 0;
+}
+
+static int run_tokenize(int argc, char **argv) {
+    const char *tokenizer = NULL, *prefix = NULL;
+    int64_t vocab = 0, shard_tokens = 1 << 27, skip_empty = 0;
+    const char **words = calloc((size_t)argc, sizeof *words);
+    int n_words = 0;
+    Error err;
+    Option table[] = {
+        {.help = "Pages to token shards"},
+        {"tok", OPTION_TEXT, &tokenizer, "FILE", 0, 0, NULL, "tokenizer.json or qwen.tiktoken", 0},
+        {"vocab", OPTION_INT, &vocab, "K", 0, QWEN_BASE_RANKS, NULL, "base tokens kept, 0 = all", 0},
+        {"o", OPTION_TEXT, &prefix, "PREFIX", 0, 0, NULL, "shards are PREFIX_00000.bin, PREFIX_00001.bin, ...", 0},
+        {"shard_tokens", OPTION_INT, &shard_tokens, "N", 1, 2147483647, NULL, "most tokens of a shard", 0},
+        {"skip_empty", OPTION_FLAG, &skip_empty, NULL, 0, 0, NULL, "leave pages without text out; else an error", 0},
+    };
+    int code = words ? parse("tokenize", "-tok FILE -o PREFIX INPUT...: .txt (form feeds between pages), .jsonl, .json; - is stdin",
+                             "c3 tokenize -tok data/qwen2.5/qwen.tiktoken -o data/mine/train pages.jsonl", table,
+                             sizeof table / sizeof *table, argc, argv, words, &n_words, &err)
+                     : error_set(&err, "out of memory");
+    if (code == 0 && !tokenizer) code = error_set(&err, "tokenize: -tok FILE is missing (hint: bash data/get_tokenizer.sh)");
+    if (code == 0 && !prefix) code = error_set(&err, "tokenize: -o PREFIX is missing (hint: c3 tokenize -h)");
+    if (code == 0 && n_words == 0) code = error_set(&err, "tokenize: no file of pages (hint: c3 tokenize -h)");
+    if (code == 0) {
+        TokenizeOptions o = {.tokenizer = tokenizer, .vocab = (int)vocab, .prefix = prefix, .inputs = words,
+                             .n_inputs = n_words, .shard_tokens = (uint64_t)shard_tokens, .skip_empty = (int)skip_empty};
+        code = make_shards(&o, &err) == 0 ? 0 : fail(&err, 1);
+    } else {
+        code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    }
+    free(words);
+    return code;
+}
+
+static int run_info(int argc, char **argv) {
+    const char **words = calloc((size_t)argc, sizeof *words);
+    int n_words = 0;
+    Error err;
+    int code = words ? parse("info", "PATH...: what lies in a model's folder, a run's folder or a shard",
+                             "c3 info runs/demo data/demo/train_00000.bin", NULL, 0, argc, argv, words, &n_words, &err)
+                     : error_set(&err, "out of memory");
+    if (code == 0 && n_words == 0) code = error_set(&err, "info: no folder or file (hint: c3 info -h)");
+    if (code < 0) code = fail(&err, EXIT_USAGE);
+    for (int i = 0; i < n_words && code == 0; i++) code = info_print(stdout, words[i], &err) == 0 ? 0 : fail(&err, 1);
+    free(words);
+    return code;
+}
+
 // ---- main ----------------------------------------------------------------------------------------------------------
 
 static const struct {
     const char *name, *what;
     int (*run)(int argc, char **argv);
 } commands[] = {
+    {"tokenize", "make token shards from pages of text", run_tokenize},
     {"reconstruct", "write pages back from their latents, errors marked", run_reconstruct},
     {"eval", "evaluate a model on held-out pages: tables, metrics, controls", run_eval},
+    {"info", "say what lies in a model's folder or a shard", run_info},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

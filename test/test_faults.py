@@ -3,6 +3,7 @@ file, kill -9 at random moments, a full disk, a loss that is not finite."""
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -62,7 +63,7 @@ def bad_data(folder, out, shard):
     refuse("a truncated shard", base + ["-data", copy], ["bad.bin", "expected", "found"])
     refuse("a truncated shard", base + ["-data", copy], ["bad.bin"], ranks=2)
     copy_with(shard, copy, len(whole) - 3, b"\x55\x55")
-    refuse("a shard with a wrong checksum", base + ["-data", copy], ["bad.bin", "checksum"])
+    refuse("a shard with a wrong checksum", base + ["-data", copy], ["bad.bin", "CRC-32", "expected", "found"])
     copy_with(shard, copy, 0, b"NOTASHARD")
     refuse("a foreign file as shard", base + ["-data", copy], ["bad.bin"])
     make_pages(os.path.join(folder, "long.jsonl"), 5, 3, shortest=300, longest=320)
@@ -78,7 +79,8 @@ def skipped_pages(folder, out, shard):
     r = run(TRAIN, TINY + ["-o", out, "-steps", 1, "-b", 2, "-g", 1, "-maxlen", 100, "-save_every", 0, "-data", ",".join(
         [shard, os.path.join(folder, "long_00000.bin")])])
     said = [line for line in r.stdout.splitlines() if "left out" in line]
-    case("pages longer than -maxlen are counted and said once", len(said) == 1 and " 5 longer" in said[0], said)
+    case("pages longer than -maxlen are counted and said once", len(said) == 1 and
+         re.search(r"; [1-9][0-9]* longer than -maxlen 100 ", said[0]), said)
 
 
 def bad_tokenizers(folder, out, shard):
@@ -156,7 +158,7 @@ def bad_models(folder, data):
 
 def explodes(folder, data):
     out = os.path.join(folder, "nan")
-    r = run(TRAIN, TINY + ["-o", out, "-steps", 60, "-b", 2, "-g", 2, "-data", data, "-lr", "1e30", "-clip", 0,
+    r = run(TRAIN, TINY + ["-o", out, "-steps", 60, "-b", 2, "-g", 2, "-data", data, "-lr", "1e6", "-clip", 0,
                            "-schedule", "constant", "-save_every", 1, "-dtype", "fp32"], ranks=2, check=False)
     lines = [x for x in r.stderr.splitlines() if x.startswith("train_c3: ")]
     case("a loss that explodes stops all ranks with one line that names pages", r.returncode != 0 and len(lines) == 1 and

@@ -1,6 +1,7 @@
 # train_c3: builds what it can with what it finds, and says what it found.
 #   make            train_c3 and c3
 #   make tests      the C test programs        make test   scripts/test.sh
+#   make fuzz       libFuzzer programs of the parsers, build/fuzz/NAME (clang; test/fuzz/run.sh runs one)
 #   make SANITIZE=1 gcc's address and undefined-behaviour sanitizers, in build/sanitize
 #   make clean
 CC      ?= gcc
@@ -47,7 +48,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(EXTRA_OBJ)
 TESTS   := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/*.c)) # test_*.c, and programs that Python tests drive
 BIN     := $(if $(SANITIZE),$(BUILD)/,)
 
-.PHONY: all tests test bench clean found
+.PHONY: all tests test fuzz bench clean found
 all: found $(BIN)train_c3 $(BIN)c3
 tests: $(TESTS)
 test:
@@ -76,6 +77,21 @@ $(BUILD)/test/%: $(BUILD)/test/%.o $(BUILD)/libc3.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 $(BUILD)/dev/%: $(BUILD)/dev/%.o $(BUILD)/libc3.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# ---- fuzzers: the host code without MPI, OpenMP and kernels, under clang ----
+FUZZ_CC  ?= clang
+FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -O1 -g $(filter-out -Wconversion -Wno-sign-conversion,$(WARN)) -Wno-unknown-pragmas \
+              -I. -fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FUZZ_OBJ := $(patsubst %.c,build/fuzz/obj/%.o,$(wildcard llmc/*.c))
+fuzz: $(patsubst test/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard test/fuzz/fuzz_*.c))
+build/fuzz/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
+build/fuzz/libc3.a: $(FUZZ_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+build/fuzz/%: build/fuzz/obj/test/fuzz/fuzz_%.o build/fuzz/libc3.a
+	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -o $@ $^ -lcjson -lutf8proc -lz -lmd -lpthread -lm
 .SECONDARY:
 
 clean:

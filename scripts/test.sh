@@ -7,8 +7,8 @@
 #
 # A test is test/test_NAME.c, .py or .sh; it runs in the root, prints what it likes and ends with "N passed, N failed".
 # One that prints no such line, crashes, hangs (TEST_LIMIT seconds, 900 by default) or counts nothing is a failure.
-# Legs: `build` fails on compiler warnings; `sanitize` runs the C tests again under gcc's address and undefined-behaviour
-# sanitizers; `fuzz` gives each parser FUZZ_SECONDS (10) of libFuzzer. Logs are kept in build/test-logs/.
+# Legs: `build` fails on compiler warnings; `sanitize` runs the C tests again under gcc's address and undefined-
+# behaviour sanitizers; `fuzz` gives each parser FUZZ_SECONDS (10) of libFuzzer. Logs are kept in build/test-logs/.
 # Exit code: 0 when all passed, 1 when something failed, 2 when nothing could be run.
 set -uo pipefail
 cd "$(dirname "$0")/.."

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# run.sh NAME [SECONDS]: runs build/fuzz/NAME (`make fuzz` builds it) from seeds that are valid files, and what an earlier
-# run found worth keeping. An input that breaks the parser is left in build/fuzz/NAME.found/ and printed in hexadecimal.
+# run.sh NAME [SECONDS]: runs build/fuzz/NAME (`make fuzz` builds it) from seeds that are valid files, and what an
+# earlier run found worth keeping. An input that breaks the parser is printed in hexadecimal and kept in
+# build/fuzz/NAME.found/; the next run tries it first.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 name=$1 seconds=${2:-10}
@@ -9,7 +10,8 @@ mkdir -p "$corpus" "$seeds" "$found"
 python3 test/fuzz/seeds.py "$name" "$seeds" || exit 1
 # Small inputs: what a length claims matters, not how much is there. A slow input (10 s) is a finding as well.
 build/fuzz/"$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=16384 -print_final_stats=1 \
-    -artifact_prefix="$found/" "$corpus" "$seeds" 2>&1 | tee "$log" | grep -vE '^#[0-9]+[[:space:]]+(NEW|REDUCE)'
+    -artifact_prefix="$found/" "$corpus" "$seeds" "$found" 2>&1 | tee "$log" |
+    grep -vE '^#[0-9]+[[:space:]]+(NEW|REDUCE)'
 status=${PIPESTATUS[0]}
 runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
 if [ "$status" = 0 ] && [ "${runs:-0}" -gt "$(ls "$seeds" | wc -l)" ]; then

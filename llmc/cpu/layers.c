@@ -120,7 +120,7 @@ static void adamw(Backend *b, elem_t *param, float *master, float *m, float *v, 
     const CpuKernels *k = cpu_kernels(b);
     if (!isfinite(*scale)) return;
     CPU_PARALLEL(cpu_threads(b, (double)n * 4), {
-        const size_t begin = cpu_split(n / 256, thread, threads) * 256, end = cpu_split(n / 256, thread + 1, threads) * 256;
+        const size_t begin = cpu_split(n / 64, thread, threads) * 64, end = cpu_split(n / 64, thread + 1, threads) * 64;
         k->adamw(param, master, m, v, grad, *scale, begin, end, p);
     });
 }

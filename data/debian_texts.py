@@ -502,7 +502,8 @@ def chinese_help(root):
 
 SOURCES = {
     "en": (("r-cran-janeaustenr", novels), ("sword-text-web", bible), ("fortunes", fortunes)),
-    "zh": (("fortunes-zh", chinese_classics), ("libreoffice-help-zh-cn", chinese_help), ("manpages-zh", chinese_manpages)),
+    "zh": (("fortunes-zh", chinese_classics), ("libreoffice-help-zh-cn", chinese_help),
+           ("manpages-zh", chinese_manpages)),
 }
 
 

@@ -60,7 +60,7 @@ have r-cran-janeaustenr || have sword-text-web || have fortunes || lacking=Engli
 have libreoffice-help-zh-cn || have manpages-zh || have fortunes-zh || lacking=Chinese
 if [ -n "${lacking:-}" ]; then
     cat data/cache/apt.log >&2 || true
-    die "no package with $lacking texts (hint: as root run 'apt-get update', or put .deb files into data/cache/:$missing)"
+    die "no package with $lacking texts (hint: run 'apt-get update' as root; or put into data/cache/ .deb of:$missing)"
 fi
 
 rm -rf data/cache/unpacked.new && mkdir data/cache/unpacked.new

@@ -3,8 +3,8 @@
 
     python3 data/make_pages.py -tok data/qwen2.5/qwen.tiktoken data/corpus data/demo
 
-reads CORPUS/en.jsonl and CORPUS/zh.jsonl and writes train.jsonl, val_en.jsonl, val_zh.jsonl, figure4.jsonl (four kinds
-of text, a page each), random.jsonl (the random one alone) and split.json (counts) to the output folder. A page is
+reads CORPUS/en.jsonl and CORPUS/zh.jsonl (one may be missing) and writes train.jsonl, val_en.jsonl, val_zh.jsonl,
+figure4.jsonl (four kinds of text, a page each), random.jsonl (the random one alone) and split.json (counts). A page is
 {"id", "lang", "source", "text"}, 24 to 64 tokens of the vocabulary cut at K ranks, cut at the end of an item,
 paragraph, sentence or clause where there is one.
 
@@ -24,12 +24,12 @@ import re
 import sys
 import unicodedata
 
-HELD_OUT = {  # works by name; of manual pages and help topics, one in 12 by hash
+HELD_OUT = {  # works by name; of sources that are not named here, one work in HELD_OUT_ONE_IN by hash
     "austen/northangerabbey", "bible/Ruth", "bible/Eccl", "bible/Jonah", "bible/Jas", "bible/Phil", "bible/1John",
     "fortunes/wisdom", "fortunes/humorists", "classics/daodejing", "classics/song100",
     "debian-reference/debian-reference-5", "debian-reference/debian-reference-11",
 }
-HELD_OUT_BY_HASH = {"manpages": 12, "help": 12}
+HELD_OUT_ONE_IN = 12
 RUN = 8  # words (en) or letters (zh)
 GRAM = 13  # tokens
 
@@ -40,8 +40,9 @@ def work_of(document_id):
 
 def is_held_out(document):
     work = work_of(document["id"])
-    one_in = HELD_OUT_BY_HASH.get(document["source"])
-    return work in HELD_OUT or bool(one_in) and int(hashlib.sha256(work.encode()).hexdigest(), 16) % one_in == 0
+    if document["source"] in {name.split("/")[0] for name in HELD_OUT}:
+        return work in HELD_OUT
+    return int(hashlib.sha256(work.encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0
 
 
 # ---------------------------------------------------------------- tokens
@@ -235,8 +236,8 @@ def random_page(ids_of, rng, tokens):
 def figure4(val, ids_of, rng, least, most):
     """Four kinds of text: English prose, classical Chinese, random characters, shuffled Chinese."""
     def longest(lang, source, fits):
-        pages = [p for p in val[lang] if p["source"] in source and fits(p["text"])]
-        return max(pages, key=lambda p: len(p["ids"]), default=val[lang][0])["text"]
+        pages = [p for p in val[lang] if p["source"] in source and fits(p["text"])] or val[lang][:1]
+        return max(pages, key=lambda p: len(p["ids"]))["text"] if pages else ""
 
     modern = longest("zh", ("help", "manpages"), lambda t: not re.search("[!-~]", t))
     for _ in range(100):
@@ -247,7 +248,7 @@ def figure4(val, ids_of, rng, least, most):
              ("classical-chinese", "zh", longest("zh", ("classics",), lambda t: t.endswith("。") and "《" not in t)),
              ("random-characters", "en", random_page(ids_of, rng, (least + most) // 2)),
              ("shuffled-chinese", "zh", shuffled))
-    return [{"id": f"figure4/{kind}", "lang": lang, "source": kind, "text": text} for kind, lang, text in kinds]
+    return [{"id": f"figure4/{kind}", "lang": lang, "source": kind, "text": text} for kind, lang, text in kinds if text]
 
 
 def write_jsonl(path, pages):
@@ -262,6 +263,8 @@ def cut_corpus(corpus, ids_of, seed, least, most):
     training, held, sizes = [], {}, {}
     for lang in ("en", "zh"):
         held[lang] = []
+        if not os.path.exists(f"{corpus}/{lang}.jsonl"):
+            continue
         with open(f"{corpus}/{lang}.jsonl", encoding="utf-8") as f:
             for line in f:
                 document = json.loads(line)
@@ -328,6 +331,8 @@ def main():
     o = parser.parse_args()
     if not os.path.exists(o.tok):
         sys.exit(f"make_pages.py: no vocabulary at {o.tok} (hint: bash data/get_tokenizer.sh, or name it with -tok)")
+    if not any(os.path.exists(f"{o.corpus}/{lang}.jsonl") for lang in ("en", "zh")):
+        sys.exit(f"make_pages.py: neither en.jsonl nor zh.jsonl in {o.corpus} (hint: data/debian_texts.py makes them)")
     if not 256 <= o.vocab or not 13 <= o.least < o.most or o.val < 1:
         sys.exit("make_pages.py: expected -vocab >= 256, 13 <= -least < -most, -val >= 1")
     print(json.dumps(make(o), indent=1))

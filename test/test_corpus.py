@@ -329,6 +329,15 @@ def test_whole():
         case("make_pages.py: another seed, another order", made["a"][0] != made["c"][0])
         case("make_pages.py: held-out pages of both languages",
              made["a"][1].count(b"\n") == made["a"][2].count(b"\n") == 20)
+    os.remove(f"{folder}/zh.jsonl")
+    with open(f"{folder}/en.jsonl", "a") as f:  # works of one's own: held out by hash
+        for n in range(60):
+            lines = [" ".join(word() for _ in range(30)) + "." for _ in range(3)]
+            f.write(json.dumps({"id": f"mine/w{n}/1", "source": "mine", "lang": "en", "text": "\n".join(lines)}) + "\n")
+    run = subprocess.run(command[:-1] + ["400", folder, f"{folder}/own"], capture_output=True, text=True)
+    works = {p["id"].split("/")[1] for p in read(f"{folder}/own/val_en.jsonl")} if run.returncode == 0 else set()
+    case("make_pages.py: one's own works, one language", {"northangerabbey"} < works and len(works) < 20,
+         run.stderr or works)
     missing = subprocess.run([sys.executable, "data/make_pages.py", "-tok", f"{folder}/none", folder, folder],
                              capture_output=True, text=True)
     case("make_pages.py: a missing vocabulary is one line with a hint",

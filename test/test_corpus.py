@@ -375,6 +375,33 @@ def test_ocr():
     case("OCR: a wrong option is named", run.returncode == 1 and "expected a number" in run.stderr, run.stderr)
 
 
+# ---- the tool that makes the ids ----
+def shard_pages(path):
+    """The pages of a token shard as lists of ids."""
+    with open(path, "rb") as f:
+        data = f.read()
+    count, = struct.unpack_from("<Q", data, 16)
+    index, tokens = struct.unpack_from("<QQ", data, 72)
+    places = [struct.unpack_from("<QII", data, index + 24 * n) for n in range(count)]
+    return [list(struct.unpack_from(f"<{length}I", data, tokens + 4 * at)) for at, length, _ in places]
+
+
+def test_tool():
+    vocabulary = os.environ.get("TOKENIZER", "data/qwen2.5/qwen.tiktoken")
+    if not os.path.exists("c3") or not os.path.exists(vocabulary) or not os.path.exists("data/demo/val_en.jsonl"):
+        print("     not compared with c3 tokenize: ./c3, the vocabulary or data/demo is not there")
+        return
+    folder = tempfile.mkdtemp()
+    v = pages.Vocabulary(vocabulary, 4096)
+    for lang in ("en", "zh"):
+        run = subprocess.run(["./c3", "tokenize", "-tok", vocabulary, "-vocab", "4096", "-o", f"{folder}/{lang}",
+                              f"data/demo/val_{lang}.jsonl"], capture_output=True, text=True)
+        found = shard_pages(f"{folder}/{lang}_00000.bin") if run.returncode == 0 else run.stderr
+        case(f"{lang}: c3 tokenize makes the ids that pages were cut by",
+             found == [v.ids(page["text"]) for page in read(f"data/demo/val_{lang}.jsonl")], str(found)[:200])
+    shutil.rmtree(folder)
+
+
 # ---- the real output, where it is ----
 def read(path):
     with open(path, encoding="utf-8") as f:
@@ -424,7 +451,7 @@ def test_real():
 
 
 for test in (test_r, test_sword, test_fortunes, test_markup, test_clean, test_vocabulary, test_cut, test_split,
-             test_whole, test_ocr, test_real):
+             test_whole, test_ocr, test_tool, test_real):
     test()
 print(f"{passed} passed, {failed} failed")
 sys.exit(failed > 0)

@@ -373,13 +373,14 @@ static const struct {
     int vocab; // K
     int latents;
     const char *template_name;
+    float rope_theta; // Qwen's 1e6; pages of at most 64 tokens need no wavelengths beyond a few hundred positions
     int D[2], L[2], NH[2], KV[2], HS[2], F[2]; // encoder, decoder
 } presets[] = {
-    {"demo", 4096, 16, "bare", {128, 128}, {2, 2}, {4, 4}, {2, 2}, {32, 32}, {384, 384}},
-    {"tiny", 4096, 8, "c3", {128, 192}, {2, 2}, {4, 6}, {2, 2}, {32, 32}, {384, 512}},
-    {"small", 8192, 32, "c3", {256, 320}, {4, 4}, {4, 5}, {2, 1}, {64, 64}, {704, 896}},
-    {"medium", QWEN_BASE_RANKS, 32, "c3", {896, 896}, {4, 4}, {14, 14}, {2, 2}, {64, 64}, {4864, 4864}},
-    {"paper", QWEN_BASE_RANKS, 32, "c3", {1536, 2048}, {28, 36}, {12, 16}, {2, 2}, {128, 128}, {8960, 11008}},
+    {"demo", 4096, 16, "bare", 1e2f, {128, 128}, {2, 2}, {4, 4}, {2, 2}, {32, 32}, {384, 384}},
+    {"tiny", 4096, 8, "c3", 1e6f, {128, 192}, {2, 2}, {4, 6}, {2, 2}, {32, 32}, {384, 512}},
+    {"small", 8192, 32, "c3", 1e6f, {256, 320}, {4, 4}, {4, 5}, {2, 1}, {64, 64}, {704, 896}},
+    {"medium", QWEN_BASE_RANKS, 32, "c3", 1e6f, {896, 896}, {4, 4}, {14, 14}, {2, 2}, {64, 64}, {4864, 4864}},
+    {"paper", QWEN_BASE_RANKS, 32, "c3", 1e6f, {1536, 2048}, {28, 36}, {12, 16}, {2, 2}, {128, 128}, {8960, 11008}},
 };
 enum { N_PRESETS = sizeof presets / sizeof *presets, QWEN_ROWS = 151936, C3_ROWS = 151860, SPECIALS = 6 };
 
@@ -403,7 +404,7 @@ int config_preset(C3Config *c, const char *name, int vocab, Error *err) {
                            .HS = presets[i].HS[s],
                            .F = presets[i].F[s],
                            .max_positions = 32768,
-                           .rope_theta = 1e6f,
+                           .rope_theta = presets[i].rope_theta,
                            .rms_eps = 1e-6f,
                            .tied = 1};
     }

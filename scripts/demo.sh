@@ -5,7 +5,7 @@
 #   2 build    ./train_c3 and ./c3
 #   3 pages    English and Chinese texts from Debian packages, cut into pages of 24-64 tokens; whole documents held out
 #   4 train    preset demo: 2 + 2 layers of width 128, vocabulary 4096, 16 latents a page: 4 text tokens a latent at most.
-#              One rank a core. Pages grow from 10 tokens to whole over the first half of the steps (-len_warmup).
+#              One rank a core. Pages grow from 10 tokens to whole over the first 60 % of the steps (-len_warmup).
 #   5 look     held-out pages, greedy decoding from the latents alone; figures; controls that must fail
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,8 +15,8 @@ run_dir=runs/demo
 ranks=$(cores)
 [ "$ranks" -le 4 ] || ranks=4 # more would leave too few pages a rank
 command -v mpirun >/dev/null || ranks=1
-pages=48 # a step
-steps=2400
+pages=32 # a step
+steps=4000
 steps_total=5
 
 step "set-up"
@@ -42,7 +42,7 @@ rm -rf $run_dir
 began=$SECONDS
 run ${launcher[@]+"${launcher[@]}"} ./train_c3 -preset demo -threads 1 -o $run_dir \
     -data 'data/demo/train_*.bin' -val 'data/demo/val_en_*.bin,data/demo/val_zh_*.bin' \
-    -b $((pages / ranks)) -g 1 -steps $steps -len_warmup 0.5 -lr 1.5e-3 -warmup 100 \
+    -b $((pages / ranks)) -g 1 -steps $steps -len_warmup 0.6 -lr 1e-3 -warmup 100 -beta2 0.98 \
     -val_every 400 -sample_every 1200 -samples 1 -save_every 0
 trained=$((SECONDS - began))
 

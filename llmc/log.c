@@ -17,6 +17,8 @@
 #include "file.h"
 #include "json.h"
 
+static const double LINE_SECONDS = 2; // at most one line of a step in this time
+
 struct Log {
     char *path;
     int fd;
@@ -24,6 +26,7 @@ struct Log {
     int said_full;   // a failed write was reported
     int64_t steps;   // last step of the run
     int terminal;    // stdout is one
+    double printed;  // when the last line of a step was printed, seconds
     int bar;         // a progress bar stands in the current line
     int64_t seen;    // steps logged
     double before;   // when the last step was logged
@@ -69,6 +72,9 @@ static int write_history(const char *path, const char *text, size_t size, int64_
     return -1;
 }
 
+// mpirun gives its first rank a pseudo-terminal wherever its own output goes, so a terminal is only believed without it.
+static int at_terminal(void) { return isatty(STDOUT_FILENO) && !getenv("OMPI_COMM_WORLD_SIZE"); }
+
 int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *err) {
     *out = NULL;
     Log *log = calloc(1, sizeof *log);
@@ -79,7 +85,7 @@ int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *
         free(path);
         return error_set(err, "%s/log.jsonl: out of memory", folder);
     }
-    *log = (Log){.path = path, .fd = -1, .steps = steps, .terminal = isatty(STDOUT_FILENO)};
+    *log = (Log){.path = path, .fd = -1, .steps = steps, .terminal = at_terminal(), .printed = -INFINITY};
     int bad = 0;
     if (step > 0 && file_exists(path)) bad = file_read(&text, &size, path, err);
     if (!bad) bad = write_history(path, text, size, step, err);
@@ -205,10 +211,13 @@ void log_step(Log *log, const LogStep *s) {
     append_fields(log, s->step, fields, sizeof fields / sizeof *fields);
     char text[512];
     step_text(text, sizeof text, log, s);
-    if (log->terminal) print_bar(log, s, text);
-    else
+    if (log->terminal) {
+        print_bar(log, s, text);
+    } else if (seconds() - log->printed >= LINE_SECONDS || s->step == log->steps) {
+        log->printed = seconds();
         printf("step %*" PRId64 "/%" PRId64 " | %s\n", snprintf(NULL, 0, "%" PRId64, log->steps), s->step, log->steps,
                text);
+    }
     fflush(stdout);
 }
 

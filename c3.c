@@ -7,6 +7,7 @@
 
 #include "llmc/cli.h"
 #include "llmc/eval.h"
+#include "llmc/file.h" // file_make_dirs
 #include "llmc/info.h"
 #include "llmc/model.h"
 #include "llmc/plan.h" // format_count
@@ -67,7 +68,7 @@ static int parse(const char *command, const char *usage, const char *example, Op
                  char **argv, const char **words, int *n_words, Error *err) {
     Option fresh[MAX_OPTIONS];
     int help = 0;
-    memcpy(fresh, table, (size_t)n * sizeof *table);
+    for (int i = 0; i < n; i++) fresh[i] = table[i];
     if (argc > 1 && (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-help"))) help = 1;
     if (!help && cli_parse(table, n, argc, argv, words, n_words, &help, err) != 0) return -1;
     if (!help) return 0;
@@ -182,6 +183,7 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
     EvalSummary sum;
     EvalOptions o = decoding(&c->model);
     if (c->buckets && (n_edges = eval_parse_edges(edges, c->buckets, err)) < 0) return -1;
+    TRY(file_make_dirs(c->out, err)); // not after hours of decoding
     TRY(reconstruct_pages(m, s, &c->model, path, err));
     TRY(eval_forced(s, m, &o, !c->no_controls, &no_latents, err));
     eval_summarise(&sum, s, m->source.config.latents, edges, n_edges);
@@ -259,16 +261,23 @@ static int run_tokenize(int argc, char **argv) {
         {"shard_tokens", OPTION_INT, &shard_tokens, "N", 1, 2147483647, NULL, "most tokens of a shard", 0},
         {"skip_empty", OPTION_FLAG, &skip_empty, NULL, 0, 0, NULL, "leave pages without text out; else an error", 0},
     };
-    int code = words ? parse("tokenize", "-tok FILE -o PREFIX INPUT...: .txt (form feeds between pages), .jsonl, .json; - is stdin",
+    int code = words ? parse("tokenize",
+                             "-tok FILE -o PREFIX INPUT...: .txt (form feeds between pages), .jsonl, .json; - is stdin",
                              "c3 tokenize -tok data/qwen2.5/qwen.tiktoken -o data/mine/train pages.jsonl", table,
                              sizeof table / sizeof *table, argc, argv, words, &n_words, &err)
                      : error_set(&err, "out of memory");
-    if (code == 0 && !tokenizer) code = error_set(&err, "tokenize: -tok FILE is missing (hint: bash data/get_tokenizer.sh)");
+    if (code == 0 && !tokenizer)
+        code = error_set(&err, "tokenize: -tok FILE is missing (hint: bash data/get_tokenizer.sh)");
     if (code == 0 && !prefix) code = error_set(&err, "tokenize: -o PREFIX is missing (hint: c3 tokenize -h)");
     if (code == 0 && n_words == 0) code = error_set(&err, "tokenize: no file of pages (hint: c3 tokenize -h)");
     if (code == 0) {
-        TokenizeOptions o = {.tokenizer = tokenizer, .vocab = (int)vocab, .prefix = prefix, .inputs = words,
-                             .n_inputs = n_words, .shard_tokens = (uint64_t)shard_tokens, .skip_empty = (int)skip_empty};
+        TokenizeOptions o = {.tokenizer = tokenizer,
+                             .vocab = (int)vocab,
+                             .prefix = prefix,
+                             .inputs = words,
+                             .n_inputs = n_words,
+                             .shard_tokens = (uint64_t)shard_tokens,
+                             .skip_empty = (int)skip_empty};
         code = make_shards(&o, &err) == 0 ? 0 : fail(&err, 1);
     } else {
         code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
@@ -285,10 +294,10 @@ static int run_info(int argc, char **argv) {
                              "c3 info runs/demo data/demo/train_00000.bin", NULL, 0, argc, argv, words, &n_words, &err)
                      : error_set(&err, "out of memory");
     if (code == 0 && n_words == 0) code = error_set(&err, "info: no folder or file (hint: c3 info -h)");
-    if (code < 0) code = fail(&err, EXIT_USAGE);
-    for (int i = 0; i < n_words && code == 0; i++) code = info_print(stdout, words[i], &err) == 0 ? 0 : fail(&err, 1);
+    int bad = code < 0;
+    for (int i = 0; i < n_words && code == 0 && !bad; i++) bad = info_print(stdout, words[i], &err) != 0;
     free(words);
-    return code;
+    return bad ? fail(&err, code < 0 ? EXIT_USAGE : 1) : 0;
 }
 
 // ---- main ----------------------------------------------------------------------------------------------------------

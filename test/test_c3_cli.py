@@ -217,6 +217,23 @@ def test_reconstruct(tmp, model, texts):
     check("control characters do not reach the terminal", code == 0 and "\033" not in text and "x1b" in text, text)
 
 
+def test_shards(tmp, model):
+    tok = f"{model}/qwen.tiktoken"
+    words = ["tokenize", "-tok", tok, "-vocab", str(K), "-o", f"{tmp}/shards/train"]
+    code, out, err = run(*words, f"{tmp}/pages.jsonl")
+    made = os.listdir(f"{tmp}/shards") if code == 0 else []
+    check("tokenize makes shards and says how much", code == 0 and not err and "7 pages" in out and
+          made == ["train_00000.bin"], (code, out, err, made))
+    code, out, err = run("info", f"{tmp}/shards/train_00000.bin", model)
+    check("info of a shard and of a model", code == 0 and not err and "7" in out and "latents" in out, (code, out, err))
+    refused("tokenize without -tok", ["tokenize", "-o", "x", "y"], 2, ["-tok FILE"])
+    refused("tokenize: missing input", words + [f"{tmp}/none.txt"], says=["none.txt"])
+    refused("tokenize: invalid UTF-8", words + ["-"], stdin=b"good \xff bad")
+    refused("tokenize: a page without text", words + ["-"], stdin='{"text": ""}\n')
+    refused("info of nothing", ["info", f"{tmp}/none"], says=["none"])
+    refused("info of another file", ["info", f"{tmp}/pages.jsonl"])
+
+
 def test_run_folder(tmp, model):
     steps = f"{tmp}/run"
     for step, complete in ((1, True), (2, True), (3, False)):
@@ -294,6 +311,7 @@ def main():
         test_words()
         test_bad_input(tmp, model)
         test_reconstruct(tmp, model, texts)
+        test_shards(tmp, model)
         test_run_folder(tmp, model)
         test_eval(tmp, model, texts)
     finally:

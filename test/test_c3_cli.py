@@ -283,6 +283,28 @@ def test_eval(tmp, model, texts):
     none = forty["control_no_latents"]
     alone = sum(precision(t, none["text"]) for t in texts) / len(texts)
     check("control_no_latents: one text against every page", abs(none["char_precision"] - alone) < 1e-9, (none, alone))
+    check("a row a token and one for the end mark", all(int(r["forced_rows"]) == int(r["tokens"]) + 1 for r in rows), rows)
+    # long pages of few letters, so that some rows are right by chance
+    rng = random.Random(2)
+    long = ["".join(rng.choice("abcdefgh VJVf\\|~{") for _ in range(300)) for _ in range(12)]
+    counts = {}
+    for name, pairs in (("own", [(t, t) for t in long]), ("next", [(long[(i + 1) % 12], t) for i, t in enumerate(long)])):
+        with open(f"{tmp}/{name}.json", "w") as f:
+            json.dump([{"conversations": [{"from": "context", "value": c}, {"from": "gpt", "value": a}]}
+                       for c, a in pairs], f)
+        run("eval", "-m", model, f"{tmp}/{name}.json", "-o", f"{tmp}/{name}", "-max_new", "2")
+        counts[name] = list(csv.DictReader(open(f"{tmp}/{name}/eval.csv")))
+    right = [r["forced_correct"] for r in counts["next"]]
+    check("the swapped control's token accuracy is that of other contexts with the same answers",
+          [r["swapped_latents_correct"] for r in counts["own"]] == right and
+          right != [r["forced_correct"] for r in counts["own"]], counts)
+    run("eval", "-m", model, "-", "-o", f"{tmp}/twice", stdin=(json.dumps({"text": long[0]}) + "\n") * 2)
+    same = json.load(open(f"{tmp}/twice/eval.json"))
+    text = json.loads(open(f"{tmp}/twice/pages.jsonl").readline())["reconstruction"]
+    check("of two equal pages the mean latents are their own, and so are the next page's",
+          same["control_no_latents"]["text"] == text and same["char_precision"] > 0 and
+          all(same[c][k] == same[k] for c in ("control_no_latents", "control_swapped_latents")
+              for k in ("char_precision", "token_accuracy")), same)
     fox = json.load(open(f"{out}/fox.json"))
     check("fox.json", [f["label"] for f in fox] == texts and set(fox[0]) == {"image", "question", "label", "answer"}, fox)
     code, text, err = run("eval", "-m", model, f"{tmp}/pages.jsonl", "-o", out, "-no_controls", "-buckets", "10,20,30")

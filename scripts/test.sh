@@ -145,13 +145,16 @@ mkdir -p $logs
 say "logs in $logs/, time limit $limit s a test"
 
 step "build"
-# Programs run under tests that are scripts; some C tests alone need only themselves.
-targets=() program=
+# All of it, or for C tests alone only those. Tests that are scripts drive train_c3, c3 and the helper programs.
+targets=()
 leg build && targets=(all tests)
 for file in ${chosen[@]+"${chosen[@]}"}; do
-    case $file in *.c) targets+=("build/test/test_$(name_of "$file")") ;; *) program=all ;; esac
+    case $file in
+    *.c) targets+=("build/test/test_$(name_of "$file")") ;;
+    *) targets+=(all $(ls test/*.c 2>/dev/null | sed -n '/\/test_/!s/\.c$//p' | sed 's/^/build\//')) ;;
+    esac
 done
-[ -z "$program${targets[*]-}" ] || build build $logs/build.log $program ${targets[@]+"${targets[@]}"}
+[ ${#targets[@]} = 0 ] || build build $logs/build.log "${targets[@]}"
 
 step "tests"
 for file in ${chosen[@]+"${chosen[@]}"}; do

@@ -13,6 +13,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
+{ # read whole before it runs, so that the file may change meanwhile
 export LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1
 limit=${TEST_LIMIT:-900} fuzz_seconds=${FUZZ_SECONDS:-10}
 logs=build/test-logs
@@ -105,7 +106,7 @@ report() {
     else
         printf '%sFAIL %-24s %7s s (%d passed, %d failed, exit code %d)%s\n' "$red" "$name" "$seconds" "$p" "$f" \
             "$status" "$plain"
-        tail -n 60 "$log" | sed 's/^/     | /'
+        tail -n 60 "$log" | cut -c 1-240 | sed 's/^/     | /'
         echo "     whole log: $log"
     fi
 }
@@ -122,7 +123,7 @@ build() { # build NAME LOG MAKE-ARGUMENT...: false when it failed
     local name=$1 log=$2 status=0 start warned
     shift 2
     start=$(now)
-    limit=3600 run_logged "$log" make -j2 "$@" || status=$?
+    limit=3600 run_logged "$log" make -k -j2 "$@" || status=$?
     warned=$(grep -aoE '^[^ :]+:[0-9]+(:[0-9]+)?: warning: ' "$log" | cut -d: -f1 | sort -u)
     if [ $status = 0 ] && ! grep -aq 'warning:' "$log"; then
         echo "1 passed, 0 failed" >>"$log"
@@ -194,3 +195,5 @@ say "took $(minutes $((SECONDS - begin))) on $(cores) cores"
 printf '%d passed, %d failed\n' $passed $failed
 [ $((passed + failed)) -gt 0 ] || exit 2
 [ $failed = 0 ]
+exit
+}

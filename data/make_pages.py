@@ -258,9 +258,11 @@ def write_jsonl(path, pages):
     os.replace(path + ".new", path)
 
 
-def cut_corpus(corpus, ids_of, seed, least, most):
-    """(training pages, {lang: held-out pages}) of all documents."""
-    training, held, sizes = [], {}, {}
+def cut_corpus(corpus, ids_of, seed, least, most, longest=0.0):
+    """(training pages, {lang: held-out pages}) of all documents. The longest pages are the hardest, and few when lengths
+    are drawn evenly: training documents are cut a second time, into pages of nearly `most` tokens, and as many of these
+    are added as make up the share `longest` of the others."""
+    training, held, extra, sizes = [], {}, [], {}
     for lang in ("en", "zh"):
         held[lang] = []
         if not os.path.exists(f"{corpus}/{lang}.jsonl"):
@@ -273,7 +275,12 @@ def cut_corpus(corpus, ids_of, seed, least, most):
                 for number, (text, ids) in enumerate(cut_pages(document["text"], ids_of, sizes, rng, least, most), 1):
                     out.append({"id": f"{document['id']}#{number}", "lang": lang, "source": document["source"],
                                 "text": text, "ids": ids})
-    return training, held
+                if longest > 0 and not is_held_out(document):
+                    again = cut_pages(document["text"], ids_of, sizes, rng, max(least, most - 4), most)
+                    extra += [{"id": f"{document['id']}#long{number}", "lang": lang, "source": document["source"],
+                               "text": text, "ids": ids} for number, (text, ids) in enumerate(again, 1)]
+    random.Random(seed).shuffle(extra)
+    return training + extra[: round(longest * len(training))], held
 
 
 def take_tokens(pages, lang, budget):
@@ -291,10 +298,10 @@ def take_tokens(pages, lang, budget):
 def make(o):
     """All files of the output folder; returns the report that split.json holds."""
     ids_of = Vocabulary(o.tok, o.vocab).ids
-    training, held = cut_corpus(o.corpus, ids_of, o.seed, o.least, o.most)
+    training, held = cut_corpus(o.corpus, ids_of, o.seed, o.least, o.most, o.longest)
     rng = random.Random(o.seed)
     rng.shuffle(training)
-    report, val, parts = {"vocab": o.vocab, "seed": o.seed, "least": o.least, "most": o.most}, {}, []
+    report, val, parts = {"vocab": o.vocab, "seed": o.seed, "least": o.least, "most": o.most, "longest": o.longest}, {}, []
     for lang, budget in (("en", o.en), ("zh", o.zh)):
         val[lang], training, found = choose_held_out(held[lang], training, lang, o.val, rng, o.too_common)
         pages, counts = take_tokens(training, lang, budget)
@@ -320,9 +327,11 @@ def main():
     parser.add_argument("corpus", help="folder of en.jsonl and zh.jsonl")
     parser.add_argument("out", help="folder of the result")
     parser.add_argument("-tok", default="data/qwen2.5/qwen.tiktoken", help="qwen.tiktoken")
-    parser.add_argument("-vocab", type=int, default=4096, help="ranks kept of the vocabulary (4096)")
+    parser.add_argument("-vocab", type=int, default=2048, help="ranks kept of the vocabulary (2048)")
     parser.add_argument("-least", type=int, default=24, help="tokens of the shortest page (24)")
     parser.add_argument("-most", type=int, default=64, help="tokens of the longest page (64)")
+    parser.add_argument("-longest", type=float, default=0.25,
+                        help="training pages of the longest kind added, as a share of the others (0.25)")
     parser.add_argument("-val", type=int, default=300, help="held-out pages per language (300)")
     parser.add_argument("-too_common", type=int, default=8, help="training pages a held-out page may cost (8)")
     parser.add_argument("-en", type=int, default=0, help="most English training tokens, 0: all there are (0)")

@@ -376,7 +376,7 @@ static const struct {
     float rope_theta; // Qwen's 1e6; pages of at most 64 tokens need no wavelengths beyond a few hundred positions
     int D[2], L[2], NH[2], KV[2], HS[2], F[2]; // encoder, decoder
 } presets[] = {
-    {"demo", 4096, 16, "bare", 1e2f, {128, 128}, {2, 2}, {4, 4}, {2, 2}, {32, 32}, {384, 384}},
+    {"demo", 2048, 16, "bare", 1e2f, {128, 128}, {2, 2}, {4, 4}, {2, 2}, {32, 32}, {384, 384}},
     {"tiny", 4096, 8, "c3", 1e6f, {128, 192}, {2, 2}, {4, 6}, {2, 2}, {32, 32}, {384, 512}},
     {"small", 8192, 32, "c3", 1e6f, {256, 320}, {4, 4}, {4, 5}, {2, 1}, {64, 64}, {704, 896}},
     {"medium", QWEN_BASE_RANKS, 32, "c3", 1e6f, {896, 896}, {4, 4}, {14, 14}, {2, 2}, {64, 64}, {4864, 4864}},

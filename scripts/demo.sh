@@ -4,8 +4,8 @@
 #   1 set-up   what is missing is installed (scripts/setup.sh says what)
 #   2 build    ./train_c3 and ./c3
 #   3 pages    English and Chinese texts from Debian packages, cut into pages of 24-64 tokens; whole documents held out
-#   4 train    preset demo: 2 + 2 layers of width 128, vocabulary 4096, 16 latents a page: 4 text tokens a latent at most.
-#              One rank a core. Pages grow from 10 tokens to whole over the first 60 % of the steps (-len_warmup).
+#   4 train    preset demo: 2 + 2 layers of width 128, vocabulary 2048, 16 latents a page: 4 text tokens a latent at most.
+#              One rank a core. Pages grow from 10 tokens to whole over the first half of the steps (-len_warmup).
 #   5 look     held-out pages, greedy decoding from the latents alone; figures; controls that must fail
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +16,7 @@ ranks=$(cores)
 [ "$ranks" -le 4 ] || ranks=4 # more would leave too few pages a rank
 command -v mpirun >/dev/null || ranks=1
 pages=32 # a step
-steps=4000
+steps=5600
 steps_total=5
 
 step "set-up"
@@ -31,7 +31,7 @@ bash data/get_tokenizer.sh
 bash data/make_demo.sh
 for part in train val_en val_zh; do
     [ data/demo/${part}_00000.bin -nt data/demo/$part.jsonl ] ||
-        ./c3 tokenize -tok data/qwen2.5/qwen.tiktoken -vocab 4096 -o data/demo/$part data/demo/$part.jsonl
+        ./c3 tokenize -tok data/qwen2.5/qwen.tiktoken -vocab 2048 -o data/demo/$part data/demo/$part.jsonl
 done
 
 step "train, one rank a core"
@@ -42,8 +42,8 @@ rm -rf $run_dir
 began=$SECONDS
 run ${launcher[@]+"${launcher[@]}"} ./train_c3 -preset demo -threads 1 -o $run_dir \
     -data 'data/demo/train_*.bin' -val 'data/demo/val_en_*.bin,data/demo/val_zh_*.bin' \
-    -b $((pages / ranks)) -g 1 -steps $steps -len_warmup 0.6 -lr 1e-3 -warmup 100 -beta2 0.98 \
-    -val_every 400 -sample_every 1200 -samples 1 -save_every 0
+    -b $((pages / ranks)) -g 1 -steps $steps -len_warmup 0.5 -lr 1.2e-3 -schedule linear -warmup 200 -beta2 0.95 \
+    -val_every 800 -sample_every 2800 -samples 1 -save_every 0
 trained=$((SECONDS - began))
 
 step "held-out pages"

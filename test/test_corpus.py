@@ -392,9 +392,9 @@ def test_tool():
         print("     not compared with c3 tokenize: ./c3, the vocabulary or data/demo is not there")
         return
     folder = tempfile.mkdtemp()
-    v = pages.Vocabulary(vocabulary, 4096)
+    v = pages.Vocabulary(vocabulary, 2048)
     for lang in ("en", "zh"):
-        run = subprocess.run(["./c3", "tokenize", "-tok", vocabulary, "-vocab", "4096", "-o", f"{folder}/{lang}",
+        run = subprocess.run(["./c3", "tokenize", "-tok", vocabulary, "-vocab", "2048", "-o", f"{folder}/{lang}",
                               f"data/demo/val_{lang}.jsonl"], capture_output=True, text=True)
         found = shard_pages(f"{folder}/{lang}_00000.bin") if run.returncode == 0 else run.stderr
         case(f"{lang}: c3 tokenize makes the ids that pages were cut by",

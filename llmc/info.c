@@ -1,0 +1,167 @@
+// info.c: see info.h.
+#include "info.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "checkpoint.h"
+#include "file.h"
+#include "plan.h" // format_count, format_bytes
+#include "safetensors.h"
+#include "shard.h"
+
+static void row(FILE *out, const char *name, const char *text) { fprintf(out, "  %-14s %s\n", name, text); }
+
+static void row_hex(FILE *out, const char *name, const uint8_t bytes[32]) {
+    char hex[65];
+    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+    row(out, name, hex);
+}
+
+// ---- models --------------------------------------------------------------------------------------------------------
+
+static void print_stack(FILE *out, const char *name, const Qwen2Config *c, double parameters) {
+    char count[32];
+    fprintf(out, "  %-14s %s parameters: %d layers, width %d, heads %d/%d x %d, mlp %d, vocabulary %d, positions %d\n",
+            name, format_count(count, parameters), c->L, c->D, c->NH, c->KV, c->HS, c->F, c->V, c->max_positions);
+    fprintf(out, "  %-14s rope theta %g, norm eps %g, head %s\n", "", (double)c->rope_theta, (double)c->rms_eps,
+            c->tied ? "is the embedding" : "of its own");
+}
+
+// "F32 24 tensors, 1.2 MB" for each type of the files.
+static int print_files(FILE *out, const char *name, const char *folder, Error *err) {
+    SafeTensors *s;
+    TRY(safetensors_open(&s, folder, err));
+    int n = safetensors_count(s);
+    for (int i = 0; i < n; i++) {
+        const char *type = safetensors_at(s, i)->type;
+        int count = 0, seen = 0;
+        double bytes = 0;
+        for (int k = 0; k < n && !seen; k++) {
+            const SafeTensor *t = safetensors_at(s, k);
+            if (t->type != type) continue; // names of types are shared
+            seen = k < i;
+            count++;
+            bytes += (double)t->bytes;
+        }
+        char size[32];
+        if (!seen) fprintf(out, "  %-14s %s: %d tensors, %s\n", name, type, count, format_bytes(size, bytes));
+    }
+    safetensors_close(s);
+    return 0;
+}
+
+static double owned_by(const ParamTable *t, ParamOwner owner) {
+    double n = 0;
+    for (int i = 0; i < t->n; i++) n += t->params[i].owner == owner ? (double)t->params[i].count : 0;
+    return n;
+}
+
+static int print_shapes(FILE *out, const C3Config *c, Error *err) {
+    C3Params p;
+    TRY(params_build(&p, c, 1, err));
+    char a[32], b[32];
+    print_stack(out, "encoder", &c->enc, owned_by(&p.table, OWNER_ENCODER));
+    print_stack(out, "decoder", &c->dec, owned_by(&p.table, OWNER_DECODER));
+    fprintf(out, "  %-14s %s parameters: %d latents a page, projector %d -> %d\n", "cascade",
+            format_count(a, owned_by(&p.table, OWNER_CASCADE)), c->latents, c->enc.D, c->dec.D);
+    fprintf(out, "  %-14s %s parameters\n", "total", format_count(b, (double)p.table.parameters));
+    params_free(&p);
+    return 0;
+}
+
+static int print_training(FILE *out, const char *folder, Error *err) {
+    TrainState s;
+    TRY(checkpoint_read_state(&s, folder, err));
+    char tokens[32];
+    fprintf(out, "training\n  %-14s %lld\n", "step", (long long)s.step);
+    if (s.step > 0) fprintf(out, "  %-14s %.4f\n", "last loss", (double)s.losses[s.step - 1]);
+    row(out, "tokens seen", format_count(tokens, s.tokens_seen));
+    fprintf(out, "  %-14s seed %llu, epoch %llu, page %llu, data %08x\n", "loader", (unsigned long long)s.loader.seed,
+            (unsigned long long)s.loader.epoch, (unsigned long long)s.loader.position, s.loader.dataset);
+    row_hex(out, "tokenizer", s.tokenizer);
+    row(out, "settings", s.settings);
+    train_state_free(&s);
+    return 0;
+}
+
+static int print_c3(FILE *out, const char *folder, const char *llm1, Error *err) {
+    C3Config c;
+    TRY(config_read_c3(&c, folder, err));
+    fprintf(out, "%s: a C3 model\n", folder);
+    TRY(print_shapes(out, &c, err));
+    row(out, "template", c.template_name);
+    fprintf(
+        out,
+        "  %-14s %d base tokens; <|endoftext|> %d, <|im_start|> %d, <|im_end|> %d, <img> %d, </img> %d, <imgpad> %d\n",
+        "vocabulary", c.base_vocab, c.specials.endoftext, c.specials.im_start, c.specials.im_end, c.specials.img,
+        c.specials.img_end, c.specials.img_pad);
+    TRY(print_files(out, "files", folder, err));
+    return print_files(out, "files of llm1", llm1, err);
+}
+
+static int print_qwen2(FILE *out, const char *folder, Error *err) {
+    C3Config c = {.latents = 1, .dec = {0}};
+    TRY(config_read_qwen2(&c.enc, folder, err));
+    c.dec = c.enc; // counted with its head, where it has one of its own
+    C3Params p;
+    TRY(params_build(&p, &c, 1, err));
+    fprintf(out, "%s: a plain Qwen2 model\n", folder);
+    print_stack(out, "stack", &c.dec, owned_by(&p.table, OWNER_DECODER));
+    params_free(&p);
+    return print_files(out, "files", folder, err);
+}
+
+static int print_folder(FILE *out, const char *folder, Error *err) {
+    char *llm1 = string_format("%s/llm1", folder), *trainer = string_format("%s/trainer", folder), hex[65];
+    int bad = !llm1 || !trainer   ? error_set(err, "%s: out of memory", folder)
+              : file_exists(llm1) ? print_c3(out, folder, llm1, err)
+                                  : print_qwen2(out, folder, err);
+    if (!bad) bad = checkpoint_fingerprint(hex, folder, err);
+    if (!bad) row(out, "fingerprint", hex);
+    if (!bad && file_exists(trainer)) bad = print_training(out, folder, err);
+    free(trainer);
+    free(llm1);
+    return bad;
+}
+
+// ---- shards --------------------------------------------------------------------------------------------------------
+
+static int print_shard(FILE *out, const char *path, Error *err) {
+    Shard s;
+    TRY(shard_open(&s, path, err));
+    uint64_t longest = 0, own_answers = 0;
+    for (uint64_t i = 0; i < s.pages; i++) {
+        ShardPage p = shard_page(&s, i);
+        if (p.answer_length > longest) longest = p.answer_length;
+        own_answers += p.answer != p.context;
+    }
+    char count[32], size[32];
+    fprintf(out, "%s: a token shard, %s\n", path, format_bytes(size, (double)s.map.size));
+    fprintf(out, "  %-14s %llu, the longest of %llu tokens\n", "pages", (unsigned long long)s.pages,
+            (unsigned long long)longest);
+    fprintf(out, "  %-14s %s, %.0f a page\n", "tokens", format_count(count, (double)s.tokens),
+            s.pages ? (double)s.tokens / (double)s.pages : 0.0);
+    if (own_answers)
+        fprintf(out, "  %-14s %llu pages have an answer of their own\n", "answers", (unsigned long long)own_answers);
+    fprintf(out, "  %-14s %u ids\n", "vocabulary", s.vocab);
+    row_hex(out, "tokenizer", s.fingerprint);
+    fprintf(out, "  %-14s right; the shard's is %08x\n", "checksums", s.crc);
+    shard_close(&s);
+    return 0;
+}
+
+int info_print(FILE *out, const char *path, Error *err) {
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return error_set(err, "%s: is not there (hint: a model folder, a run, or a .bin shard)", path);
+    if (!S_ISDIR(st.st_mode)) return print_shard(out, path, err);
+    char *config = string_format("%s/config.json", path);
+    if (!config) return error_set(err, "%s: out of memory", path);
+    char *newest = file_exists(config) ? NULL : checkpoint_newest(path);
+    int bad = print_folder(out, newest ? newest : path, err);
+    free(newest);
+    free(config);
+    return bad;
+}

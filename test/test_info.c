@@ -1,0 +1,120 @@
+// test_info.c: what `c3 info` says about a checkpoint, a run, a plain Qwen2 folder, a shard, and about what is none of
+// them.
+#include <unistd.h>
+
+#include "llmc/info.h"
+#include "llmc/shard.h"
+#include "test/known_model.h"
+
+static char folder[] = "build/test_info_XXXXXX";
+
+// What info_print writes, or the error; free it.
+static char *info(const char *path, int *bad) {
+    char *text = NULL;
+    size_t size = 0;
+    Error err = {""};
+    FILE *out = open_memstream(&text, &size);
+    *bad = info_print(out, path, &err);
+    fclose(out);
+    if (!*bad) return text;
+    free(text);
+    return strdup(err.text);
+}
+
+static void expect(const char *path, int refused, const char *const *words, int n) {
+    int bad;
+    char *text = info(path, &bad);
+    CHECK((bad != 0) == refused, "%s: %s", path, text);
+    for (int i = 0; i < n; i++) CHECK(strstr(text, words[i]), "%s: expected \"%s\" in:\n%s", path, words[i], text);
+    free(text);
+}
+
+static void test_models(void) {
+    check_begin(
+        "a checkpoint: shapes, parameters, types, template, training state, fingerprint; its run stands for it");
+    char *run = in_run(folder, "run"), *step = in_run(run, "step_00000003"), *llm1 = in_run(step, "llm1"), hex[65] = "";
+    Error err = {""};
+    Rig r;
+    rig_open(&r, small_config(), DTYPE_BF16, 0);
+    rig_fill(&r, 3);
+    float losses[3] = {3, 2, 1.25f};
+    TrainState s = {.step = 3,
+                    .tokens_seen = 4321,
+                    .loader = {.seed = 0xfedcba9876543210u, .epoch = 2, .position = 17},
+                    .settings = "{\"lr\":1e-05}",
+                    .losses = losses,
+                    .tokenizer = {0xab, 0xcd}};
+    CheckpointJob job = {
+        .backend = r.b, .dist = r.dist, .config = &r.config, .params = &r.params, .optimizer = &r.optimizer};
+    CHECK(checkpoint_save(&job, &s, run, 1, &err) == 0, "%s", err.text);
+    CHECK(checkpoint_fingerprint(hex, step, &err) == 0, "%s", err.text);
+    size_t enc = 0;
+    for (int i = 0; i < r.params.table.n; i++)
+        enc += r.params.table.params[i].owner == OWNER_ENCODER ? r.params.table.params[i].count : 0;
+    char *encoder = string_format("%zu,%03zu parameters: 2 layers, width 30, heads 2/1 x 16, mlp 44, vocabulary 262",
+                                  enc / 1000, enc % 1000);
+    const char *const words[] = {step,
+                                 encoder,
+                                 "projector 30 -> 50",
+                                 "5 latents",
+                                 "bare",
+                                 "256 base tokens",
+                                 "<img> 259",
+                                 "BF16: 30 tensors, 122 KB",
+                                 "head of its own",
+                                 "1.2500",
+                                 "4,321",
+                                 "18364758544493064720",
+                                 "{\"lr\":1e-05}",
+                                 "abcd0000",
+                                 hex};
+    expect(step, 0, words, 15);
+    expect(run, 0, words, 15);
+    check_begin("a plain Qwen2 folder");
+    const char *const plain[] = {"plain Qwen2", encoder, "head is the embedding", "fingerprint"};
+    expect(llm1, 0, plain, 4);
+    check_begin("a damaged checkpoint, an empty folder and nothing at all are refused by name");
+    char *weights = in_run(llm1, "model.safetensors"), *empty = in_run(folder, "empty");
+    CHECK(truncate(weights, 1000) == 0 && file_make_dirs(empty, &err) == 0, "truncate");
+    const char *const damaged[] = {"llm1/model.safetensors"}, *const nothing[] = {"hint"},
+                      *const none[] = {"config.json"};
+    expect(step, 1, damaged, 1);
+    expect(empty, 1, none, 1);
+    expect("build/not there", 1, nothing, 1);
+    rig_close(&r);
+    free(empty);
+    free(weights);
+    free(encoder);
+    free(llm1);
+    free(step);
+    free(run);
+}
+
+static void test_shards(void) {
+    check_begin("a shard: pages, tokens, vocabulary, tokenizer, checksums; a damaged one is refused");
+    char *path = in_run(folder, "pages.bin");
+    Error err = {""};
+    ShardWriter *w = NULL;
+    uint8_t fingerprint[32] = {0x12, 0x34};
+    int32_t page[40] = {1, 2, 3};
+    CHECK(shard_writer_open(&w, path, 4102, fingerprint, &err) == 0, "%s", err.text);
+    CHECK(shard_writer_add(w, page, 40, NULL, 0, &err) == 0 && shard_writer_add(w, page, 10, page, 7, &err) == 0, "%s",
+          err.text);
+    CHECK(shard_writer_commit(w, &err) == 0, "%s", err.text);
+    const char *const words[] = {path, "2, the longest of 40 tokens", "1 pages have", "4102 ids", "12340000", "right"};
+    expect(path, 0, words, 6);
+    CHECK(truncate(path, 1100) == 0, "truncate");
+    const char *const damaged[] = {path};
+    expect(path, 1, damaged, 1);
+    free(path);
+}
+
+int main(void) {
+    Error err;
+    dist = (Dist){.ranks = 1, .local_ranks = 1, .cores = 1};
+    if (!mkdtemp(folder)) return perror(folder), 2;
+    test_models();
+    test_shards();
+    if (file_remove_tree(folder, &err) != 0) printf("%s\n", err.text);
+    return check_done();
+}

@@ -111,9 +111,8 @@ void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
             100 * pages * f.encoder / step, 100 * pages * f.decoder / step, 100 * pages * f.head / step);
     if (p->peak_flops > 0) {
         double seconds = step / (p->peak_flops * p->ranks);
-        fprintf(out, "  %-12s %10.4g s      %s FLOP/s a rank at the measured peak of its products; %lld steps >= %.3g h\n",
-                "at least", seconds, format_count(total, p->peak_flops), (long long)p->steps,
-                seconds * (double)p->steps / 3600);
+        fprintf(out, "  %-12s %12.3g s      at the measured peak, %.0f GFLOP/s a rank; %lld steps: %.3g h\n", "at least",
+                seconds, p->peak_flops / 1e9, (long long)p->steps, seconds * (double)p->steps / 3600);
     }
 }
 

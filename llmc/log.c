@@ -17,7 +17,7 @@
 #include "file.h"
 #include "json.h"
 
-static const double LINE_SECONDS = 2; // at most one line of a step in this time
+static const double LINE_SECONDS = 5; // at most one line of a step in this time
 
 struct Log {
     char *path;

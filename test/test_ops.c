@@ -942,6 +942,7 @@ static void test_all(DType dtype) {
 }
 
 int main(int argc, char **argv) {
+    backend_cpu_prepare(argv); // the tests with two threads would crawl on a busy machine
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "-device")) device = argv[i + 1];
     }

@@ -20,8 +20,6 @@ MPI_CFLAGS := $(shell $(MPICC) --showme:compile 2>/dev/null)
 MPI_LIBS   := $(shell $(MPICC) --showme:link 2>/dev/null)
 endif
 HAVE_MPI   := $(if $(MPI_LIBS),$(call have_header,mpi.h,$(MPI_CFLAGS)))
-HAVE_DNNL  := $(call have_header,oneapi/dnnl/dnnl.h)
-HAVE_CBLAS := $(if $(HAVE_DNNL),,$(call have_header,cblas.h))
 HAVE_CJSON := $(call have_header,cjson/cJSON.h)
 HAVE_UTF8PROC := $(call have_header,utf8proc.h)
 HAVE_ZLIB  := $(call have_header,zlib.h)
@@ -35,8 +33,8 @@ comma   := ,
 OPT     := $(if $(SANITIZE),-O1 -g -fsanitize=address$(comma)undefined -fno-omit-frame-pointer,-O3 -g)
 BASE    := $(if $(filter x86_64,$(ARCH)),-march=x86-64-v3)
 CFLAGS  += -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -fopenmp -ffp-contract=fast -fno-math-errno -fno-trapping-math -I.
-CPPFLAGS += $(if $(HAVE_MPI),-DHAVE_MPI $(MPI_CFLAGS)) $(if $(HAVE_DNNL),-DHAVE_DNNL) $(if $(HAVE_CBLAS),-DHAVE_CBLAS)
-LDLIBS  += $(if $(HAVE_DNNL),-ldnnl) $(if $(HAVE_CBLAS),-lopenblas) $(if $(HAVE_MPI),$(MPI_LIBS)) \
+CPPFLAGS += $(if $(HAVE_MPI),-DHAVE_MPI $(MPI_CFLAGS))
+LDLIBS  += $(if $(HAVE_MPI),$(MPI_LIBS)) \
            -lcjson -lutf8proc -lz -lmd -lpthread -lm
 LDFLAGS += -fopenmp $(if $(SANITIZE),-fsanitize=address$(comma)undefined)
 
@@ -57,7 +55,7 @@ bench: $(BUILD)/dev/bench_ops
 
 found:
 	$(if $(strip $(MISSING)),$(error missing packages: $(strip $(MISSING)) (hint: bash scripts/setup.sh, or apt-get install $(strip $(MISSING)))))
-	@echo "compiler $(CC) | MPI $(if $(HAVE_MPI),yes,no: one rank only) | GEMM $(if $(HAVE_DNNL),oneDNN,$(if $(HAVE_CBLAS),OpenBLAS (fp32),own loops: slow (hint: apt-get install libdnnl-dev)))"
+	@echo "compiler $(CC) | MPI $(if $(HAVE_MPI),yes,no: one rank only) | CPU kernels $(CPU_VARIANTS)"
 
 $(BUILD)/libc3.a: $(LIB_OBJ)
 	@rm -f $@

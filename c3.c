@@ -319,6 +319,7 @@ static void usage(FILE *out) {
 }
 
 int main(int argc, char **argv) {
+    backend_cpu_prepare(argv);
     if (argc < 2) {
         usage(stderr);
         return EXIT_USAGE;

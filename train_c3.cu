@@ -297,6 +297,7 @@ int main(int argc, char **argv) {
     static Trainer t;
     Error err;
     int help = 0;
+    backend_cpu_prepare(argv);
     t.n_options = options_table(&t.o, t.table);
     int bad = dist_init(&t.dist, &argc, &argv, &err);
     if (!bad) bad = cli_parse(t.table, t.n_options, argc, argv, NULL, NULL, &help, &err);

@@ -193,6 +193,7 @@ static void bench_rows(void) {
 }
 
 int main(int argc, char **argv) {
+    backend_cpu_prepare(argv);
     const char *only = "";
     int threads = 1, first = DTYPE_F32, last = DTYPE_BF16;
     for (int i = 1; i < argc; i += 2) {

@@ -165,6 +165,9 @@ static inline elem_t *elem_at(const Backend *b, const elem_t *x, size_t i) {
 
 // The CPU backend: threads = 0 takes this rank's share of the host's cores.
 int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Error *err);
+// First thing in main: makes waiting threads sleep soon instead of spinning. libgomp reads its settings before main, so
+// the program starts itself once more with GOMP_SPINCOUNT in its environment, unless the user set that or OMP_WAIT_POLICY.
+void backend_cpu_prepare(char **argv);
 // FLOP/s of the matrix product's inner loop on registers alone, on all threads of a CPU backend; takes about 50 ms.
 double backend_cpu_measure_peak(Backend *b);
 

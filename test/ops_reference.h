@@ -96,7 +96,9 @@ static inline double ref_score(const double *q, const double *k, int HS, double 
     return s / sqrt(HS);
 }
 
-static inline void ref_attention_forward(double *out, double *mag, double *lse, double *lse_mag, const double *q,
+// rounded: the sum of the absolute values of what P or dS is multiplied with, times |P| or |dS|: in bf16 these two may be
+// rounded to bf16 before their products (every flash attention does), which is off by half a unit in their last place.
+static inline void ref_attention_forward(double *out, double *mag, double *rounded, double *lse, double *lse_mag, const double *q,
                                          int ldq, const double *k, const double *v, int ldk, const RefPages *g, int NH,
                                          int KV, int HS) {
     for (int page = 0; page < g->pages; page++) {
@@ -123,6 +125,7 @@ static inline void ref_attention_forward(double *out, double *mag, double *lse, 
                     }
                     out[(t * NH + h) * HS + d] = o;
                     mag[(t * NH + h) * HS + d] = size * (1 + score_mag);
+                    rounded[(t * NH + h) * HS + d] = size;
                 }
             }
         }
@@ -131,8 +134,9 @@ static inline void ref_attention_forward(double *out, double *mag, double *lse, 
 }
 
 // out and lse are what the forward stored. dq, dk, dv must be zero at rows of the pages.
-static inline void ref_attention_backward(double *dq, double *dq_mag, double *dk, double *dk_mag, double *dv,
-                                          double *dv_mag, const double *dout, const double *out, const double *lse,
+static inline void ref_attention_backward(double *dq, double *dq_mag, double *dq_rounded, double *dk, double *dk_mag,
+                                          double *dk_rounded, double *dv, double *dv_mag, double *dv_rounded,
+                                          const double *dout, const double *out, const double *lse,
                                           const double *q, int ldq, const double *k, const double *v, int ldk,
                                           const RefPages *g, int NH, int KV, int HS) {
     const double scale = 1 / sqrt(HS);
@@ -163,6 +167,9 @@ static inline void ref_attention_backward(double *dq, double *dq_mag, double *dk
                         dq_mag[qo + d] += ds_mag * fabs(k[ko + d]);
                         dk[ko + d] += ds * q[qo + d];
                         dk_mag[ko + d] += ds_mag * fabs(q[qo + d]);
+                        dv_rounded[ko + d] += p * fabs(dout[o + d]);
+                        dq_rounded[qo + d] += fabs(ds * k[ko + d]);
+                        dk_rounded[ko + d] += fabs(ds * q[qo + d]);
                     }
                 }
             }

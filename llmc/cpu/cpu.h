@@ -97,10 +97,9 @@ static inline const CpuKernels *cpu_kernels(const Backend *b) { return ((const C
 void *cpu_thread_scratch(Backend *b, int thread, size_t bytes);
 void *cpu_shared_scratch(Backend *b, size_t bytes);
 
-// Threads worth using for `work` (about one unit per element touched): small operations stay on one.
-static inline int cpu_threads(const Backend *b, double work) {
-    return b->threads > 1 && work > 32768.0 ? b->threads : 1;
-}
+// Threads worth using for `work` (about one unit per element touched, or per vector multiply-add): waking the others
+// costs some 20 us, which is what one thread needs for 80,000 units.
+static inline int cpu_threads(const Backend *b, double work) { return b->threads > 1 && work > 262144.0 ? b->threads : 1; }
 
 // Part `thread` of `threads` of n items.
 static inline size_t cpu_split(size_t n, int thread, int threads) {

@@ -127,8 +127,17 @@ static inline void rig_fill(Rig *r, int64_t step) {
     }
 }
 
-// Puts values everywhere that no checkpoint holds.
-static inline void rig_spoil(Rig *r) { rig_fill(r, 999999); }
+// Puts values everywhere that no checkpoint holds; into the padding of the optimizer state, too.
+static inline void rig_spoil(Rig *r) {
+    rig_fill(r, 999999);
+    size_t n = r->optimizer.state_count;
+    float *sevens = malloc(n * sizeof *sevens);
+    for (size_t i = 0; i < n; i++) sevens[i] = 7;
+    for (int kind = 0; kind < 3; kind++) {
+        if (state_array(r, kind)) r->b->upload(r->b, state_array(r, kind), sevens, n * sizeof *sevens);
+    }
+    free(sevens);
+}
 
 // Bytes of the weights that differ from what step `step` held, padding included.
 static inline size_t different_weights(const Rig *r, int64_t step) {

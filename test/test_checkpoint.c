@@ -196,6 +196,7 @@ static void test_damage(void) {
             const char *expected = f == 6 ? run : files[f];
             CHECK(bad != 0 && strstr(err.text, expected), "%s, way %d: %s", files[f], way,
                   bad ? err.text : "was accepted");
+            if (way == 2 && f < 6) CHECK(strstr(err.text, "bytes, found"), "a short file: %s", err.text);
             put(name, data, size);
         }
         free(data);
@@ -217,6 +218,13 @@ static void test_damage(void) {
     rig_open(&o, other, DTYPE_BF16, 0);
     CHECK(load(&o, path, &err) != 0 && strstr(err.text, "model.Q.weight") && strstr(err.text, "(6, 30)"), "%s",
           err.text);
+    rig_close(&o);
+    other = small_config();
+    other.enc.D = 28; // columns alone
+    rig_open(&o, other, DTYPE_BF16, 0);
+    CHECK(load(&o, path, &err) != 0 && strstr(err.text, "embed_tokens") && strstr(err.text, "(262, 28)") &&
+              strstr(err.text, "(262, 30)"),
+          "%s", err.text);
     rig_close(&o);
     other = small_config();
     other.dec.L = 3;
@@ -308,6 +316,8 @@ static void test_pieces(void) {
     halves[at].shape[0] -= 10;
     halves[n] = (SafeEntry){.name = "v.1.0", .dtype = DTYPE_F32, .dims = 1, .shape = {10}};
     expect_pieces_refused(&r, where, halves, n + 1, NULL);
+    halves[at].name = "v.1.5"; // as many elements, but five twice and five not at all
+    expect_pieces_refused(&r, where, halves, n + 1, "bucket 1");
     rig_close(&r);
     free(trainer);
     free(where);

@@ -275,6 +275,13 @@ static void start_slot(Generator *g, Slot *s, GeneratePage *page) {
     s->limit = g->overhead + (page->max_new > 0 && page->max_new < g->max_new ? page->max_new : g->max_new);
 }
 
+// A page whose text is still to be written: its only supervised row is the last of the prompt.
+static ShardPage prompt_page(const int32_t *context, int n) {
+    static const uint32_t nothing[1];
+    return (ShardPage){
+        .context = n ? (const uint32_t *)context : nothing, .context_length = (uint32_t)n, .answer = nothing};
+}
+
 // The encoder over the batch of g->fill_pages: enc_acts.out (n*N,D_enc). Returns the device view.
 static MicroBatch encode(Generator *g, int n) {
     Backend *b = g->b;
@@ -310,7 +317,7 @@ static int fill_slots(Generator *g, GeneratePage **waiting, int n_waiting, int *
         int length = p->latents ? 0 : p->n_context;
         if (rows + length + 1 + N > g->enc_rows) break;
         rows += length + 1 + N;
-        g->fill_pages[n] = (ShardPage){.context = (const uint32_t *)p->context, .context_length = (uint32_t)length};
+        g->fill_pages[n] = prompt_page(p->context, length);
         start_slot(g, &g->slot[s], p);
         g->live[n++] = s;
     }
@@ -429,7 +436,7 @@ int generate_latents(Generator *g, float *latents, const int32_t *context, int n
     size_t size = (size_t)g->m->config.latents * g->m->config.enc.D;
     GeneratePage page = {.context = context, .n_context = n_context};
     TRY(check_pages(g, &page, 1, err));
-    g->fill_pages[0] = (ShardPage){.context = (const uint32_t *)context, .context_length = (uint32_t)n_context};
+    g->fill_pages[0] = prompt_page(context, n_context);
     encode(g, 1);
     b->cast_to_f32(b, g->latents, g->enc_acts.out, size);
     b->download(b, latents, g->latents, size * sizeof *latents);

@@ -50,12 +50,26 @@ step "held-out pages"
 for part in en zh; do
     run ./c3 eval -m $run_dir data/demo/val_$part.jsonl -o $run_dir/eval_$part
 done
-say
+# Two pages of each language as they come, then the two that came back worst.
+show='import json, sys
+pages = [json.loads(line) for line in open(sys.argv[1])]
+for p in pages[:2] + sorted(pages, key=lambda p: p["char_precision"])[:2]:
+    print(json.dumps({"id": p["id"], "text": p["text"]}))'
 for part in en zh; do
-    head -n 3 data/demo/val_$part.jsonl | ./c3 reconstruct -m $run_dir -f -
+    say
+    say "$part: the first two held-out pages, and the two that came back worst of all:"
+    say
+    python3 -c "$show" $run_dir/eval_$part/pages.jsonl | ./c3 reconstruct -m $run_dir -f - 2>/dev/null
 done
-say "a text of random characters, which no language model could guess:"
-./c3 reconstruct -m $run_dir -f data/demo/random.jsonl
+say
+say "random characters, which no language model could guess and which the training pages do not hold:"
+say
+./c3 reconstruct -m $run_dir -f data/demo/random.jsonl 2>/dev/null
+say
+python3 -c 'import json
+r = json.load(open("data/demo/split.json"))
+print("13-token runs of the held-out pages that training pages hold as well: English %.2f %%, Chinese %.2f %%" % tuple(
+    100 * r[k]["share_of_grams_in_training"] for k in ("val_en", "val_zh")))'
 .venv/bin/python dev/plot.py $run_dir
 
 cat <<TXT

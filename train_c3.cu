@@ -182,7 +182,8 @@ static void pack(Trainer *t, const LoaderStep *s, int i) {
     // each supervised row's share of the step's loss
     double weight = !strcmp(t->o.loss_norm, "micro") ? 1 / (rows * (double)t->o.g * t->dist.ranks)
                                                       : 1 / (double)s->total_supervised;
-    batch_build(&t->micro[i], t->pages, s->pages + from, n, &t->corpus.words, t->source.config.latents, s->cut, (float)weight);
+    batch_build(&t->micro[i], t->pages, s->pages + from, n, &t->corpus.words, t->source.config.latents, s->cut,
+                (float)weight);
 }
 
 // One optimizer step. Fills everything of the log line but the time.
@@ -240,11 +241,13 @@ static int validation(Trainer *t, int last, Error *err) {
     int64_t step = t->state.step;
     if (!t->corpus.has_val) return 0;
     if (last || (t->o.val_every && step % t->o.val_every == 0)) {
-        Validation v = validate(&t->model, &t->corpus.val, &t->corpus.words, &t->micro[0], &t->dist, (uint64_t)t->o.val_pages);
+        Validation v =
+            validate(&t->model, &t->corpus.val, &t->corpus.words, &t->micro[0], &t->dist, (uint64_t)t->o.val_pages);
         if (t->log) log_validation(t->log, step, v.loss, v.token_accuracy);
     }
     if (t->o.sample_every && (last || step % t->o.sample_every == 0) && t->dist.rank == 0)
-        return validate_samples(&t->model, &t->corpus.val, &t->corpus.words, t->corpus.tokenizer, (int)t->o.samples, t->log, err);
+        return validate_samples(&t->model, &t->corpus.val, &t->corpus.words, t->corpus.tokenizer, (int)t->o.samples,
+                                t->log, err);
     return 0;
 }
 

@@ -70,12 +70,15 @@ static void bench_matmul(void) {
         const char *what;
         int T, K, N;
     } shapes[] = {
-        {"tiny enc qkv", 600, 128, 256},       {"tiny enc gate_up", 600, 128, 768},   {"tiny enc down", 600, 384, 128},
-        {"tiny dec qkv", 900, 192, 320},       {"tiny dec o", 900, 192, 192},         {"tiny dec gate_up", 900, 192, 1024},
-        {"tiny dec down", 900, 512, 192},      {"tiny head", 520, 192, 4102},         {"small enc gate_up", 1150, 256, 1408},
-        {"small dec qkv", 1320, 320, 448},     {"small dec gate_up", 1320, 320, 1792}, {"small dec down", 1320, 896, 320},
-        {"small head", 1024, 320, 8198},       {"medium qkv", 550, 896, 1152},        {"medium gate_up", 550, 896, 9728},
-        {"medium down", 550, 4864, 896},       {"decode, one row", 1, 320, 1792},
+        {"tiny enc qkv", 600, 128, 256},        {"tiny enc gate_up", 600, 128, 768},
+        {"tiny enc down", 600, 384, 128},       {"tiny dec qkv", 900, 192, 320},
+        {"tiny dec o", 900, 192, 192},          {"tiny dec gate_up", 900, 192, 1024},
+        {"tiny dec down", 900, 512, 192},       {"tiny head", 520, 192, 4102},
+        {"small enc gate_up", 1150, 256, 1408}, {"small dec qkv", 1320, 320, 448},
+        {"small dec gate_up", 1320, 320, 1792}, {"small dec down", 1320, 896, 320},
+        {"small head", 1024, 320, 8198},        {"medium qkv", 550, 896, 1152},
+        {"medium gate_up", 550, 896, 9728},     {"medium down", 550, 4864, 896},
+        {"decode, one row", 1, 320, 1792},
     };
     printf("%-18s %5s %5s %5s  %17s %17s %17s\n", "matmul", "T", "K", "N", "forward", "d input", "d weight");
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
@@ -145,9 +148,12 @@ static void bench_rows(void) {
     enum { T = 900, D = 192, F = 512, V = 4102, R = 520, HS = 32, HEADS = 8 };
     const double e = (double)dtype_size(B->dtype);
     const size_t n = 256 * 8000;
-    void *x = random_memory(T * D, 0), *delta = random_memory(T * D, 0), *w = random_memory(D, 0), *out = memory(T * D * 4);
-    void *rstd = memory(T * 4), *dw = memory(D * 4), *gate_up = random_memory(T * 2 * F, 0), *act = random_memory(T * F, 0);
-    void *dgate_up = memory(T * 2 * F * 4), *logits = random_memory(R * V, 0), *loss = memory(R * 4), *correct = memory(R * 4);
+    void *x = random_memory(T * D, 0), *delta = random_memory(T * D, 0), *w = random_memory(D, 0),
+         *out = memory(T * D * 4);
+    void *rstd = memory(T * 4), *dw = memory(D * 4), *gate_up = random_memory(T * 2 * F, 0),
+         *act = random_memory(T * F, 0);
+    void *dgate_up = memory(T * 2 * F * 4), *logits = random_memory(R * V, 0), *loss = memory(R * 4),
+         *correct = memory(R * 4);
     void *labels = memory(R * 4), *weights = random_memory(R, 1), *grad = random_memory(n, 1), *m = memory(n * 4);
     void *v = memory(n * 4), *param = random_memory(n, 0), *master = random_memory(n, 1), *scale = memory(8);
     void *table = random_memory((size_t)V * D, 0), *ids = memory(T * 4), *qk = random_memory(T * HEADS * HS, 0);
@@ -187,8 +193,8 @@ static void bench_rows(void) {
     rate("copy", t, (double)n * 8);
     MEASURE(t, B->zero(B, copy, n * 4));
     rate("zero", t, (double)n * 4);
-    void *all[] = {x, delta, w, out, rstd, dw, gate_up, act, dgate_up, logits, loss, correct, labels, weights, grad, m, v,
-                   param, master, scale, table, ids, qk, cos_sin, positions, copy};
+    void *all[] = {x,       delta, w, out, rstd,  dw,     gate_up, act,   dgate_up, logits, loss,    correct,   labels,
+                   weights, grad,  m, v,   param, master, scale,   table, ids,      qk,     cos_sin, positions, copy};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) B->release(B, all[i]);
 }
 

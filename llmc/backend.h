@@ -84,8 +84,10 @@ struct Backend {
                                const int *order, const int *runs, int n_runs, int D);
 
     // ---- rows ----
-    void (*gather_rows)(Backend *b, elem_t *out, const elem_t *in, const int *rows, int n, int D);  // out[i] = in[rows[i]]
-    void (*scatter_add_rows)(Backend *b, elem_t *out, const elem_t *in, const int *rows, int n, int D); // out[rows[i]] += in[i], rows distinct
+    void (*gather_rows)(Backend *b, elem_t *out, const elem_t *in, const int *rows, int n,
+                        int D); // out[i] = in[rows[i]]
+    void (*scatter_add_rows)(Backend *b, elem_t *out, const elem_t *in, const int *rows, int n,
+                             int D); // out[rows[i]] += in[i], rows distinct
     // to[rows[i]*ld_to + 0..width) = from[i*ld_from + 0..width): appends keys and values to a cache
     void (*scatter_rows)(Backend *b, elem_t *to, int ld_to, const elem_t *from, int ld_from, const int *rows, int n,
                          int width);
@@ -150,9 +152,9 @@ struct Backend {
     // when clip <= 0; NaN when the norm is not finite, which turns adamw into nothing. All device memory.
     void (*clip_scale)(Backend *b, float *scale, double *norm, const double *partial, int n, double clip);
 
-    // ---- collectives over the ranks of b->dist; every rank calls them in the same order; n = 1 rank: a copy or nothing ----
-    // Reduce-scatter in place: buffer (ranks * n): afterwards this rank's n floats at buffer + rank*n hold the sum over
-    // ranks, added in rank order 0,1,2,...; the rest is undefined.
+    // ---- collectives over the ranks of b->dist; every rank calls them in the same order; n = 1 rank: a copy or
+    // nothing ---- Reduce-scatter in place: buffer (ranks * n): afterwards this rank's n floats at buffer + rank*n hold
+    // the sum over ranks, added in rank order 0,1,2,...; the rest is undefined.
     void (*reduce_scatter)(Backend *b, float *buffer, size_t n);
     // All-gather in place: this rank's `bytes` at buffer + rank*bytes are given to all.
     void (*all_gather)(Backend *b, void *buffer, size_t bytes);
@@ -166,7 +168,8 @@ static inline elem_t *elem_at(const Backend *b, const elem_t *x, size_t i) {
 // The CPU backend: threads = 0 takes this rank's share of the host's cores.
 int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Error *err);
 // First thing in main: makes waiting threads sleep soon instead of spinning. libgomp reads its settings before main, so
-// the program starts itself once more with GOMP_SPINCOUNT in its environment, unless the user set that or OMP_WAIT_POLICY.
+// the program starts itself once more with GOMP_SPINCOUNT in its environment, unless the user set that or
+// OMP_WAIT_POLICY.
 void backend_cpu_prepare(char **argv);
 // FLOP/s of the matrix product's inner loop on registers alone, on all threads of a CPU backend; takes about 50 ms.
 double backend_cpu_measure_peak(Backend *b);

@@ -1,7 +1,8 @@
 // c3.c: the cascade, see c3.h. The only file that knows which stack is the encoder and which the decoder.
 //
-// One id convention joins the two: the encoder's slots are Q, shared by all pages; the decoder's slots are the projected
-// latents of this batch. The gradient of the decoder's slots is what flows back through projector and encoder.
+// One id convention joins the two: the encoder's slots are Q, shared by all pages; the decoder's slots are the
+// projected latents of this batch. The gradient of the decoder's slots is what flows back through projector and
+// encoder.
 #include "c3.h"
 
 #include <math.h>
@@ -10,7 +11,8 @@
 
 // ---- memory --------------------------------------------------------------------------------------------------------
 
-// Rows of logits at a time: a few megabytes, so that a chunk stays in a cache, but enough rows for an efficient product.
+// Rows of logits at a time: a few megabytes, so that a chunk stays in a cache, but enough rows for an efficient
+// product.
 static int head_rows_for(const C3Config *c, const C3Limits *l) {
     if (l->head_rows > 0) return l->head_rows < l->dec_kept ? l->head_rows : l->dec_kept;
     int rows = (int)((2 << 20) / (size_t)c->dec.V);

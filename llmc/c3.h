@@ -70,15 +70,16 @@ void c3_forward(C3 *m, const MicroBatch *host, int micro);
 // The same with given latents, (pages*N,D_enc) device, in place of the encoder's (m->enc_acts.out may be used).
 void c3_forward_latents(C3 *m, const MicroBatch *host, int micro, const elem_t *latents);
 
-// Reads back the losses of a micro-batch (waits for it): sum of weight * loss, sum of losses, rows, rows whose label had
-// the largest logit. Sums are doubles in row order.
+// Reads back the losses of a micro-batch (waits for it): sum of weight * loss, sum of losses, rows, rows whose label
+// had the largest logit. Sums are doubles in row order.
 typedef struct C3Loss {
     double weighted, sum;
     int rows, correct;
 } C3Loss;
 C3Loss c3_read_loss(C3 *m, const MicroBatch *host, int micro);
 
-// The latents of a batch, in m->enc_acts.out: encoder and, into m->projected, projector. d: device view of the encoder's batch.
+// The latents of a batch, in m->enc_acts.out: encoder and, into m->projected, projector. d: device view of the
+// encoder's batch.
 void c3_encode(C3 *m, const StackBatch *d);
 
 // FLOPs of the products of one micro-batch with these sizes (2 per multiply-add, backward twice the forward), true rows

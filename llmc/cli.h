@@ -32,9 +32,9 @@ typedef struct Option {
 } Option;
 
 // Parses argv[1..]: `-name value`, `-name=value`, also with two dashes. Words that are no option and no value are
-// collected in positional (room for argc pointers; NULL: they are an error). -h and --help set *help and stop. An unknown
-// option, a value out of range or a word that is no number is an error that says what was expected; the nearest known
-// option is suggested. The strings point into argv.
+// collected in positional (room for argc pointers; NULL: they are an error). -h and --help set *help and stop. An
+// unknown option, a value out of range or a word that is no number is an error that says what was expected; the nearest
+// known option is suggested. The strings point into argv.
 int cli_parse(Option *options, int n, int argc, char **argv, const char **positional, int *n_positional, int *help,
               Error *err);
 

@@ -109,9 +109,10 @@ int culprit_report(C3 *m, const Dataset *data, const MicroBatch *micro, int n, c
     gather(&pages, dist);
     bad_tensors(&weights, &grads, m, dist);
     char a[256], b[256], c[256];
-    return error_set(err,
-                     "step %lld: loss %g, gradient norm %g: not finite; %s; %s; %s. Nothing was changed or saved (hint: a "
-                     "smaller -lr, a longer -warmup, or go on from an earlier checkpoint)",
-                     (long long)step, loss, grad_norm, phrase(a, sizeof a, &pages, "pages with a bad loss"),
-                     phrase(b, sizeof b, &weights, "bad weights"), phrase(c, sizeof c, &grads, "bad gradients"));
+    return error_set(
+        err,
+        "step %lld: loss %g, gradient norm %g: not finite; %s; %s; %s. Nothing was changed or saved (hint: a "
+        "smaller -lr, a longer -warmup, or go on from an earlier checkpoint)",
+        (long long)step, loss, grad_norm, phrase(a, sizeof a, &pages, "pages with a bad loss"),
+        phrase(b, sizeof b, &weights, "bad weights"), phrase(c, sizeof c, &grads, "bad gradients"));
 }

@@ -175,8 +175,8 @@ int dist_init(Dist *d, int *argc, char ***argv, Error *err) {
     if (!size) size = getenv("PMI_SIZE");
     *d = (Dist){.ranks = 1, .local_ranks = 1, .cores = usable_cores()};
     if (size && atoi(size) > 1)
-        return error_set(err, "started as %s ranks, but this build has no MPI (hint: install libopenmpi-dev, then make)",
-                         size);
+        return error_set(
+            err, "started as %s ranks, but this build has no MPI (hint: install libopenmpi-dev, then make)", size);
     return 0;
 }
 void dist_finalize(Dist *d) { (void)d; }

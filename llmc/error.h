@@ -1,7 +1,7 @@
 // error.h: how a function says that something outside the program is wrong.
 //
-// Everything that reads bytes from outside (options, JSON, safetensors, shards, tokenizers, checkpoints) returns 0 or -1
-// and, on -1, leaves one line in an Error the caller owns:
+// Everything that reads bytes from outside (options, JSON, safetensors, shards, tokenizers, checkpoints) returns 0 or
+// -1 and, on -1, leaves one line in an Error the caller owns:
 //
 //     FILE: what is wrong at which place: expected X, found Y (hint: what to do)
 //
@@ -13,8 +13,8 @@ typedef struct Error {
     char text[1024]; // one line, no newline at the end, always terminated
 } Error;
 
-// Writes the formatted line into err (which may be NULL) and returns -1, so that `return error_set(err, ...)` reads well.
-// Control characters in the result are replaced by '?', so that a hostile file cannot write to the terminal.
+// Writes the formatted line into err (which may be NULL) and returns -1, so that `return error_set(err, ...)` reads
+// well. Control characters in the result are replaced by '?', so that a hostile file cannot write to the terminal.
 int error_set(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 // Puts "prefix: " in front of the line that is already there and returns -1.

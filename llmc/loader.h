@@ -62,8 +62,8 @@ typedef struct LoaderConfig {
     void *cut_arg;                             // Called on the prefetch thread
 } LoaderConfig;
 
-// start: {seed, 0, 0, dataset identity} for a new run, or the state saved after the last step; one of another dataset is
-// refused. The dataset must outlive the loader.
+// start: {seed, 0, 0, dataset identity} for a new run, or the state saved after the last step; one of another dataset
+// is refused. The dataset must outlive the loader.
 typedef struct Loader Loader;
 int loader_open(Loader **out, const Dataset *d, const LoaderConfig *config, LoaderState start, uint64_t first_step,
                 Error *err);

@@ -72,7 +72,8 @@ static int write_history(const char *path, const char *text, size_t size, int64_
     return -1;
 }
 
-// mpirun gives its first rank a pseudo-terminal wherever its own output goes, so a terminal is only believed without it.
+// mpirun gives its first rank a pseudo-terminal wherever its own output goes, so a terminal is only believed without
+// it.
 static int at_terminal(void) { return isatty(STDOUT_FILENO) && !getenv("OMPI_COMM_WORLD_SIZE"); }
 
 int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *err) {

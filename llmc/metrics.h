@@ -22,6 +22,7 @@ int metrics_page(PageMetrics *m, const char *reference, size_t n_reference, cons
 
 // The alignment itself, for showing errors: ops (malloc'ed, *n of them): '=' match, 's' substitute, 'd' delete (only in
 // the reference), 'i' insert (only in the output), in text order over code points.
-int metrics_align(char **ops, size_t *n, const char *reference, size_t n_reference, const char *output, size_t n_output);
+int metrics_align(char **ops, size_t *n, const char *reference, size_t n_reference, const char *output,
+                  size_t n_output);
 
 #endif

@@ -38,7 +38,8 @@ int optimizer_create(Optimizer *o, const OptimizerConfig *config, const C3Params
     if (b->alloc(b, (void **)&o->m, bytes, "AdamW first moments", err) != 0 ||
         b->alloc(b, (void **)&o->v, bytes, "AdamW second moments", err) != 0 ||
         (b->dtype != DTYPE_F32 && b->alloc(b, (void **)&o->master, bytes, "fp32 master weights", err) != 0) ||
-        b->alloc(b, (void **)&o->partial, ranks * (size_t)params->table.n_buckets * sizeof(double), "norms", err) != 0 ||
+        b->alloc(b, (void **)&o->partial, ranks * (size_t)params->table.n_buckets * sizeof(double), "norms", err) !=
+            0 ||
         b->alloc(b, (void **)&o->norm, sizeof(double), "norm", err) != 0 ||
         b->alloc(b, (void **)&o->scale, sizeof(float), "clip factor", err) != 0) {
         optimizer_free(o);
@@ -143,8 +144,12 @@ OptimizerResult optimizer_step(Optimizer *o, int64_t step) {
     const OptimizerConfig *c = &o->config;
     const ParamTable *t = &o->params->table;
     double lr = optimizer_lr(c, step);
-    AdamWParams p = {.lr = (float)lr, .beta1 = (float)c->beta1, .beta2 = (float)c->beta2, .eps = (float)c->eps,
-                     .bias1 = (float)(1 - pow(c->beta1, (double)step)), .bias2 = (float)(1 - pow(c->beta2, (double)step))};
+    AdamWParams p = {.lr = (float)lr,
+                     .beta1 = (float)c->beta1,
+                     .beta2 = (float)c->beta2,
+                     .eps = (float)c->eps,
+                     .bias1 = (float)(1 - pow(c->beta1, (double)step)),
+                     .bias2 = (float)(1 - pow(c->beta2, (double)step))};
     clip(o);
     for (int i = 0; i < t->n_buckets; i++) {
         const Bucket *k = &t->buckets[i];

@@ -61,8 +61,8 @@ typedef struct OptimizerResult {
 OptimizerResult optimizer_step(Optimizer *o, int64_t step);
 
 // The piece of state this rank is responsible for saving in a bucket: elements [*begin, *begin + *count) of the bucket
-// (offsets inside the bucket, the same whatever the rank count), found at o->m + *at and alike. Loading fills the pieces
-// of optimizer_held() instead: all this rank needs.
+// (offsets inside the bucket, the same whatever the rank count), found at o->m + *at and alike. Loading fills the
+// pieces of optimizer_held() instead: all this rank needs.
 void optimizer_owned(const Optimizer *o, int bucket, size_t *begin, size_t *count, size_t *at);
 void optimizer_held(const Optimizer *o, int bucket, size_t *begin, size_t *count, size_t *at);
 

@@ -21,7 +21,8 @@ int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
         {"m", OPTION_TEXT, &o->model, "DIR", 0, 0, NULL, "a C3 checkpoint to go on from", 0},
         {"enc", OPTION_TEXT, &o->enc, "DIR", 0, 0, NULL, "Qwen2.5 folder of the encoder", 0},
         {"dec", OPTION_TEXT, &o->dec, "DIR", 0, 0, NULL, "Qwen2.5 folder of the decoder", 0},
-        {"preset", OPTION_CHOICE, &o->preset, NULL, 0, 0, "demo|tiny|small|medium|paper", "random weights, no files", 0},
+        {"preset", OPTION_CHOICE, &o->preset, NULL, 0, 0, "demo|tiny|small|medium|paper", "random weights, no files",
+         0},
         {"vocab", OPTION_INT, &o->vocab, "K", 0, 151643, NULL, "with -preset: base tokens kept, 0 = the preset's", 0},
         {"n", OPTION_INT, &o->latents, "N", 0, 65536, NULL, "latents a page, 0 = the model's own or 32", 0},
         {"template", OPTION_CHOICE, &o->template_name, NULL, 0, 0, "auto|c3|bare",
@@ -108,7 +109,8 @@ int options_check(const TrainOptions *o, Error *err) {
         return error_set(err, "give one of -m, -enc with -dec, and -preset, found %s",
                          o->model && o->enc ? "-m and -enc" : o->model ? "-m and -preset" : "-enc and -preset");
     if (o->vocab && !o->preset) return error_set(err, "-vocab goes with -preset: other models have their vocabulary");
-    if (o->vocab && o->vocab < 256) return error_set(err, "-vocab: expected 0, or 256 to 151643, found %lld", (long long)o->vocab);
+    if (o->vocab && o->vocab < 256)
+        return error_set(err, "-vocab: expected 0, or 256 to 151643, found %lld", (long long)o->vocab);
     if (o->lr_min > o->lr) return error_set(err, "-lr_min %g is above -lr %g", o->lr_min, o->lr);
     if (!o->out[0]) return error_set(err, "-o: expected a folder, found nothing");
     return 0;
@@ -177,18 +179,20 @@ static int compare(char **said, const cJSON *saved, const Option *table, int n, 
     for (int i = 0; i < n; i++) {
         const Option *o = &table[i];
         const cJSON *item = o->name ? cJSON_GetObjectItemCaseSensitive(saved, o->name) : NULL;
-        if (!item || is_one_of(o->name, silent, 5) || is_one_of(o->name, by_product, 2) || same_value(item, o)) continue;
+        if (!item || is_one_of(o->name, silent, 5) || is_one_of(o->name, by_product, 2) || same_value(item, o))
+            continue;
         char value[256];
         char *text = cJSON_PrintUnformatted(item);
         if (!text) return error_set(err, "out of memory");
         cli_value(o, value, sizeof value);
         if (is_one_of(o->name, fixed, sizeof fixed / sizeof *fixed) && !force) {
-            error_set(err, "-%s is %s in the checkpoint and %s now (hint: use the old value, or -resume_force)", o->name,
-                      text, value);
+            error_set(err, "-%s is %s in the checkpoint and %s now (hint: use the old value, or -resume_force)",
+                      o->name, text, value);
             free(text);
             return -1;
         }
-        char *longer = string_format("%s  -%s was %s, is now %s\n", *said, o->name, text, value[0] ? value : "not given");
+        char *longer =
+            string_format("%s  -%s was %s, is now %s\n", *said, o->name, text, value[0] ? value : "not given");
         free(text);
         if (!longer) return error_set(err, "out of memory");
         free(*said);

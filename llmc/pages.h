@@ -1,7 +1,7 @@
-// pages.h: pages of text from the files people have: .txt (form feeds between pages), .jsonl ({"text": ...} a line, other
-// keys kept by id), .json (the official list of {"conversations": [{"from": "context", "value": ...}, ...]}, and Fox's
-// list of {"image", "conversations": [{"value": prompt}, {"value": text}]}). "-" is stdin (JSONL when it starts with '{',
-// else text).
+// pages.h: pages of text from the files people have: .txt (form feeds between pages), .jsonl ({"text": ...} a line,
+// other keys kept by id), .json (the official list of {"conversations": [{"from": "context", "value": ...}, ...]}, and
+// Fox's list of {"image", "conversations": [{"value": prompt}, {"value": text}]}). "-" is stdin (JSONL when it starts
+// with '{', else text).
 #ifndef LLMC_PAGES_H
 #define LLMC_PAGES_H
 

@@ -25,8 +25,8 @@ typedef struct Param {
     size_t count;      // rows * cols
 } Param;
 
-// A bucket is the unit of reduce-scatter, AdamW shards and all-gather: an embedding; a layer; a stack's tail (final norm,
-// untied head, projector and Q). Padded with zeros to ranks x 256 elements.
+// A bucket is the unit of reduce-scatter, AdamW shards and all-gather: an embedding; a layer; a stack's tail (final
+// norm, untied head, projector and Q). Padded with zeros to ranks x 256 elements.
 typedef struct Bucket {
     size_t offset, count; // elements; count is a multiple of ranks * 256
     int first, last;      // params first..last-1

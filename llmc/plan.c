@@ -107,12 +107,12 @@ void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
     C3Flops f = c3_page_flops(p->config, (int)lround(p->text_tokens), p->before_text, 1);
     double pages = (double)p->pages_a_step, step = pages * (f.encoder + f.decoder + f.head);
     fprintf(out, "work of a step: %s pages of %.0f text tokens\n", format_count(count, pages), p->text_tokens);
-    fprintf(out, "  %-12s %12.3g FLOP   encoder %.0f %%, decoder %.0f %%, head and loss %.0f %%\n", "forward+back", step,
-            100 * pages * f.encoder / step, 100 * pages * f.decoder / step, 100 * pages * f.head / step);
+    fprintf(out, "  %-12s %12.3g FLOP   encoder %.0f %%, decoder %.0f %%, head and loss %.0f %%\n", "forward+back",
+            step, 100 * pages * f.encoder / step, 100 * pages * f.decoder / step, 100 * pages * f.head / step);
     if (p->peak_flops > 0) {
         double seconds = step / (p->peak_flops * p->ranks);
-        fprintf(out, "  %-12s %12.3g s      at the measured peak, %.0f GFLOP/s a rank; %lld steps: %.3g h\n", "at least",
-                seconds, p->peak_flops / 1e9, (long long)p->steps, seconds * (double)p->steps / 3600);
+        fprintf(out, "  %-12s %12.3g s      at the measured peak, %.0f GFLOP/s a rank; %lld steps: %.3g h\n",
+                "at least", seconds, p->peak_flops / 1e9, (long long)p->steps, seconds * (double)p->steps / 3600);
     }
 }
 

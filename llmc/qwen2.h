@@ -86,8 +86,8 @@ void qwen2_free(Qwen2 *q);
 int qwen2_carve(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype, int rows, int kept, Recompute mode);
 void qwen2_release(StackActs *a); // the host array
 
-// a->out (K,D) = final norm of the stack at the kept rows. d: device view of the batch; slots (S,D): rows for negative ids.
-// cache NULL: attention inside the batch. With a cache the new keys and values are appended to it first.
+// a->out (K,D) = final norm of the stack at the kept rows. d: device view of the batch; slots (S,D): rows for negative
+// ids. cache NULL: attention inside the batch. With a cache the new keys and values are appended to it first.
 void qwen2_forward(const Qwen2 *q, StackActs *a, const StackBatch *d, const elem_t *slots, const KVCache *cache);
 
 // dout (K,D): gradient of a->out. Adds (or, with accumulate = 0, writes) the gradients of every parameter of the stack

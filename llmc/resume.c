@@ -18,7 +18,8 @@ static int fits(TrainState *saved, char **said, const char *folder, const TrainO
         return error_prefix(err, "%s", folder);
     if (saved->loader.dataset == corpus->train.identity) return 0;
     if (!force)
-        return error_set(err, "%s: the training pages have changed since (hint: -resume_force starts them anew)", folder);
+        return error_set(err, "%s: the training pages have changed since (hint: -resume_force starts them anew)",
+                         folder);
     saved->loader.dataset = corpus->train.identity;
     saved->loader.position = 0;
     return 0;

@@ -10,7 +10,8 @@
 extern "C" {
 #endif
 
-// The folder -resume means: the newest complete checkpoint of -o, the one named, or NULL: start from nothing. malloc'ed.
+// The folder -resume means: the newest complete checkpoint of -o, the one named, or NULL: start from nothing.
+// malloc'ed.
 char *resume_folder(const TrainOptions *o);
 
 // Reads state, weights and optimizer from a folder. *said: the options that have changed since, a line each, malloc'ed.

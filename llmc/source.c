@@ -31,11 +31,12 @@ static int from_two_stacks(ModelSource *s, const TrainOptions *o, Error *err) {
 }
 
 static int nothing_there(const TrainOptions *o, Error *err) {
-    return error_set(err,
-                     "no model: looked for %s and %s and, for pages, %s (hint: put Qwen/Qwen2.5-1.5B and Qwen/Qwen2.5-3B "
-                     "from the Hugging Face hub into these folders and make pages with `./c3 tokenize -tok "
-                     "%s/tokenizer.json -o data/ocr/train PAGES.jsonl`; `-preset tiny` needs no model files)",
-                     default_enc, default_dec, o->data, default_enc);
+    return error_set(
+        err,
+        "no model: looked for %s and %s and, for pages, %s (hint: put Qwen/Qwen2.5-1.5B and Qwen/Qwen2.5-3B "
+        "from the Hugging Face hub into these folders and make pages with `./c3 tokenize -tok "
+        "%s/tokenizer.json -o data/ocr/train PAGES.jsonl`; `-preset tiny` needs no model files)",
+        default_enc, default_dec, o->data, default_enc);
 }
 
 static int find_shapes(ModelSource *s, const TrainOptions *o, Error *err) {

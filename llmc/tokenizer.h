@@ -1,7 +1,7 @@
 // tokenizer.h: the Qwen byte-level BPE, read from qwen.tiktoken or from a Hugging Face tokenizer.json.
 //
-// Text is NFC-normalised, split by Qwen's pre-tokeniser expression, and each piece is merged by rank. Special tokens are
-// never made from text, even when the text spells one. Exactly equal, id by id, to the reference implementations.
+// Text is NFC-normalised, split by Qwen's pre-tokeniser expression, and each piece is merged by rank. Special tokens
+// are never made from text, even when the text spells one. Exactly equal, id by id, to the reference implementations.
 // A vocabulary cut at K keeps the base ranks 0..K-1 (itself a valid BPE) and puts six specials behind them.
 #ifndef LLMC_TOKENIZER_H
 #define LLMC_TOKENIZER_H

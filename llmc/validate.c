@@ -61,7 +61,8 @@ int validate_samples(C3 *m, const Dataset *d, const Template *words, const Token
     GeneratePage *pages = calloc((size_t)n, sizeof *pages);
     ShardPage *originals = calloc((size_t)n, sizeof *originals);
     Generator *g = NULL;
-    int bad = !pages || !originals ? error_set(err, "samples: out of memory") : generator_create(&g, m, words, &limits, err);
+    int bad =
+        !pages || !originals ? error_set(err, "samples: out of memory") : generator_create(&g, m, words, &limits, err);
     for (int i = 0; !bad && i < n; i++) {
         originals[i] = dataset_page(d, d->pages * (uint64_t)i / (uint64_t)n);
         pages[i].context = (const int32_t *)originals[i].context;

@@ -14,9 +14,9 @@ typedef struct Vocabulary {
 } Vocabulary;
 
 // Reads the ranks of a file's contents, whose format is told by its first byte: '{' is JSON. Every rank from 0 on must
-// be there once, the 256 single bytes among the first 256, and there must be `expected` of them or, where a cut is asked
-// for (cut > 0), exactly `cut`: a file that was cut before. The result keeps the first `cut` (0: all). name: the file,
-// for messages.
+// be there once, the 256 single bytes among the first 256, and there must be `expected` of them or, where a cut is
+// asked for (cut > 0), exactly `cut`: a file that was cut before. The result keeps the first `cut` (0: all). name: the
+// file, for messages.
 int vocabulary_parse(Vocabulary *v, const char *data, size_t size, int expected, int cut, const char *name, Error *err);
 void vocabulary_free(Vocabulary *v);
 

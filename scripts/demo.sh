@@ -4,7 +4,7 @@
 #   1 set-up   what is missing is installed (scripts/setup.sh says what)
 #   2 build    ./train_c3 and ./c3
 #   3 pages    English and Chinese texts from Debian packages, cut into pages of 24-64 tokens; whole documents held out
-#   4 train    preset demo: 2 + 2 layers of width 128, vocabulary 2048, 16 latents a page: 4 text tokens a latent at most.
+#   4 train    preset demo: 2 + 2 layers of width 128, vocabulary 2048, 16 latents a page: up to 4 tokens a latent.
 #              One rank a core. Pages grow from 10 tokens to whole over the first half of the steps (-len_warmup).
 #   5 look     held-out pages, greedy decoding from the latents alone; figures; controls that must fail
 set -euo pipefail

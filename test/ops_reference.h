@@ -1,7 +1,8 @@
 // ops_reference.h: the backend's operations in double precision and the plainest loops, for test_ops.c.
 //
 // Beside a result each reference gives its `mag`: the sum of the absolute values of what was added up. An fp32
-// computation of the same sum is off by a few rounding errors of that size, whatever cancels: tolerances follow from it.
+// computation of the same sum is off by a few rounding errors of that size, whatever cancels: tolerances follow from
+// it.
 #ifndef TEST_OPS_REFERENCE_H
 #define TEST_OPS_REFERENCE_H
 
@@ -96,11 +97,12 @@ static inline double ref_score(const double *q, const double *k, int HS, double 
     return s / sqrt(HS);
 }
 
-// rounded: the sum of the absolute values of what P or dS is multiplied with, times |P| or |dS|: in bf16 these two may be
-// rounded to bf16 before their products (every flash attention does), which is off by half a unit in their last place.
-static inline void ref_attention_forward(double *out, double *mag, double *rounded, double *lse, double *lse_mag, const double *q,
-                                         int ldq, const double *k, const double *v, int ldk, const RefPages *g, int NH,
-                                         int KV, int HS) {
+// rounded: the sum of the absolute values of what P or dS is multiplied with, times |P| or |dS|: in bf16 these two may
+// be rounded to bf16 before their products (every flash attention does), which is off by half a unit in their last
+// place.
+static inline void ref_attention_forward(double *out, double *mag, double *rounded, double *lse, double *lse_mag,
+                                         const double *q, int ldq, const double *k, const double *v, int ldk,
+                                         const RefPages *g, int NH, int KV, int HS) {
     for (int page = 0; page < g->pages; page++) {
         const int q_len = g->cu_q[page + 1] - g->cu_q[page], k_len = g->k_end[page] - g->k_begin[page];
         double *p = malloc(((size_t)k_len + 1) * sizeof *p);

@@ -42,8 +42,13 @@ static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mo
     Error err;
     memset(s, 0, sizeof *s);
     shapes(&s->config, tied, layers);
-    C3Limits l = {.pages = PAGES, .enc_rows = PAGES * (LONGEST + 6), .dec_rows = PAGES * (LONGEST + 11),
-                  .dec_kept = PAGES * (LONGEST + 1), .micro_batches = micro_batches, .head_rows = 17, .recompute = mode};
+    C3Limits l = {.pages = PAGES,
+                  .enc_rows = PAGES * (LONGEST + 6),
+                  .dec_rows = PAGES * (LONGEST + 11),
+                  .dec_kept = PAGES * (LONGEST + 1),
+                  .micro_batches = micro_batches,
+                  .head_rows = 17,
+                  .recompute = mode};
     if (backend_cpu_create(&s->b, dtype, 1, &one, &err) != 0 || c3_create(&s->m, &s->config, s->b, &l, &err) != 0 ||
         c3_init_weights(&s->m, 7, 0, &err) != 0) {
         fprintf(stderr, "%s\n", err.text);
@@ -156,7 +161,8 @@ static void test_same_mathematics(int tied, int layers) {
     } ways[] = {{PAGES, 0}, {1, 1}, {2, 1}, {2, 0}};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         float *h = step(tied, layers, ways[i].per, ways[i].trim, &other, &n);
-        CHECK(fabs(loss - other) < 1e-6 * loss, "%d pages, trim %d: loss %.9g %.9g", ways[i].per, ways[i].trim, loss, other);
+        CHECK(fabs(loss - other) < 1e-6 * loss, "%d pages, trim %d: loss %.9g %.9g", ways[i].per, ways[i].trim, loss,
+              other);
         double d = distance(g, h, n);
         CHECK(d < 1e-6 * 5, "%d pages a micro-batch, trim %d: gradients differ by %.3g", ways[i].per, ways[i].trim, d);
         free(h);

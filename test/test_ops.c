@@ -1,5 +1,5 @@
-// test_ops.c: every operation of the Backend table against ops_reference.h (double precision), on odd shapes, in fp32 and
-// bf16; the references' backwards against finite differences of their forwards. Written against the table alone:
+// test_ops.c: every operation of the Backend table against ops_reference.h (double precision), on odd shapes, in fp32
+// and bf16. Written against the table alone:
 //     test_ops [-device cpu|cuda]
 // On the CPU every instruction-set variant this processor has is tested, and one thread against two, bit for bit.
 //
@@ -16,11 +16,10 @@
 #include "llmc/backend.h"
 #include "llmc/dist.h"
 #include "test/check.h"
+#include "test/ops_arrays.h"
 #include "test/ops_reference.h"
 
 static const char *device = "cpu";
-static Backend *B;      // the backend under test
-static char where[160]; // printed with every failure
 
 static int open_backend(Backend **b, DType dtype, int threads, Error *err) {
     if (!strcmp(device, "cpu")) return backend_cpu_create(b, dtype, threads, NULL, err);
@@ -28,178 +27,6 @@ static int open_backend(Backend **b, DType dtype, int threads, Error *err) {
     if (!strcmp(device, "cuda")) return backend_cuda_create(b, dtype, NULL, err);
 #endif
     return error_set(err, "device %s is not in this build", device);
-}
-
-// ---- arrays: doubles here, elem/float/int there, with guard zones around the device's copy ----
-enum { GUARD = 256, MAX_ARRAYS = 64 };
-typedef struct Array {
-    char kind; // 'e' elem, 'f' float, 'd' double, 'i' int
-    size_t n;
-    double *h;   // host values, exactly representable
-    char *base;  // device, with guards
-    void *d;     // device, first element
-} Array;
-static Array *arrays[MAX_ARRAYS];
-static int n_arrays;
-
-static uint64_t random_state = 88172645463325252ull;
-static double uniform(void) { // [-1, 1)
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (double)(int64_t)random_state / 9223372036854775808.0;
-}
-
-static float round_bf16(float x) {
-    uint32_t u;
-    memcpy(&u, &x, 4);
-    u = x != x ? u | 0x400000 : u + 0x7fff + (u >> 16 & 1);
-    u &= 0xffff0000u;
-    memcpy(&x, &u, 4);
-    return x;
-}
-static double round_elem(double x) { return B->dtype == DTYPE_BF16 ? round_bf16((float)x) : (float)x; }
-
-static size_t kind_size(char kind) { return kind == 'e' ? dtype_size(B->dtype) : kind == 'd' ? 8 : 4; }
-
-static void put(Array *a) { // host -> device
-    char *raw = malloc(a->n * 8 + 8);
-    for (size_t i = 0; i < a->n; i++) {
-        const float f = (float)a->h[i];
-        uint32_t u;
-        memcpy(&u, &f, 4);
-        if (a->kind == 'i') ((int *)(void *)raw)[i] = (int)a->h[i];
-        else if (a->kind == 'd') ((double *)(void *)raw)[i] = a->h[i];
-        else if (a->kind == 'e' && B->dtype == DTYPE_BF16) ((uint16_t *)(void *)raw)[i] = (uint16_t)(u >> 16);
-        else ((float *)(void *)raw)[i] = f;
-    }
-    B->upload(B, a->d, raw, a->n * kind_size(a->kind));
-    free(raw);
-}
-
-static double *get(Array *a) { // device -> host; returns a->h
-    char *raw = malloc(a->n * 8 + 8);
-    B->download(B, raw, a->d, a->n * kind_size(a->kind));
-    for (size_t i = 0; i < a->n; i++) {
-        if (a->kind == 'i') a->h[i] = ((int *)(void *)raw)[i];
-        else if (a->kind == 'd') a->h[i] = ((double *)(void *)raw)[i];
-        else if (a->kind == 'e' && B->dtype == DTYPE_BF16) {
-            const uint32_t u = (uint32_t)((uint16_t *)(void *)raw)[i] << 16;
-            float f;
-            memcpy(&f, &u, 4);
-            a->h[i] = f;
-        } else a->h[i] = ((float *)(void *)raw)[i];
-    }
-    free(raw);
-    return a->h;
-}
-
-static Array *array(char kind, size_t n) { // the device's copy is filled with NaN
-    Error err;
-    Array *a = calloc(1, sizeof *a);
-    const size_t bytes = n * kind_size(kind);
-    char *fill = malloc(bytes + 2 * GUARD);
-    memset(fill, 0xff, bytes + 2 * GUARD);
-    a->kind = kind;
-    a->n = n;
-    a->h = calloc(n + 1, sizeof(double));
-    void *base = NULL;
-    if (n_arrays == MAX_ARRAYS || B->alloc(B, &base, bytes + 2 * GUARD, "test array", &err)) {
-        printf("cannot allocate: %s\n", n_arrays == MAX_ARRAYS ? "too many arrays" : err.text);
-        exit(1);
-    }
-    a->base = base;
-    a->d = a->base + GUARD;
-    B->upload(B, base, fill, bytes + 2 * GUARD);
-    free(fill);
-    arrays[n_arrays++] = a;
-    return a;
-}
-
-static Array *random_array(char kind, size_t n, double scale) {
-    Array *a = array(kind, n);
-    for (size_t i = 0; i < n; i++) a->h[i] = kind == 'e' ? round_elem(uniform() * scale) : (float)(uniform() * scale);
-    put(a);
-    return a;
-}
-
-static Array *int_array(const int *values, size_t n) {
-    Array *a = array('i', n);
-    for (size_t i = 0; i < n; i++) a->h[i] = values[i];
-    put(a);
-    return a;
-}
-
-static void free_arrays(void) { // and look at the guards
-    for (int i = 0; i < n_arrays; i++) {
-        Array *a = arrays[i];
-        const size_t bytes = a->n * kind_size(a->kind) + 2 * GUARD;
-        unsigned char *raw = malloc(bytes);
-        B->download(B, raw, a->base, bytes);
-        int bad = 0;
-        for (int g = 0; g < GUARD; g++) bad += raw[g] != 0xff || raw[bytes - 1 - (size_t)g] != 0xff;
-        CHECK(bad == 0, "%s: array %d (%c, %zu elements): %d guard bytes were written", where, i, a->kind, a->n, bad);
-        free(raw);
-        B->release(B, a->base);
-        free(a->h);
-        free(a);
-    }
-    n_arrays = 0;
-}
-
-static void at(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void at(const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    vsnprintf(where, sizeof where, format, args);
-    va_end(args);
-}
-
-static double *doubles(size_t n) { return calloc(n + 1, sizeof(double)); }
-static double *copy_of(const Array *a) {
-    double *x = doubles(a->n);
-    memcpy(x, a->h, a->n * sizeof *x);
-    return x;
-}
-static const int *ints_of(const Array *a) {
-    int *x = malloc((a->n + 1) * sizeof *x);
-    for (size_t i = 0; i < a->n; i++) x[i] = (int)a->h[i];
-    return x;
-}
-
-// Downloads `got` and compares it with ref; `terms` is how many products or values were added up.
-// rounded (bf16, may be NULL): see ops_reference.h.
-static void compare_rounded(const char *what, Array *got, const double *ref, const double *mag, const double *rounded,
-                            double terms) {
-    get(got);
-    double worst = 0;
-    size_t at_worst = 0;
-    for (size_t i = 0; i < got->n; i++) {
-        double tolerance = ldexp(4 + sqrt(terms), -23) * (mag ? mag[i] : fabs(ref[i])) + 1e-37;
-        if (B->dtype == DTYPE_BF16 && rounded) tolerance += ldexp(1.001, -8) * rounded[i];
-        if (B->dtype == DTYPE_BF16 && got->kind == 'e') tolerance += ldexp(1.001, -8) * (fabs(ref[i]) + tolerance);
-        const double error = fabs(got->h[i] - ref[i]) / tolerance;
-        if (!(error <= worst)) {
-            worst = error;
-            at_worst = i;
-            if (error != error) break;
-        }
-    }
-    CHECK(worst <= 1, "%s: %s[%zu]: expected %.9g, found %.9g, %.2f times the tolerance", where, what, at_worst,
-          ref[at_worst], got->h[at_worst], worst);
-}
-
-static void compare(const char *what, Array *got, const double *ref, const double *mag, double terms) {
-    compare_rounded(what, got, ref, mag, NULL, terms);
-}
-
-static void compare_exact(const char *what, Array *got, const double *ref) {
-    get(got);
-    size_t bad = got->n;
-    for (size_t i = 0; i < got->n && bad == got->n; i++) {
-        if (got->h[i] != ref[i] && !(got->h[i] != got->h[i] && ref[i] != ref[i])) bad = i;
-    }
-    CHECK(bad == got->n, "%s: %s[%zu]: expected %.9g, found %.9g", where, what, bad, ref[bad], got->h[bad]);
 }
 
 // ---- memory, casts ----
@@ -238,8 +65,8 @@ static void test_memory(void) {
     Error err = {""};
     void *memory = &err;
     CHECK(B->alloc(B, &memory, (size_t)1 << 60, "the moon", &err) == -1, "an allocation of 2^60 bytes succeeded");
-    CHECK(strstr(err.text, "the moon") && strstr(err.text, "1152921504606846976"), "error does not say what and how many: %s",
-          err.text);
+    CHECK(strstr(err.text, "the moon") && strstr(err.text, "1152921504606846976"),
+          "error does not say what and how many: %s", err.text);
     free(ref);
     free_arrays();
 }
@@ -274,7 +101,8 @@ static void test_embedding(void) {
         Array *i = int_array(ids, (size_t)T), *out = array('e', (size_t)T * D);
         double *ref = doubles((size_t)T * D);
         for (int t = 0; t < T; t++)
-            for (int d = 0; d < D; d++) ref[t * D + d] = ids[t] >= 0 ? table->h[ids[t] * D + d] : slots->h[(-1 - ids[t]) * D + d];
+            for (int d = 0; d < D; d++)
+                ref[t * D + d] = ids[t] >= 0 ? table->h[ids[t] * D + d] : slots->h[(-1 - ids[t]) * D + d];
         B->embedding_forward(B, out->d, table->d, slots->d, i->d, T, D);
         compare_exact("out", out, ref);
 
@@ -282,7 +110,8 @@ static void test_embedding(void) {
         Array *r = int_array(runs, (size_t)n_runs + 1);
         for (int frozen = 0; frozen < 3; frozen++) { // 1: no table, 2: no slots
             Array *dtable = random_array('f', (size_t)V * D, 1), *dslots = random_array('f', (size_t)S * D, 1);
-            double *rt = copy_of(dtable), *rs = copy_of(dslots), *mt = doubles((size_t)V * D), *ms = doubles((size_t)S * D);
+            double *rt = copy_of(dtable), *rs = copy_of(dslots), *mt = doubles((size_t)V * D),
+                   *ms = doubles((size_t)S * D);
             for (int k = 0; k < V * D; k++) mt[k] = fabs(rt[k]);
             for (int k = 0; k < S * D; k++) ms[k] = fabs(rs[k]);
             for (int t = 0; t < T; t++) {
@@ -293,8 +122,8 @@ static void test_embedding(void) {
                     if (ids[t] >= 0 && frozen != 1) rt[at_row] += g, mt[at_row] += fabs(g);
                 }
             }
-            B->embedding_backward(B, frozen == 1 ? NULL : dtable->d, frozen == 2 ? NULL : dslots->d, dout->d, i->d, o->d,
-                                  r->d, n_runs, D);
+            B->embedding_backward(B, frozen == 1 ? NULL : dtable->d, frozen == 2 ? NULL : dslots->d, dout->d, i->d,
+                                  o->d, r->d, n_runs, D);
             compare("dtable", dtable, rt, mt, T);
             compare("dslots", dslots, rs, ms, T);
             free(rt), free(rs), free(mt), free(ms);
@@ -349,15 +178,16 @@ static void test_rmsnorm(void) {
         const size_t n = (size_t)T * D;
         for (int mode = 0; mode < 4; mode++) { // 0: x alone; 1: x + delta; 2: sum is x; 3: only the sum is wanted
             at("rmsnorm T %d D %d mode %d", T, D, mode);
-            Array *x = random_array('e', n, 2), *delta = random_array('e', n, 2), *w = random_array('e', (size_t)D, 1.5);
+            Array *x = random_array('e', n, 2), *delta = random_array('e', n, 2),
+                  *w = random_array('e', (size_t)D, 1.5);
             Array *out = array('e', n), *sum = array('e', n), *rstd = array('f', (size_t)T);
             double *rx = copy_of(x), *ro = doubles(n), *rr = doubles((size_t)T), *mag = doubles(n);
             if (mode)
                 for (size_t i = 0; i < n; i++) rx[i] = round_elem((float)rx[i] + (float)delta->h[i]);
             ref_rmsnorm_forward(ro, mag, rr, rx, w->h, T, D, eps);
             Array *sum_at = mode == 2 ? x : sum;
-            B->rmsnorm_forward(B, mode == 3 ? NULL : out->d, mode ? sum_at->d : NULL, rstd->d, x->d, mode ? delta->d : NULL,
-                               w->d, T, D, eps);
+            B->rmsnorm_forward(B, mode == 3 ? NULL : out->d, mode ? sum_at->d : NULL, rstd->d, x->d,
+                               mode ? delta->d : NULL, w->d, T, D, eps);
             if (mode != 3) compare("out", out, ro, mag, D);
             if (mode) compare_exact("sum", sum_at, rx);
             compare("rstd", rstd, rr, NULL, D);
@@ -368,7 +198,8 @@ static void test_rmsnorm(void) {
             at("rmsnorm backward T %d D %d mode %d", T, D, mode);
             Array *x = random_array('e', n, 2), *w = random_array('e', (size_t)D, 1.5), *dout = random_array('e', n, 1);
             Array *dx = random_array('e', n, 1), *dw = random_array('f', (size_t)D, 1), *rstd = array('f', (size_t)T);
-            double *ro = doubles(n), *mdx = doubles(n), *mdw = doubles((size_t)D), *rdx = copy_of(dx), *rdw = copy_of(dw);
+            double *ro = doubles(n), *mdx = doubles(n), *mdw = doubles((size_t)D), *rdx = copy_of(dx),
+                   *rdw = copy_of(dw);
             ref_rmsnorm_forward(ro, NULL, rstd->h, x->h, w->h, T, D, eps);
             for (int t = 0; t < T; t++) rstd->h[t] = (float)rstd->h[t];
             put(rstd);
@@ -390,15 +221,17 @@ static void test_rmsnorm(void) {
 // ---- matmul ----
 static void test_matmul(void) {
     check_begin("matmul");
-    static const int shapes[][3] = {{1, 1, 1},    {1, 128, 256}, {2, 17, 33},  {3, 192, 70}, {4, 64, 5},    {5, 31, 1},
-                                    {13, 48, 31}, {14, 64, 32},  {15, 65, 34}, {29, 5, 129}, {100, 33, 63}, {43, 600, 96},
+    static const int shapes[][3] = {{1, 1, 1},      {1, 128, 256}, {2, 17, 33},   {3, 192, 70},
+                                    {4, 64, 5},     {5, 31, 1},    {13, 48, 31},  {14, 64, 32},
+                                    {15, 65, 34},   {29, 5, 129},  {100, 33, 63}, {43, 600, 96},
                                     {57, 1100, 40}, {600, 40, 48}, {530, 30, 65}, {31, 128, 1000}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         const int T = shapes[s][0], K = shapes[s][1], N = shapes[s][2];
         const size_t nin = (size_t)T * K, nw = (size_t)N * K, nout = (size_t)T * N;
         for (int accumulate = 0; accumulate < 2; accumulate++) {
             at("matmul T %d K %d N %d accumulate %d", T, K, N, accumulate);
-            Array *in = random_array('e', nin, 1), *w = random_array('e', nw, 1), *bias = random_array('e', (size_t)N, 1);
+            Array *in = random_array('e', nin, 1), *w = random_array('e', nw, 1),
+                  *bias = random_array('e', (size_t)N, 1);
             Array *out = array('e', nout), *din = random_array('e', nin, 1), *dout = random_array('e', nout, 1);
             Array *dw = random_array('f', nw, 1), *dbias = random_array('f', (size_t)N, 1);
             double *ref = doubles(nout + nin + nw), *mag = doubles(nout + nin + nw);
@@ -492,7 +325,8 @@ static void attention_case(const Batch *p, int NH, int KV, int HS, double scale)
     Array *ae = int_array(end, (size_t)p->pages);
     const AttentionPages pages = {p->pages, max_q, max_k, acu->d, ab->d, ae->d};
     const RefPages ref = {p->pages, cu_q, begin, end};
-    Array *q = random_array('e', nq, scale), *kv = random_array('e', nk, 1), *out = array('e', no), *lse = array('f', nl);
+    Array *q = random_array('e', nq, scale), *kv = random_array('e', nk, 1), *out = array('e', no),
+          *lse = array('f', nl);
     double *ro = doubles(no), *mo = doubles(no), *zo = doubles(no), *rl = doubles(nl), *ml = doubles(nl);
     ref_attention_forward(ro, mo, zo, rl, ml, q->h, ldq, kv->h, kv->h + v_at, ldk, &ref, NH, KV, HS);
     B->attention_forward(B, out->d, lse->d, q->d, ldq, kv->d, elem_at(B, kv->d, v_at), ldk, &pages, NH, KV, HS);
@@ -514,8 +348,8 @@ static void attention_case(const Batch *p, int NH, int KV, int HS, double scale)
     for (int t = 0; t < Tq; t++) memset(rq + (size_t)t * ldq, 0, (size_t)NH * HS * sizeof *rq);
     for (int i = 0; i < p->pages; i++)
         for (int r = begin[i]; r < end[i]; r++) memset(rk + (size_t)r * ldk, 0, 2 * (size_t)KV * HS * sizeof *rk);
-    ref_attention_backward(rq, mq, zq, rk, mk, zk, rk + v_at, mk + v_at, zk + v_at, dout->h, out->h, lse->h, q->h, ldq, kv->h,
-                           kv->h + v_at, ldk, &ref, NH, KV, HS);
+    ref_attention_backward(rq, mq, zq, rk, mk, zk, rk + v_at, mk + v_at, zk + v_at, dout->h, out->h, lse->h, q->h, ldq,
+                           kv->h, kv->h + v_at, ldk, &ref, NH, KV, HS);
     B->attention_backward(B, dq->d, ldq, dkv->d, elem_at(B, dkv->d, v_at), ldk, dout->d, out->d, lse->d, q->d, kv->d,
                           elem_at(B, kv->d, v_at), &pages, NH, KV, HS);
     const double terms_back = HS + max_k + max_q * (double)(NH / KV);
@@ -526,7 +360,8 @@ static void attention_case(const Batch *p, int NH, int KV, int HS, double scale)
 }
 
 static void test_attention(void) {
-    static const int heads[][3] = {{14, 2, 64}, {12, 2, 128}, {16, 2, 128}, {4, 4, 32}, {5, 1, 64}, {6, 2, 32}, {4, 2, 32}};
+    static const int heads[][3] = {{14, 2, 64}, {12, 2, 128}, {16, 2, 128}, {4, 4, 32},
+                                   {5, 1, 64},  {6, 2, 32},   {4, 2, 32}};
     check_begin("attention");
     for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
         for (size_t h = 0; h < sizeof heads / sizeof *heads; h++) {
@@ -570,7 +405,8 @@ static void test_cross_entropy(void) {
         const int R = shapes[s][0], V = shapes[s][1];
         const size_t n = (size_t)R * V;
         at("cross entropy R %d V %d", R, V);
-        Array *x = random_array('e', n, 20), *labels = array('i', (size_t)R), *weights = random_array('f', (size_t)R, 1);
+        Array *x = random_array('e', n, 20), *labels = array('i', (size_t)R),
+              *weights = random_array('f', (size_t)R, 1);
         Array *loss = array('f', (size_t)R), *correct = array('i', (size_t)R), *best = array('i', (size_t)R);
         double *ref = doubles(n), *mag = doubles(n), *rl = doubles((size_t)R), *ml = doubles((size_t)R);
         double *rb = doubles((size_t)R), *rc = doubles((size_t)R);
@@ -640,7 +476,8 @@ static void test_adamw(void) {
             if (mode != 1) compare("master", master, rx, mag, 4);
         }
         if (mode == 2) { // a block that was never touched: exactly what it was
-            for (int i = 512; i < 768; i++) CHECK(master->h[i] == rx[i] && m->h[i] == 0 && v->h[i] == 0, "%s: %d", where, i);
+            for (int i = 512; i < 768; i++)
+                CHECK(master->h[i] == rx[i] && m->h[i] == 0 && v->h[i] == 0, "%s: %d", where, i);
         }
         free(rx), free(rm), free(rv), free(rp), free(mag);
         free_arrays();
@@ -689,7 +526,8 @@ static void test_nan(void) {
     enum { T = 20, D = 64, V = 100, HS = 32 };
     at("NaN");
     const int row = 17, column = 5;
-    Array *x = random_array('e', T * D, 1), *w = random_array('e', V * D, 1), *out = array('e', T * V), *n = array('e', T * D);
+    Array *x = random_array('e', T * D, 1), *w = random_array('e', V * D, 1), *out = array('e', T * V),
+          *n = array('e', T * D);
     Array *rstd = array('f', T), *half = array('e', T * D / 2), *dw = array('f', V * D), *f = array('f', T * D);
     x->h[row * D + column] = NAN;
     put(x);
@@ -764,7 +602,8 @@ static Bits everything(void) {
     Array *squares = array('d', 1), *big = random_array('f', 256 * 2000, 1);
     B->sum_squares(B, squares->d, big->d, 256 * 2000);
     keep(&bits, squares);
-    Array *logits = random_array('e', 50 * V, 5), *loss = array('f', 50), *correct = array('i', 50), *weights = random_array('f', 50, 1);
+    Array *logits = random_array('e', 50 * V, 5), *loss = array('f', 50), *correct = array('i', 50),
+          *weights = random_array('f', 50, 1);
     Array *labels = array('i', 50);
     for (int i = 0; i < 50; i++) labels->h[i] = i * 7;
     put(labels);
@@ -798,139 +637,6 @@ static void test_same_bits(DType dtype) {
     free(again.data);
 }
 
-// ---- the references themselves: backward = finite differences of forward ----
-typedef double Objective(const double *x, void *context); // sum of dout * forward(x)
-
-static void differences(const char *what, Objective *f, void *context, double *x, const double *gradient, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        const double h = 1e-5, kept = x[i];
-        x[i] = kept + h;
-        const double up = f(x, context);
-        x[i] = kept - h;
-        const double down = f(x, context);
-        x[i] = kept;
-        const double expected = (up - down) / (2 * h);
-        CHECK(fabs(expected - gradient[i]) <= 1e-7 * (1 + fabs(expected)), "%s[%zu]: finite difference %.9g, gradient %.9g",
-              what, i, expected, gradient[i]);
-    }
-}
-
-static void fill(double *x, int n) {
-    for (int i = 0; i < n; i++) x[i] = uniform();
-}
-
-enum { RT = 3, RD = 5 };
-typedef struct NormContext {
-    double w[RD], x[RT * RD], dout[RT * RD];
-} NormContext;
-static double norm_of(const double *x, const double *w, const double *dout) {
-    double out[RT * RD], rstd[RT], sum = 0;
-    ref_rmsnorm_forward(out, NULL, rstd, x, w, RT, RD, 1e-6);
-    for (int i = 0; i < RT * RD; i++) sum += out[i] * dout[i];
-    return sum;
-}
-static double norm_x(const double *x, void *c) { return norm_of(x, ((NormContext *)c)->w, ((NormContext *)c)->dout); }
-static double norm_w(const double *w, void *c) { return norm_of(((NormContext *)c)->x, w, ((NormContext *)c)->dout); }
-
-static double swiglu_x(const double *x, void *dout) {
-    double out[RT * RD], sum = 0;
-    ref_swiglu_forward(out, x, RT, RD);
-    for (int i = 0; i < RT * RD; i++) sum += out[i] * ((double *)dout)[i];
-    return sum;
-}
-
-enum { RV = 7 };
-static double entropy_x(const double *x, void *labels) { // sum of weight (1, 2, 3) * loss
-    double copy[RT * RV], loss[RT], mag[RT], sum = 0;
-    int correct[RT];
-    memcpy(copy, x, sizeof copy);
-    ref_cross_entropy(loss, mag, correct, copy, NULL, labels, NULL, RT, RV);
-    for (int r = 0; r < RT; r++) sum += (r + 1) * loss[r];
-    return sum;
-}
-
-enum { AQ = 5, AK = 9, ANH = 4, AKV = 2, AHS = 2, ANQ = AQ * ANH * AHS, ANK = AK * AKV * AHS }; // pages: 2 of 4, 3 of 5
-static const int a_cu[] = {0, 2, 5}, a_begin[] = {0, 4}, a_end[] = {4, 9};
-static const RefPages a_pages = {2, a_cu, a_begin, a_end};
-typedef struct AttentionContext {
-    double q[ANQ], k[ANK], v[ANK], dout[ANQ];
-} AttentionContext;
-static double attention_of(const AttentionContext *c) {
-    double out[ANQ], mag[ANQ], rounded[ANQ], lse[AQ * ANH], lse_mag[AQ * ANH], sum = 0;
-    ref_attention_forward(out, mag, rounded, lse, lse_mag, c->q, ANH * AHS, c->k, c->v, AKV * AHS, &a_pages, ANH, AKV, AHS);
-    for (int i = 0; i < ANQ; i++) sum += out[i] * c->dout[i];
-    return sum;
-}
-static double attention_any(const double *x, void *c) { // x lies in c
-    (void)x;
-    return attention_of(c);
-}
-
-enum { RN = 4 };
-typedef struct MatmulContext {
-    double in[RT * RD], w[RN * RD], dout[RT * RN];
-} MatmulContext;
-static double matmul_any(const double *x, void *context) {
-    (void)x;
-    const MatmulContext *c = context;
-    double out[RT * RN], sum = 0;
-    ref_matmul(out, NULL, c->in, RD, 1, c->w, 1, RD, NULL, RT, RN, RD, 0);
-    for (int i = 0; i < RT * RN; i++) sum += out[i] * c->dout[i];
-    return sum;
-}
-
-static void test_references(void) {
-    check_begin("references: backward = finite differences of forward");
-    double mag[256], mag2[256], mag3[256];
-    NormContext norm;
-    double dx[256] = {0}, dw[256] = {0}, rstd[RT], out[256];
-    fill(norm.w, RD), fill(norm.x, RT * RD), fill(norm.dout, RT * RD);
-    memset(mag2, 0, sizeof mag2);
-    ref_rmsnorm_forward(out, NULL, rstd, norm.x, norm.w, RT, RD, 1e-6);
-    ref_rmsnorm_backward(dx, mag, dw, mag2, norm.dout, norm.x, norm.w, rstd, RT, RD);
-    differences("rmsnorm dx", norm_x, &norm, norm.x, dx, RT * RD);
-    differences("rmsnorm dw", norm_w, &norm, norm.w, dw, RD);
-
-    double gate_up[2 * RT * RD], dout[RT * RD];
-    fill(gate_up, 2 * RT * RD), fill(dout, RT * RD);
-    ref_swiglu_backward(dx, mag, dout, gate_up, RT, RD);
-    differences("swiglu", swiglu_x, dout, gate_up, dx, 2 * RT * RD);
-
-    double logits[RT * RV], weights[RT] = {1, 2, 3}, loss[RT];
-    int labels[RT] = {0, 3, 6}, correct[RT];
-    fill(logits, RT * RV);
-    memcpy(dx, logits, sizeof logits);
-    ref_cross_entropy(loss, mag2, correct, dx, mag, labels, weights, RT, RV);
-    differences("cross entropy", entropy_x, labels, logits, dx, RT * RV);
-
-    AttentionContext a;
-    double lse[AQ * ANH], lse_mag[AQ * ANH], dq[ANQ] = {0}, dk[ANK] = {0}, dv[ANK] = {0};
-    fill(a.q, ANQ), fill(a.k, ANK), fill(a.v, ANK), fill(a.dout, ANQ);
-    ref_attention_forward(out, mag, mag2, lse, lse_mag, a.q, ANH * AHS, a.k, a.v, AKV * AHS, &a_pages, ANH, AKV, AHS);
-    ref_attention_backward(dq, mag, mag, dk, mag2, mag2, dv, mag3, mag3, a.dout, out, lse, a.q, ANH * AHS, a.k, a.v, AKV * AHS, &a_pages,
-                           ANH, AKV, AHS);
-    differences("attention dq", attention_any, &a, a.q, dq, ANQ);
-    differences("attention dk", attention_any, &a, a.k, dk, ANK);
-    differences("attention dv", attention_any, &a, a.v, dv, ANK);
-
-    MatmulContext m;
-    fill(m.in, RT * RD), fill(m.w, RN * RD), fill(m.dout, RT * RN);
-    ref_matmul(dx, NULL, m.dout, RN, 1, m.w, RD, 1, NULL, RT, RD, RN, 0);
-    ref_matmul(dw, NULL, m.dout, 1, RN, m.in, RD, 1, NULL, RN, RD, RT, 0);
-    differences("matmul din", matmul_any, &m, m.in, dx, RT * RD);
-    differences("matmul dw", matmul_any, &m, m.w, dw, RN * RD);
-
-    double x[2 * RT], turned[2 * RT], table[4] = {cos(0.3), cos(0.3), sin(0.3), sin(0.3)}; // rope backward undoes forward
-    const int positions[RT] = {0, 0, 0};
-    fill(x, 2 * RT);
-    memcpy(turned, x, sizeof x);
-    table[1] = table[2];
-    ref_rope(turned, mag, 2, table, positions, RT, 1, 2, 0);
-    CHECK(fabs(turned[0] - x[0]) > 1e-3, "rope does nothing");
-    ref_rope(turned, mag, 2, table, positions, RT, 1, 2, 1);
-    for (int i = 0; i < 2 * RT; i++) CHECK(fabs(turned[i] - x[i]) < 1e-12, "rope backward does not undo forward");
-}
-
 static void test_all(DType dtype) {
     printf("-- %s, %s\n", B->name, dtype == DTYPE_F32 ? "fp32" : "bf16");
     test_memory();
@@ -954,7 +660,6 @@ int main(int argc, char **argv) {
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "-device")) device = argv[i + 1];
     }
-    test_references();
     check_end_case();
     const char *isas[] = {"base", "avx512", "avx512_bf16", NULL};
     const int cpu = !strcmp(device, "cpu");

@@ -65,7 +65,8 @@ static float gradient(size_t i, int step) { return 2e-5f * (float)((int)((i * 7 
 static void fill_gradients(Setup *s, int step) {
     const ParamTable *t = &s->m.params.table;
     for (int p = 0; p < t->n; p++) {
-        for (size_t i = 0; i < t->params[p].count; i++) s->m.grads[t->params[p].offset + i] = gradient(i + (size_t)p, step);
+        for (size_t i = 0; i < t->params[p].count; i++)
+            s->m.grads[t->params[p].offset + i] = gradient(i + (size_t)p, step);
     }
 }
 
@@ -82,7 +83,8 @@ static double against_reference(const Setup *s, const Param *p, int index, const
     for (size_t i = 0; i < p->count; i++) {
         double x = before[p->offset + i], m = 0, v = 0;
         for (int step = 1; step <= 3; step++) {
-            double g = gradient(i + (size_t)index, step) * scale[step], lr = optimizer_lr(c, step) * c->group_scale[p->group];
+            double g = gradient(i + (size_t)index, step) * scale[step],
+                   lr = optimizer_lr(c, step) * c->group_scale[p->group];
             m = c->beta1 * m + (1 - c->beta1) * g;
             v = c->beta2 * v + (1 - c->beta2) * g * g;
             if (c->frozen[p->group]) continue;

@@ -39,7 +39,7 @@ def text_faults(path, text):
             yield number, "white space at the end"
         if "\t" in line and not path.endswith((".mk", "Makefile")):
             yield number, "a tab"
-        if len(line) > COLUMNS and path.endswith(CODE):
+        if len(line) > COLUMNS and path.endswith(CODE) and not path.endswith(".py"):
             yield number, f"{len(line)} columns, at most {COLUMNS}"
     if not text.endswith("\n") or text.endswith("\n\n"):
         yield len(lines), "does not end with one newline"

@@ -1,6 +1,6 @@
-// attention.c: attention over a packed batch as independent pieces of (page, key/value head), and in the forward also of
-// query rows when there are few of those: a piece belongs to one thread, so nothing is added across threads. Pages differ
-// in length: threads take the next piece when they are done with one.
+// attention.c: attention over a packed batch as independent pieces of (page, key/value head), and in the forward also
+// of query rows when there are few of those: a piece belongs to one thread, so nothing is added across threads. Pages
+// differ in length: threads take the next piece when they are done with one.
 #include "llmc/cpu/cpu.h"
 
 #include <math.h>
@@ -60,7 +60,8 @@ static void attention_backward(Backend *b, elem_t *dq, int ldq, elem_t *dk, elem
             AttentionHead h = head_of(b, pages, page, kv, NH, KV, HS, q, ldq, k, v, ldk);
             const size_t q0 = (size_t)pages->cu_q[page], k0 = (size_t)pages->k_begin[page];
             const size_t o_at = q0 * (size_t)h.ldo + (size_t)(kv * h.group * HS);
-            const size_t q_at = q0 * (size_t)ldq + (size_t)(kv * h.group * HS), k_at = k0 * (size_t)ldk + (size_t)(kv * HS);
+            const size_t q_at = q0 * (size_t)ldq + (size_t)(kv * h.group * HS),
+                         k_at = k0 * (size_t)ldk + (size_t)(kv * HS);
             h.o = elem_at(b, out, o_at);
             h.dout = elem_at(b, dout, o_at);
             h.lse = (float *)(uintptr_t)lse + q0 * (size_t)NH + (size_t)(kv * h.group); // only read

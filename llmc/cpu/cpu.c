@@ -42,8 +42,8 @@ static int memory_alloc(Backend *b, void **memory, size_t bytes, const char *wha
     *memory = NULL;
     if (posix_memalign(memory, 64, bytes ? bytes : 64) != 0) {
         *memory = NULL;
-        return error_set(err, "%s: out of memory: %zu bytes (%.1f MB) could not be had (hint: smaller -b or -maxlen)", what,
-                         bytes, (double)bytes / 1e6);
+        return error_set(err, "%s: out of memory: %zu bytes (%.1f MB) could not be had (hint: smaller -b or -maxlen)",
+                         what, bytes, (double)bytes / 1e6);
     }
     return 0;
 }
@@ -146,7 +146,8 @@ int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Erro
         return error_set(err, "cpu: element type must be fp32 or bf16, found type %d", (int)dtype);
     if (threads <= 0) threads = dist ? dist->cores : (int)sysconf(_SC_NPROCESSORS_ONLN);
     if (threads < 1) threads = 1;
-    if (threads > MAX_THREADS) return error_set(err, "cpu: threads: expected at most %d, found %d", MAX_THREADS, threads);
+    if (threads > MAX_THREADS)
+        return error_set(err, "cpu: threads: expected at most %d, found %d", MAX_THREADS, threads);
     const CpuKernels *kernels = NULL;
     TRY(choose_kernels(&kernels, dtype, err));
 
@@ -186,8 +187,9 @@ int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Erro
 
 void backend_cpu_prepare(char **argv) {
 #ifdef __linux__
-    // libgomp's own choice for a machine it knows to be oversubscribed; its default is 300 times that. On two cores with
-    // one busy elsewhere a step of the tiny preset took more than 10,000 ms with the default, 250 ms with 0 or 1000.
+    // libgomp's own choice for a machine it knows to be oversubscribed; its default is 300 times that. On two cores
+    // with one busy elsewhere a step of the tiny preset took more than 10,000 ms with the default, 250 ms with 0 or
+    // 1000.
     char self[4096];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n <= 0 || (size_t)n >= sizeof self - 1) return;

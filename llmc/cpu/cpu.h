@@ -99,7 +99,9 @@ void *cpu_shared_scratch(Backend *b, size_t bytes);
 
 // Threads worth using for `work` (about one unit per element touched, or per vector multiply-add): waking the others
 // costs some 20 us, which is what one thread needs for 80,000 units.
-static inline int cpu_threads(const Backend *b, double work) { return b->threads > 1 && work > 262144.0 ? b->threads : 1; }
+static inline int cpu_threads(const Backend *b, double work) {
+    return b->threads > 1 && work > 262144.0 ? b->threads : 1;
+}
 
 // Part `thread` of `threads` of n items.
 static inline size_t cpu_split(size_t n, int thread, int threads) {

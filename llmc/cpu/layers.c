@@ -13,7 +13,8 @@ static void embedding_forward(Backend *b, elem_t *out, const elem_t *table, cons
     CPU_PARALLEL_ROWS(b, T, D, {
         for (int t = begin; t < end; t++) {
             const int id = ids[t];
-            const char *from = id >= 0 ? (const char *)table + (size_t)id * row : (const char *)slots + (size_t)(-1 - id) * row;
+            const char *from =
+                id >= 0 ? (const char *)table + (size_t)id * row : (const char *)slots + (size_t)(-1 - id) * row;
             memcpy((char *)out + (size_t)t * row, from, row);
         }
     });
@@ -39,7 +40,8 @@ static void embedding_backward(Backend *b, float *dtable, float *dslots, const e
 static void gather_rows(Backend *b, elem_t *out, const elem_t *in, const int *rows, int n, int D) {
     const size_t row = (size_t)D * dtype_size(b->dtype);
     CPU_PARALLEL_ROWS(b, n, D, {
-        for (int i = begin; i < end; i++) memcpy((char *)out + (size_t)i * row, (const char *)in + (size_t)rows[i] * row, row);
+        for (int i = begin; i < end; i++)
+            memcpy((char *)out + (size_t)i * row, (const char *)in + (size_t)rows[i] * row, row);
     });
 }
 
@@ -56,7 +58,8 @@ static void scatter_rows(Backend *b, elem_t *to, int ld_to, const elem_t *from, 
     const size_t bytes = (size_t)width * dtype_size(b->dtype);
     CPU_PARALLEL_ROWS(b, n, width, {
         for (int i = begin; i < end; i++)
-            memcpy(elem_at(b, to, (size_t)rows[i] * (size_t)ld_to), elem_at(b, from, (size_t)i * (size_t)ld_from), bytes);
+            memcpy(elem_at(b, to, (size_t)rows[i] * (size_t)ld_to), elem_at(b, from, (size_t)i * (size_t)ld_from),
+                   bytes);
     });
 }
 
@@ -76,7 +79,8 @@ static void rmsnorm_backward(Backend *b, elem_t *dx, float *dw, const elem_t *do
     CPU_PARALLEL_ROWS(b, blocks, BLOCK * (double)D, {
         for (int i = begin; i < end; i++) {
             const int last = (i + 1) * BLOCK < T ? (i + 1) * BLOCK : T;
-            k->rmsnorm_backward(dx, partial ? partial + (size_t)i * (size_t)D : NULL, dout, x, w, rstd, i * BLOCK, last, D);
+            k->rmsnorm_backward(dx, partial ? partial + (size_t)i * (size_t)D : NULL, dout, x, w, rstd, i * BLOCK, last,
+                                D);
         }
     });
     if (!dw) return;

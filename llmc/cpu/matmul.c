@@ -9,8 +9,8 @@
 //     rows 1320, 320 -> 1792        109 108  99      111 112 110      223 229 209      218 216 205
 //     rows 550, 896 -> 9728         110 106 104      106 112 110      219 216 205      188 180 196
 // It is as fast, needs no plan per shape (0.2-0.5 ms each in oneDNN, more than a small product takes, and the rows of a
-// packed batch change every step), serves every instruction set from one source, gives a row the same bits whatever else
-// is in the batch and however many threads there are, and its register tiles also make the attention.
+// packed batch change every step), serves every instruction set from one source, gives a row the same bits whatever
+// else is in the batch and however many threads there are, and its register tiles also make the attention.
 #include "llmc/cpu/cpu.h"
 
 // C's parts: rows in `m` parts, columns in `n`.

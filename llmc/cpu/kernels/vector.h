@@ -33,7 +33,7 @@ typedef uint16_t bf16;
 // SHUFFLE(a, b, F): element j of the result is element F(j) of a followed by b; F is a macro.
 #if VL == 16
 #define SHUFFLE(a, b, F)                                                                                               \
-    __builtin_shufflevector(a, b, F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7), F(8), F(9), F(10), F(11), F(12),      \
+    __builtin_shufflevector(a, b, F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7), F(8), F(9), F(10), F(11), F(12),     \
                             F(13), F(14), F(15))
 #define LANES {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 #elif VL == 8

@@ -118,24 +118,8 @@ static int start_or_resume(Trainer *t, Error *err) {
     return bad;
 }
 
-static uint32_t page_cut(void *arg, uint64_t step) {
-    const Trainer *t = (const Trainer *)arg;
-    return corpus_cut(&t->corpus, t->o.len_warmup, t->steps, step);
-}
-
 static int open_run(Trainer *t, Error *err) {
-    LoaderConfig c;
-    memset(&c, 0, sizeof c);
-    c.b = (int)t->o.b;
-    c.g = (int)t->o.g;
-    c.rank = t->dist.rank;
-    c.ranks = t->dist.ranks;
-    c.keep_micro = !strcmp(t->o.loss_norm, "micro");
-    c.shuffle = 1;
-    c.prefetch = 1;
-    c.cut = t->o.len_warmup > 0 ? page_cut : NULL;
-    c.cut_arg = t;
-    TRY(loader_open(&t->loader, &t->corpus.train, &c, t->state.loader, (uint64_t)t->state.step + 1, err));
+    TRY(corpus_loader(&t->loader, &t->corpus, &t->o, &t->dist, t->state.loader, t->state.step, t->steps, err));
     if (t->dist.rank != 0) return 0;
     TRY(file_make_dirs(t->o.out, err));
     return log_open(&t->log, t->o.out, t->state.step, t->steps, err);

@@ -48,8 +48,28 @@ C3Limits corpus_limits(const Corpus *c, const TrainOptions *o) {
     };
 }
 
-uint32_t corpus_cut(const Corpus *c, double share, int64_t steps, uint64_t step) {
-    double until = share * (double)steps;
+// Longest page of a step, in tokens.
+static uint32_t page_cut(void *arg, uint64_t step) {
+    const Corpus *c = arg;
+    double until = c->cut_share * (double)c->cut_steps;
     if ((double)step > until) return UINT32_MAX;
     return (uint32_t)(10 + ((double)c->train.longest_answer - 10) * (double)step / until);
+}
+
+int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *dist, LoaderState state, int64_t done,
+                  int64_t steps, Error *err) {
+    c->cut_share = o->len_warmup;
+    c->cut_steps = steps;
+    LoaderConfig config = {
+        .b = (int)o->b,
+        .g = (int)o->g,
+        .rank = dist->rank,
+        .ranks = dist->ranks,
+        .keep_micro = !strcmp(o->loss_norm, "micro"),
+        .shuffle = 1,
+        .prefetch = 1,
+        .cut = o->len_warmup > 0 ? page_cut : NULL,
+        .cut_arg = c,
+    };
+    return loader_open(out, &c->train, &config, state, (uint64_t)done + 1, err);
 }

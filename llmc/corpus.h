@@ -19,6 +19,8 @@ typedef struct Corpus {
     Dataset train, val;
     int has_val;
     int latents;
+    double cut_share;  // -len_warmup
+    int64_t cut_steps; // of the run
 } Corpus;
 
 int corpus_open(Corpus *c, const ModelSource *source, const TrainOptions *o, Error *err);
@@ -27,9 +29,12 @@ void corpus_close(Corpus *c);
 // The longest micro-batch these pages can give decides all sizes.
 C3Limits corpus_limits(const Corpus *c, const TrainOptions *o);
 
-// The length warmup: pages are cut to a length that grows linearly from 10 tokens to whole over the first share of the
-// steps. A function of the step alone. UINT32_MAX: whole.
-uint32_t corpus_cut(const Corpus *c, double share, int64_t steps, uint64_t step);
+// The loader of a run of `steps` steps that goes on behind step `done`. c must outlive it.
+//
+// With -len_warmup F pages are cut to a length that grows linearly from 10 tokens to whole over the first F of the steps: a
+// function of the step alone.
+int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *dist, LoaderState state, int64_t done,
+                  int64_t steps, Error *err);
 
 #ifdef __cplusplus
 }

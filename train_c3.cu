@@ -238,7 +238,6 @@ static int validation(Trainer *t, int last, Error *err) {
 static int loop(Trainer *t, Error *err) {
     double saved_at = seconds();
     int stopping = 0;
-    int64_t saved_step = t->state.step;
     while (t->state.step < t->steps && !stopping) {
         double start = seconds();
         const LoaderStep *s = loader_next(t->loader);
@@ -251,21 +250,20 @@ static int loop(Trainer *t, Error *err) {
         line.seconds = seconds() - start;
         if (t->log) log_step(t->log, &line);
         const char *why = stop_requested(t->o.out);
+        int last = t->state.step == t->steps;
         int flags[2] = {why != NULL, t->o.save_minutes > 0 && seconds() - saved_at > 60 * t->o.save_minutes};
         dist_max_int(&t->dist, flags, 2);
         stopping = flags[0];
         if (stopping && t->log) log_note(t->log, "%s: saving and stopping", why ? why : "another rank was asked");
-        int last = t->state.step == t->steps;
         TRY(dist_agree(&t->dist, validation(t, last, err), err));
         if (last || stopping || flags[1] || (t->o.save_every && t->state.step % t->o.save_every == 0)) {
             TRY(save(t, err));
             saved_at = seconds();
-            saved_step = t->state.step;
         }
     }
     if (stopping && t->dist.rank == 0) stop_acknowledge(t->o.out);
     if (t->log) log_note(t->log, "%s at step %lld of %lld; %s/step_%08lld", stopping ? "stopped" : "done",
-                         (long long)t->state.step, (long long)t->steps, t->o.out, (long long)saved_step);
+                         (long long)t->state.step, (long long)t->steps, t->o.out, (long long)t->state.step);
     return 0;
 }
 
@@ -288,11 +286,8 @@ int main(int argc, char **argv) {
     t.n_options = options_table(&t.o, t.table);
     int bad = dist_init(&t.dist, &argc, &argv, &err);
     if (!bad) bad = cli_parse(t.table, t.n_options, argc, argv, NULL, NULL, &help, &err);
-    if (!bad && help) {
-        if (t.dist.rank == 0) options_help(stdout);
-    } else if (!bad) {
-        bad = run(&t, &err);
-    }
+    if (!bad && help && t.dist.rank == 0) options_help(stdout);
+    if (!bad && !help) bad = run(&t, &err);
     if (t.log) log_close(t.log);
     if (bad && t.dist.rank == 0) {
         fflush(stdout);

@@ -31,8 +31,8 @@ C3Limits corpus_limits(const Corpus *c, const TrainOptions *o);
 
 // The loader of a run of `steps` steps that goes on behind step `done`. c must outlive it.
 //
-// With -len_warmup F pages are cut to a length that grows linearly from 10 tokens to whole over the first F of the steps: a
-// function of the step alone.
+// With -len_warmup F pages are cut to a length that grows linearly from 10 tokens to whole over the first F of the
+// steps: a function of the step alone.
 int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *dist, LoaderState state, int64_t done,
                   int64_t steps, Error *err);
 

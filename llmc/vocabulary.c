@@ -8,14 +8,15 @@
 #include "json.h"
 #include "unicode.h" // utf8_valid, utf8_read
 
-enum { MAX_RANKS = 1 << 20, MAX_TOKEN_BYTES = 1 << 16 };
+enum { MAX_RANKS = 1 << 20, MAX_TOKEN_BYTES = 1 << 16, LEAST_ENTRY = 6 }; // `"a":0,`
 
 typedef struct Entry {
     uint32_t offset, length; // in bytes; length 0: this rank has not come yet
 } Entry;
 
 typedef struct Reader {
-    Entry *entries; // (MAX_RANKS), zeroed pages are never touched
+    Entry *entries; // (room)
+    long room;      // ranks a file of this size can have
     int ranks;      // highest rank seen + 1
     int count;      // ranks seen
     uint8_t *bytes; // all tokens so far, in the file's order; room for the whole file, which is longer
@@ -24,7 +25,8 @@ typedef struct Reader {
 } Reader;
 
 static int reader_open(Reader *r, size_t size, const char *name, Error *err) {
-    *r = (Reader){.entries = calloc(MAX_RANKS, sizeof *r->entries), .bytes = malloc(size + 1), .name = name};
+    long room = size / LEAST_ENTRY < MAX_RANKS ? (long)(size / LEAST_ENTRY) + 1 : MAX_RANKS;
+    *r = (Reader){calloc((size_t)room, sizeof(Entry)), room, 0, 0, malloc(size + 1), 0, name};
     if (r->entries && r->bytes) return 0;
     free(r->entries);
     free(r->bytes);
@@ -35,8 +37,8 @@ static int reader_open(Reader *r, size_t size, const char *name, Error *err) {
 static int reader_add(Reader *r, long rank, size_t length, Error *err) {
     if (length == 0 || length > MAX_TOKEN_BYTES)
         return error_set(err, "%s: rank %ld has %zu bytes, expected 1 to %d", r->name, rank, length, MAX_TOKEN_BYTES);
-    if (rank < 0 || rank >= MAX_RANKS)
-        return error_set(err, "%s: rank %ld, expected 0 to %d", r->name, rank, MAX_RANKS - 1);
+    if (rank < 0 || rank >= r->room)
+        return error_set(err, "%s: rank %ld, but a file of this size has at most %ld", r->name, rank, r->room);
     Entry *e = &r->entries[rank];
     if (e->length) return error_set(err, "%s: rank %ld occurs twice (hint: the file is damaged)", r->name, rank);
     *e = (Entry){(uint32_t)r->used, (uint32_t)length};
@@ -194,7 +196,7 @@ static int read_json(Reader *r, const char *data, size_t size, Error *err) {
 // ---- the list ------------------------------------------------------------------------------------------------------
 
 static int check_list(const Reader *r, int expected, int cut, Error *err) {
-    if (r->count != r->ranks || (r->ranks != expected && r->ranks != cut)) {
+    if (r->count != r->ranks || r->ranks < 256 || (r->ranks != expected && r->ranks != cut)) {
         for (int rank = 0; rank < r->ranks && r->ranks <= expected; rank++) {
             if (!r->entries[rank].length)
                 return error_set(err, "%s: rank %d is missing (hint: the file is damaged)", r->name, rank);

@@ -61,10 +61,11 @@ typedef struct CheckpointJob {
     const char *tokenizer_path, *source; // as in checkpoint_save_weights
 } CheckpointJob;
 
-// Saves RUN/step_%08lld on all ranks together; an incomplete folder of that name is removed first. After COMPLETE is
+// Saves RUN/step_%08lld on all ranks together; an incomplete folder of that name is removed first. Once COMPLETE is
 // durable, older complete ones beyond the newest `keep` are deleted (keep <= 0: none is), and incomplete ones older
 // than it. On an error on any rank, all ranks return -1 with the line of the lowest failing rank, the half-written
-// folder is removed, and what was there before is untouched. Free disk space is checked first.
+// folder is removed, and what was there before is untouched; an older one that cannot be deleted is an error, too, and
+// says that the new one is saved. Free disk space is checked first.
 int checkpoint_save(const CheckpointJob *job, const TrainState *state, const char *run, int keep, Error *err);
 // Newest complete step folder of a run, malloc'ed; NULL when there is none.
 char *checkpoint_newest(const char *run);

@@ -55,14 +55,16 @@ def lines(tensors):
 def test_read_theirs(folder):
     """F32, BF16, F16, odd shapes, names beyond ASCII; the other types are listed, not read."""
     tensors = {
-        "f32": torch.randn(3, 5), "bf16": torch.randn(7, 11).to(torch.bfloat16), "f16": torch.randn(2, 3, 4).to(torch.float16),
+        "f32": torch.randn(3, 5), "bf16": torch.randn(7, 11).to(torch.bfloat16),
+        "f16": torch.randn(2, 3, 4).to(torch.float16),
         "half.extremes": torch.tensor([0.0, -0.0, 6e-8, -6e-5, 65504, float("inf")], dtype=torch.float16),
         "scalar": torch.tensor(2.5), "empty": torch.zeros(0, 4), "näme \"quoted\" \\ 名": torch.ones(1),
     }
     path = f"{folder}/theirs.safetensors"
     save_file(tensors, path, metadata={"format": "pt"})
     assert tool("list", path) == lines(tensors), tool("list", path)
-    save_file({"i": torch.arange(5), "b": torch.tensor([True, False]), "f8": torch.zeros(3).to(torch.float8_e4m3fn)}, path)
+    f8 = torch.zeros(3).to(torch.float8_e4m3fn)
+    save_file({"i": torch.arange(5), "b": torch.tensor([True, False]), "f8": f8}, path)
     assert tool("list", path) == ["b 2 BOOL", "f8 3 F8_E4M3", "i 40 I64"], tool("list", path)
 
 
@@ -121,8 +123,9 @@ def test_decoder_in_transformers(folder):
 
 def test_read_transformers(folder, tied, dtype):
     """What save_pretrained writes, sharded, in the newest spelling of config.json, is read whole."""
-    config = Qwen2Config(vocab_size=300, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-                         intermediate_size=100, max_position_embeddings=4096, rms_norm_eps=1e-5, tie_word_embeddings=tied)
+    config = Qwen2Config(vocab_size=300, hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
+                         num_key_value_heads=2, intermediate_size=100, max_position_embeddings=4096,
+                         rms_norm_eps=1e-5, tie_word_embeddings=tied)
     if hasattr(config, "rope_parameters"):
         config.rope_parameters = {"rope_type": "default", "rope_theta": 54321.0}
     else:

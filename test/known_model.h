@@ -26,6 +26,7 @@ static inline C3Config small_config(void) {
     C3Config c;
     CHECK(config_preset(&c, "demo", 256, NULL) == 0, "preset");
     c.latents = 5;
+    c.enc.rope_theta = c.dec.rope_theta = 1e6f;
     c.enc.D = 30, c.enc.NH = 2, c.enc.KV = 1, c.enc.HS = 16, c.enc.F = 44;
     c.dec.D = 50, c.dec.NH = 3, c.dec.KV = 1, c.dec.HS = 18, c.dec.F = 61;
     c.dec.tied = 0;

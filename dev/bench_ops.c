@@ -105,10 +105,14 @@ static void bench_attention(void) {
         const char *what;
         int pages, q_len, k_len, NH, KV, HS;
     } shapes[] = {
-        {"tiny enc", 8, 73, 73, 4, 2, 32},         {"tiny dec", 8, 112, 112, 6, 2, 32},
-        {"small enc", 4, 289, 289, 4, 2, 64},      {"small dec", 4, 330, 330, 5, 1, 64},
-        {"small dec trimmed", 4, 256, 330, 5, 1, 64}, {"medium dec", 1, 590, 590, 14, 2, 64},
-        {"long", 1, 2048, 2048, 12, 2, 128},       {"decode", 4, 1, 330, 5, 1, 64},
+        {"tiny enc", 8, 73, 73, 4, 2, 32},
+        {"tiny dec", 8, 112, 112, 6, 2, 32},
+        {"small enc", 4, 289, 289, 4, 2, 64},
+        {"small dec", 4, 330, 330, 5, 1, 64},
+        {"small dec trimmed", 4, 256, 330, 5, 1, 64},
+        {"medium dec", 1, 590, 590, 14, 2, 64},
+        {"long", 1, 2048, 2048, 12, 2, 128},
+        {"decode", 4, 1, 330, 5, 1, 64},
     };
     printf("%-18s %5s %5s %5s  %22s %22s\n", "attention", "pages", "q", "k", "forward", "backward");
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {

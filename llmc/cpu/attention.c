@@ -11,10 +11,18 @@ static AttentionHead head_of(Backend *b, const AttentionPages *pages, int page, 
     const int group = NH / KV;
     const size_t q0 = (size_t)pages->cu_q[page], k0 = (size_t)pages->k_begin[page];
     const size_t q_at = q0 * (size_t)ldq + (size_t)(kv * group * HS), k_at = k0 * (size_t)ldk + (size_t)(kv * HS);
-    return (AttentionHead){.q = elem_at(b, q, q_at), .k = elem_at(b, k, k_at), .v = elem_at(b, v, k_at), .ldq = ldq,
-                           .ldk = ldk, .ldo = (ptrdiff_t)NH * HS, .ld_lse = NH, .group = group, .HS = HS,
+    return (AttentionHead){.q = elem_at(b, q, q_at),
+                           .k = elem_at(b, k, k_at),
+                           .v = elem_at(b, v, k_at),
+                           .ldq = ldq,
+                           .ldk = ldk,
+                           .ldo = (ptrdiff_t)NH * HS,
+                           .ld_lse = NH,
+                           .group = group,
+                           .HS = HS,
                            .q_len = pages->cu_q[page + 1] - pages->cu_q[page],
-                           .k_len = pages->k_end[page] - pages->k_begin[page], .scale = 1.0f / sqrtf((float)HS)};
+                           .k_len = pages->k_end[page] - pages->k_begin[page],
+                           .scale = 1.0f / sqrtf((float)HS)};
 }
 
 static double pairs_of(const AttentionPages *pages, int NH, int HS) { // an upper bound of the work

@@ -19,9 +19,9 @@ static inline int omp_get_num_threads(void) { return 1; }
 
 // A matrix product C (M,N) = A (M,K) B (K,N), or C += A B.
 typedef struct Gemm {
-    void *c;           // float when c_float, else elem; rows ldc apart
-    const elem_t *a;   // (M,K) rows lda apart; a_columns: stored transposed, (K,M)
-    const elem_t *b;   // b_rows: (K,N) rows ldb apart; else stored transposed, (N,K)
+    void *c;            // float when c_float, else elem; rows ldc apart
+    const elem_t *a;    // (M,K) rows lda apart; a_columns: stored transposed, (K,M)
+    const elem_t *b;    // b_rows: (K,N) rows ldb apart; else stored transposed, (N,K)
     const elem_t *bias; // (N) or NULL
     ptrdiff_t ldc, lda, ldb;
     int M, N, K;
@@ -31,14 +31,14 @@ typedef struct Gemm {
 // Attention of one page and one key/value head: base pointers are those of its first rows and first head.
 typedef struct AttentionHead {
     const elem_t *q, *k, *v;
-    elem_t *out;               // forward
-    float *lse;                // forward: written when not NULL; backward: read
-    const elem_t *o, *dout;    // backward
-    elem_t *dq, *dk, *dv;      // backward
+    elem_t *out;            // forward
+    float *lse;             // forward: written when not NULL; backward: read
+    const elem_t *o, *dout; // backward
+    elem_t *dq, *dk, *dv;   // backward
     ptrdiff_t ldq, ldk, ldo, ld_lse;
     int q_len, k_len;
-    int q_begin, q_end;        // forward: the query rows wanted
-    int group, HS;             // query heads per key/value head
+    int q_begin, q_end; // forward: the query rows wanted
+    int group, HS;      // query heads per key/value head
     float scale;
 } AttentionHead;
 
@@ -48,8 +48,8 @@ typedef struct CpuKernels {
 
     void (*cast_from_f32)(elem_t *out, const float *in, size_t n);
     void (*cast_to_f32)(float *out, const elem_t *in, size_t n);
-    void (*add_row_f32)(float *out, const elem_t *in, int n);     // out += in
-    void (*add_row)(elem_t *out, const elem_t *in, int n);        // out += in
+    void (*add_row_f32)(float *out, const elem_t *in, int n); // out += in
+    void (*add_row)(elem_t *out, const elem_t *in, int n);    // out += in
     void (*rmsnorm_forward)(elem_t *out, elem_t *sum, float *rstd, const elem_t *x, const elem_t *delta,
                             const elem_t *w, int begin, int end, int D, float eps);
     // dw (D) float is overwritten with the sum over the rows; may be NULL

@@ -77,7 +77,16 @@ static void matmul_forward(Backend *b, elem_t *out, const elem_t *in, const elem
 
 static void matmul_backward_input(Backend *b, elem_t *din, const elem_t *dout, const elem_t *w, int T, int K, int N,
                                   int accumulate) {
-    const Gemm g = {.c = din, .ldc = K, .a = dout, .lda = N, .b = w, .ldb = K, .b_rows = 1, .M = T, .N = K, .K = N,
+    const Gemm g = {.c = din,
+                    .ldc = K,
+                    .a = dout,
+                    .lda = N,
+                    .b = w,
+                    .ldb = K,
+                    .b_rows = 1,
+                    .M = T,
+                    .N = K,
+                    .K = N,
                     .accumulate = accumulate};
     multiply(b, &g);
 }
@@ -85,8 +94,19 @@ static void matmul_backward_input(Backend *b, elem_t *din, const elem_t *dout, c
 static void matmul_backward_weight(Backend *b, float *dw, float *dbias, const elem_t *dout, const elem_t *in, int T,
                                    int K, int N, int accumulate) {
     if (dw) {
-        const Gemm g = {.c = dw, .c_float = 1, .ldc = K, .a = dout, .a_columns = 1, .lda = N, .b = in, .b_rows = 1,
-                        .ldb = K, .M = N, .N = K, .K = T, .accumulate = accumulate};
+        const Gemm g = {.c = dw,
+                        .c_float = 1,
+                        .ldc = K,
+                        .a = dout,
+                        .a_columns = 1,
+                        .lda = N,
+                        .b = in,
+                        .b_rows = 1,
+                        .ldb = K,
+                        .M = N,
+                        .N = K,
+                        .K = T,
+                        .accumulate = accumulate};
         multiply(b, &g);
     }
     if (dbias) {

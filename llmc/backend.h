@@ -152,9 +152,9 @@ struct Backend {
     // when clip <= 0; NaN when the norm is not finite, which turns adamw into nothing. All device memory.
     void (*clip_scale)(Backend *b, float *scale, double *norm, const double *partial, int n, double clip);
 
-    // ---- collectives over the ranks of b->dist; every rank calls them in the same order; n = 1 rank: a copy or
-    // nothing ---- Reduce-scatter in place: buffer (ranks * n): afterwards this rank's n floats at buffer + rank*n hold
-    // the sum over ranks, added in rank order 0,1,2,...; the rest is undefined.
+    // ---- collectives over the ranks of b->dist; every rank calls them in the same order; one rank: nothing to do ----
+    // Reduce-scatter in place: buffer (ranks * n): afterwards this rank's n floats at buffer + rank*n hold the sum over
+    // ranks, added in rank order 0,1,2,...; the rest is undefined.
     void (*reduce_scatter)(Backend *b, float *buffer, size_t n);
     // All-gather in place: this rank's `bytes` at buffer + rank*bytes are given to all.
     void (*all_gather)(Backend *b, void *buffer, size_t bytes);

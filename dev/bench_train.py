@@ -88,17 +88,32 @@ def torch_side(preset, mode, threads, seconds, tokenizer):
                       "decoder_rows": len(words.before) + len(words.after) + p["N"] + p["T"]}))  # fmt: skip
 
 
+def resident_peak(pid):
+    """Largest resident memory in MB of a process and those below it, each, as far as they still run. (wait4's ru_maxrss
+    would count what the child had of this program before it became another.)"""
+    try:
+        with open(f"/proc/{pid}/status") as f:
+            mine = max((int(line.split()[1]) / 1024 for line in f if line.startswith("VmHWM:")), default=0.0)
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            return max([mine] + [resident_peak(int(child)) for child in f.read().split()])
+    except OSError:
+        return 0.0  # it has ended
+
+
 def run_process(command, **more_env):
     """(stdout, largest resident memory in MB of one process below) of a command that must succeed."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         p = subprocess.Popen(command, stdout=out, stderr=err, cwd=ROOT, env=dict(os.environ, **more_env))
-        _, status, usage = os.wait4(p.pid, 0)
-        p.returncode = os.waitstatus_to_exitcode(status)
+        time.sleep(0.2)  # it has become the command by then
+        peak = 0.0
+        while p.poll() is None:
+            peak = max(peak, resident_peak(p.pid))
+            time.sleep(0.02)
         out.seek(0)
         err.seek(0)
         if p.returncode:
             raise SystemExit(f"{' '.join(command)}: exit code {p.returncode}\n{err.read()}")
-        return out.read(), usage.ru_maxrss / 1024
+        return out.read(), peak
 
 
 def run_torch(preset, mode, cores, seconds, tokenizer):

@@ -3,7 +3,7 @@
 #
 #   bash scripts/setup.sh [build|demo|test]
 #
-#   build   what `make` needs: compiler, Open MPI, oneDNN, small libraries
+#   build   what `make` needs: compiler, Open MPI, small libraries
 #   demo    (default) build, and for the demo the Qwen vocabulary and a Python with matplotlib in .venv
 #   test    demo, and the references the tests compare with (PyTorch, transformers: a download of gigabytes), clang
 #
@@ -11,7 +11,7 @@
 # Packages come by apt, as root or through sudo; without either the line for the administrator is printed. Python
 # modules come by pip into .venv. Settings of apt and pip (proxy, mirror) are respected. A run that finds everything
 # takes a tenth of a second.
-# Tested on Debian 12: gcc 12.2, Open MPI 4.1.4, oneDNN 2.6.3, Python 3.11, clang 14; PyTorch 2.15, transformers 5.23.
+# Tested on Debian 12: gcc 12.2, Open MPI 4.1.4, Python 3.11, clang 14; PyTorch 2.15, transformers 5.23.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -42,7 +42,7 @@ want() {
 has() { command -v "$1"; }
 probe_headers() {
     local h
-    for h in stdio.h oneapi/dnnl/dnnl.h cblas.h cjson/cJSON.h utf8proc.h zlib.h sha256.h; do
+    for h in stdio.h cjson/cJSON.h utf8proc.h zlib.h sha256.h; do
         printf '#if __has_include(<%s>)\nhave:%s\n#endif\n' $h $h
     done | gcc -E -P -x c - 2>/dev/null
 }
@@ -64,8 +64,6 @@ look() {
     need libmd-dev "SHA-256" header sha256.h
     want libopenmpi-dev "several ranks: cores, GPUs, machines (MPI)" openmpi || true
     want openmpi-bin "mpirun" has mpirun || true
-    { [ -e .setup/no-dnnl ] && header cblas.h; } ||
-        want libdnnl-dev "fast matrix products (oneDNN)" header oneapi/dnnl/dnnl.h || true
     at_least demo || return 0
     need python3 "the demo's corpus and plots" has python3
     need python3-venv "a Python environment in .venv" venv_possible
@@ -117,26 +115,12 @@ update_lists() {
 }
 available() { [ -n "$(apt-cache --no-all-versions show "$1" 2>/dev/null)" ]; }
 
-# Names differ between distributions: oneDNN may be absent, clang's runtime carries its version or comes with clang.
+# Names differ between distributions: clang's runtime carries its version or comes with clang.
 resolve() {
     local package version
     resolved=()
     for package in "$@"; do
         case $package in
-        libdnnl-dev)
-            if available libdnnl-dev || ! available gcc; then # without lists nothing is known: the usual name
-                resolved+=(libdnnl-dev)
-            else
-                for package in libopenblas-openmp-dev libopenblas-dev; do
-                    if available $package; then
-                        say "  no libdnnl-dev here: $package instead (fp32 products only, slower)"
-                        resolved+=($package)
-                        : >.setup/no-dnnl
-                        break
-                    fi
-                done
-            fi
-            ;;
         libclang-rt-dev)
             version=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -n 1)
             for package in libclang-rt-$version-dev libclang-common-$version-dev libclang-rt-dev; do

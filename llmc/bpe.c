@@ -1,6 +1,9 @@
 // bpe.c: see bpe.h. A piece that is a token is looked up and done. Else its bytes are parts, and of all neighbouring
 // parts whose concatenation is a token the pair of lowest rank, the leftmost of equals, is joined, until none is left.
 //
+// Most neighbours make no token. A filter of one bit a hash value, small enough for the second-level cache, answers
+// nearly all such questions; the table, which is not, is asked for the rest.
+//
 // Short pieces keep (rank, place) of every pair as one number in an array: the next pair to join is the minimum, which
 // vector instructions find in no time. Long pieces keep the same numbers in a heap, so that their time is n log n.
 #include "bpe.h"
@@ -11,6 +14,7 @@
 enum {
     SHORT_PIECE = 192, // bytes; measured: beyond, the heap is as fast. Below 256: a place fits 8 bits
     PLACE_BITS = 8,
+    FILTER_BITS = 21,  // 256 KB; 7 % of it are set by Qwen's vocabulary
     NO_RANK = 0xffffff // larger than any rank; (NO_RANK << 8 | place) still fits 32 bits
 };
 
@@ -25,9 +29,11 @@ struct Bpe {
     const Vocabulary *v;
     Slot *slots; // (mask+1), open addressing
     size_t mask;
-    unsigned shift;         // 64 - log2(mask+1)
-    size_t longest;         // bytes of the longest token
-    uint32_t pair[1 << 16]; // rank of each two-byte token, NO_RANK where there is none
+    unsigned shift;                          // 64 - log2(mask+1)
+    uint64_t filter[1 << (FILTER_BITS - 6)]; // bit h is set: a token's hash begins with h
+    size_t longest;                          // bytes of the longest token
+    uint32_t byte[256];                      // rank of each one-byte token
+    uint32_t pair[1 << 16];                  // rank of each two-byte token, NO_RANK where there is none
 };
 
 // ---- the table -----------------------------------------------------------------------------------------------------
@@ -63,15 +69,13 @@ static inline uint64_t make_key(const uint8_t *p, size_t n, size_t readable) {
 #endif
 }
 
-static inline size_t home_slot(const Bpe *b, uint64_t key, size_t n) {
+static inline uint64_t hash_key(uint64_t key, size_t n) {
     uint64_t h = (key ^ n) * multiplier;
-    return (size_t)((h ^ h >> 32) * multiplier >> b->shift);
+    return (h ^ h >> 32) * multiplier;
 }
 
-static inline uint32_t find(const Bpe *b, const uint8_t *p, size_t n, size_t readable) {
-    if (n > b->longest) return NO_RANK;
-    uint64_t key = make_key(p, n, readable);
-    for (size_t i = home_slot(b, key, n);; i = (i + 1) & b->mask) {
+static inline uint32_t probe(const Bpe *b, uint64_t hash, uint64_t key, const uint8_t *p, size_t n) {
+    for (size_t i = (size_t)(hash >> b->shift);; i = (i + 1) & b->mask) {
         const Slot *s = &b->slots[i];
         if (s->length == 0) return NO_RANK;
         if (s->key == key && s->length == n && (n <= 8 || memcmp(b->v->bytes + b->v->at[s->rank], p, n) == 0))
@@ -79,33 +83,54 @@ static inline uint32_t find(const Bpe *b, const uint8_t *p, size_t n, size_t rea
     }
 }
 
+// Rank of the n bytes at p if they are a token. The first is for bytes that probably are, the second for those that
+// probably are not.
+static inline uint32_t find_piece(const Bpe *b, const uint8_t *p, size_t n, size_t readable) {
+    if (n > b->longest) return NO_RANK;
+    uint64_t key = make_key(p, n, readable);
+    return probe(b, hash_key(key, n), key, p, n);
+}
+
+static inline uint32_t find_pair(const Bpe *b, const uint8_t *p, size_t n, size_t readable) {
+    if (n > b->longest) return NO_RANK;
+    uint64_t key = make_key(p, n, readable), hash = hash_key(key, n), bit = hash >> (64 - FILTER_BITS);
+    if (!(b->filter[bit >> 6] >> (bit & 63) & 1)) return NO_RANK;
+    return probe(b, hash, key, p, n);
+}
+
 int bpe_create(Bpe **out, const Vocabulary *v, const char *name, Error *err) {
     *out = NULL;
     Bpe *b = calloc(1, sizeof *b);
     unsigned bits = 9;
-    while ((size_t)1 << bits < 2 * (size_t)v->ranks) bits++;
+    while ((size_t)1 << bits < (size_t)v->ranks + (size_t)v->ranks / 2) bits++;
     Slot *slots = calloc((size_t)1 << bits, sizeof *slots);
     if (!b || !slots) {
         free(b);
         free(slots);
         return error_set(err, "%s: out of memory", name);
     }
-    *b = (Bpe){.v = v, .slots = slots, .mask = ((size_t)1 << bits) - 1, .shift = 64 - bits};
+    b->v = v;
+    b->slots = slots;
+    b->mask = ((size_t)1 << bits) - 1;
+    b->shift = 64 - bits;
     for (int i = 0; i < 1 << 16; i++) b->pair[i] = NO_RANK;
     for (int rank = 0; rank < v->ranks; rank++) {
         size_t n;
         const uint8_t *p = vocabulary_rank(v, rank, &n);
         if (n > b->longest) b->longest = n;
-        uint32_t other = find(b, p, n, n);
+        uint32_t other = find_piece(b, p, n, n);
         if (other != NO_RANK) {
             bpe_free(b);
             return error_set(err, "%s: ranks %u and %d are the same token (hint: the file is damaged)", name, other,
                              rank);
         }
         uint64_t key = make_key(p, n, n);
-        size_t i = home_slot(b, key, n);
+        uint64_t hash = hash_key(key, n), bit = hash >> (64 - FILTER_BITS);
+        size_t i = (size_t)(hash >> b->shift);
         while (slots[i].length) i = (i + 1) & b->mask;
         slots[i] = (Slot){key, (uint32_t)n, (uint32_t)rank};
+        b->filter[bit >> 6] |= (uint64_t)1 << (bit & 63);
+        if (n == 1) b->byte[p[0]] = (uint32_t)rank;
         if (n == 2) b->pair[p[0] << 8 | p[1]] = (uint32_t)rank;
     }
     *out = b;
@@ -124,11 +149,13 @@ void bpe_free(Bpe *b) {
 // gone, or has no such pair, is larger than any rank.
 static int64_t merge_short(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable) {
     uint32_t pairs[SHORT_PIECE];
+    uint32_t id[SHORT_PIECE]; // of part i
     uint8_t next[SHORT_PIECE + 1], previous[SHORT_PIECE + 1];
     size_t width = (n + 7) & ~(size_t)7; // whole vectors
     for (size_t i = 0; i < width; i++) pairs[i] = UINT32_MAX;
     for (size_t i = 0; i < n; i++) {
         if (i + 1 < n) pairs[i] = b->pair[p[i] << 8 | p[i + 1]] << PLACE_BITS | (uint32_t)i;
+        id[i] = b->byte[p[i]];
         next[i] = (uint8_t)(i + 1);
         previous[i] = (uint8_t)(i - 1);
     }
@@ -137,19 +164,20 @@ static int64_t merge_short(const Bpe *b, int32_t *ids, const uint8_t *p, size_t 
         for (size_t i = 0; i < width; i++) best = pairs[i] < best ? pairs[i] : best;
         if (best >> PLACE_BITS == NO_RANK) break;
         size_t i = best & ((1u << PLACE_BITS) - 1), gone = next[i], after = next[gone];
+        id[i] = best >> PLACE_BITS;
         pairs[gone] = UINT32_MAX;
         next[i] = (uint8_t)after;
         previous[after] = (uint8_t)i;
-        uint32_t rank = after < n ? find(b, p + i, next[after] - i, readable - i) : NO_RANK;
+        uint32_t rank = after < n ? find_pair(b, p + i, next[after] - i, readable - i) : NO_RANK;
         pairs[i] = rank << PLACE_BITS | (uint32_t)i;
         if (i > 0) {
             size_t before = previous[i];
-            rank = find(b, p + before, after - before, readable - before);
+            rank = find_pair(b, p + before, after - before, readable - before);
             pairs[before] = rank << PLACE_BITS | (uint32_t)before;
         }
     }
     int64_t count = 0;
-    for (size_t i = 0; i < n; i = next[i]) ids[count++] = (int32_t)find(b, p + i, (size_t)next[i] - i, readable - i);
+    for (size_t i = 0; i < n; i = next[i]) ids[count++] = (int32_t)id[i];
     return count;
 }
 
@@ -196,7 +224,7 @@ static uint64_t heap_pop(Heap *h) {
 // The pair that begins at part i has changed: find its rank anew.
 static void renew_pair(const Bpe *b, Heap *h, Part *parts, size_t i, const uint8_t *p, size_t n, size_t readable) {
     size_t middle = parts[i].next;
-    parts[i].rank = middle < n ? find(b, p + i, parts[middle].next - i, readable - i) : NO_RANK;
+    parts[i].rank = middle < n ? find_pair(b, p + i, parts[middle].next - i, readable - i) : NO_RANK;
     if (parts[i].rank != NO_RANK) heap_push(h, (uint64_t)parts[i].rank << 32 | i);
 }
 
@@ -230,14 +258,14 @@ static int64_t merge_long(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n
     }
     int64_t count = 0;
     for (size_t i = 0; i < n; i = parts[i].next)
-        ids[count++] = (int32_t)find(b, p + i, parts[i].next - i, readable - i);
+        ids[count++] = (int32_t)find_piece(b, p + i, parts[i].next - i, readable - i);
     free(parts);
     free(h.keys);
     return count;
 }
 
 int64_t bpe_encode(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable) {
-    uint32_t rank = find(b, p, n, readable);
+    uint32_t rank = find_piece(b, p, n, readable);
     if (rank != NO_RANK) {
         ids[0] = (int32_t)rank;
         return 1;

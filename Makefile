@@ -96,3 +96,6 @@ clean:
 	rm -rf build train_c3 c3
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+# ---- CUDA kernels on the CPU, for tests: make cudasim ----
+include dev/cudasim/cudasim.mk

@@ -3,10 +3,10 @@
 
   dev/bench_train.py [--presets tiny small] [--dtypes fp32 bf16] [--cores 1 2] [--rounds 3] [--seconds 8] [--json FILE]
 
-PyTorch is tuned: logits only where labels are, fused AdamW, sdpa attention, no cache, gradients set to None; its bf16 is
-tried twice, as autocast and with everything in bf16 (less than ./train_c3 does, which keeps fp32 masters). Both sides train
-on pages of one length with the paper's template, so that PyTorch pays for no padding. What is compared runs in turn
-(A B A B), each in a process of its own. Two cores of ours are tried as two threads and as two ranks of one thread.
+PyTorch is tuned: logits only where labels are, fused AdamW, sdpa attention, no cache, gradients set to None; its bf16
+is tried twice, as autocast and with everything in bf16 (less than ./train_c3 does, which keeps fp32 masters). Both
+sides train on pages of one length with the paper's template, so that PyTorch pays for no padding. What is compared runs
+in turn (A B A B), each in a process of its own. Two cores of ours are tried as two threads and as two ranks of one.
 
 The table: median text tokens per second over the steps of all rounds; what a tenth of the steps reached or passed (on a
 shared machine nearer to the truth than the median); ratio of medians to PyTorch's best in that type on as many cores;
@@ -117,7 +117,8 @@ def run_process(command, **more_env):
 
 
 def run_torch(preset, mode, cores, seconds, tokenizer):
-    command = [sys.executable, os.path.abspath(__file__), "--torch-side", preset, mode, str(cores), str(seconds), tokenizer]
+    me = os.path.abspath(__file__)
+    command = [sys.executable, me, "--torch-side", preset, mode, str(cores), str(seconds), tokenizer]
     out, memory = run_process(command, OMP_NUM_THREADS=str(cores))
     return json.loads(out.splitlines()[-1])["tokens_per_second"], memory
 
@@ -126,7 +127,7 @@ def run_torch(preset, mode, cores, seconds, tokenizer):
 
 
 def make_shard(folder, preset, tokenizer):
-    """Pages of exactly T tokens: every word is " letters" and a token of its own, which the tokenizer then finds again."""
+    """Pages of exactly T tokens: every word is " letters" and a token of its own, so the tokenizer finds it again."""
     p = PRESETS[preset]
     ranks = tokenizer_ranks(tokenizer)
     words = [t.decode() for t, r in ranks.items() if r < min(p["vocab"], 20000) and re.fullmatch(rb" [a-z]+", t)]
@@ -146,8 +147,8 @@ def run_ours(preset, dtype, ranks, threads, seconds, shard, tokenizer, folder, g
     shutil.rmtree(out, ignore_errors=True)
     tokens = p["batch"] * p["T"]
     steps = WARM + max(3, int(seconds * guess / tokens))
-    command = ["./train_c3", "-preset", preset, "-tok", tokenizer, "-data", shard, "-steps", str(steps), "-dtype", dtype,
-               "-b", str(p["batch"] // ranks), "-g", "1", "-lr", "1e-4", "-threads", str(threads), "-o", out,
+    command = ["./train_c3", "-preset", preset, "-tok", tokenizer, "-data", shard, "-steps", str(steps),
+               "-dtype", dtype, "-b", str(p["batch"] // ranks), "-g", "1", "-lr", "1e-4", "-threads", str(threads), "-o", out,
                "-save_every", "0", "-resume", "no"]  # fmt: skip
     env = {"OMP_NUM_THREADS": str(threads)}
     if ranks > 1:

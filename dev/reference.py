@@ -5,8 +5,9 @@ The twin is Context Cascade Compression (arXiv 2511.15244) put together from tra
 the page and N trainable queries, a linear layer carries the N latents over, Qwen2ForCausalLM writes the page again.
 Nothing of the model is reimplemented here but the cascade itself.
 
-  reference.py make --out DIR --case NAME    a random model in the checkpoint layout (DIR/model), pages (DIR/inputs.safetensors),
-                                             and what a step on them gives (DIR/expected.safetensors)
+  reference.py make --out DIR --case NAME    a random model in the checkpoint layout (DIR/model), pages
+                                             (DIR/inputs.safetensors, DIR/pages.json), and what a step on them
+                                             gives (DIR/expected.safetensors)
   reference.py check --model DIR --pages FILE
                                              loads a checkpoint our trainer saved, prints loss and logits as JSON
   reference.py list                          names of the cases
@@ -139,7 +140,7 @@ def load_stack(folder, config=None, extra=frozenset()):
                                                      output_loading_info=True, **more)  # fmt: skip
     missing, unexpected = set(report["missing_keys"]), set(report["unexpected_keys"])
     if missing or unexpected != extra or report["mismatched_keys"]:
-        raise SystemExit(f"{folder}: missing {missing}, left over {unexpected}, of other shape {report['mismatched_keys']}")
+        raise SystemExit(f"{folder}: missing {missing}, left over {unexpected}, other shape {report['mismatched_keys']}")
     return model
 
 
@@ -185,8 +186,8 @@ SPECIALS = dict(zip(("endoftext", "im_start", "im_end", "img", "img_end", "img_p
 WORDS = Words([K + 1, 17, 4, K + 2, K + 1, 99, K + 3], [K + 4, 5, 200, K + 2, K + 1, 31], K + 2, K + 3)
 STEPS = 10
 # lr and eps are large enough for rounding not to decide the sign of an update
-OPTIMIZER = dict(lr=1e-4, lr_min=1e-5, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.0, clip=1.0, warmup=3, steps=STEPS,
-                 lr_enc=1.0, lr_dec=1.0)  # fmt: skip
+OPTIMIZER = dict(lr=1e-4, lr_min=1e-5, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.0, clip=1.0, warmup=3,
+                 steps=STEPS, lr_enc=1.0, lr_dec=1.0)  # fmt: skip
 CASES = {
     "heads32_tied": Case((262, 128, 2, 4, 2, 160), (270, 192, 3, 6, 2, 224), 4, (1, 37, 64, 9)),
     "heads64_untied": Case((262, 128, 2, 2, 1, 192), (262, 320, 2, 5, 1, 256), 3, (50, 2, 21), tied=False),
@@ -246,11 +247,12 @@ def forward_padded(model, pages):
     """Row losses of all pages as one batch, padded on the right: with causal attention no row sees a pad."""
     pad, rows_of = torch.nn.utils.rnn.pad_sequence, torch.nn.functional.embedding
     N, words, enc, dec = model.Q.shape[0], model.words, model.encoder, model.decoder.model
-    x = [torch.cat([rows_of(torch.cat([c, c.new_tensor([words.img])]), enc.embed_tokens.weight), model.Q]) for c, _ in pages]
+    E, W = enc.embed_tokens.weight, dec.embed_tokens.weight
+    x = [torch.cat([rows_of(torch.cat([c, c.new_tensor([words.img])]), E), model.Q]) for c, _ in pages]
     hidden = enc(inputs_embeds=pad(x, batch_first=True), use_cache=False).last_hidden_state
     latents = torch.stack([h[len(page) - N : len(page)] for h, page in zip(hidden, x)])
     before, after = torch.tensor(words.before), torch.tensor(words.after)
-    x = [torch.cat([rows_of(before, dec.embed_tokens.weight), p, rows_of(torch.cat([after, a]), dec.embed_tokens.weight)])
+    x = [torch.cat([rows_of(before, W), p, rows_of(torch.cat([after, a]), W)])
          for p, (_, a) in zip(model.mm_projector(latents), pages)]  # fmt: skip
     hidden = dec(inputs_embeds=pad(x, batch_first=True), use_cache=False).last_hidden_state
     kept = torch.cat([h[len(page) - len(a) - 1 : len(page)] for h, page, (_, a) in zip(hidden, x, pages)])
@@ -259,7 +261,7 @@ def forward_padded(model, pages):
 
 
 def gradients(model, pages, splits=1, row_losses=lambda model, pages: forward(model, pages)[2]):
-    """Row losses and {name: gradient} of the mean loss over all supervised rows; `splits`: backward passes that add up."""
+    """Row losses and {name: gradient} of the mean loss over all supervised rows, in `splits` backward passes."""
     model.zero_grad(set_to_none=True)
     rows = sum(len(answer) + 1 for _, answer in pages)
     losses = []
@@ -311,8 +313,8 @@ def relative(found, expected):
 
 
 def bf16_expectations(model, pages):
-    """What bf16 may cost. truth: fp32 arithmetic on weights rounded to bf16. error: PyTorch's distance to it in bf16, the
-    whole batch at once. spread: its distance between one backward pass and two of half the batch."""
+    """What bf16 may cost. truth: fp32 arithmetic on weights rounded to bf16. error: PyTorch's distance to it in bf16,
+    the whole batch at once. spread: its distance between one backward pass and two of half the batch."""
     rounded, exact = copy.deepcopy(model), copy.deepcopy(model)
     for p, q in zip(rounded.parameters(), exact.parameters()):  # not .to(): rotary's frequencies stay fp32
         p.data = p.data.to(torch.bfloat16)
@@ -363,8 +365,8 @@ def make(out, name):
     for key, numbers in (("step_losses", losses), ("grad_norms", norms), ("rates", rates)):
         expected[key] = torch.tensor(numbers, dtype=torch.float64)
     save_file(expected, os.path.join(out, "expected.safetensors"))
-    print(f"{name}: {sum(p.numel() for p in model.parameters())} parameters, losses {losses[0]:.4f} to {losses[-1]:.4f}, "
-          f"gradient norm {norms[0]:.3f}")  # fmt: skip
+    print(f"{name}: {sum(p.numel() for p in model.parameters())} parameters, "
+          f"losses {losses[0]:.4f} to {losses[-1]:.4f}, gradient norm {norms[0]:.3f}")  # fmt: skip
 
 
 def make_cases(args):
@@ -375,8 +377,8 @@ def make_cases(args):
 def check(args):
     given = read_json(args.pages)
     config = read_json(args.model, "config.json")
-    words = (Words(**given["words"]) if "words" in given else
-             make_words(config.get("c3_template", "c3"), args.tokenizer, config["im_start_token"], config["eos_token_id"]))
+    template, img, im_end = config.get("c3_template", "c3"), config["im_start_token"], config["eos_token_id"]
+    words = Words(**given["words"]) if "words" in given else make_words(template, args.tokenizer, img, im_end)
     model = load_checkpoint(args.model, words)
     pages = [[torch.tensor(t, dtype=torch.int32) for t in page] for page in given["pages"]]
     pages = [(p[0], p[-1]) for p in pages]  # one list of ids: the answer is the context
@@ -397,7 +399,7 @@ def main():
     p.set_defaults(run=make_cases)
     p = commands.add_parser("check")
     p.add_argument("--model", required=True)
-    p.add_argument("--pages", required=True, help='JSON: {"pages": [[ids] or [ids, answer ids], ...], ["words": {...}]}')
+    p.add_argument("--pages", required=True, help='{"pages": [[ids] or [ids, answer ids], ...], ["words": {...}]}')
     p.add_argument("--tokenizer", help="for the paper's template, when the file names no words")
     p.add_argument("--logits", help="safetensors file for all logits and row losses")
     p.set_defaults(run=check)

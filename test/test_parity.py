@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""test_parity.py: the model against its PyTorch twin (dev/reference.py), both ways. For each case the twin writes a random
-checkpoint, pages and what a step on them gives; parity_check compares (its head says what, and the tolerances). Then the
-twin loads what parity_check saved, with transformers' own loader, and must find the same losses."""
+"""test_parity.py: the model against its PyTorch twin (dev/reference.py), both ways. For each case the twin writes a
+random checkpoint, pages and what a step on them gives; parity_check compares (its head says what, and the tolerances).
+Then the twin loads what parity_check saved, with transformers' own loader, and must find the same losses."""
 import os
 import shutil
 import subprocess

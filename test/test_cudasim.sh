@@ -86,7 +86,7 @@ done
 export ASAN_OPTIONS=detect_leaks=0 # a run that fails does not tidy up
 for build in opt asan race; do
     for setting in SIM_ORDER=forward SIM_ORDER=random:3 SIM_ASYNC=lazy; do
-        expect "no bug, $build, $setting" 0 '^25 right$' env $setting $bin/$build/test_bugs
+        expect "no bug, $build, $setting" 0 '^26 right$' env $setting $bin/$build/test_bugs
     done
 done
 # finds NAME BUILD SETTING CODE PATTERN
@@ -105,6 +105,7 @@ finds tile_no_wait race "" 87 'racecheck: access to the destination of a cp.asyn
 finds tile_no_barrier_before race "" 87 'racecheck: .* 16 bytes at offset [0-9]+ of tile_'
 finds tile_no_barrier_after race "" 87 'racecheck: write after read, 16 bytes at offset [0-9]+ of tile_'
 finds plain_atomic race "" 87 'racecheck: read after write, 4 bytes .*: kernel count_kernel'
+finds fence_too_early race "" 87 'racecheck: read after write, .* of another block'
 finds missing_fence race "" 87 'racecheck: read after write, .* of another block'
 finds cp_async_never_waited opt "" 86 'the thread ends with a cp.async it has not waited for'
 finds write_past_global opt "" 86 'add_one_kernel wrote past the end of a device allocation of 1024 bytes'

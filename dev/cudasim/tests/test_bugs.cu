@@ -71,11 +71,13 @@ static int plain_atomic() {
     count_kernel<<<4, 32>>>(sum.p, bug);
     return verdict(sum.host(), [](int) { return 128.f; });
 }
-__global__ void last_block_kernel(float *total, float *part, unsigned *arrived, bool no_fence) {
+enum { FENCE_RIGHT, NO_FENCE, FENCE_TOO_EARLY };
+__global__ void last_block_kernel(float *total, float *part, unsigned *arrived, int fence) {
     __shared__ int last;
     if (threadIdx.x == 0) {
+        if (fence == FENCE_TOO_EARLY) __threadfence();
         part[blockIdx.x] = 1.f;
-        if (!no_fence) __threadfence();
+        if (fence == FENCE_RIGHT) __threadfence();
         last = atomicInc(arrived, gridDim.x - 1) == gridDim.x - 1;
     }
     __syncthreads();
@@ -83,12 +85,14 @@ __global__ void last_block_kernel(float *total, float *part, unsigned *arrived, 
     *total = 0;
     for (unsigned i = 0; i < gridDim.x; i++) *total += part[i];
 }
-static int missing_fence() {
+static int last_block(int fence) {
     Device<float> total(1), part(8);
     Device<unsigned> arrived(std::vector<unsigned>{0});
-    last_block_kernel<<<8, 32>>>(total.p, part.p, arrived.p, bug);
+    last_block_kernel<<<8, 32>>>(total.p, part.p, arrived.p, fence);
     return verdict(total.host(), [](int) { return 8.f; });
 }
+static int missing_fence() { return last_block(bug ? NO_FENCE : FENCE_RIGHT); }
+static int fence_too_early() { return last_block(bug ? FENCE_TOO_EARLY : FENCE_RIGHT); }
 
 // ---- cp.async ----
 template <int Bug> static int run_tile_gemm() {
@@ -320,6 +324,7 @@ static const struct {
                ENTRY(missing_syncwarp),
                ENTRY(plain_atomic),
                ENTRY(missing_fence),
+               ENTRY(fence_too_early),
                ENTRY(tile_no_wait),
                ENTRY(tile_no_barrier_before),
                ENTRY(tile_no_barrier_after),

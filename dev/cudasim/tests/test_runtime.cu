@@ -142,6 +142,9 @@ static void test_streams() {
     CUDA_OK(cudaStreamCreate(&blocking));
     fill_kernel<<<4, 256, 0, blocking>>>(x.p, 2.f, n);
     scale_kernel<<<4, 256>>>(x.p, 10.f, n);
+    CUDA_OK(cudaMemcpyAsync(pinned, x.p, sizeof(float), cudaMemcpyDeviceToHost, 0));
+    CUDA_OK(cudaStreamSynchronize(0));
+    CHECK(pinned[0] == 20, "%g", pinned[0]);
     fill_kernel<<<4, 256>>>(y.p, 1.f, n);
     add_kernel<<<4, 256, 0, blocking>>>(y.p, x.p, n);
     CUDA_OK(cudaMemcpyAsync(pinned, y.p, n * sizeof(float), cudaMemcpyDeviceToHost, blocking));

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "llmc/file.h"
+#include "llmc/pretokenize.h"
 #include "llmc/tokenizer.h"
 #include "llmc/unicode.h"
 #include "llmc/vocabulary.h"
@@ -139,6 +140,39 @@ static void test_round_trips(const Tokenizer *t) {
         tokens_free(&one);
     }
     CHECK(encoded > 30000, "%d", encoded);
+}
+
+// Cuts that ids cannot show, because no token of the vocabulary reaches across them. '|' parts the pieces.
+static void test_pieces(void) {
+    check_begin("pieces of the expression, alternative by alternative");
+    const char *const cases[] = {"'\xc5\xbf|s",
+                                 "'S|x|'re|x|'vE|x|'LL|x|'m|'d|'T",
+                                 "'r|'v|'l|'x",
+                                 "1|2|\xc2\xbd|a",
+                                 " a|_b|\tc|\n|d",
+                                 "  | e",
+                                 " |1|  | !|\t|!",
+                                 "\n  \n|  | a",
+                                 " \r\n|x",
+                                 "!\n\r\n| ",
+                                 "a|  \t",
+                                 "\xe3\x80\x80|\xe3\x80\x80\xe5\xad\x97",
+                                 "a|\xcc\x81|1|\xcc\x81"
+                                 "b"};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[64], got[128] = "";
+        size_t n = 0;
+        for (const char *c = cases[i]; *c; c++)
+            if (*c != '|') text[n++] = *c;
+        const uint8_t *p = (const uint8_t *)text, *end = p + n;
+        while (p < end) {
+            size_t length = pretokenize_next(p, end);
+            if (*got) strcat(got, "|");
+            strncat(got, (const char *)p, length);
+            p += length;
+        }
+        CHECK(!strcmp(got, cases[i]), "got %s, wanted %s", got, cases[i]);
+    }
 }
 
 static void test_invalid(const Tokenizer *t) {
@@ -313,6 +347,20 @@ static char *make_json(const Tokenizer *t, const char *name, int pairs) {
     return path;
 }
 
+// Computed from the definition by another program (Python's hashlib).
+static void test_fingerprint(const Tokenizer *full) {
+    check_begin("the fingerprint is SHA-256 over (id, length, bytes) of all ranks and specials");
+    static const char *const wanted[2] = {"77b43f491e7bc572ee5fa5030439cdb30c26893f948a37af85a4eb2d6e72387a",
+                                          "dbcb01e9c62753d11d46ab97b1d7bd64040923922ae54fac6ab78f7b103b9eca"};
+    Tokenizer *cut = load(qwen, 4096);
+    for (int k = 0; k < 2; k++) {
+        char hex[65] = "";
+        for (int i = 0; i < 32; i++) sprintf(hex + 2 * i, "%02x", tokenizer_fingerprint(k ? cut : full)[i]);
+        CHECK(!strcmp(hex, wanted[k]), "%s", hex);
+    }
+    tokenizer_free(cut);
+}
+
 static void test_formats(const Tokenizer *full) {
     check_begin("tokenizer.json and qwen.tiktoken: same fingerprint, same ids");
     for (int pairs = 0; pairs < 2; pairs++) {
@@ -454,9 +502,11 @@ int main(void) {
     test_specials(t);
     test_nfc();
     test_round_trips(t);
+    test_pieces();
     test_invalid(t);
     test_hostile(t);
     test_cut(t);
+    test_fingerprint(t);
     test_formats(t);
     test_damage();
     test_damaged_json();

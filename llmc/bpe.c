@@ -12,7 +12,7 @@
 #include <string.h>
 
 enum {
-    SHORT_PIECE = 192, // bytes; measured: beyond, the heap is as fast. Below 256: a place fits 8 bits
+    SHORT_PIECE = 248, // bytes; a multiple of 8, and places must fit 8 bits. Up to there the heap is slower
     PLACE_BITS = 8,
     FILTER_BITS = 21,  // 256 KB; 7 % of it are set by Qwen's vocabulary
     NO_RANK = 0xffffff // larger than any rank; (NO_RANK << 8 | place) still fits 32 bits

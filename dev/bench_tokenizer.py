@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Tokens a second of one thread: ours, tiktoken, tokenizers, on the same pages, in turn, several rounds.
 
-    .venv/bin/python dev/bench_tokenizer.py [PAGES.jsonl...]        default: data/corpus/*.jsonl (bash data/make_demo.sh)
+    .venv/bin/python dev/bench_tokenizer.py [PAGES.jsonl...]      default: data/corpus/*.jsonl (bash data/make_demo.sh)
 
-The texts of each file are joined and cut anew into pages of 3000 characters. Counted is CPU time, so that what else runs
-on the machine disturbs less; the median of the rounds is printed, with the quickest beside it. Python's part of the two
-packages (calling them, building lists of ids) is in their figures: it is what a Python trainer pays.
+The texts of each file are joined and cut anew into pages of 3000 characters. Counted is CPU time, so that what else
+runs on the machine disturbs less; the median of the rounds is printed, with the quickest beside it. Python's part of
+the two packages (calling them, building lists of ids) is in their figures: it is what a Python trainer pays.
 """
 import glob
 import json
@@ -33,8 +33,9 @@ def read_pages(path):
 
 
 def ours(pages):
-    out = subprocess.run([PROGRAM, "-time", "1", VOCABULARY], input=pages, stdout=subprocess.PIPE, check=True).stdout.split()
-    return int(out[0]), float(out[1])
+    run = subprocess.run([PROGRAM, "-time", "1", VOCABULARY], input=pages, stdout=subprocess.PIPE, check=True)
+    tokens, seconds = run.stdout.split()
+    return int(tokens), float(seconds)
 
 
 def timed(encode, pages):

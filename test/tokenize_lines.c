@@ -1,6 +1,7 @@
 // tokenize_lines.c: the tokenizer as a filter, for tests and benchmarks against other implementations.
 //   tokenize_lines FILE [VOCAB]     stdin: texts, each a u32 length and the bytes; stdout: for each a u32 count and u32
-//   ids tokenize_lines -time N FILE     encodes all texts N times and prints tokens and CPU seconds of the quickest round
+//   ids tokenize_lines -time N FILE     encodes all texts N times and prints tokens and CPU seconds of the quickest
+//   round
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -99,8 +99,11 @@ def tokenizers():
     yield json.dumps({"version": "1.0", "added_tokens": added, "model": model}, ensure_ascii=False).encode()
     model["merges"] = [" ".join(pair) for pair in merges]
     yield json.dumps({"model": model}).encode()
-    # pieces of text, for a fuzzer of the encoder
+
+
+def texts():
     yield "It's the thing: 3.14\r\n\t  中文，e\u0301 \ufb01 한 <|im_end|>".encode()
+    yield "  \n\n \u3000x\u0323\u0307 WE'LL 2024年 🙂\u200d".encode()
     yield b"broken \xed\xa0\x80 \xf5 \xc0\x80 utf-8 \xe4\xb8"
 
 
@@ -124,7 +127,7 @@ def anything():
 
 
 GENERATORS = {"shard": shards, "safetensors": safetensors, "config": configs, "tokenizer": tokenizers,
-              "encode": tokenizers, "pages": pages}
+              "encode": texts, "pages": pages}
 
 
 def main():

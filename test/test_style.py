@@ -39,7 +39,7 @@ def text_faults(path, text):
             yield number, "white space at the end"
         if "\t" in line and not path.endswith((".mk", "Makefile")):
             yield number, "a tab"
-        if len(line) > COLUMNS and path.endswith(CODE) and not path.endswith(".py"):
+        if len(line) > COLUMNS and path.endswith(CODE) and not path.endswith((".py", ".sh")):
             yield number, f"{len(line)} columns, at most {COLUMNS}"
     if not text.endswith("\n") or text.endswith("\n\n"):
         yield len(lines), "does not end with one newline"
@@ -70,8 +70,10 @@ def faults_of(path, guards):
             found.append(f"{path}: {fault}")
         elif guards.setdefault(guard, path) != path:
             found.append(f"{path}: its include guard {guard} is that of {guards[guard]}")
-        fault = command_fault("gcc", "-std=c11", "-D_GNU_SOURCE", "-I.", "-fsyntax-only", "-x", "c", "-include", path,
-                              "/dev/null")
+        fault = None
+        if not path.startswith("dev/cudasim/"):  # C++, which its own build compiles
+            fault = command_fault("gcc", "-std=c11", "-D_GNU_SOURCE", "-I.", "-fsyntax-only", "-x", "c", "-include",
+                                  path, "/dev/null")
         if fault and "#error" not in text:  # a header that is a part of one file says so itself
             found.append(f"{path} does not compile alone: {fault}")
     elif path.endswith(".sh") or path == ".ci/run":

@@ -22,7 +22,8 @@ logs=build/test-logs
 too_long_to_sanitize=""
 
 # ---- which ----
-all=$(ls test/test_*.c test/test_*.py test/test_*.sh 2>/dev/null)
+# The demo first: it makes the pages that other tests look at.
+all=$(ls test/test_demo.py test/test_*.c test/test_*.py test/test_*.sh -U 2>/dev/null | awk '!seen[$0]++')
 name_of() { local file=${1##*/test_}; echo "${file%.*}"; }
 if [ "${1:-}" = -l ]; then
     echo build

@@ -50,14 +50,18 @@ $(CUDASIM)/$(1)/%.o: $(CUDASIM)/src/%.cu.cpp
 	@echo "  cudasim $$@"; $$(CUDASIM_CXX) $$(CUDASIM_FLAGS) $$(CUDASIM_WARN) $$(CUDASIM_KERNEL_$(1)) -iquote $$(dir $$*) -c $$< -o $$@
 $(CUDASIM)/$(1)/test_%: $(CUDASIM)/$(1)/dev/cudasim/tests/test_%.o $$(call cudasim_lib,$(1))
 	@echo "  cudasim $$@"; $$(CUDASIM_CXX) $$(CUDASIM_LINK_$(1)) $$^ -o $$@ $$(MPI_LIBS) $$(CUDASIM_LIBS)
+$(CUDASIM)/$(1)/test_attention: $(CUDASIM)/$(1)/test/cuda/test_attention.o \
+    $$(patsubst %.cu,$(CUDASIM)/$(1)/%.o,$$(wildcard llmc/cuda/attention*.cu)) $$(call cudasim_lib,$(1))
+	@echo "  cudasim $$@"; $$(CUDASIM_CXX) $$(CUDASIM_LINK_$(1)) $$^ -o $$@ $$(MPI_LIBS) $$(CUDASIM_LIBS)
 endef
 $(foreach v,$(CUDASIM_VARIANTS),$(eval $(call cudasim_variant,$(v))))
 # Headers that sources include must be translated before the first compilation; later the .d files know them.
-$(foreach d,dev/cudasim/tests llmc/cuda,$(foreach v,$(CUDASIM_VARIANTS),$(eval \
+$(foreach d,dev/cudasim/tests llmc/cuda test/cuda,$(foreach v,$(CUDASIM_VARIANTS),$(eval \
     $(patsubst %.cu,$(CUDASIM)/$(v)/%.o,$(wildcard $(d)/*.cu)): | $(patsubst %.cuh,$(CUDASIM)/src/%.cuh,$(wildcard $(d)/*.cuh)))))
 
 CUDASIM_TESTS := $(filter-out $(if $(MPI_LIBS),,%/test_nccl),$(patsubst dev/cudasim/tests/%.cu,%,$(wildcard dev/cudasim/tests/test_*.cu)))
 .PHONY: cudasim
 cudasim: $(foreach v,$(CUDASIM_VARIANTS),$(CUDASIM_TESTS:%=$(CUDASIM)/$(v)/%))
 .SECONDARY:
--include $(wildcard $(CUDASIM)/plain/*.d $(CUDASIM)/sanitized/*.d $(CUDASIM)/*/dev/cudasim/tests/*.d)
+-include $(wildcard $(CUDASIM)/plain/*.d $(CUDASIM)/sanitized/*.d $(CUDASIM)/*/dev/cudasim/tests/*.d \
+           $(CUDASIM)/*/llmc/cuda/*.d $(CUDASIM)/*/test/cuda/*.d)

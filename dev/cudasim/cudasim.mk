@@ -62,10 +62,13 @@ $(CUDASIM)/$(1)/test_ops: $(BUILD)/test/test_ops.o
 $(CUDASIM)/$(1)/parity_check: $(BUILD)/test/parity_check.o
 $(CUDASIM_PRODUCTS:%=$(CUDASIM)/$(1)/%): $(CUDASIM_BACKEND:%=$(CUDASIM)/$(1)/%.o) $(BUILD)/libc3.a $$(call cudasim_lib,$(1))
 	@echo "  cudasim $$@"; $$(CUDASIM_CXX) -fopenmp $$(CUDASIM_LINK_$(1)) $$(filter %.o,$$^) $$(filter %.a,$$^) -o $$@ $$(LDLIBS) $$(CUDASIM_LIBS)
+$(CUDASIM)/$(1)/test_attention: $(CUDASIM)/$(1)/test/cuda/test_attention.o \
+    $$(patsubst %.cu,$(CUDASIM)/$(1)/%.o,$$(wildcard llmc/cuda/attention*.cu)) $$(call cudasim_lib,$(1))
+	@echo "  cudasim $$@"; $$(CUDASIM_CXX) $$(CUDASIM_LINK_$(1)) $$^ -o $$@ $$(MPI_LIBS) $$(CUDASIM_LIBS)
 endef
 $(foreach v,$(CUDASIM_VARIANTS),$(eval $(call cudasim_variant,$(v))))
 # Headers that sources include must be translated before the first compilation; later the .d files know them.
-$(foreach d,dev/cudasim/tests llmc/cuda,$(foreach v,$(CUDASIM_VARIANTS),$(eval \
+$(foreach d,dev/cudasim/tests llmc/cuda test/cuda,$(foreach v,$(CUDASIM_VARIANTS),$(eval \
     $(patsubst %.cu,$(CUDASIM)/$(v)/%.o,$(wildcard $(d)/*.cu)): | $(patsubst %.cuh,$(CUDASIM)/src/%.cuh,$(wildcard $(d)/*.cuh)))))
 
 CUDASIM_TESTS := $(filter-out $(if $(MPI_LIBS),,%/test_nccl),$(patsubst dev/cudasim/tests/%.cu,%,$(wildcard dev/cudasim/tests/test_*.cu)))
@@ -73,4 +76,5 @@ CUDASIM_TESTS := $(filter-out $(if $(MPI_LIBS),,%/test_nccl),$(patsubst dev/cuda
 cudasim: $(foreach v,$(CUDASIM_VARIANTS),$(CUDASIM_TESTS:%=$(CUDASIM)/$(v)/%))
 cudasim_products: $(foreach v,$(CUDASIM_VARIANTS),$(CUDASIM_PRODUCTS:%=$(CUDASIM)/$(v)/%))
 .SECONDARY:
--include $(wildcard $(CUDASIM)/plain/*.d $(CUDASIM)/sanitized/*.d $(CUDASIM)/*/dev/cudasim/tests/*.d $(CUDASIM)/*/llmc/cuda/*.d)
+-include $(wildcard $(CUDASIM)/plain/*.d $(CUDASIM)/sanitized/*.d $(CUDASIM)/*/dev/cudasim/tests/*.d \
+           $(CUDASIM)/*/llmc/cuda/*.d $(CUDASIM)/*/test/cuda/*.d)

@@ -173,7 +173,7 @@ void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids
         close_page(&m->dec, p, dec, answer + 1); // the row before the text predicts its first token
         label = put_text(label, pages[p].answer, answer);
         *label++ = t->end;
-        for (int i = 0; i <= answer; i++) *weight++ = weights[p];
+        for (int i = 0; i <= answer; i++) *weight++ = weights ? weights[p] : 1.0f;
     }
     sort_by_id(&m->enc, latents, m->sort_work);
     sort_by_id(&m->dec, n * latents, m->sort_work);

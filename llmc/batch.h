@@ -71,7 +71,7 @@ BatchRows batch_page_rows(const ShardPage *page, const Template *t, int latents,
 
 // Packs n pages. Encoder sequence of a page: context, `<img>`, latents slots 0..N-1 (shared by all pages); decoder
 // sequence: before, slots p*N..p*N+N-1, after, answer. Texts longer than `cut` tokens are cut. weights (n): of every
-// supervised row of each page. Never more than the capacity (the caller sized it from the dataset).
+// supervised row of each page; NULL: all 1. Never more than the capacity (the caller sized it from the dataset).
 void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids, int n, const Template *t, int latents,
                  uint32_t cut, const float *weights);
 

@@ -324,6 +324,22 @@ void c3_forward_backward(C3 *m, const MicroBatch *host, int accumulate, void (*r
     b->range_pop(b);
 }
 
+static void ready_without(C3 *m, int bucket, void (*ready)(void *, int), void *arg) {
+    if (m->grads.before[bucket] >= 0) m->b->await(m->b, m->grads.before[bucket]);
+    m->b->zero(m->b, m->grads.at[bucket], m->params.table.buckets[bucket].count * sizeof(float));
+    ready(arg, bucket);
+}
+
+void c3_no_gradients(C3 *m, void (*ready)(void *, int), void *arg) {
+    const StackParams *stacks[] = {&m->params.dec, &m->params.enc};
+    for (int i = 0; i < 2; i++) {
+        const StackParams *s = stacks[i];
+        for (int k = s->tail_bucket - 1; k >= s->layer_bucket; k--) ready_without(m, k, ready, arg);
+        ready_without(m, s->tail_bucket, ready, arg);
+        ready_without(m, s->embed_bucket, ready, arg);
+    }
+}
+
 C3Loss c3_read_loss(C3 *m, const MicroBatch *host) {
     size_t row = (size_t)host->loss_row;
     int n = host->dec.kept;

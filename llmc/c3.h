@@ -74,6 +74,9 @@ int c3_init_weights(C3 *m, uint64_t seed, int only_cascade, Error *err);
 // NULL, is told of each bucket whose gradients are complete. Nothing here waits for the device; host's block is read
 // until a later download has returned.
 void c3_forward_backward(C3 *m, const MicroBatch *host, int accumulate, void (*ready)(void *, int), void *arg);
+// Takes part in the reductions of a micro-batch that other ranks have and this one has not (ZeRO 2): the same buckets
+// in the same order, without a gradient.
+void c3_no_gradients(C3 *m, void (*ready)(void *, int), void *arg);
 // Forward alone: losses and which rows were right.
 void c3_forward(C3 *m, const MicroBatch *host);
 

@@ -3,7 +3,7 @@
 #ifndef LLMC_CORPUS_H
 #define LLMC_CORPUS_H
 
-#include "c3.h" // C3Limits
+#include "batch.h"
 #include "loader.h"
 #include "options.h"
 #include "source.h"
@@ -26,8 +26,8 @@ typedef struct Corpus {
 int corpus_open(Corpus *c, const ModelSource *source, const TrainOptions *o, Error *err);
 void corpus_close(Corpus *c);
 
-// The longest micro-batch these pages can give decides all sizes.
-C3Limits corpus_limits(const Corpus *c, const TrainOptions *o);
+// What the longest page takes: the longest context and the longest answer of all training and validation pages.
+BatchRows corpus_longest(const Corpus *c);
 
 // The loader of a run of `steps` steps that goes on behind step `done`. c must outlive it.
 //

@@ -105,7 +105,7 @@ static inline void ref_attention_forward(double *out, double *mag, double *round
                                          const RefPages *g, int NH, int KV, int HS) {
     for (int page = 0; page < g->pages; page++) {
         const int q_len = g->cu_q[page + 1] - g->cu_q[page], k_len = g->k_end[page] - g->k_begin[page];
-        double *p = malloc(((size_t)k_len + 1) * sizeof *p);
+        double *p = (double *)malloc(((size_t)k_len + 1) * sizeof *p);
         for (int i = 0; i < q_len; i++) {
             for (int h = 0; h < NH; h++) {
                 const int t = g->cu_q[page] + i, seen = k_len - q_len + i + 1, kv = h / (NH / KV);

@@ -20,15 +20,25 @@ typedef __nv_bfloat16 bf16;
 typedef struct CudaMatmul CudaMatmul; // matmul.cu: handle, workspace, plans by shape
 typedef struct CudaComm CudaComm;     // nccl.cu: communicator, stream, events by tag
 
+// Page-locked memory through which `upload` sends: a ring of segments, filled one after the other. A segment is filled
+// again when its event, recorded behind its last copy, has passed.
+enum { CUDA_STAGING_SEGMENTS = 4, CUDA_STAGING_SEGMENT = 4 << 20 };
+typedef struct CudaStaging {
+    char *memory;
+    cudaEvent_t sent[CUDA_STAGING_SEGMENTS];
+    int segment; // being filled
+    size_t used; // of it
+} CudaStaging;
+
 typedef struct CudaState {
-    char name[160];       // "cuda NVIDIA H100 80GB HBM3, sm_90"
+    char name[320];       // "cuda NVIDIA H100 80GB HBM3, sm_90"
     int device, arch, sms; // arch: 90 for sm_90; multiprocessors
     cudaStream_t stream;  // compute
     void *scratch;        // device, shared by all operations in stream order
     size_t scratch_bytes;
     CudaMatmul *matmul;
     CudaComm *comm;       // NULL: one rank
-    void *staging;        // page-locked, for upload and download
+    CudaStaging staging;
 } CudaState;
 
 static inline CudaState *cuda_state(const Backend *b) { return (CudaState *)b->state; }

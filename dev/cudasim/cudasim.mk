@@ -19,7 +19,9 @@ CUDASIM_LIBS   := -rdynamic -lpthread -ldl
 
 CUDASIM_VARIANTS    := opt asan race
 CUDASIM_KERNEL_opt  := -O2
-CUDASIM_KERNEL_asan := -O1 -fsanitize=address,alignment -fno-sanitize-recover=alignment
+# Checks of addresses as calls: inline, they take the compiler minutes for the unrolled loops of attention.
+CUDASIM_KERNEL_asan := -O1 -fsanitize=address,alignment -fno-sanitize-recover=alignment \
+                       --param asan-instrumentation-with-call-threshold=0
 CUDASIM_KERNEL_race := -O1 -fsanitize=thread --param tsan-instrument-func-entry-exit=0
 CUDASIM_LINK_asan   := -fsanitize=address,alignment
 

@@ -253,36 +253,6 @@ static double sheet_flops(const char *name, DType dtype) {
     return 0;
 }
 
-// FLOP/s of a square matrix product that gives every multiprocessor its share: 8448 x 8448 on an H100. The fastest of
-// some runs, as the clock has to rise first. 0 when there is no memory for it.
-static double measure_peak(Backend *b) {
-    enum { RUNS = 8 };
-    const int n = 64 * cuda_state(b)->sms;
-    const size_t bytes = (size_t)n * (size_t)n * dtype_size(b->dtype);
-    Error ignored;
-    void *memory = NULL;
-    cudaEvent_t begin, end;
-    float best = 0;
-    if (memory_alloc(b, &memory, 3 * bytes, "measurement", &ignored)) return 0;
-    char *matrices = (char *)memory;
-    zero(b, memory, 3 * bytes);
-    CUDA_CHECK(cudaEventCreate(&begin));
-    CUDA_CHECK(cudaEventCreate(&end));
-    for (int i = 0; i < RUNS; i++) {
-        float ms = 0;
-        CUDA_CHECK(cudaEventRecord(begin, cuda_stream(b)));
-        b->matmul_forward(b, matrices, matrices + bytes, matrices + 2 * bytes, NULL, n, n, n);
-        CUDA_CHECK(cudaEventRecord(end, cuda_stream(b)));
-        CUDA_CHECK(cudaEventSynchronize(end));
-        CUDA_CHECK(cudaEventElapsedTime(&ms, begin, end));
-        if (i == 0 || ms < best) best = ms;
-    }
-    CUDA_CHECK(cudaEventDestroy(begin));
-    CUDA_CHECK(cudaEventDestroy(end));
-    memory_release(b, memory);
-    return best > 0 ? 2.0 * n * n * n / (1e-3 * best) : 0;
-}
-
 // ---- birth and end ----
 static void destroy(Backend *b) {
     if (!b) return;
@@ -356,7 +326,7 @@ static int create(Backend *b, Error *err) {
     if (several) bad = dist_agree(b->dist, bad, err);
     TRY(bad);
     TRY(cuda_comm_create(b, err)); // agreed inside
-    b->peak_flops = measure_peak(b);
+    b->peak_flops = cuda_matmul_peak(b);
     return 0;
 }
 

@@ -80,6 +80,8 @@ void cuda_adamw_fill(Backend *b);     // adamw.cu: AdamW, squared norms, clip fa
 void cuda_attention_fill(Backend *b); // attention.cu
 int cuda_matmul_create(Backend *b, Error *err); // matmul.cu; also fills
 void cuda_matmul_free(Backend *b);
+// FLOP/s of a square product of up to 8192, measured; 0 when there is no memory for it.
+double cuda_matmul_peak(Backend *b);
 int cuda_comm_create(Backend *b, Error *err);   // nccl.cu; also fills; one rank: nothing but the fill
 void cuda_comm_free(Backend *b);
 // Waits for the compute stream and, if asked to, for collectives that nobody awaits, watching them: an error or a

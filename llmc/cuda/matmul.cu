@@ -249,9 +249,8 @@ static double time_product(Backend *b, elem_t *out, const elem_t *in, const elem
     return (double)ms * 1e-3 / repeats;
 }
 
-// FLOP/s of a square product, the largest of up to 8192 (3 x 128 MB) for which there is memory and that is not needlessly
-// long, over some 50 ms; 0 when there is no memory at all.
-static double measure_peak(Backend *b) {
+// Sides double until a product takes a millisecond; the last is repeated for some 50 ms.
+double cuda_matmul_peak(Backend *b) {
     enum { SMALLEST = 128, LARGEST = 8192 };
     double rate = 0;
     bool larger = true;
@@ -290,7 +289,6 @@ int cuda_matmul_create(Backend *b, Error *err) {
         return error_set(err, "cuBLASLt does not start: %s (hint: are its libraries those of this CUDA toolkit?)",
                          cublasLtGetStatusString(status));
     if (b->alloc(b, &m->workspace, BACKEND_GEMM_WORKSPACE, "cuBLASLt's workspace", err)) return -1;
-    b->peak_flops = measure_peak(b);
     return 0;
 }
 

@@ -7,14 +7,14 @@
 // ---- kernel ----
 template <class E, int W>
 __global__ void rope_kernel(E *x, int ld, const float *cos_sin, const int *positions, int heads, int HS, int backward) {
-    const int half = HS / 2, per_head = half / W;
+    const int pairs = HS / 2, per_head = pairs / W;
     const float *table = cos_sin + (size_t)positions[blockIdx.x] * (size_t)HS;
     E *row = x + (size_t)blockIdx.x * (size_t)ld;
     for (int k = (int)threadIdx.x; k < heads * per_head; k += (int)blockDim.x) {
         const int head = k / per_head, i = (k - head * per_head) * W;
-        E *first = row + (size_t)head * (size_t)HS + i, *second = first + half;
+        E *first = row + (size_t)head * (size_t)HS + i, *second = first + pairs;
         float a[W], b[W], c[W], s[W], turned_a[W], turned_b[W];
-        load(a, first), load(b, second), load(c, table + i), load(s, table + half + i);
+        load(a, first), load(b, second), load(c, table + i), load(s, table + pairs + i);
 #pragma unroll
         for (int j = 0; j < W; j++) {
             const float sine = backward ? -s[j] : s[j];

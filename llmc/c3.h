@@ -67,7 +67,8 @@ void c3_forward_backward(C3 *m, const MicroBatch *host, int micro, int accumulat
 // Forward alone: losses and which rows were right.
 void c3_forward(C3 *m, const MicroBatch *host, int micro);
 
-// The same with given latents, (pages*N,D_enc) device, in place of the encoder's (m->enc_acts.out may be used).
+// The same with given latents, (pages*N,D_enc) device, in place of the encoder's (m->enc_acts.out may be used). A batch
+// built with 0 latents leaves their positions out of the decoder's sequence: what the decoder knows by itself.
 void c3_forward_latents(C3 *m, const MicroBatch *host, int micro, const elem_t *latents);
 
 // Reads back the losses of a micro-batch (waits for it): sum of weight * loss, sum of losses, rows, rows whose label

@@ -36,8 +36,7 @@ static int model_options(ModelOptions *o, Option *table, int n) {
         {"m", OPTION_TEXT, &o->model, "DIR", 0, 0, NULL, "a C3 checkpoint, or a run's folder (its newest step)", 0},
         {"tok", OPTION_TEXT, &o->tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder",
          0},
-        {"maxlen", OPTION_INT, &o->maxlen, "N", 16, 131072, NULL, "longest decoder sequence; longer pages are left out",
-         0},
+        {"maxlen", OPTION_INT, &o->maxlen, "N", 16, 131072, NULL, "longest decoder sequence in tokens", 0},
         {.help = "Decoding (greedy)"},
         {"max_new", OPTION_INT, &o->max_new, "N", 0, 131072, NULL,
          "new tokens of a page, 0 = twice the page's + 32, at most 4096", 0},
@@ -213,32 +212,23 @@ static int run_eval(int argc, char **argv) {
     int n_words = 0;
     Error err;
     int n = model_options(&c.model, table, 0);
-    table[n++] = (Option){.help = "Pages"};
-    table[n++] = (Option){
-        "skip", OPTION_FLAG, &c.skip, NULL, 0, 0, NULL, "leave pages out that are empty or too long; else an error", 0};
-    table[n++] = (Option){"perturb",
-                          OPTION_CHOICE,
-                          &c.perturb,
-                          NULL,
-                          0,
-                          0,
-                          "none|random|shuffle",
-                          "random characters in place of each text, or its own in random order",
-                          0};
-    table[n++] = (Option){"seed", OPTION_INT, &c.seed, "N", 0, 2147483647, NULL, "of -perturb", 0};
-    table[n++] = (Option){.help = "Tables"};
-    table[n++] = (Option){"o", OPTION_TEXT, &c.out, "DIR", 0, 0, NULL, "folder of the results", 0};
-    table[n++] = (Option){
-        "buckets",  OPTION_TEXT,
-        &c.buckets, "EDGES",
-        0,          0,
-        NULL,       "text tokens, 600..1300:100 (the paper's) or 600,700,800; default: the paper's or from the data",
-        0};
-    table[n++] = (Option){
-        "no_controls", OPTION_FLAG, &c.no_controls, NULL, 0, 0, NULL, "leave out swapped, mean and zero latents", 0};
+    const Option rows[] = {
+        {.help = "Pages"},
+        {"skip", OPTION_FLAG, &c.skip, NULL, 0, 0, NULL, "leave out empty and too long pages; else an error", 0},
+        {"perturb", OPTION_CHOICE, &c.perturb, NULL, 0, 0, "none|random|shuffle",
+         "random characters in place of each text, or its own in random order", 0},
+        {"seed", OPTION_INT, &c.seed, "N", 0, 2147483647, NULL, "of -perturb", 0},
+        {.help = "Tables"},
+        {"o", OPTION_TEXT, &c.out, "DIR", 0, 0, NULL, "folder of the results", 0},
+        {"buckets", OPTION_TEXT, &c.buckets, "EDGES", 0, 0, NULL,
+         "of text tokens: 600,700,800 or 600..1300:100, the paper's; default: from the data", 0},
+        {"no_controls", OPTION_FLAG, &c.no_controls, NULL, 0, 0, NULL, "leave out swapped, mean and zero latents", 0},
+    };
+    memcpy(table + n, rows, sizeof rows);
+    n += (int)(sizeof rows / sizeof *rows);
     int code = words ? parse("eval", "-m DIR PAGES.jsonl -o OUT: reconstruction of held-out pages in numbers",
-                             "c3 eval -m runs/demo data/demo/val.jsonl -o runs/demo/eval", table, n, argc, argv, words,
-                             &n_words, &err)
+                             "c3 eval -m runs/demo data/demo/val_en.jsonl -o runs/demo/eval_en", table, n, argc, argv,
+                             words, &n_words, &err)
                      : error_set(&err, "out of memory");
     if (code == 0 && !c.model.model) code = error_set(&err, "eval: -m DIR is missing (hint: c3 eval -h)");
     if (code == 0 && !c.out) code = error_set(&err, "eval: -o OUT is missing (hint: c3 eval -h)");

@@ -203,7 +203,8 @@ def draw_positions(axes, name, e, norm, colours):
     axes.axvline(0.75, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_title(name, loc="left", fontsize=11, fontweight="bold")
     precision = f"{e['pages']} pages, {100 * e['char_precision']:.1f} % of characters"
-    late = f"{100 * e['late_errors']:.0f} % of the errors in the last quarter" if e["char_precision"] < 1 else "no errors"
+    errors = e["char_precision"] < 1
+    late = f"{100 * e['late_errors']:.0f} % of the errors in the last quarter" if errors else "no errors"
     axes.set_title(f"{precision}\n{late}", loc="right", fontsize=8, color=GREY)
     axes.set_xlim(0, 1)
     axes.set_xlabel("place in the page (0 = start, 1 = end)")

@@ -13,7 +13,8 @@
 //   "buckets"     [{"from","to","pages","compression", MEANS, "by_position" [20]}]; without pages: char_precision and
 //                 compression are null, the rest is left out
 //   "published"   [{"name","latents","buckets":[{"from","to","precision","compression" or null}]}] (published.h)
-//   "decoder_alone" {"loss","perplexity","token_accuracy","uniform_perplexity","what"}: see eval_forced(); uniform: of a
+//   "decoder_alone" {"loss","perplexity","token_accuracy","uniform_perplexity","what"}: see eval_forced(); uniform: of
+//   a
 //                 guess with equal chances, the vocabulary's size
 //   "control_swapped_latents" "control_no_latents" "control_zero_latents"
 //                 {"char_precision","token_accuracy","loss","perplexity","what"[,"text"]}; left out when not run
@@ -125,8 +126,8 @@ int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, void (*pr
 // Teacher-forced rows: forced_rows, forced and alone; with controls also control and control_precision.
 // alone: the decoder's sequence without its N latent positions (`<img></img>` stands empty), else the same. Its
 // perplexity is how well the decoder predicts each token of the text, and the end mark, from the tokens before it: what
-// its language model knows by itself. The decoder has not been trained on an empty `<img></img>`; one that was made from
-// nothing has never seen a text without latents, and may do far worse than a guess with equal chances.
+// its language model knows by itself. The decoder has not been trained on an empty `<img></img>`; one that was made
+// from nothing has never seen a text without latents, and may do far worse than a guess with equal chances.
 // no_latents_text: what the decoder writes from the mean latents, malloc'ed (NULL without controls).
 int eval_forced(EvalSet *s, Model *m, const EvalOptions *o, int controls, char **no_latents_text, Error *err);
 

@@ -112,8 +112,8 @@ def test_losses(tmp):
         text = f.read()
     with open(config, "w") as f:
         f.write(text.replace('"bare"', '"c3"'))
-    before = [K + 1, *b"system\nYou should follow the instructions carefully and explain your answers in detail.", K + 2,
-              K + 1, *b"user\n", K + 3]  # fmt: skip
+    before = [K + 1, *b"system\nYou should follow the instructions carefully and explain your answers in detail.",
+              K + 2, K + 1, *b"user\n", K + 3]  # fmt: skip
     twin.words = Words(before, [K + 4, *b"\nRepeat the text: ", K + 2, K + 1, *b"assistant\n"], K + 2, K + 3)
     ids = torch.tensor([twin.words.before + twin.words.after + list(texts[0].encode())])
     logits = twin.decoder(input_ids=ids, use_cache=False).logits[:, -len(answers[0]) - 1 :]
@@ -182,7 +182,8 @@ def test_metrics(tmp):
         counted = sum(is_chinese(a or b) for a, b in pairs)
         case(f"{lang}: pages cut into characters are counted", found["pages_by_character"] == counted, counted)
         rows = read(out, "eval.csv")
-        worst = sorted((i for i, r in enumerate(rows) if r["exact"] == "0"), key=lambda i: float(rows[i]["char_precision"]))
+        damaged = [i for i, r in enumerate(rows) if r["exact"] == "0"]
+        worst = sorted(damaged, key=lambda i: float(rows[i]["char_precision"]))
         case(f"{lang}: worst pages", [w["page"] for w in found["worst"]] == worst[:10] and
              [w["id"] for w in found["worst"]] == [rows[i]["id"] for i in worst[:10]], (found["worst"], worst))
         text = read(out, "worst.txt")
@@ -194,11 +195,12 @@ def test_metrics(tmp):
         missing = set(found["definitions"]) - set(found)
         case(f"{lang}: what is defined is there", not missing and len(found["definitions"]) >= 16, missing)
         buckets = read(out, "buckets.csv")
-        case(f"{lang}: buckets.csv is eval.json's buckets", len(buckets) == len(found["buckets"]) and all(
-            int(r["from"]) == b["from"] and int(r["pages"]) == b["pages"] and (not b["pages"] or (
-                abs(float(r["char_precision"]) - b["char_precision"]) < 1e-6 and
-                abs(float(r["position_20"]) - b["by_position"][19]) < 1e-6)) for r, b in zip(buckets, found["buckets"])),
-             buckets)  # fmt: skip
+        counts = [(int(r["from"]), int(r["to"]), int(r["pages"])) for r in buckets]
+        full = [(r, b) for r, b in zip(buckets, found["buckets"]) if b["pages"]]
+        case(f"{lang}: buckets.csv is eval.json's buckets", full and
+             counts == [(b["from"], b["to"], b["pages"]) for b in found["buckets"]] and
+             all(abs(float(r["char_precision"]) - b["char_precision"]) < 1e-6 and
+                 abs(float(r["position_20"]) - b["by_position"][19]) < 1e-6 for r, b in full), buckets)  # fmt: skip
 
 
 def test_figure4(tmp, pages):
@@ -214,19 +216,19 @@ def test_figure4(tmp, pages):
             whole = tokens
             case("none: the texts as they are", texts == own)
         elif kind == "random":
-            case("random: letters, digits and blanks, as many tokens", all(0 <= w - t <= 1 for t, w in zip(tokens, whole))
-                 and all(c.isascii() and (c.isalnum() or c == " ") for t in texts for c in t), texts[:2])
+            case("random: letters, digits and blanks, as many tokens",
+                 all(0 <= w - t <= 1 for t, w in zip(tokens, whole)) and
+                 all(c.isascii() and (c.isalnum() or c == " ") for t in texts for c in t), texts[:2])
         else:
             case("shuffle: the page's own characters, not more tokens", all(t <= w for t, w in zip(tokens, whole)) and
                  all(not set(a) - set(b) and a != b for a, b in zip(texts, own)), texts[:2])
     case("the demo's English comes back, characters without a language do not", result["none"]["char_precision"] > 0.97
          and all(result[k]["char_precision"] < 0.9 for k in ("random", "shuffle")),
          {k: v["char_precision"] for k, v in result.items()})  # fmt: skip
-    again = evaluate(DEMO, os.path.join(tmp, "en.jsonl"), os.path.join(tmp, "again"), "-perturb", "random", "-no_controls",
-                     "-seed", 1)
-    other = evaluate(DEMO, os.path.join(tmp, "en.jsonl"), os.path.join(tmp, "other"), "-perturb", "random", "-no_controls",
-                     "-seed", 2)
-    case("the same seed, the same texts", again == result["random"] and other["char_precision"] != again["char_precision"])
+    again, other = (evaluate(DEMO, os.path.join(tmp, "en.jsonl"), os.path.join(tmp, f"seed{seed}"), "-perturb", "random",
+                             "-no_controls", "-seed", seed) for seed in (1, 2))  # fmt: skip
+    case("the same seed, the same texts", again == result["random"] and
+         other["char_precision"] != again["char_precision"])  # fmt: skip
 
 
 def test_fox(tmp):
@@ -235,12 +237,12 @@ def test_fox(tmp):
              "cn": ["第一页的文字，\n有两行。", "第二页。"]}
     for lang, roles in (("en", False), ("cn", True)):
         path = os.path.join(tmp, f"{lang}_page_ocr.json")
-        turns = lambda t: [{"value": "OCR this image:"}, {"value": t}]
-        if roles:
-            turns = lambda t: [{"from": "human", "value": "<image>\n提取图中的文字"}, {"from": "gpt", "value": t}]
+        asked, told = ({"from": "human"}, {"from": "gpt"}) if roles else ({}, {})
+        pages = [{"image": f"{lang}_{i + 1}.png",
+                  "conversations": [asked | {"value": "<image>\nOCR this image:"}, told | {"value": t}]}
+                 for i, t in enumerate(texts[lang])]  # fmt: skip
         with open(path, "w", encoding="utf-8") as f:
-            json.dump([{"image": f"{lang}_{i + 1}.png", "conversations": turns(t)} for i, t in enumerate(texts[lang])], f,
-                      ensure_ascii=roles, indent=1)
+            json.dump(pages, f, ensure_ascii=roles, indent=1)
         out = os.path.join(tmp, "fox_" + lang)
         evaluate(DEMO, path, out, "-no_controls")
         fox, pages = read(out, "fox.json"), read(out, "pages.jsonl")
@@ -251,7 +253,7 @@ def test_fox(tmp):
 
 
 def test_paper_tables(tmp, model):
-    """Pages of the paper's lengths: its buckets, its figures beside ours. The random model takes 400 rows: longer here."""
+    """Pages of the paper's lengths: its buckets, its figures beside ours. The random model may take more rows here."""
     long = os.path.join(tmp, "long")
     shutil.copytree(model, long)
     for part in ("", "llm1"):
@@ -267,8 +269,8 @@ def test_paper_tables(tmp, model):
     out = os.path.join(tmp, "long_out")
     found = evaluate(long, os.path.join(tmp, "long.jsonl"), out, "-max_new", 3, "-no_controls", "-dtype", "fp32")
     case("buckets of 100 from 600 to 1300", [(b["from"], b["to"], b["pages"]) for b in found["buckets"]] ==
-         [(600, 700, 2), (700, 800, 1), (800, 900, 1), (900, 1000, 0), (1000, 1100, 0), (1100, 1200, 0), (1200, 1300, 1)],
-         found["buckets"])  # fmt: skip
+         [(600, 700, 2), (700, 800, 1), (800, 900, 1), (900, 1000, 0), (1000, 1100, 0), (1100, 1200, 0),
+          (1200, 1300, 1)], found["buckets"])  # fmt: skip
     table = [line for line in read(out, "eval.txt").splitlines() if line.startswith("   600-700 ")]
     case("the paper's figures stand beside them", len(table) == 1 and
          table[0].split("|")[1].split() == ["99.7%", "99.7%", "99.9%", "96.5%", "98.5%"], table)
@@ -307,7 +309,8 @@ def test_bad_input(tmp, model):
     refused("invalid UTF-8", ["-m", model, "-"], ["line 2", "invalid UTF-8"], out, stdin=good + b'{"text": "a\xff"}\n')
     with open(os.path.join(tmp, "cut.json"), "w") as f:
         f.write('[{"image": "a",\n "conversations": [{"value": "OCR:"}')
-    refused("a Fox file cut short", ["-m", model, os.path.join(tmp, "cut.json")], ["cut.json: line 2", "truncated"], out)
+    refused("a Fox file cut short", ["-m", model, os.path.join(tmp, "cut.json")], ["cut.json: line 2", "truncated"],
+            out)  # fmt: skip
     refused("no pages", ["-m", model, "-"], ["no page"], out)
     taken = os.path.join(tmp, "file")
     with open(taken, "w") as f:

@@ -120,10 +120,11 @@ int eval_read(EvalSet *s, const Model *m, const char *path, const EvalOptions *o
     }
     pages_close(r);
     if (more >= 0 && s->n == 0)
-        more = error_set(err, "%s: no page to work on (%d empty, %d longer than the model takes)", path, s->empty,
-                         s->too_long);
-    if (more < 0) eval_free(s);
-    return more < 0 ? -1 : 0;
+        more = error_set(err, "no page to work on (%d empty, %d longer than the model takes)", s->empty, s->too_long);
+    if (more >= 0) return 0;
+    eval_free(s);
+    const char *file = strcmp(path, "-") ? path : "stdin"; // a page with an id of its own does not say where it stands
+    return strncmp(err->text, file, strlen(file)) ? error_prefix(err, "%s", file) : -1;
 }
 
 // ---- free-running reconstruction -----------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ static void print_buckets(FILE *out, const EvalSummary *sum) {
     }
     fprintf(out, "\n%-13s %6s %12s %15s %15s %12s", "text tokens", "pages", "compression", "char precision",
             "word precision", "word recall");
-    for (int i = 0; i < N_PUBLISHED && beside; i++) fprintf(out, "%s%7s", i ? " " : "  | ", published[i].label);
+    for (int i = 0; i < N_PUBLISHED && beside; i++) fprintf(out, "%s%7s", i ? " " : " | ", published[i].label);
     fprintf(out, "\n");
     for (int b = 0; b < sum->n_buckets; b++) {
         const EvalBucket *k = &sum->buckets[b];
@@ -79,7 +79,7 @@ static void print_buckets(FILE *out, const EvalSummary *sum) {
                     100 * k->m.word_precision, 100 * k->m.word_recall);
         else fprintf(out, " %12s %15s %15s %12s", "-", "-", "-", "-");
         for (int i = 0; i < N_PUBLISHED && beside && row >= 0; i++)
-            fprintf(out, "%s%6.1f%%", i ? " " : "  | ", published[i].precision[row]);
+            fprintf(out, "%s%6.1f%%", i ? " " : " | ", published[i].precision[row]);
         fprintf(out, "\n");
     }
     if (outside) fprintf(out, "%d pages lie outside these buckets\n", outside);

@@ -300,7 +300,7 @@ def test_bad_input(tmp, model):
     good = json.dumps({"text": "a page"}).encode() + b"\n"
     refused("a page without a token is named", ["-m", model, "-"], ["stdin:2", "without a token", "-skip"], out,
             stdin=good + b'{"text": ""}\n')
-    refused("so is one the model cannot take", ["-m", model, "-"], ["named", "500 tokens", "400", "-skip"], out,
+    refused("so is one the model cannot take", ["-m", model, "-"], ["stdin: named: 500 tokens", "400", "-skip"], out,
             stdin=good + b'{"id": "named", "text": "%s"}\n' % (b"x" * 500))
     refused("or -maxlen forbids", ["-m", model, "-maxlen", "16", "-"], ["20 tokens", "16", "-maxlen"], out,
             stdin=b'{"text": "%s"}\n' % (b"x" * 20))

@@ -45,7 +45,7 @@ static int model_options(ModelOptions *o, Option *table, int n) {
         {"batch", OPTION_INT, &o->batch, "N", 0, 4096, NULL, "pages decoded together, 0 = what fits, at most 64", 0},
         {"limit", OPTION_INT, &o->limit, "N", 0, 1e9, NULL, "first pages of the file only, 0 = all", 0},
         {.help = "Machine"},
-        {"device", OPTION_CHOICE, &o->device, NULL, 0, 0, "auto|cpu", "where to compute", 0},
+        {"device", OPTION_CHOICE, &o->device, NULL, 0, 0, "auto|cuda|cpu", "where to compute", 0},
         {"dtype", OPTION_CHOICE, &o->dtype, NULL, 0, 0, "auto|bf16|fp32", "type of weights; auto = the files' own", 0},
         {"threads", OPTION_INT, &o->threads, "N", 0, 1024, NULL, "cores, 0 = all", 0},
     };

@@ -15,7 +15,6 @@
 extern "C" {
 #endif
 #include "llmc/backend.h"
-#include "llmc/batch.h"      // template_make, batch_build
 #include "llmc/c3.h"         // c3_forward_backward
 #include "llmc/checkpoint.h" // checkpoint_save
 #include "llmc/corpus.h"     // tokenizer, template, pages
@@ -29,6 +28,7 @@ extern "C" {
 #include "llmc/plan.h"       // memory by kind, FLOPs
 #include "llmc/resume.h"     // going on from a checkpoint
 #include "llmc/source.h"     // where the model comes from
+#include "llmc/step.h"       // micro-batches of a step, packed for the device
 #include "llmc/stop.h"       // signals, OUT/stop
 #include "llmc/validate.h"   // validation loss, samples
 #ifdef __cplusplus
@@ -43,11 +43,14 @@ typedef struct Trainer {
     ModelSource source;
     Corpus corpus; // tokenizer, template, training and validation pages
     Backend *backend;
+    const char *said; // about the choice of the device
     C3 model;
     Optimizer optimizer;
     Loader *loader;
-    MicroBatch *micro; // (g) host batches of the step
-    ShardPage *pages;  // (b) of a micro-batch
+    StepConfig packing;
+    StepPack packs[2];  // the step under way, and the next
+    int rounds[2];      // device batches of the rank that has the most
+    MicroBatch scratch; // of validation
     TrainState state;
     int64_t steps; // last step of the run
     Plan plan;
@@ -67,22 +70,16 @@ static int64_t pages_a_step(const Trainer *t) { return t->o.b * t->o.g * t->dist
 
 static int build(Trainer *t, Error *err) {
     const C3Config *c = &t->source.config;
-    TRY(backend_cpu_create(&t->backend, options_dtype(&t->o), (int)t->o.threads, &t->dist, err));
-    if (t->backend->peak_flops == 0) t->backend->peak_flops = backend_cpu_measure_peak(t->backend);
     TRY(c3_create(&t->model, c, t->backend, &t->plan.limits, err));
     t->plan.params = &t->model.params;
-    t->plan.peak_flops = t->backend->peak_flops;
     t->model.enc.train = strcmp(t->o.freeze, "enc") != 0;
     t->model.dec.train = strcmp(t->o.freeze, "dec") != 0;
     OptimizerConfig oc = options_optimizer(&t->o, t->steps, t->dist.ranks);
-    TRY(optimizer_create(&t->optimizer, &oc, &t->model.params, t->backend, t->model.weights, t->model.grads, err));
-    t->micro = (MicroBatch *)calloc((size_t)t->o.g, sizeof *t->micro);
-    t->pages = (ShardPage *)calloc((size_t)t->o.b, sizeof *t->pages);
-    if (!t->micro || !t->pages) return error_set(err, "micro-batches: out of memory");
-    const C3Limits *l = &t->plan.limits;
-    for (int i = 0; i < (int)t->o.g; i++)
-        TRY(batch_create(&t->micro[i], l->pages, l->enc_rows, l->dec_rows, l->dec_kept, err));
-    return 0;
+    TRY(optimizer_create(&t->optimizer, &oc, &t->model.params, t->backend, t->model.weights, &t->model.grads,
+                         t->model.sums + 1, err));
+    t->packing = corpus_packing(&t->corpus, &t->o, c, c3_batch_rows(&t->plan.limits), t->plan.fuse, t->dist.ranks);
+    for (int i = 0; i < 2; i++) TRY(step_create(&t->packs[i], &t->packing, t->backend, err));
+    return batch_create(&t->scratch, t->backend, t->packing.most, err);
 }
 
 static CheckpointJob checkpoint_job(Trainer *t) {
@@ -129,6 +126,7 @@ static void print_settings(const Trainer *t) {
     printf("settings\n  %-14s %s\n", "model", t->source.text);
     options_print_given(stdout, t->table, t->n_options);
     printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
+    if (t->said) printf("  %-14s %s\n", "", t->said);
     plan_print(stdout, &t->plan, &t->bytes);
     fflush(stdout);
 }
@@ -140,12 +138,16 @@ static int set_up(Trainer *t, Error *err) {
     t->steps = t->o.steps;
     double epoch = (double)t->corpus.train.pages / (double)pages_a_step(t); // in steps
     if (t->o.epochs) t->steps = (int64_t)ceil((double)t->o.epochs * epoch);
+    int threads = (int)t->o.threads;
+    if (!t->o.plan)
+        TRY(backend_create(&t->backend, t->o.device, options_dtype(&t->o), threads, &t->dist, &t->said, err));
     C3Params params;
     TRY(params_build(&params, &t->source.config, t->dist.ranks, err));
     int bad = plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, &t->source.config, &params, &t->dist, t->steps, err);
     if (!bad && t->o.plan) {
         if (t->dist.rank == 0) plan_print(stdout, &t->plan, &t->bytes);
     } else if (!bad) {
+        t->plan.peak_flops = t->backend->peak_flops;
         bad = plan_check_memory(&t->plan, &t->bytes, err);
     }
     params_free(&params);
@@ -154,58 +156,65 @@ static int set_up(Trainer *t, Error *err) {
 
 // ---- the loop ------------------------------------------------------------------------------------------------------
 
-static void bucket_ready(void *arg, int bucket) { optimizer_reduce_bucket((Optimizer *)arg, bucket); }
+typedef struct Reduction {
+    Optimizer *optimizer;
+    int accumulate;
+} Reduction;
 
-static void pack(Trainer *t, const LoaderStep *s, int i) {
-    int from = s->micro_begin[i], n = s->micro_begin[i + 1] - from;
-    double rows = 0;
-    for (int k = 0; k < n; k++) {
-        t->pages[k] = dataset_page(&t->corpus.train, s->pages[from + k]);
-        rows += (t->pages[k].answer_length < s->cut ? t->pages[k].answer_length : s->cut) + 1;
-    }
-    // each supervised row's share of the step's loss
-    double weight = !strcmp(t->o.loss_norm, "micro") ? 1 / (rows * (double)t->o.g * t->dist.ranks)
-                                                      : 1 / (double)s->total_supervised;
-    batch_build(&t->micro[i], t->pages, s->pages + from, n, &t->corpus.words, t->source.config.latents, s->cut,
-                (float)weight);
+static void bucket_ready(void *arg, int bucket) {
+    const Reduction *r = (const Reduction *)arg;
+    optimizer_reduce_bucket(r->optimizer, bucket, r->accumulate);
 }
 
-// One optimizer step. Fills everything of the log line but the time.
-static OptimizerResult train_step(Trainer *t, const LoaderStep *s, LogStep *line) {
-    int g = s->micro;
-    for (int i = 0; i < g; i++) {
-        pack(t, s, i);
-        c3_forward_backward(&t->model, &t->micro[i], i, i > 0, i == g - 1 ? bucket_ready : NULL, &t->optimizer);
+// Packs a step, while the device works on the one before. With ZeRO 2 every micro-batch ends in collectives: all ranks do
+// as many as the one with the most.
+static void pack(Trainer *t, int64_t step) {
+    StepPack *p = &t->packs[step % 2];
+    step_pack(p, &t->packing, loader_next(t->loader));
+    t->rounds[step % 2] = p->n;
+    if (t->optimizer.config.zero == 2) dist_max_int(&t->dist, &t->rounds[step % 2], 1);
+}
+
+// Queues a step: nothing in it waits for the device.
+static void queue_step(Trainer *t, const StepPack *p, int rounds) {
+    Reduction r = {&t->optimizer, 0};
+    int every = t->optimizer.config.zero == 2;
+    for (int i = 0; i < p->n; i++) {
+        r.accumulate = i > 0;
+        c3_forward_backward(&t->model, &p->micro[i], i > 0, every || i == p->n - 1 ? bucket_ready : NULL, &r);
     }
-    OptimizerResult r = optimizer_step(&t->optimizer, t->state.step + 1);
-    double sums[2] = {0, 0}; // loss, FLOPs
-    for (int i = 0; i < g; i++) {
-        sums[0] += c3_read_loss(&t->model, &t->micro[i], i).weighted;
-        C3Flops f = c3_flops(&t->source.config, &t->micro[i], 1);
-        sums[1] += f.encoder + f.decoder + f.head;
-    }
-    dist_sum_double(&t->dist, sums, 2);
+    r.accumulate = 1;
+    for (int i = p->n; every && i < rounds; i++) c3_no_gradients(&t->model, bucket_ready, &r);
+}
+
+// One optimizer step. Fills everything of the log line but the time; grad_norm is not finite when nothing was changed.
+static void train_step(Trainer *t, LogStep *line) {
+    int64_t step = t->state.step + 1;
+    const StepPack *p = &t->packs[step % 2];
     memset(line, 0, sizeof *line);
-    line->step = t->state.step + 1;
+    line->step = step;
+    queue_step(t, p, t->rounds[step % 2]);
+    line->lr = optimizer_step(&t->optimizer, step);
+    if (step < t->steps) pack(t, step + 1);
+    double sums[2] = {0, p->flops.encoder + p->flops.decoder + p->flops.head};
+    c3_read_step(&t->model, &sums[0], &line->grad_norm);
+    dist_sum_double(&t->dist, sums, 2);
     line->loss = sums[0];
-    line->lr = r.lr;
-    line->grad_norm = r.grad_norm;
-    line->pages = (double)s->total_pages;
-    line->tokens = (double)(s->total_supervised - s->total_pages);
+    line->pages = (double)p->pages;
+    line->tokens = (double)(p->supervised - p->pages);
     line->flops = sums[1];
     line->peak_flops = t->backend->peak_flops * t->dist.ranks;
     line->memory_bytes = (double)t->bytes.total;
-    return r;
 }
 
-static int advance(Trainer *t, const LoaderStep *s, const LogStep *line, Error *err) {
+static int advance(Trainer *t, const LogStep *line, Error *err) {
     TrainState *st = &t->state;
     float *losses = (float *)realloc(st->losses, (size_t)(st->step + 1) * sizeof *losses);
     if (!losses) return error_set(err, "loss history: out of memory");
     losses[st->step] = (float)line->loss;
     st->losses = losses;
     st->step++;
-    st->loader = s->after;
+    st->loader = t->packs[st->step % 2].after;
     st->tokens_seen += line->tokens;
     return 0;
 }
@@ -226,7 +235,7 @@ static int validation(Trainer *t, int last, Error *err) {
     if (!t->corpus.has_val) return 0;
     if (last || (t->o.val_every && step % t->o.val_every == 0)) {
         Validation v =
-            validate(&t->model, &t->corpus.val, &t->corpus.words, &t->micro[0], &t->dist, (uint64_t)t->o.val_pages);
+            validate(&t->model, &t->corpus.val, &t->corpus.words, &t->scratch, &t->dist, (uint64_t)t->o.val_pages);
         if (t->log) log_validation(t->log, step, v.loss, v.token_accuracy);
     }
     if (t->o.sample_every && (last || step % t->o.sample_every == 0) && t->dist.rank == 0)
@@ -238,15 +247,16 @@ static int validation(Trainer *t, int last, Error *err) {
 static int loop(Trainer *t, Error *err) {
     double saved_at = seconds();
     int stopping = 0;
+    if (t->state.step < t->steps) pack(t, t->state.step + 1);
     while (t->state.step < t->steps && !stopping) {
         double start = seconds();
-        const LoaderStep *s = loader_next(t->loader);
         LogStep line;
-        OptimizerResult r = train_step(t, s, &line);
-        if (!r.finite || !isfinite(line.loss))
-            return culprit_report(&t->model, &t->corpus.train, t->micro, s->micro, &t->dist, line.step, line.loss,
-                                  line.grad_norm, err);
-        TRY(dist_agree(&t->dist, advance(t, s, &line, err), err));
+        train_step(t, &line);
+        const StepPack *p = &t->packs[line.step % 2];
+        if (!isfinite(line.grad_norm) || !isfinite(line.loss))
+            return culprit_report(&t->model, &t->optimizer, &t->corpus.train, p->micro, p->n, &t->dist, line.step,
+                                  line.loss, line.grad_norm, err);
+        TRY(dist_agree(&t->dist, advance(t, &line, err), err));
         line.seconds = seconds() - start;
         if (t->log) log_step(t->log, &line);
         const char *why = stop_requested(t->o.out);

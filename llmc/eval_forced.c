@@ -11,7 +11,7 @@ enum { FORCED_ROWS = 4096 };
 
 C3Limits eval_limits(const EvalSet *s, const Model *m) {
     int N = m->source.config.latents, overhead = template_overhead(&m->t, N);
-    C3Limits l = {.micro_batches = 1, .recompute = KEEP_NOTHING, .enc_rows = FORCED_ROWS, .dec_rows = FORCED_ROWS};
+    C3Limits l = {.recompute = KEEP_NOTHING, .enc_rows = FORCED_ROWS, .dec_rows = FORCED_ROWS};
     for (int i = 0; i < s->n; i++) {
         int enc = (int)s->pages[i].context.n + 1 + N, answer = (int)eval_answer(&s->pages[i])->n;
         if (enc > l.enc_rows) l.enc_rows = enc;
@@ -53,7 +53,7 @@ static int forced_create(Forced *f, Model *m, EvalSet *s, Error *err) {
     f->sum = calloc(latents, sizeof(double));
     f->mean = calloc(latents, sizeof(float));
     if (!f->pages || !f->host || !f->sum || !f->mean) error_set(err, "out of memory");
-    else if (batch_create(&f->batch, l->pages, l->enc_rows, l->dec_rows, l->dec_kept, err) == 0 &&
+    else if (batch_create(&f->batch, m->b, c3_batch_rows(l), err) == 0 &&
              m->b->alloc(m->b, (void **)&f->device, (size_t)l->pages * latents * sizeof(float), "latents", err) == 0)
         return 0;
     forced_free(f);
@@ -79,7 +79,7 @@ static int pack(Forced *f, int first, int condition) {
                                   .answer = (const uint32_t *)answer->ids,
                                   .answer_length = (uint32_t)answer->n};
     }
-    batch_build(&f->batch, f->pages, NULL, n, &f->m->t, N, UINT32_MAX, 1.0f);
+    batch_build(&f->batch, f->pages, NULL, n, &f->m->t, N, UINT32_MAX, NULL);
     return n;
 }
 
@@ -100,7 +100,7 @@ static void forward_constant(Forced *f, int n, const float *latents) {
     for (int p = 0; p < n; p++) memcpy(f->host + (size_t)p * size, latents, size * sizeof(float));
     m->b->upload(m->b, f->device, f->host, (size_t)n * size * sizeof(float));
     m->b->cast_from_f32(m->b, m->enc_acts.out, f->device, (size_t)n * size);
-    c3_forward_latents(m, &f->batch, 0, m->enc_acts.out);
+    c3_forward_latents(m, &f->batch, m->enc_acts.out);
 }
 
 static EvalForced *result_of(EvalPage *p, int condition) {
@@ -113,10 +113,10 @@ static void forced_pass(Forced *f, int condition, const float *latents) {
     for (int first = 0, n; first < f->s->n; first += n) {
         n = pack(f, first, condition);
         if (latents) forward_constant(f, n, latents);
-        else if (condition == DECODER_ALONE) c3_forward_latents(m, &f->batch, 0, m->enc_acts.out); // of no rows
-        else c3_forward(m, &f->batch, 0);
+        else if (condition == DECODER_ALONE) c3_forward_latents(m, &f->batch, m->enc_acts.out); // of no rows
+        else c3_forward(m, &f->batch);
         if (condition == OWN_LATENTS) add_latents(f, n);
-        c3_read_loss(m, &f->batch, 0);
+        c3_read_loss(m, &f->batch);
         for (int p = 0; p < n; p++) {
             EvalPage *page = &f->s->pages[first + p];
             EvalForced *result = result_of(page, condition);

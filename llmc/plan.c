@@ -31,7 +31,8 @@ const char *format_count(char buffer[32], double count) {
 
 int plan_bytes(PlanBytes *bytes, const Plan *p, Error *err) {
     C3Memory m;
-    if (c3_memory(&m, p->config, p->params, &p->limits, p->dtype) != 0) return error_set(err, "out of memory");
+    if (c3_memory(&m, p->config, p->params, &p->limits, p->dtype, 0) != 0) return error_set(err, "out of memory");
+    m.gradients += optimizer_shard_bytes(p->params, p->zero);
     *bytes = (PlanBytes){.parameters = m.parameters, .gradients = m.gradients, .activations = m.activations,
                          .inputs = m.inputs, .optimizer = optimizer_bytes(p->params, p->dtype, p->zero)};
     bytes->total = m.parameters + m.gradients + m.activations + m.inputs + bytes->optimizer;
@@ -46,7 +47,6 @@ int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *co
         .corpus = corpus,
         .config = config,
         .params = params,
-        .limits = corpus_limits(corpus, o),
         .dtype = options_dtype(o),
         .ranks = dist->ranks,
         .local_ranks = dist->local_ranks,
@@ -56,6 +56,11 @@ int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *co
         .before_text = template_overhead(&corpus->words, config->latents),
         .steps = steps,
     };
+    BatchRows page = corpus_longest(corpus);
+    int b = (int)o->b, fuse = p->fuse = 1;
+    p->limits = (C3Limits){.pages = fuse * b, .enc_rows = fuse * b * page.enc, .dec_rows = fuse * b * page.dec,
+                           .dec_kept = fuse * b * page.kept, .loss_rows = b * (int)o->g * page.kept,
+                           .zero = p->zero, .recompute = options_recompute(o)};
     return plan_bytes(bytes, p, err);
 }
 

@@ -19,6 +19,7 @@ typedef struct Plan {
     const C3Config *config;
     const C3Params *params;
     C3Limits limits;
+    int fuse; // micro-batches a device batch, at most
     DType dtype;
     int ranks, local_ranks, zero;
     int64_t pages_a_step;

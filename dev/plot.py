@@ -223,8 +223,8 @@ def plot_positions(folder, evaluations):
     norm, colours = Normalize(min(middles), max(middles)), matplotlib.colormaps["viridis_r"]
     columns = min(len(evaluations), 2 if len(evaluations) == 4 else 3)
     lines = -(-len(evaluations) // columns)
-    figure, grid = plt.subplots(lines, columns, figsize=(max(8, 5.2 * columns), 4.6 * lines), squeeze=False, sharey=True,
-                                layout="constrained")
+    size = max(8, 5.2 * columns), 4.6 * lines
+    figure, grid = plt.subplots(lines, columns, figsize=size, squeeze=False, sharey=True, layout="constrained")
     for axes, (name, e) in zip(grid.flat, evaluations):
         draw_positions(axes, name, e, norm, colours)
     for axes in grid.flat[len(evaluations) :]:
@@ -234,8 +234,8 @@ def plot_positions(folder, evaluations):
     for axes in grid[:, 0]:
         axes.set_ylabel("characters that came back")
     if len(set(middles)) > 1:
-        figure.colorbar(ScalarMappable(norm, colours), ax=grid, label="pages by length, text tokens", pad=0.02, aspect=30,
-                        ticks=MaxNLocator(7, integer=True))
+        figure.colorbar(ScalarMappable(norm, colours), ax=grid, label="pages by length, text tokens", pad=0.02,
+                        aspect=30, ticks=MaxNLocator(7, integer=True))
     save(figure, folder, "by_position.png")
 
 

@@ -51,6 +51,9 @@ def read_evaluations(folder):
     for path in [own] if os.path.exists(own) else sorted(glob.glob(os.path.join(folder, "eval*", "eval.json"))):
         with open(path, encoding="utf-8") as f:
             e = json.load(f)
+        for key in ("source", "latents", "char_precision", "by_position", "late_errors", "buckets", "published"):
+            if key not in e:
+                sys.exit(f"plot.py: {path}: no \"{key}\" (hint: evaluate again with this version of c3)")
         name = os.path.basename(e["source"]) if path == own else os.path.basename(os.path.dirname(path))
         if e.get("perturb", "none") != "none":
             name += {"random": ", random characters", "shuffle": ", characters shuffled"}[e["perturb"]]
@@ -136,16 +139,17 @@ def draw_precision(axes, name, e):
     rows = series_of(e, buckets)
     width = (0.84 if len(rows) > 1 else 0.5) / len(rows)
     values = [v for _, y, _, _ in rows for v in y if v is not None]
-    floor = 50 if min(values, default=0) >= 55 else 0
+    floor = 50 if min(values, default=0) >= (80 if len(rows) == 1 else 55) else 0
     right = axes.twinx()
     for k, (label, y, compression, style) in enumerate(rows):
         at = [i + (k - (len(rows) - 1) / 2) * width for i in range(len(y))]
         bars = [(x, v) for x, v in zip(at, y) if v is not None]
         axes.bar([x for x, _ in bars], [v for _, v in bars], width * 0.94, label=label, **style)
         if k == 0:
-            for x, v in bars:  # narrow bars carry their value inside, at the foot, where no line crosses it
-                place = dict(y=v + 0.8, color=BLUE) if len(rows) == 1 else dict(y=floor + 1, color="white", rotation=90)
-                axes.text(x, s=f"{v:.1f}", ha="center", va="bottom", fontsize=8, **place)
+            for x, v in bars:  # inside, at the foot, where no line crosses it; above a bar too short for that
+                low = v - floor < 0.16 * (100 - floor)
+                axes.text(x, v + 1 if low else floor + 1, f"{v:.1f}", color=BLUE if low else "white", fontsize=8,
+                          ha="center", va="bottom", rotation=0 if len(rows) == 1 else 90)
         line = [(i, c) for i, c in enumerate(compression) if c]
         if line:
             right.plot([i for i, _ in line], [c for _, c in line], "o-" if k == 0 else "s--", markersize=5,
@@ -201,11 +205,11 @@ def draw_positions(axes, name, e, norm, colours):
     y = e["by_position"]
     axes.plot(places(len(y)), y, "o-", color=BLACK, markersize=4, linewidth=2, label="all pages")
     axes.axvline(0.75, color=GREY, linewidth=0.8, linestyle=":")
-    axes.set_title(name, loc="left", fontsize=11, fontweight="bold")
-    precision = f"{e['pages']} pages, {100 * e['char_precision']:.1f} % of characters"
     errors = e["char_precision"] < 1
     late = f"{100 * e['late_errors']:.0f} % of the errors in the last quarter" if errors else "no errors"
-    axes.set_title(f"{precision}\n{late}", loc="right", fontsize=8, color=GREY)
+    axes.set_title(name, loc="left", fontsize=11, fontweight="bold", pad=20)
+    axes.text(0, 1.03, f"{e['pages']} pages, char precision {100 * e['char_precision']:.1f} %; {late}", fontsize=8,
+              color=GREY, transform=axes.transAxes)
     axes.set_xlim(0, 1)
     axes.set_xlabel("place in the page (0 = start, 1 = end)")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
@@ -217,16 +221,21 @@ def plot_positions(folder, evaluations):
     drawn = [b for _, e in evaluations for b in full_buckets(e)]
     middles = [(b["from"] + b["to"]) / 2 for b in drawn] or [0]
     norm, colours = Normalize(min(middles), max(middles)), matplotlib.colormaps["viridis_r"]
-    figure, rows = plt.subplots(1, len(evaluations), figsize=(max(8, 5.2 * len(evaluations)), 4.4), squeeze=False,
-                                sharey=True, layout="constrained")
-    for axes, (name, e) in zip(rows[0], evaluations):
+    columns = min(len(evaluations), 2 if len(evaluations) == 4 else 3)
+    lines = -(-len(evaluations) // columns)
+    size = max(8, 5.2 * columns), 4.6 * lines
+    figure, grid = plt.subplots(lines, columns, figsize=size, squeeze=False, sharey=True, layout="constrained")
+    for axes, (name, e) in zip(grid.flat, evaluations):
         draw_positions(axes, name, e, norm, colours)
+    for axes in grid.flat[len(evaluations) :]:
+        axes.set_axis_off()
     lowest = min([v for _, e in evaluations for v in e["by_position"]] + [v for b in drawn for v in b["by_position"]])
-    rows[0][0].set_ylim(max(0.0, lowest - 0.1 * (1.02 - lowest)), 1.0 + 0.02 * (1.02 - lowest))
-    rows[0][0].set_ylabel("characters that came back")
+    grid[0][0].set_ylim(max(0.0, lowest - 0.1 * (1.02 - lowest)), 1.0 + 0.02 * (1.02 - lowest))
+    for axes in grid[:, 0]:
+        axes.set_ylabel("characters that came back")
     if len(set(middles)) > 1:
-        figure.colorbar(ScalarMappable(norm, colours), ax=rows, label="pages by length, text tokens", pad=0.02,
-                        ticks=MaxNLocator(7, integer=True))
+        figure.colorbar(ScalarMappable(norm, colours), ax=grid, label="pages by length, text tokens", pad=0.02,
+                        aspect=30, ticks=MaxNLocator(7, integer=True))
     save(figure, folder, "by_position.png")
 
 

@@ -154,6 +154,7 @@ static void json_definitions(cJSON *root) {
         {"by_position",
          "accuracy in each twentieth of a page: 1 - errors / characters there, over all pages; an error stands where "
          "the alignment of the edit distance has it in the original, a missing or superfluous character is one error"},
+        {"buckets", "pages by length in text tokens of the model's own vocabulary, from <= tokens < to"},
         {"late_errors", "share of all errors that stand in the last quarter of their page; 0.25 if spread evenly"},
         {"published",
          "figures of arXiv 2511.15244 on the Fox benchmark, English; it does not define its precision, so none of "

@@ -59,7 +59,7 @@ int eval_published_bucket(const EvalBucket *k) {
     return same && k->from >= PUBLISHED_FROM && row < PUBLISHED_BUCKETS ? row : -1;
 }
 
-static void print_buckets(FILE *out, const EvalSummary *sum) {
+static void print_buckets(FILE *out, const EvalFiles *f, const EvalSummary *sum) {
     int outside = sum->all.pages, beside = 0;
     for (int b = 0; b < sum->n_buckets; b++) {
         outside -= sum->buckets[b].m.pages;
@@ -89,6 +89,9 @@ static void print_buckets(FILE *out, const EvalSummary *sum) {
                 "(64, 100\nvision tokens), full-size models, Fox's English pages. It does not define precision: "
                 "none of our columns is the\nsame quantity by definition. Compression of C3 with 32 latents "
                 "there: 21.0x to 39.4x.\n");
+    if (beside && f->vocab < QWEN_BASE_RANKS)
+        fprintf(out, "tokens are those of this model's vocabulary of %d, the paper's those of Qwen's whole one\n",
+                f->vocab);
 }
 
 static void print_positions(FILE *out, const EvalMeans *m) {
@@ -113,7 +116,7 @@ static void print_controls(FILE *out, const EvalFiles *f, const EvalSet *s, cons
 void eval_print(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
     print_head(out, f, s, sum);
     print_metrics(out, f, sum);
-    print_buckets(out, sum);
+    print_buckets(out, f, sum);
     print_positions(out, &sum->all);
     print_controls(out, f, s, sum);
 }

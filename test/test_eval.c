@@ -301,6 +301,7 @@ static void test_paper(char *folder) {
     CHECK(strstr(table, "   800-900         0            -               -               -            -"
                         " |   98.8%   99.7%   99.7%   83.6%   96.8%\n"),
           "%s", table);
+    CHECK(strstr(table, "this model's vocabulary of 100, the paper's"), "%s", table);
     CHECK(strstr(table, "2 pages lie outside these buckets\n") && strstr(table, "does not define precision"), "%s",
           table);
     CHECK(strstr(buckets, "\n1100,1200,0,,,") && strstr(buckets, ",0.940,0.986,0.985,0.764,0.898\n"), "%s", buckets);

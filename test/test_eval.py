@@ -225,8 +225,8 @@ def test_figure4(tmp, pages):
     case("the demo's English comes back, characters without a language do not", result["none"]["char_precision"] > 0.97
          and all(result[k]["char_precision"] < 0.9 for k in ("random", "shuffle")),
          {k: v["char_precision"] for k, v in result.items()})  # fmt: skip
-    again, other = (evaluate(DEMO, os.path.join(tmp, "en.jsonl"), os.path.join(tmp, f"seed{seed}"), "-perturb", "random",
-                             "-no_controls", "-seed", seed) for seed in (1, 2))  # fmt: skip
+    again, other = (evaluate(DEMO, os.path.join(tmp, "en.jsonl"), os.path.join(tmp, f"seed{seed}"), "-perturb",
+                             "random", "-no_controls", "-seed", seed) for seed in (1, 2))  # fmt: skip
     case("the same seed, the same texts", again == result["random"] and
          other["char_precision"] != again["char_precision"])  # fmt: skip
 

@@ -141,8 +141,9 @@ def expected(a, b):
     r = recall(set(words), set(found)) if words else both_empty
     bleu = sentence_bleu([words], found, smoothing_function=SmoothingFunction().method1)
     rouge = RougeScorer(["rougeL"], tokenizer=cut).score(a, b)["rougeL"].fmeasure
+    f1 = 2 * p * r / (p + r) if p + r else 0
     return dict(zip(FIELDS, (Levenshtein.normalized_similarity(a, b), Levenshtein.distance(a, b), len(a), len(b), p, r,
-                             2 * p * r / (p + r) if p + r else 0, float(bleu), rouge, a == b, by_character)))  # fmt: skip
+                             f1, float(bleu), rouge, a == b, by_character)))  # fmt: skip
 
 
 # ---- comparison -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@
 
 #include "llmc/cli.h"
 #include "llmc/eval.h"
-#include "llmc/file.h" // file_make_dirs
 #include "llmc/info.h"
 #include "llmc/model.h"
 #include "llmc/plan.h" // format_count
@@ -37,8 +36,7 @@ static int model_options(ModelOptions *o, Option *table, int n) {
         {"m", OPTION_TEXT, &o->model, "DIR", 0, 0, NULL, "a C3 checkpoint, or a run's folder (its newest step)", 0},
         {"tok", OPTION_TEXT, &o->tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder",
          0},
-        {"maxlen", OPTION_INT, &o->maxlen, "N", 16, 131072, NULL, "longest decoder sequence; longer pages are left out",
-         0},
+        {"maxlen", OPTION_INT, &o->maxlen, "N", 16, 131072, NULL, "longest decoder sequence in tokens", 0},
         {.help = "Decoding (greedy)"},
         {"max_new", OPTION_INT, &o->max_new, "N", 0, 131072, NULL,
          "new tokens of a page, 0 = twice the page's + 32, at most 4096", 0},
@@ -86,18 +84,20 @@ static void show_progress(void *arg, int done, int n) {
     fflush(stderr);
 }
 
-// Opens the model, reads the pages, loads the weights for them and writes the pages again.
-static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, const char *path, Error *err) {
-    EvalOptions e = decoding(o);
+// Opens the model, reads the pages, loads the weights for them and writes the pages again. out, if not NULL: the folder
+// the results will go to.
+static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, const EvalOptions *e, const char *path,
+                             const char *out, Error *err) {
     *s = (EvalSet){0};
     TRY(model_open(m, o->model, o->tokenizer, err));
     if (strcmp(m->folder, o->model) != 0) fprintf(stderr, "c3: model %s\n", m->folder);
-    TRY(eval_read(s, m, path, &e, err));
+    TRY(eval_read(s, m, path, e, err));
     if (s->empty) fprintf(stderr, "c3: %s: %d pages without a token are left out\n", path, s->empty);
     if (s->too_long) fprintf(stderr, "c3: %s: %d pages longer than the model takes are left out\n", path, s->too_long);
     C3Limits limits = eval_limits(s, m);
     TRY(model_load(m, o->device, o->dtype, (int)o->threads, &limits, err));
-    return eval_reconstruct(s, m, &e, isatty(STDERR_FILENO) ? show_progress : NULL, NULL, err);
+    if (out) TRY(eval_try_folder(out, err)); // not after hours of decoding
+    return eval_reconstruct(s, m, e, isatty(STDERR_FILENO) ? show_progress : NULL, NULL, err);
 }
 
 // ---- c3 reconstruct ------------------------------------------------------------------------------------------------
@@ -163,7 +163,9 @@ static int run_reconstruct(int argc, char **argv) {
     if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
     Model m;
     EvalSet s;
-    int bad = reconstruct_pages(&m, &s, &o, file, &err) != 0 || print_pages(&s, &m, (int)json, &err) != 0;
+    EvalOptions e = decoding(&o);
+    e.skip = 1;
+    int bad = reconstruct_pages(&m, &s, &o, &e, file, NULL, &err) != 0 || print_pages(&s, &m, (int)json, &err) != 0;
     eval_free(&s);
     model_close(&m);
     return bad ? fail(&err, 1) : 0;
@@ -173,8 +175,8 @@ static int run_reconstruct(int argc, char **argv) {
 
 typedef struct EvalCommand {
     ModelOptions model;
-    const char *out, *buckets;
-    int64_t no_controls;
+    const char *out, *buckets, *perturb;
+    int64_t no_controls, skip, seed;
 } EvalCommand;
 
 static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s, Error *err) {
@@ -182,41 +184,51 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
     char *no_latents = NULL;
     EvalSummary sum;
     EvalOptions o = decoding(&c->model);
+    o.skip = (int)c->skip;
+    o.seed = (uint64_t)c->seed;
+    TRY(perturb_parse(&o.perturb, c->perturb, err));
     if (c->buckets && (n_edges = eval_parse_edges(edges, c->buckets, err)) < 0) return -1;
-    TRY(file_make_dirs(c->out, err)); // not after hours of decoding
-    TRY(reconstruct_pages(m, s, &c->model, path, err));
+    TRY(reconstruct_pages(m, s, &c->model, &o, path, c->out, err));
     TRY(eval_forced(s, m, &o, !c->no_controls, &no_latents, err));
     eval_summarise(&sum, s, m->source.config.latents, edges, n_edges);
     EvalFiles files = {.out = c->out,
                        .model = m->folder,
                        .source = path,
+                       .vocab = m->source.config.dec.V,
                        .no_latents_text = no_latents,
                        .options = o,
                        .dtype = m->b->dtype == DTYPE_F32 ? "fp32" : "bf16"};
     int bad = eval_write(&files, s, &sum, stdout, err);
     free(no_latents);
-    if (!bad) printf("\nfiles: %s/eval.json eval.txt eval.csv pages.jsonl fox.json\n", c->out);
-    return bad;
+    if (bad) return -1;
+    printf("\nfiles: %s/eval.json eval.txt eval.csv buckets.csv worst.txt pages.jsonl fox.json\n", c->out);
+    return fflush(stdout) != 0 ? error_set(err, "standard output: cannot write") : 0;
 }
 
 static int run_eval(int argc, char **argv) {
-    EvalCommand c = {0};
+    EvalCommand c = {.perturb = "none", .seed = 1};
     Option table[MAX_OPTIONS];
     const char **words = calloc((size_t)argc, sizeof *words);
     int n_words = 0;
     Error err;
     int n = model_options(&c.model, table, 0);
-    table[n++] = (Option){.help = "Tables"};
-    table[n++] = (Option){"o", OPTION_TEXT, &c.out, "DIR", 0, 0, NULL, "folder of the results", 0};
-    table[n++] = (Option){
-        "buckets", OPTION_TEXT, &c.buckets, "EDGES",
-        0,         0,           NULL,       "text tokens, 600..1300:100 or 600,700,800; default: from the data",
-        0};
-    table[n++] = (Option){
-        "no_controls", OPTION_FLAG, &c.no_controls, NULL, 0, 0, NULL, "leave out swapped, mean and zero latents", 0};
+    const Option rows[] = {
+        {.help = "Pages"},
+        {"skip", OPTION_FLAG, &c.skip, NULL, 0, 0, NULL, "leave out empty and too long pages; else an error", 0},
+        {"perturb", OPTION_CHOICE, &c.perturb, NULL, 0, 0, "none|random|shuffle",
+         "random characters in place of each text, or its own in random order", 0},
+        {"seed", OPTION_INT, &c.seed, "N", 0, 2147483647, NULL, "of -perturb", 0},
+        {.help = "Tables"},
+        {"o", OPTION_TEXT, &c.out, "DIR", 0, 0, NULL, "folder of the results", 0},
+        {"buckets", OPTION_TEXT, &c.buckets, "EDGES", 0, 0, NULL,
+         "of text tokens: 600,700,800 or 600..1300:100, the paper's; default: from the data", 0},
+        {"no_controls", OPTION_FLAG, &c.no_controls, NULL, 0, 0, NULL, "leave out swapped, mean and zero latents", 0},
+    };
+    memcpy(table + n, rows, sizeof rows);
+    n += (int)(sizeof rows / sizeof *rows);
     int code = words ? parse("eval", "-m DIR PAGES.jsonl -o OUT: reconstruction of held-out pages in numbers",
-                             "c3 eval -m runs/demo data/demo/val.jsonl -o runs/demo/eval", table, n, argc, argv, words,
-                             &n_words, &err)
+                             "c3 eval -m runs/demo data/demo/val_en.jsonl -o runs/demo/eval_en", table, n, argc, argv,
+                             words, &n_words, &err)
                      : error_set(&err, "out of memory");
     if (code == 0 && !c.model.model) code = error_set(&err, "eval: -m DIR is missing (hint: c3 eval -h)");
     if (code == 0 && !c.out) code = error_set(&err, "eval: -o OUT is missing (hint: c3 eval -h)");

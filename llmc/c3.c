@@ -192,6 +192,7 @@ int c3_init_weights(C3 *m, uint64_t seed, int only_cascade, Error *err) {
 static elem_t *weight(const C3 *m, size_t offset) { return elem_at(m->b, m->weights, offset); }
 
 static void project(C3 *m, const elem_t *latents, int rows) {
+    if (rows == 0) return; // a batch without latents: the decoder alone
     m->b->matmul_forward(m->b, m->projected, latents, weight(m, m->params.projector),
                          weight(m, m->params.projector_bias), rows, m->config.enc.D, m->config.dec.D);
 }

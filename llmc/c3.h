@@ -81,7 +81,8 @@ void c3_no_gradients(C3 *m, void (*ready)(void *, int), void *arg);
 // Forward alone: losses and which rows were right.
 void c3_forward(C3 *m, const MicroBatch *host);
 
-// The same with given latents, (pages*N,D_enc) device, in place of the encoder's (m->enc_acts.out may be used).
+// The same with given latents, (pages*N,D_enc) device, in place of the encoder's (m->enc_acts.out may be used). A batch
+// built with 0 latents leaves their positions out of the decoder's sequence: what the decoder knows by itself.
 void c3_forward_latents(C3 *m, const MicroBatch *host, const elem_t *latents);
 
 // Reads a micro-batch's losses back (waits). sum: unweighted; rows, correct: counts; weighted: sum of weight x loss, in

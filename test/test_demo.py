@@ -33,7 +33,7 @@ for name, e in (("English", english), ("Chinese", chinese)):
          f"swapped {swapped} none {nothing}")
     case(f"{name}: twenty slices by position", len(e["by_position"]) == 20 and min(e["by_position"]) > 0.5,
          e["by_position"])
-for picture in ("loss.png", "by_position.png"):
+for picture in ("loss.png", "by_position.png", "precision_by_length.png"):
     path = os.path.join(ROOT, "runs/demo", picture)
     with open(path, "rb") as f:
         case(f"{picture} is a PNG", f.read(8) == b"\x89PNG\r\n\x1a\n" and os.path.getsize(path) > 10000)

@@ -322,7 +322,8 @@ static int create(Backend *b, Error *err) {
     fill(b);
     b->name = s->name;
     b->sheet_flops = sheet_flops(p.name, b->dtype);
-    bad = create_resources(b, err);
+    bad = cuda_libraries_load ? cuda_libraries_load(several, err) : 0;
+    if (!bad) bad = create_resources(b, err);
     if (several) bad = dist_agree(b->dist, bad, err);
     TRY(bad);
     TRY(cuda_comm_create(b, err)); // agreed inside

@@ -70,6 +70,9 @@ void *cuda_scratch(Backend *b, size_t bytes, const char *who);
             cuda_fatal(__FILE__, __LINE__, #call, cublasLtGetStatusString(cublas_check_code));                         \
     } while (0)
 
+// Loads cuBLASLt, and NCCL when it is asked for (libraries.c; NULL in the simulation, which brings its own).
+extern "C" int cuda_libraries_load(int with_nccl, Error *err) __attribute__((weak));
+
 // What fills the Backend.
 void cuda_rows_fill(Backend *b);      // rows.cu: embedding, gather, scatter, casts
 void cuda_rmsnorm_fill(Backend *b);   // rmsnorm.cu

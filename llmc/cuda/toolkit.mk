@@ -40,13 +40,15 @@ CUDA_CODE := $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a)$(comma)code=sm_
              -gencode arch=compute_$(lastword $(CUDA_ARCH))$(comma)code=compute_$(lastword $(CUDA_ARCH))
 CUDA_FLAGS := -std=c++17 -O3 -lineinfo -t 2 $(CUDA_CODE) -I. $(CUDA_INCLUDE) $(if $(HAVE_NCCL),-DHAVE_NCCL) \
               -Xcompiler=-Wall$(comma)-Wextra$(comma)-Wshadow
-CUDA_OBJ   := $(patsubst %.cu,$(BUILD)/%.o,$(wildcard llmc/cuda/*.cu))
-CUDA_LIBS  := -L$(CUBLAS_DIR) -Wl,-rpath,$(CUBLAS_DIR) -lcublasLt \
-              $(if $(HAVE_NCCL),-L$(NCCL_DIR) -Wl$(comma)-rpath$(comma)$(NCCL_DIR) -lnccl) \
+CUDA_KERNELS := $(patsubst %.cu,$(BUILD)/%.o,$(wildcard llmc/cuda/*.cu))
+CUDA_OBJ   := $(CUDA_KERNELS) $(BUILD)/llmc/cuda/libraries.o
+# cuBLASLt and NCCL are loaded when a GPU is opened (libraries.c), by name or from where they were found here.
+CUDA_LIBS  := -Wl,-rpath,$(CUBLAS_DIR) $(if $(HAVE_NCCL),-Wl$(comma)-rpath$(comma)$(NCCL_DIR)) \
               $(CUDART_DIR)/libcudart_static.a -lstdc++ -lrt -ldl
 CUDA_FOUND := $(CUDA_VERSION) in $(CUDA_ROOT), $(CUDA_ARCH:%=sm_%) | \
               NCCL $(if $(HAVE_NCCL),in $(NCCL_DIR),no: one GPU only)
-$(CUDA_OBJ): $(BUILD)/%.o: %.cu $(BUILD)/cuda.key
+$(BUILD)/llmc/cuda/libraries.o: CPPFLAGS += -isystem $(CUDA_ROOT)/include $(NCCL_HOME:%=-isystem %/include) $(if $(HAVE_NCCL),-DHAVE_NCCL)
+$(CUDA_KERNELS): $(BUILD)/%.o: %.cu $(BUILD)/cuda.key
 	@mkdir -p $(@D)
 	$(NVCC) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 endif

@@ -79,13 +79,14 @@ template <int HS, int KEYS>
 __device__ __forceinline__ void load_keys(bf16 *tile, const bf16 *from, const AttentionInput<bf16> &in,
                                           const AttentionPart &p, int first) {
     constexpr int CHUNKS = HS / 8, STEP = ATTENTION_THREADS / CHUNKS; // STEP rows further the swizzle is the same
-    const int row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS, rows = p.k_len - first;
+    const int row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS, rows = p.k_len - first - row;
     bf16 *to = tile_at<HS>(tile, row, chunk);
-    from += row_of_k<HS>(in, p, first + row) + chunk * 8;
+    from += row_of_k<HS>(in, p, 0);
+    unsigned place = (first + row) * in.ldk + chunk * 8; // pages of less than 2^32 elements
 #pragma unroll
     for (int i = 0; i < KEYS / STEP; i++) {
-        cp_async_16(to + i * STEP * HS, from, row + i * STEP < rows);
-        from += STEP * in.ldk;
+        cp_async_16(to + i * STEP * HS, from + place, i * STEP < rows);
+        place += STEP * in.ldk;
     }
 }
 // The same for packed rows of q (DENSE = 0) or of a dense array (Tq,NH*HS).

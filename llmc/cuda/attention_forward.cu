@@ -42,13 +42,14 @@ __device__ __forceinline__ float softmax_step(float (&s)[KEYS / 8][4], int r, fl
     if (!((m - reference) * scale_log2 <= 8)) {
         factor = exp2_approx((reference - m) * scale_log2);
         reference = m;
-        sum *= factor;
     }
     const float shift = reference * scale_log2;
+    float added = 0;
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
-        for (int e = 2 * r; e < 2 * r + 2; e++) sum += s[n][e] = exp2_approx(s[n][e] * scale_log2 - shift);
+        for (int e = 2 * r; e < 2 * r + 2; e++) added += s[n][e] = exp2_approx(s[n][e] * scale_log2 - shift);
+    sum = sum * factor + added;
     return factor;
 }
 
@@ -58,7 +59,9 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
     attention_forward_kernel(bf16 *out, float *lse, AttentionInput<bf16> in) {
     extern __shared__ __align__(128) bf16 tiles[];
     bf16 *tile_q = tiles, *tile_k = tile_q + ROWS * HS, *tile_v = tile_k + KEYS * HS;
-    __shared__ AttentionPart p; // looked at once a tile: not worth registers, which are short
+    // Looked at once a tile, and not worth registers, which are short: so it lies where the compiler cannot know that it
+    // stays the same.
+    AttentionPart &p = *reinterpret_cast<AttentionPart *>(tile_v + KEYS * HS);
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * WARP_ROWS;
     const int row0 = (gridDim.y - 1 - blockIdx.y) * ROWS;
     if (threadIdx.x == 0) p = attention_part(in, blockIdx.x);
@@ -95,11 +98,12 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
         for (int m = 0; m < 2; m++) {
             const float low = softmax_step(s[m], 0, reference[2 * m], sum[2 * m], in.scale_log2);
             const float high = softmax_step(s[m], 1, reference[2 * m + 1], sum[2 * m + 1], in.scale_log2);
-            if (!__any_sync(0xffffffffu, low != 1 || high != 1)) continue;
+            if (__any_sync(0xffffffffu, low != 1 || high != 1)) {
 #pragma unroll
-            for (int n = 0; n < HS / 8; n++)
+                for (int n = 0; n < HS / 8; n++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) acc[m][n][e] *= e < 2 ? low : high;
+                    for (int e = 0; e < 4; e++) acc[m][n][e] *= e < 2 ? low : high;
+            }
         }
 #pragma unroll
         for (int kk = 0; kk < KEYS / 16; kk++) {
@@ -132,7 +136,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
 // ---- launchers ----
 template <int HS>
 static void forward(Backend *b, bf16 *out, float *lse, const AttentionInput<bf16> &in, int max_q) {
-    const size_t shared = (ROWS + 2 * KEYS) * HS * sizeof(bf16);
+    const size_t shared = (ROWS + 2 * KEYS) * HS * sizeof(bf16) + sizeof(AttentionPart);
     const dim3 grid(in.pages * in.KV, tiles_of((long long)max_q * in.group, ROWS));
     CUDA_CHECK(cudaFuncSetAttribute(attention_forward_kernel<HS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     (int)shared));

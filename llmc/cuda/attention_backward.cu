@@ -103,8 +103,8 @@ __device__ __forceinline__ void backward_keys(bf16 *tiles, float *stats, bf16 *d
             bf16 *next = buffers + (now ^ 1) * 2 * STEP_ROWS * HS;
             load_rows<HS, STEP_ROWS, 0>(next, in.q, in, p, row0 + STEP_ROWS);
             load_rows<HS, STEP_ROWS, 1>(next + STEP_ROWS * HS, dout, in, p, row0 + STEP_ROWS);
+            cp_async_commit();
         }
-        cp_async_commit();
         stat = statistic(lse, delta, in, p, row0 + STEP_ROWS);
 
         float s[1][STEP_ROWS / 8][4] = {}, dp[1][STEP_ROWS / 8][4] = {}; // (16 keys, 32 rows) a warp
@@ -146,7 +146,6 @@ __device__ __forceinline__ void backward_keys(bf16 *tiles, float *stats, bf16 *d
             multiply_columns<HS>(sum_k, a, tile_q, kk * 16);
         }
     }
-    cp_async_wait<0>();
     __syncwarp(); // the warp's rows of K and V are read no more: the results go through them
     const size_t block_place = row_of_k<HS>(in, p, key0);
     store_keys<HS>(dk + block_place, tile_k, sum_k[0], in.scale, warp_key, in.ldk, p.k_len - key0);
@@ -194,8 +193,8 @@ __device__ __forceinline__ void backward_rows(bf16 *tiles, bf16 *dq, const bf16 
             bf16 *next = tiles + (now ^ 1) * 2 * KEYS * HS;
             load_keys<HS, KEYS>(next, in.k, in, p, key + KEYS);
             load_keys<HS, KEYS>(next + KEYS * HS, in.v, in, p, key + KEYS);
+            cp_async_commit();
         }
-        cp_async_commit();
 
         float s[1][KEYS / 8][4] = {}, dp[1][KEYS / 8][4] = {};
 #pragma unroll

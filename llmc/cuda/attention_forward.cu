@@ -90,8 +90,10 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
         }
         cp_async_wait<0>(); // V has landed
         __syncthreads();    // for all; and all are done with K
-        if (key + KEYS < keys) load_keys<HS, KEYS>(tile_k, in.k, in, p, key + KEYS);
-        cp_async_commit();
+        if (key + KEYS < keys) {
+            load_keys<HS, KEYS>(tile_k, in.k, in, p, key + KEYS);
+            cp_async_commit();
+        }
 
         if (key + KEYS > visible(in, p, min(row0 + warp_row, p.rows - 1))) mask_scores(s, in, p, row0 + warp_row + lane / 4, key);
 #pragma unroll

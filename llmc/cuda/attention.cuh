@@ -27,6 +27,7 @@ template <class T> struct AttentionInput {
     int group;              // NH / KV
     unsigned group_inverse; // ceil(2^31 / group)
     float scale;            // 1 / sqrt(HS)
+    float scale_log2;       // the same times log2(e)
 };
 
 // One page and key/value head.
@@ -73,36 +74,47 @@ template <int HS> __device__ __forceinline__ bf16 *tile_at(bf16 *tile, int row, 
     return tile + tile_place<HS>(row, chunk);
 }
 
-// Starts to copy KEYS rows of k or v, ld apart, of which `rows` exist; zeros for the others.
+// Starts to copy keys (or values) first .. first + KEYS - 1; zeros beyond the page.
 template <int HS, int KEYS>
-__device__ __forceinline__ void load_keys(bf16 *tile, const bf16 *from, int ld, int rows) {
-    constexpr int CHUNKS = HS / 8, STEP = ATTENTION_THREADS / CHUNKS;
-    const int row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS, place = row * ld + chunk * 8;
+__device__ __forceinline__ void load_keys(bf16 *tile, const bf16 *from, const AttentionInput<bf16> &in,
+                                          const AttentionPart &p, int first) {
+    constexpr int CHUNKS = HS / 8, STEP = ATTENTION_THREADS / CHUNKS; // STEP rows further the swizzle is the same
+    const int row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS, rows = p.k_len - first - row;
+    bf16 *to = tile_at<HS>(tile, row, chunk);
+    from += row_of_k<HS>(in, p, 0);
+    unsigned place = (first + row) * in.ldk + chunk * 8; // pages of less than 2^32 elements
 #pragma unroll
     for (int i = 0; i < KEYS / STEP; i++) {
-        const bool valid = row + i * STEP < rows;
-        cp_async_16(tile_at<HS>(tile, row + i * STEP, chunk), from + (valid ? place + i * STEP * ld : 0), valid);
+        cp_async_16(to + i * STEP * HS, from + place, i * STEP < rows);
+        place += STEP * in.ldk;
     }
 }
 // The same for packed rows of q (DENSE = 0) or of a dense array (Tq,NH*HS).
 template <int HS, int ROWS, int DENSE>
 __device__ __forceinline__ void load_rows(bf16 *tile, const bf16 *from, const AttentionInput<bf16> &in,
                                           const AttentionPart &p, int first) {
-    constexpr int CHUNKS = HS / 8;
+    constexpr int CHUNKS = HS / 8, STEP = ATTENTION_THREADS / CHUNKS;
+    const int first_row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+    bf16 *to = tile_at<HS>(tile, first_row, chunk);
 #pragma unroll
-    for (int i = 0; i < ROWS * CHUNKS / ATTENTION_THREADS; i++) {
-        const int at = i * ATTENTION_THREADS + threadIdx.x, row = first + at / CHUNKS, chunk = at % CHUNKS;
-        const bool valid = row < p.rows;
+    for (int i = 0; i < ROWS / STEP; i++) {
+        const int row = first + first_row + i * STEP;
         const size_t place = DENSE ? row_head(in, p, row) * HS : row_of_q<HS>(in, p, row);
-        cp_async_16(tile_at<HS>(tile, at / CHUNKS, chunk), from + (valid ? place + chunk * 8 : 0), valid);
+        cp_async_16(to + i * STEP * HS, from + place + chunk * 8, row < p.rows);
     }
 }
 
 // ---- fragments of mma.m16n8k16 ----
-// Rows row .. row + 15, columns 16 kk .. 16 kk + 15 of a tile.
-template <int HS> __device__ __forceinline__ void load_fragment(uint32_t (&a)[4], bf16 *tile, int row, int kk) {
-    const int lane = threadIdx.x % 32;
-    ldmatrix_x4(a, tile + (tile_place<HS>(row + lane % 16, lane / 16) ^ kk * 16));
+// All come from 16x16 pieces of tiles by the same ldmatrix: matrices (rows 0-7, 8-15) x (columns 0-7), then x (8-15). Pieces
+// begin at rows that are multiples of 8: then the places of a lane are HS/16 numbers, the same for all pieces and tiles.
+template <int HS> __device__ __forceinline__ int lane_place(int column) { // column: of the piece, a multiple of 16
+    return tile_place<HS>(threadIdx.x % 16, threadIdx.x / 16 % 2) ^ column;
+}
+// a[m]: rows row + 16 m .. row + 16 m + 15, columns 16 kk .. 16 kk + 15 of a tile.
+template <int HS, int M>
+__device__ __forceinline__ void load_fragments(uint32_t (&a)[M][4], bf16 *tile, int row, int kk) {
+#pragma unroll
+    for (int m = 0; m < M; m++) ldmatrix_x4(a[m], tile + (row + 16 * m) * HS + lane_place<HS>(kk * 16));
 }
 __device__ __forceinline__ uint32_t pack(float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
@@ -115,19 +127,17 @@ __device__ __forceinline__ void to_fragment(uint32_t (&a)[4], const float (&left
     a[2] = pack(right[0], right[1]);
     a[3] = pack(right[2], right[3]);
 }
-// c[m] (16, 8 NB) += a[m] (16, 16) * tile(row .. row + 8 NB - 1, 16 kk ..)^T, for M blocks of 16 rows
+// c[m] (16, 8 NB) += a[m] (16, 16) * tile(0 .. 8 NB - 1, 16 kk ..)^T, for M blocks of 16 rows
 template <int HS, int M, int NB>
-__device__ __forceinline__ void multiply_rows(float (&c)[M][NB][4], const uint32_t (&a)[M][4], bf16 *tile, int row,
-                                              int kk) {
-    const int lane = threadIdx.x % 32, place = tile_place<HS>(row + lane % 8 + lane / 16 * 8, lane / 8 % 2) ^ kk * 16;
+__device__ __forceinline__ void multiply_rows(float (&c)[M][NB][4], const uint32_t (&a)[M][4], bf16 *tile, int kk) {
 #pragma unroll
     for (int n = 0; n < NB; n += 2) {
         uint32_t b[4];
-        ldmatrix_x4(b, tile + place + n * 8 * HS);
+        ldmatrix_x4(b, tile + n * 8 * HS + lane_place<HS>(kk * 16));
 #pragma unroll
         for (int m = 0; m < M; m++) {
-            mma_m16n8k16_bf16(c[m][n], a[m], b[0], b[1]);
-            mma_m16n8k16_bf16(c[m][n + 1], a[m], b[2], b[3]);
+            mma_m16n8k16_bf16(c[m][n], a[m], b[0], b[2]);
+            mma_m16n8k16_bf16(c[m][n + 1], a[m], b[1], b[3]);
         }
     }
 }
@@ -135,11 +145,10 @@ __device__ __forceinline__ void multiply_rows(float (&c)[M][NB][4], const uint32
 template <int HS, int M>
 __device__ __forceinline__ void multiply_columns(float (&c)[M][HS / 8][4], const uint32_t (&a)[M][4], bf16 *tile,
                                                  int row) {
-    const int lane = threadIdx.x % 32, place = tile_place<HS>(row + lane % 16, lane / 16);
 #pragma unroll
     for (int n = 0; n < HS / 8; n += 2) {
         uint32_t b[4];
-        ldmatrix_x4_trans(b, tile + (place ^ n * 8));
+        ldmatrix_x4_trans(b, tile + row * HS + lane_place<HS>(n * 8));
 #pragma unroll
         for (int m = 0; m < M; m++) {
             mma_m16n8k16_bf16(c[m][n], a[m], b[0], b[1]);
@@ -181,6 +190,7 @@ AttentionInput<T> attention_input(const elem_t *q, int ldq, const elem_t *k, con
     in.group = NH / KV;
     in.group_inverse = (unsigned)(((1ull << 31) + in.group - 1) / in.group);
     in.scale = 1.0f / sqrtf((float)HS);
+    in.scale_log2 = in.scale * LOG2E;
     return in;
 }
 static inline unsigned tiles_of(long long n, int tile) { return (unsigned)((n + tile - 1) / tile); }

@@ -73,16 +73,14 @@ __device__ __forceinline__ void store_keys(bf16 *to, bf16 *tile, const float (&c
 template <int HS>
 __device__ __forceinline__ void backward_keys(bf16 *tiles, float *stats, bf16 *dk, bf16 *dv, const bf16 *dout,
                                               const float *lse, const float *delta, const AttentionInput<bf16> &in,
-                                              int key0) {
+                                              const AttentionPart &p, int key0) {
     bf16 *tile_k = tiles, *tile_v = tile_k + KEYS * HS, *buffers = tile_v + KEYS * HS; // Q then dout, twice
-    const AttentionPart p = attention_part(in, blockIdx.x);
     if (key0 >= p.k_len) return;
     const int lane = threadIdx.x % 32, warp_key = threadIdx.x / 32 * 16, g = lane / 4, t = lane % 4;
-    const size_t block_place = row_of_k<HS>(in, p, key0);
     const int first = max(0, key0 - (p.k_len - p.q_len)) * in.group; // row that sees the block's first key
 
-    load_keys<HS, KEYS>(tile_k, in.k + block_place, in.ldk, p.k_len - key0);
-    load_keys<HS, KEYS>(tile_v, in.v + block_place, in.ldk, p.k_len - key0);
+    load_keys<HS, KEYS>(tile_k, in.k, in, p, key0);
+    load_keys<HS, KEYS>(tile_v, in.v, in, p, key0);
     load_rows<HS, STEP_ROWS, 0>(buffers, in.q, in, p, first);
     load_rows<HS, STEP_ROWS, 1>(buffers + STEP_ROWS * HS, dout, in, p, first);
     cp_async_commit();
@@ -91,9 +89,8 @@ __device__ __forceinline__ void backward_keys(bf16 *tiles, float *stats, bf16 *d
     __syncthreads();
     uint32_t k[HS / 16][1][4];
 #pragma unroll
-    for (int kk = 0; kk < HS / 16; kk++) load_fragment<HS>(k[kk][0], tile_k, warp_key, kk);
+    for (int kk = 0; kk < HS / 16; kk++) load_fragments<HS>(k[kk], tile_k, warp_key, kk);
 
-    const float scale_log2 = in.scale * LOG2E;
     float sum_k[1][HS / 8][4] = {}, sum_v[1][HS / 8][4] = {};
     int now = 0; // buffer
     for (int row0 = first; row0 < p.rows; row0 += STEP_ROWS, now ^= 1) {
@@ -106,18 +103,18 @@ __device__ __forceinline__ void backward_keys(bf16 *tiles, float *stats, bf16 *d
             bf16 *next = buffers + (now ^ 1) * 2 * STEP_ROWS * HS;
             load_rows<HS, STEP_ROWS, 0>(next, in.q, in, p, row0 + STEP_ROWS);
             load_rows<HS, STEP_ROWS, 1>(next + STEP_ROWS * HS, dout, in, p, row0 + STEP_ROWS);
+            cp_async_commit();
         }
-        cp_async_commit();
         stat = statistic(lse, delta, in, p, row0 + STEP_ROWS);
 
         float s[1][STEP_ROWS / 8][4] = {}, dp[1][STEP_ROWS / 8][4] = {}; // (16 keys, 32 rows) a warp
 #pragma unroll
-        for (int kk = 0; kk < HS / 16; kk++) multiply_rows<HS>(s, k[kk], tile_q, 0, kk);
+        for (int kk = 0; kk < HS / 16; kk++) multiply_rows<HS>(s, k[kk], tile_q, kk);
 #pragma unroll
         for (int n = 0; n < STEP_ROWS / 8; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++)
-                s[0][n][e] = exp2_approx(s[0][n][e] * scale_log2 - row_lse[n * 8 + 2 * t + (e & 1)]);
+                s[0][n][e] = exp2_approx(s[0][n][e] * in.scale_log2 - row_lse[n * 8 + 2 * t + (e & 1)]);
         if (visible(in, p, row0) < key0 + KEYS) { // on the diagonal: keys that a row does not see
 #pragma unroll
             for (int n = 0; n < STEP_ROWS / 8; n++)
@@ -129,8 +126,8 @@ __device__ __forceinline__ void backward_keys(bf16 *tiles, float *stats, bf16 *d
 #pragma unroll
         for (int kk = 0; kk < HS / 16; kk++) {
             uint32_t v[1][4];
-            load_fragment<HS>(v[0], tile_v, warp_key, kk);
-            multiply_rows<HS>(dp, v, tile_dout, 0, kk);
+            load_fragments<HS>(v, tile_v, warp_key, kk);
+            multiply_rows<HS>(dp, v, tile_dout, kk);
         }
 #pragma unroll
         for (int kk = 0; kk < STEP_ROWS / 16; kk++) {
@@ -149,8 +146,8 @@ __device__ __forceinline__ void backward_keys(bf16 *tiles, float *stats, bf16 *d
             multiply_columns<HS>(sum_k, a, tile_q, kk * 16);
         }
     }
-    cp_async_wait<0>();
     __syncwarp(); // the warp's rows of K and V are read no more: the results go through them
+    const size_t block_place = row_of_k<HS>(in, p, key0);
     store_keys<HS>(dk + block_place, tile_k, sum_k[0], in.scale, warp_key, in.ldk, p.k_len - key0);
     store_keys<HS>(dv + block_place, tile_v, sum_v[0], 1.0f, warp_key, in.ldk, p.k_len - key0);
 }
@@ -158,19 +155,18 @@ __device__ __forceinline__ void backward_keys(bf16 *tiles, float *stats, bf16 *d
 // dQ of packed rows row0 .. row0 + 63.
 template <int HS>
 __device__ __forceinline__ void backward_rows(bf16 *tiles, bf16 *dq, const bf16 *dout, const float *lse,
-                                              const float *delta, const AttentionInput<bf16> &in, int row0) {
-    const AttentionPart p = attention_part(in, blockIdx.x);
+                                              const float *delta, const AttentionInput<bf16> &in,
+                                              const AttentionPart &p, int row0) {
     if (row0 >= p.rows) return;
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16, row = row0 + warp_row + lane / 4;
-    const int keys = visible(in, p, min(row0 + ROWS, p.rows) - 1), all_seen = visible(in, p, min(row0 + warp_row, p.rows - 1));
-    const bf16 *k = in.k + row_of_k<HS>(in, p, 0), *v = in.v + row_of_k<HS>(in, p, 0);
+    const int keys = visible(in, p, min(row0 + ROWS, p.rows) - 1);
 
     bf16 *second = tiles + 2 * KEYS * HS;
     load_rows<HS, ROWS, 0>(second, in.q, in, p, row0);
     load_rows<HS, ROWS, 1>(second + ROWS * HS, dout, in, p, row0);
     cp_async_commit();
-    load_keys<HS, KEYS>(tiles, k, in.ldk, p.k_len);
-    load_keys<HS, KEYS>(tiles + KEYS * HS, v, in.ldk, p.k_len);
+    load_keys<HS, KEYS>(tiles, in.k, in, p, 0);
+    load_keys<HS, KEYS>(tiles + KEYS * HS, in.v, in, p, 0);
     cp_async_commit();
     float row_lse[2], row_delta[2];
 #pragma unroll
@@ -183,11 +179,10 @@ __device__ __forceinline__ void backward_rows(bf16 *tiles, bf16 *dq, const bf16 
     uint32_t q[HS / 16][1][4], g[HS / 16][1][4];
 #pragma unroll
     for (int kk = 0; kk < HS / 16; kk++) {
-        load_fragment<HS>(q[kk][0], second, warp_row, kk);
-        load_fragment<HS>(g[kk][0], second + ROWS * HS, warp_row, kk);
+        load_fragments<HS>(q[kk], second, warp_row, kk);
+        load_fragments<HS>(g[kk], second + ROWS * HS, warp_row, kk);
     }
 
-    const float scale_log2 = in.scale * LOG2E;
     float sum[1][HS / 8][4] = {};
     int now = 0; // buffer
     for (int key = 0; key < keys; key += KEYS, now ^= 1) {
@@ -196,18 +191,17 @@ __device__ __forceinline__ void backward_rows(bf16 *tiles, bf16 *dq, const bf16 
         __syncthreads();    // for all; and all are done with the other buffer
         if (key + KEYS < keys) {
             bf16 *next = tiles + (now ^ 1) * 2 * KEYS * HS;
-            const size_t place = (size_t)(key + KEYS) * in.ldk;
-            load_keys<HS, KEYS>(next, k + place, in.ldk, p.k_len - key - KEYS);
-            load_keys<HS, KEYS>(next + KEYS * HS, v + place, in.ldk, p.k_len - key - KEYS);
+            load_keys<HS, KEYS>(next, in.k, in, p, key + KEYS);
+            load_keys<HS, KEYS>(next + KEYS * HS, in.v, in, p, key + KEYS);
+            cp_async_commit();
         }
-        cp_async_commit();
 
         float s[1][KEYS / 8][4] = {}, dp[1][KEYS / 8][4] = {};
 #pragma unroll
-        for (int kk = 0; kk < HS / 16; kk++) multiply_rows<HS>(s, q[kk], tile_k, 0, kk);
+        for (int kk = 0; kk < HS / 16; kk++) multiply_rows<HS>(s, q[kk], tile_k, kk);
 #pragma unroll
-        for (int kk = 0; kk < HS / 16; kk++) multiply_rows<HS>(dp, g[kk], tile_v, 0, kk);
-        const bool diagonal = key + KEYS > all_seen;
+        for (int kk = 0; kk < HS / 16; kk++) multiply_rows<HS>(dp, g[kk], tile_v, kk);
+        const bool diagonal = key + KEYS > visible(in, p, min(row0 + warp_row, p.rows - 1));
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             const int seen = diagonal ? visible(in, p, min(row + 8 * r, p.rows - 1)) - key : KEYS;
@@ -215,7 +209,7 @@ __device__ __forceinline__ void backward_rows(bf16 *tiles, bf16 *dq, const bf16 
             for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
                 for (int e = 2 * r; e < 2 * r + 2; e++) {
-                    const float x = exp2_approx(s[0][n][e] * scale_log2 - row_lse[r]) * (dp[0][n][e] - row_delta[r]);
+                    const float x = exp2_approx(s[0][n][e] * in.scale_log2 - row_lse[r]) * (dp[0][n][e] - row_delta[r]);
                     s[0][n][e] = n * 8 + lane % 4 * 2 + (e & 1) < seen ? x : 0.0f; // dS, unscaled
                 }
         }
@@ -243,9 +237,12 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 128 ? 2 : 3)
                               AttentionInput<bf16> in, int key_tiles) {
     extern __shared__ __align__(128) bf16 tiles[];
     __shared__ float stats[4 * STEP_ROWS]; // two buffers of lse and delta
+    __shared__ AttentionPart p; // looked at once a tile: not worth registers, which are short
+    if (threadIdx.x == 0) p = attention_part(in, blockIdx.x);
+    __syncthreads();
     const int tile = blockIdx.y;
-    if (tile < key_tiles) backward_keys<HS>(tiles, stats, dk, dv, dout, lse, delta, in, tile * KEYS);
-    else backward_rows<HS>(tiles, dq, dout, lse, delta, in, ((int)gridDim.y - 1 - tile) * ROWS);
+    if (tile < key_tiles) backward_keys<HS>(tiles, stats, dk, dv, dout, lse, delta, in, p, tile * KEYS);
+    else backward_rows<HS>(tiles, dq, dout, lse, delta, in, p, ((int)gridDim.y - 1 - tile) * ROWS);
 }
 
 // ---- launchers ----

@@ -14,10 +14,9 @@ constexpr int ROWS = 128, KEYS = 64, WARP_ROWS = 32;
 
 // ---- kernels ----
 // Scores of keys that a row does not see become -inf. row: the thread's first; those beyond the last row of the page
-// compute what nobody stores. The page is looked up again: few tiles need it, and no register has to hold it meanwhile.
-__device__ __forceinline__ void mask_scores(float (&s)[2][KEYS / 8][4], const AttentionInput<bf16> &in, int row,
-                                            int first_key) {
-    const AttentionPart p = attention_part(in, blockIdx.x);
+// compute what nobody stores.
+__device__ __forceinline__ void mask_scores(float (&s)[2][KEYS / 8][4], const AttentionInput<bf16> &in,
+                                            const AttentionPart &p, int row, int first_key) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int seen = visible(in, p, min(row + 8 * i, p.rows - 1)) - first_key - threadIdx.x % 4 * 2;
@@ -29,80 +28,83 @@ __device__ __forceinline__ void mask_scores(float (&s)[2][KEYS / 8][4], const At
     }
 }
 
-// Rows r of block m, in the thread's columns: scores become exp2(scaled - maximum); returns the factor that what was
-// summed under the old maximum needs.
-__device__ __forceinline__ float softmax_step(float (&s)[KEYS / 8][4], int r, float &largest, float &sum, float scale_log2) {
-    float m = largest;
+// Rows g (r = 0) or g + 8 of a block: scores become exp2(scaled - reference). The reference is the largest score so far,
+// but it is left alone while it is less than 2^8 behind: then nothing has to be rescaled, and the sums stay far from
+// overflow. Returns the factor that what was summed so far needs, mostly 1.
+__device__ __forceinline__ float softmax_step(float (&s)[KEYS / 8][4], int r, float &reference, float &sum,
+                                              float scale_log2) {
+    float m = reference;
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++) m = fmaxf(m, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
     m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
     m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
-    const float shift = m * scale_log2, factor = exp2_approx(largest * scale_log2 - shift);
-    largest = m;
-    sum *= factor;
+    float factor = 1;
+    if (!((m - reference) * scale_log2 <= 8)) {
+        factor = exp2_approx((reference - m) * scale_log2);
+        reference = m;
+    }
+    const float shift = reference * scale_log2;
+    float added = 0;
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
-        for (int e = 2 * r; e < 2 * r + 2; e++) sum += s[n][e] = exp2_approx(s[n][e] * scale_log2 - shift);
+        for (int e = 2 * r; e < 2 * r + 2; e++) added += s[n][e] = exp2_approx(s[n][e] * scale_log2 - shift);
+    sum = sum * factor + added;
     return factor;
 }
 
 // lse (Tq,NH) may be NULL. Grid: (pages * KV, tiles of the longest page); the last rows have most keys and start first.
 template <int HS>
-__global__ void __launch_bounds__(ATTENTION_THREADS, HS == 128 ? 2 : 3)
+__global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
     attention_forward_kernel(bf16 *out, float *lse, AttentionInput<bf16> in) {
     extern __shared__ __align__(128) bf16 tiles[];
     bf16 *tile_q = tiles, *tile_k = tile_q + ROWS * HS, *tile_v = tile_k + KEYS * HS;
+    // Looked at once a tile, and not worth registers, which are short: so it lies where the compiler cannot know that it
+    // stays the same.
+    AttentionPart &p = *reinterpret_cast<AttentionPart *>(tile_v + KEYS * HS);
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * WARP_ROWS;
     const int row0 = (gridDim.y - 1 - blockIdx.y) * ROWS;
-    int k_len, keys, all_seen; // keys that the tile needs; that every row of the warp sees
-    const bf16 *k, *v;
-    {
-        const AttentionPart p = attention_part(in, blockIdx.x);
-        if (row0 >= p.rows) return;
-        load_rows<HS, ROWS, 0>(tile_q, in.q, in, p, row0);
-        k = in.k + row_of_k<HS>(in, p, 0);
-        v = in.v + row_of_k<HS>(in, p, 0);
-        k_len = p.k_len;
-        keys = visible(in, p, min(row0 + ROWS, p.rows) - 1);
-        all_seen = visible(in, p, min(row0 + warp_row, p.rows - 1));
-    }
-    load_keys<HS, KEYS>(tile_k, k, in.ldk, k_len);
+    if (threadIdx.x == 0) p = attention_part(in, blockIdx.x);
+    __syncthreads();
+    if (row0 >= p.rows) return;
+    load_rows<HS, ROWS, 0>(tile_q, in.q, in, p, row0);
+    load_keys<HS, KEYS>(tile_k, in.k, in, p, 0);
     cp_async_commit();
 
-    const float scale_log2 = in.scale * LOG2E;
-    float acc[2][HS / 8][4] = {}, largest[4], sum[4] = {};
+    const int keys = visible(in, p, min(row0 + ROWS, p.rows) - 1); // that the block needs
+    float acc[2][HS / 8][4] = {}, reference[4], sum[4] = {}; // of rows g, g + 8, g + 16, g + 24
 #pragma unroll
-    for (int i = 0; i < 4; i++) largest[i] = -INFINITY; // of the scores; every row sees key 0, so never after tile 0
+    for (int i = 0; i < 4; i++) reference[i] = -INFINITY; // every row sees key 0: finite after the first tile
 
     for (int key = 0; key < keys; key += KEYS) {
         cp_async_wait<0>(); // Q and K have landed
         __syncthreads();    // for all; and all are done with V
-        load_keys<HS, KEYS>(tile_v, v + (size_t)key * in.ldk, in.ldk, k_len - key);
+        load_keys<HS, KEYS>(tile_v, in.v, in, p, key);
         cp_async_commit();
         float s[2][KEYS / 8][4] = {};
 #pragma unroll
         for (int kk = 0; kk < HS / 16; kk++) {
             uint32_t a[2][4];
-            load_fragment<HS>(a[0], tile_q, warp_row, kk);
-            load_fragment<HS>(a[1], tile_q, warp_row + 16, kk);
-            multiply_rows<HS>(s, a, tile_k, 0, kk);
+            load_fragments<HS>(a, tile_q, warp_row, kk);
+            multiply_rows<HS>(s, a, tile_k, kk);
         }
         cp_async_wait<0>(); // V has landed
         __syncthreads();    // for all; and all are done with K
-        if (key + KEYS < keys)
-            load_keys<HS, KEYS>(tile_k, k + (size_t)(key + KEYS) * in.ldk, in.ldk, k_len - key - KEYS);
-        cp_async_commit();
+        if (key + KEYS < keys) {
+            load_keys<HS, KEYS>(tile_k, in.k, in, p, key + KEYS);
+            cp_async_commit();
+        }
 
-        if (key + KEYS > all_seen) mask_scores(s, in, row0 + warp_row + lane / 4, key);
+        if (key + KEYS > visible(in, p, min(row0 + warp_row, p.rows - 1))) mask_scores(s, in, p, row0 + warp_row + lane / 4, key);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int m = i / 2, r = i % 2;
-            const float factor = softmax_step(s[m], r, largest[i], sum[i], scale_log2);
+        for (int m = 0; m < 2; m++) {
+            const float low = softmax_step(s[m], 0, reference[2 * m], sum[2 * m], in.scale_log2);
+            const float high = softmax_step(s[m], 1, reference[2 * m + 1], sum[2 * m + 1], in.scale_log2);
+            if (__any_sync(0xffffffffu, low != 1 || high != 1)) {
 #pragma unroll
-            for (int n = 0; n < HS / 8; n++) {
-                acc[m][n][2 * r] *= factor;
-                acc[m][n][2 * r + 1] *= factor;
+                for (int n = 0; n < HS / 8; n++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) acc[m][n][e] *= e < 2 ? low : high;
             }
         }
 #pragma unroll
@@ -114,17 +116,17 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 128 ? 2 : 3)
         }
     }
 
-    const AttentionPart p = attention_part(in, blockIdx.x);
     // The warp's rows of Q are read no more: the output goes through them.
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 1);
         sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 2);
         const int row = row0 + warp_row + lane / 4 + 8 * i;
-        if (lse && lane % 4 == 0 && row < p.rows) lse[row_head(in, p, row)] = largest[i] * in.scale + logf(sum[i]);
+        if (lse && lane % 4 == 0 && row < p.rows) lse[row_head(in, p, row)] = reference[i] * in.scale + logf(sum[i]);
     }
-    stage_result<HS>(tile_q, warp_row, acc[0], 1 / sum[0], 1 / sum[1]);
-    stage_result<HS>(tile_q, warp_row + 16, acc[1], 1 / sum[2], 1 / sum[3]);
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+        stage_result<HS>(tile_q, warp_row + 16 * m, acc[m], __fdividef(1, sum[2 * m]), __fdividef(1, sum[2 * m + 1]));
     __syncwarp();
     for (int i = lane; i < WARP_ROWS * HS / 8; i += 32) {
         const int row = warp_row + i / (HS / 8), chunk = i % (HS / 8);
@@ -136,7 +138,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 128 ? 2 : 3)
 // ---- launchers ----
 template <int HS>
 static void forward(Backend *b, bf16 *out, float *lse, const AttentionInput<bf16> &in, int max_q) {
-    const size_t shared = (ROWS + 2 * KEYS) * HS * sizeof(bf16);
+    const size_t shared = (ROWS + 2 * KEYS) * HS * sizeof(bf16) + sizeof(AttentionPart);
     const dim3 grid(in.pages * in.KV, tiles_of((long long)max_q * in.group, ROWS));
     CUDA_CHECK(cudaFuncSetAttribute(attention_forward_kernel<HS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     (int)shared));

@@ -12,11 +12,14 @@ double optimizer_lr(const OptimizerConfig *c, int64_t step) {
     double progress = (s - warmup) / (steps - warmup + 1);
     if (progress > 1) progress = 1;
     switch (c->schedule) {
-    case SCHEDULE_CONSTANT: return c->lr;
-    case SCHEDULE_LINEAR: return c->lr_min + (c->lr - c->lr_min) * (1 - progress);
+    case SCHEDULE_CONSTANT:
+        return c->lr;
+    case SCHEDULE_LINEAR:
+        return c->lr_min + (c->lr - c->lr_min) * (1 - progress);
     case SCHEDULE_WSD: // warmup, stable, and a linear decay over the last fifth
         return progress < 0.8 ? c->lr : c->lr_min + (c->lr - c->lr_min) * (1 - progress) / 0.2;
-    case SCHEDULE_COSINE: break;
+    case SCHEDULE_COSINE:
+        break;
     }
     return c->lr_min + (c->lr - c->lr_min) * (1 + cos(M_PI * progress)) / 2;
 }
@@ -35,8 +38,8 @@ size_t optimizer_shard_bytes(const C3Params *p, int zero) {
 
 int optimizer_create(Optimizer *o, const OptimizerConfig *config, const C3Params *params, Backend *b, elem_t *weights,
                      const Gradients *grads, double *norm, Error *err) {
-    *o = (Optimizer){.config = *config, .params = params, .backend = b, .weights = weights, .grads = grads,
-                     .norm = norm};
+    *o = (Optimizer){
+        .config = *config, .params = params, .backend = b, .weights = weights, .grads = grads, .norm = norm};
     o->state_count = state_elements(params, config->zero);
     size_t bytes = o->state_count * sizeof(float), shards = optimizer_shard_bytes(params, config->zero);
     size_t sums = (size_t)params->table.ranks * (size_t)params->table.n_buckets;
@@ -158,6 +161,14 @@ static void update(Optimizer *o, const Bucket *k, const float *grad, size_t lo, 
     }
 }
 
+// Buckets in the order in which the next forward pass needs them, so that it waits for no gather but its own: the
+// encoder's tail holds Q, which enters below its first layer.
+static int needed(const Optimizer *o, int i) {
+    const StackParams *enc = &o->params->enc;
+    if (i <= enc->embed_bucket || i > enc->tail_bucket) return i;
+    return i == enc->embed_bucket + 1 ? enc->tail_bucket : i - 1;
+}
+
 double optimizer_step(Optimizer *o, int64_t step) {
     Backend *b = o->backend;
     const OptimizerConfig *c = &o->config;
@@ -173,7 +184,8 @@ double optimizer_step(Optimizer *o, int64_t step) {
     clip(o);
     for (int i = 0; c->zero < 1 && i < t->n_buckets; i++)
         b->all_gather(b, o->grads->at[i], share(o, &t->buckets[i]) * sizeof(float), i);
-    for (int i = 0; i < t->n_buckets; i++) {
+    for (int j = 0; j < t->n_buckets; j++) {
+        int i = needed(o, j);
         const Bucket *k = &t->buckets[i];
         size_t n = share(o, k), mine = rank_of(o) * n;
         if (c->zero < 1) {

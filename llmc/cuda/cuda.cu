@@ -101,7 +101,7 @@ static void next_segment(Backend *b) {
     cudaError_t code = cudaEventQuery(r->sent[r->segment]); // never recorded counts as passed
     if (code == cudaErrorNotReady) {
         (void)cudaGetLastError();
-        cuda_comm_wait(b);
+        cuda_comm_wait(b, 0);
     } else {
         CUDA_CHECK(code);
     }
@@ -126,10 +126,12 @@ static void upload_async(Backend *b, void *device, const void *host, size_t byte
 
 // The copy itself waits without a watch, so it starts when all that could hang has ended.
 static void download(Backend *b, void *host, const void *device, size_t bytes) {
-    cuda_comm_wait(b);
+    cuda_comm_wait(b, 0);
     CUDA_CHECK(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda_stream(b)));
     CUDA_CHECK(cudaStreamSynchronize(cuda_stream(b)));
 }
+
+static void synchronize(Backend *b) { cuda_comm_wait(b, 1); }
 
 static void copy(Backend *b, void *to, const void *from, size_t bytes) {
     CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_stream(b)));
@@ -237,11 +239,11 @@ static const struct Sheet {
     const char *part;
     double bf16, f32; // TFLOP/s
 } sheets[] = {
-    {"H100 PCIe", 756, 51},    {"H100 NVL", 835, 60},  {"H100", 989, 67},     {"H800 PCIe", 756, 51},
-    {"H800", 989, 67},         {"H200 NVL", 835, 60},  {"H200", 989, 67},     {"H20", 148, 44},
-           {"GB200", 2500, 80},    {"B200", 2250, 75},    {"A100", 312, 19.5},
-    {"A800", 312, 19.5},       {"RTX 5090", 210, 105}, {"RTX 4090", 165, 83}, {"RTX 3090", 71, 36},
-    {"RTX 6000 Ada", 364, 91}, {"RTX A6000", 155, 39}, {"L40S", 362, 92},
+    {"H100 PCIe", 756, 51}, {"H100 NVL", 835, 60}, {"H100", 989, 67},    {"H800 PCIe", 756, 51},
+    {"H800", 989, 67},      {"H200 NVL", 835, 60}, {"H200", 989, 67},    {"H20", 148, 44},
+    {"GB200", 2500, 80},    {"B200", 2250, 75},    {"A100", 312, 19.5},  {"A800", 312, 19.5},
+    {"RTX 5090", 210, 105}, {"RTX 4090", 165, 83}, {"RTX 3090", 71, 36}, {"RTX 6000 Ada", 364, 91},
+    {"RTX A6000", 155, 39}, {"L40S", 362, 92},
 };
 
 static double sheet_flops(const char *name, DType dtype) {
@@ -255,7 +257,7 @@ static double sheet_flops(const char *name, DType dtype) {
 static void destroy(Backend *b) {
     if (!b) return;
     CudaState *s = cuda_state(b);
-    if (s->stream) cuda_comm_wait(b);
+    if (s->stream) cuda_comm_wait(b, 1);
     cuda_comm_free(b);
     cuda_matmul_free(b);
     if (s->scratch) CUDA_CHECK(cudaFree(s->scratch));
@@ -282,7 +284,7 @@ static void fill(Backend *b) {
     b->download = download;
     b->copy = copy;
     b->zero = zero;
-    b->synchronize = cuda_comm_wait;
+    b->synchronize = synchronize;
     b->range_push = range_push;
     b->range_pop = range_pop;
     cuda_rows_fill(b);

@@ -84,8 +84,8 @@ void cuda_matmul_free(Backend *b);
 double cuda_matmul_peak(Backend *b);
 int cuda_comm_create(Backend *b, Error *err);   // nccl.cu; also fills; one rank: nothing but the fill
 void cuda_comm_free(Backend *b);
-// Waits for the compute stream and the collectives, watching the latter: an error or a time-out names rank and
-// operation and ends all ranks.
-void cuda_comm_wait(Backend *b);
+// Waits for the compute stream and, if asked to, for collectives that nobody awaits, watching them: an error or a
+// time-out names rank and operation and ends all ranks.
+void cuda_comm_wait(Backend *b, int collectives);
 
 #endif

@@ -46,7 +46,7 @@ static void fill_alone(Backend *b) {
 #include <nccl.h>
 
 // ---- several ----
-typedef struct Flight { // a collective since the last wait of the host
+typedef struct Flight { // a collective that no wait of the host has seen end
     cudaEvent_t ready, done;
     const char *operation;
     size_t bytes; // from each rank
@@ -202,21 +202,34 @@ static void watch(Backend *b, CudaComm *c) {
     if (now - c->waits_since > c->timeout - roll_call_seconds(c)) overdue(b, c);
 }
 
-void cuda_comm_wait(Backend *b) {
+// Forgets what has ended; those under way move to the front.
+static void retire(CudaComm *c) {
+    while (c->oldest < c->n && passed(cudaEventQuery(c->flights[c->oldest].done), "collective")) c->oldest++;
+    const int gone = c->oldest;
+    for (int i = 0; gone > 0 && gone + i < c->n; i++) {
+        const Flight ended = c->flights[i]; // its events are kept
+        c->flights[i] = c->flights[gone + i];
+        c->flights[gone + i] = ended;
+    }
+    for (int i = 0; i < c->tags; i++) c->last[i] = c->last[i] < gone ? -1 : c->last[i] - gone;
+    c->ended += gone;
+    c->n -= gone;
+    c->oldest = 0;
+    c->waits_since = 0;
+}
+
+void cuda_comm_wait(Backend *b, int collectives) {
     CudaComm *c = cuda_state(b)->comm;
     if (!c) {
         CUDA_CHECK(cudaStreamSynchronize(cuda_stream(b)));
         return;
     }
     while (!passed(cudaStreamQuery(cuda_stream(b)), "compute stream") ||
-           !passed(cudaStreamQuery(c->stream), "communication stream")) {
+           (collectives && !passed(cudaStreamQuery(c->stream), "communication stream"))) {
         watch(b, c);
         nap();
     }
-    c->ended += c->n;
-    c->n = c->oldest = 0;
-    c->waits_since = 0;
-    for (int i = 0; i < c->tags; i++) c->last[i] = -1;
+    retire(c);
 }
 
 // ---- birth and end ----
@@ -293,5 +306,8 @@ int cuda_comm_create(Backend *b, Error *err) {
     return 0;
 }
 void cuda_comm_free(Backend *b) { (void)b; }
-void cuda_comm_wait(Backend *b) { CUDA_CHECK(cudaStreamSynchronize(cuda_stream(b))); }
+void cuda_comm_wait(Backend *b, int collectives) {
+    (void)collectives;
+    CUDA_CHECK(cudaStreamSynchronize(cuda_stream(b)));
+}
 #endif

@@ -94,7 +94,7 @@ struct Backend {
                               int D);
     // Adds dout rows to dtable (V,D) and dslots (S,D), both float; either may be NULL (frozen: left out).
     // order (T): row indices 0..T-1 sorted by id, equal ids by row; run r covers order[runs[r] .. runs[r+1]-1], which
-    // all have one id; runs (n_runs+1). One thread owns a run, rows are added in ascending order.
+    // all have one id; runs (n_runs+1). The rows of a run are added in a fixed order.
     void (*embedding_backward)(Backend *b, float *dtable, float *dslots, const elem_t *dout, const int *ids,
                                const int *order, const int *runs, int n_runs, int D);
 

@@ -3,9 +3,9 @@
 // A block is a row: 152,000 logits are 300 KB in bf16, more than a multiprocessor holds, so the row is read twice. The
 // first pass keeps a running maximum, its lowest index and the sum of exponentials relative to it (online softmax), the
 // second replaces the logits by their gradient, from the row's end backwards: what was read last is still in L2.
-// Bytes an element, e = sizeof(elem): loss alone e; with the gradient 3e, of which the second read is mostly from L2
-// (a row a multiprocessor: 40 MB on an H100, whose L2 has 50). Fast exponentials: their error, |x - max| roundings of
-// fp32, is weighted by exp(x - max).
+// Bytes an element, e = sizeof(elem): loss alone e; with the gradient 2e to 3e, as much as L2 keeps of the second read
+// (two rows a multiprocessor are under way: 80 MB on an H100, whose L2 has 50). Fast exponentials: their error,
+// |x - max| roundings of fp32, is weighted by exp(x - max).
 #include "llmc/cuda/common.cuh"
 
 // ---- kernels ----

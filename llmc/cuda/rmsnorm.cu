@@ -1,9 +1,9 @@
 // rmsnorm.cu: RMSNorm with the residual add in front of it, forward and backward.
 //
 // A block is a row (forward) or some rows (backward), a thread W neighbouring elements, so that a row of up to 1024 W
-// elements stays in registers between the sum over the row and its use; of longer rows only each thread's last pack
-// does, and the second pass runs backwards from it. The weight's gradient is kept in registers over the block's rows,
-// written once a block and summed in the order of the blocks: no atomics.
+// elements (backward 512 W) stays in registers between the sum over the row and its use; of longer rows only each
+// thread's last pack does, and the second pass runs backwards from it. The weight's gradient is kept in registers over
+// the block's rows, written once a block and summed in the order of the blocks: no atomics.
 // Bytes of memory traffic an element, e = sizeof(elem): forward 4e (x, delta; sum, out), without delta 2e; backward 4e
 // (dout, x, dx twice) and at most 8 bytes a column of each of the 512 blocks. Everything is bound by memory.
 #include "llmc/cuda/common.cuh"
@@ -45,8 +45,9 @@ __global__ void __launch_bounds__(1024) rmsnorm_forward_kernel(E *out, E *sum, f
 
 // dx += rstd * (dout w - x rstd^2 mean(dout w x)); partial (blocks,D) = sum over the block's rows of dout x rstd
 template <class E, int W>
-__global__ void __launch_bounds__(1024) rmsnorm_backward_kernel(E *dx, float *partial, const E *dout, const E *x,
-                                                                const E *w, const float *rstd, int T, int D, int rows) {
+__global__ void __launch_bounds__(512, sizeof(E) == 2 ? 2 : 1)
+    rmsnorm_backward_kernel(E *dx, float *partial, const E *dout, const E *x, const E *w, const float *rstd, int T,
+                            int D, int rows) {
     __shared__ float warps[32];
     const int first = (int)threadIdx.x * W, stride = (int)blockDim.x * W;
     const int begin = (int)blockIdx.x * rows, end = T - begin < rows ? T : begin + rows;
@@ -107,7 +108,7 @@ static void rmsnorm_forward(Backend *b, elem_t *out, elem_t *sum, float *rstd, c
 template <class E, int W>
 static void launch_backward(Backend *b, elem_t *dx, float *partial, const elem_t *dout, const elem_t *x,
                             const elem_t *w, const float *rstd, int T, int D, int rows) {
-    const int threads = threads_for(ceil_divide((size_t)D, W), 1024);
+    const int threads = threads_for(ceil_divide((size_t)D, W), 512);
     const unsigned blocks = (unsigned)ceil_divide((size_t)T, (size_t)rows);
     rmsnorm_backward_kernel<E, W><<<blocks, threads, 0, cuda_stream(b)>>>((E *)dx, partial, (const E *)dout,
                                                                           (const E *)x, (const E *)w, rstd, T, D, rows);

@@ -15,7 +15,6 @@
 extern "C" {
 #endif
 #include "llmc/backend.h"
-#include "llmc/batch.h"
 #include "llmc/c3.h"         // c3_forward_backward
 #include "llmc/checkpoint.h" // checkpoint_save
 #include "llmc/corpus.h"     // tokenizer, template, pages
@@ -78,20 +77,9 @@ static int build(Trainer *t, Error *err) {
     OptimizerConfig oc = options_optimizer(&t->o, t->steps, t->dist.ranks);
     TRY(optimizer_create(&t->optimizer, &oc, &t->model.params, t->backend, t->model.weights, &t->model.grads,
                          t->model.sums + 1, err));
-    StepConfig *s = &t->packing;
-    memset(s, 0, sizeof *s);
-    s->model = c;
-    s->words = &t->corpus.words;
-    s->data = &t->corpus.train;
-    s->most = c3_batch_rows(&t->plan.limits);
-    s->longest = corpus_longest(&t->corpus);
-    s->fuse = t->plan.fuse;
-    s->b = (int)t->o.b;
-    s->g = (int)t->o.g;
-    s->ranks = t->dist.ranks;
-    s->micro_norm = !strcmp(t->o.loss_norm, "micro");
-    for (int i = 0; i < 2; i++) TRY(step_create(&t->packs[i], s, t->backend, err));
-    return batch_create(&t->scratch, t->backend, s->most, err);
+    t->packing = corpus_packing(&t->corpus, &t->o, c, c3_batch_rows(&t->plan.limits), t->plan.fuse, t->dist.ranks);
+    for (int i = 0; i < 2; i++) TRY(step_create(&t->packs[i], &t->packing, t->backend, err));
+    return batch_create(&t->scratch, t->backend, t->packing.most, err);
 }
 
 static CheckpointJob checkpoint_job(Trainer *t) {
@@ -178,8 +166,8 @@ static void bucket_ready(void *arg, int bucket) {
     optimizer_reduce_bucket(r->optimizer, bucket, r->accumulate);
 }
 
-// Packs the next step while the device works on this one. With ZeRO 2 every micro-batch ends in collectives: all ranks
-// do as many as the one with the most.
+// Packs a step, while the device works on the one before. With ZeRO 2 every micro-batch ends in collectives: all ranks do
+// as many as the one with the most.
 static void pack(Trainer *t, int64_t step) {
     StepPack *p = &t->packs[step % 2];
     step_pack(p, &t->packing, loader_next(t->loader));

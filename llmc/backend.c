@@ -1,5 +1,5 @@
-// backend.c: which backend a run gets. The CUDA one is linked in where nvcc was found; its functions are weak symbols, so
-// the same objects serve both builds.
+// backend.c: which backend a run gets. The CUDA one is linked in where nvcc was found; its functions are weak symbols,
+// so the same objects serve both builds.
 #include "backend.h"
 
 #include <stdlib.h>
@@ -12,8 +12,9 @@ static int use_cuda(const char *device, Dist *dist, const char **said, Error *er
     int wanted = strcmp(device, "cuda") == 0;
     if (!backend_cuda_create) {
         if (wanted)
-            return error_set(err, "-device cuda: this program was built without CUDA (hint: install the CUDA toolkit, so "
-                                  "that nvcc is on the PATH, and run make again; or -device cpu)");
+            return error_set(err,
+                             "-device cuda: this program was built without CUDA (hint: install the CUDA toolkit, so "
+                             "that nvcc is on the PATH, and run make again; or -device cpu)");
         return 0;
     }
     // One rank without a GPU keeps all from it: some on GPUs and some on cores would wait for each other for ever.

@@ -11,9 +11,10 @@
 //   NH KV HS  query heads, key/value heads, size of one head
 //   (a,b)     shape of a dense row-major array; ld = distance between rows, in elements, where rows are not dense
 // Outputs come first, then inputs, then sizes. Every pointer is device memory unless it says "host". All operations are
-// queued in order on one compute stream (the CPU does them at once), collectives on a second one; `download` and
-// `synchronize` wait for all that is queued. Between the first operation of a step and its one download the host never
-// waits. An operation that fails on the device ends all ranks with a line that names it: there is no way back.
+// queued in order on one compute stream (the CPU does them at once), collectives on a second one. `download` waits for
+// the compute stream, and so for the collectives that were awaited; `synchronize` for both streams. Between the first
+// operation of a step and its one download the host never waits. An operation that fails on the device ends all ranks
+// with a line that names it: there is no way back.
 // Sums run in a fixed order: same inputs, same build, same thread count -> same bits.
 // `accumulate` = 0 overwrites a gradient, 1 adds to it. Output and input may not overlap unless it is said.
 #ifndef LLMC_BACKEND_H
@@ -80,10 +81,10 @@ struct Backend {
     void (*upload)(Backend *b, void *device, const void *host, size_t bytes); // host may be reused at return
     // host, from alloc_host, stays as it is until a later download or synchronize has returned
     void (*upload_async)(Backend *b, void *device, const void *host, size_t bytes);
-    void (*download)(Backend *b, void *host, const void *device, size_t bytes); // waits for all queued work
+    void (*download)(Backend *b, void *host, const void *device, size_t bytes); // waits
     void (*copy)(Backend *b, void *to, const void *from, size_t bytes);         // device to device
     void (*zero)(Backend *b, void *device, size_t bytes);
-    void (*synchronize)(Backend *b);
+    void (*synchronize)(Backend *b); // also for collectives that nobody awaits
     void (*cast_from_f32)(Backend *b, elem_t *out, const float *in, size_t n);
     void (*cast_to_f32)(Backend *b, float *out, const elem_t *in, size_t n);
 

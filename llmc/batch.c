@@ -149,8 +149,8 @@ void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids
         sum.kept += r.kept;
     }
     Arena arena = {.base = m->block};
-    *m = (MicroBatch){.b = m->b, .block = m->block, .capacity = m->capacity, .page_ids = m->page_ids,
-                      .sort_work = m->sort_work};
+    *m = (MicroBatch){
+        .b = m->b, .block = m->block, .capacity = m->capacity, .page_ids = m->page_ids, .sort_work = m->sort_work};
     carve(m, &arena, n, sum.enc, n * latents, sum.dec, sum.kept);
     m->bytes = arena.used;
     assert(m->bytes <= m->capacity);

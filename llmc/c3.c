@@ -300,8 +300,8 @@ void c3_forward_backward(C3 *m, const MicroBatch *host, int accumulate, void (*r
     Backend *b = m->b;
     const C3Params *p = &m->params;
     MicroBatch d = upload(m, host);
-    int slots = d.enc.kept;                         // pages * N, in the order of the decoder's slots
-    int add = accumulate && m->grads.zero < 2;      // ZeRO 2 adds in the shards
+    int slots = d.enc.kept;                    // pages * N, in the order of the decoder's slots
+    int add = accumulate && m->grads.zero < 2; // ZeRO 2 adds in the shards
     c3_encode(m, &d.enc);
     decode(m, &d.dec);
     await_whole_buckets(m);

@@ -26,7 +26,8 @@ typedef struct C3Limits {
 
 // The same as a micro-batch is created for.
 static inline BatchRows c3_batch_rows(const C3Limits *l) {
-    return (BatchRows){l->pages, l->enc_rows, l->dec_rows, l->dec_kept};
+    BatchRows rows = {l->pages, l->enc_rows, l->dec_rows, l->dec_kept};
+    return rows;
 }
 
 // Bytes by kind, as printed at the start and by -plan.
@@ -44,18 +45,18 @@ typedef struct C3 {
     Gradients grads; // arena NULL in inference
     Qwen2 enc, dec;
     StackActs enc_acts, dec_acts;
-    void *arena;         // activations
-    void *batch_device;  // copy of the micro-batch
-    elem_t *projected;   // (pages*N,D_dec) what the decoder sees
-    elem_t *logits;      // (head_rows,V)
-    elem_t *dhidden;     // (dec_kept,D_dec) gradient of the decoder's output
-    float *dslots;       // (pages*N,D_dec) gradient of projected
-    elem_t *dprojected;  // the same in the element type
-    elem_t *dlatents;    // (pages*N,D_enc)
-    float *losses;       // (loss_rows)
-    int *correct;        // (loss_rows)
-    double *sums;        // (2) weighted loss of the step so far; place for its gradient norm (the optimizer's)
-    float *host_losses;  // host copies of the two
+    void *arena;        // activations
+    void *batch_device; // copy of the micro-batch
+    elem_t *projected;  // (pages*N,D_dec) what the decoder sees
+    elem_t *logits;     // (head_rows,V)
+    elem_t *dhidden;    // (dec_kept,D_dec) gradient of the decoder's output
+    float *dslots;      // (pages*N,D_dec) gradient of projected
+    elem_t *dprojected; // the same in the element type
+    elem_t *dlatents;   // (pages*N,D_enc)
+    float *losses;      // (loss_rows)
+    int *correct;       // (loss_rows)
+    double *sums;       // (2) weighted loss of the step so far; place for its gradient norm (the optimizer's)
+    float *host_losses; // host copies of the two
     int *host_correct;
 } C3;
 

@@ -66,3 +66,19 @@ int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *di
     };
     return loader_open(out, &c->train, &config, state, (uint64_t)done + 1, err);
 }
+
+StepConfig corpus_packing(const Corpus *c, const TrainOptions *o, const C3Config *model, BatchRows most, int fuse,
+                          int ranks) {
+    return (StepConfig){
+        .model = model,
+        .words = &c->words,
+        .data = &c->train,
+        .most = most,
+        .longest = corpus_longest(c),
+        .fuse = fuse,
+        .b = (int)o->b,
+        .g = (int)o->g,
+        .ranks = ranks,
+        .micro_norm = !strcmp(o->loss_norm, "micro"),
+    };
+}

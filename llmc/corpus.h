@@ -7,6 +7,7 @@
 #include "loader.h"
 #include "options.h"
 #include "source.h"
+#include "step.h"
 #include "tokenizer.h"
 
 #ifdef __cplusplus
@@ -35,6 +36,10 @@ BatchRows corpus_longest(const Corpus *c);
 // steps: a function of the step alone.
 int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *dist, LoaderState state, int64_t done,
                   int64_t steps, Error *err);
+
+// How the steps of a run are packed into device batches of at most `most`, `fuse` micro-batches each. c must outlive it.
+StepConfig corpus_packing(const Corpus *c, const TrainOptions *o, const C3Config *model, BatchRows most, int fuse,
+                          int ranks);
 
 #ifdef __cplusplus
 }

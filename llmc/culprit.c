@@ -117,6 +117,7 @@ static const char *phrase(char *buffer, size_t room, const Names *names, const c
 int culprit_report(C3 *m, const Optimizer *o, const Dataset *data, const MicroBatch *micro, int n, const Dist *dist,
                    int64_t step, double loss, double grad_norm, Error *err) {
     Names pages = {0}, weights = {0}, grads = {0};
+    m->b->synchronize(m->b);
     bad_pages(&pages, m, data, micro, n);
     gather(&pages, dist);
     bad_tensors(&weights, &grads, m, o, dist);

@@ -12,11 +12,14 @@ double optimizer_lr(const OptimizerConfig *c, int64_t step) {
     double progress = (s - warmup) / (steps - warmup + 1);
     if (progress > 1) progress = 1;
     switch (c->schedule) {
-    case SCHEDULE_CONSTANT: return c->lr;
-    case SCHEDULE_LINEAR: return c->lr_min + (c->lr - c->lr_min) * (1 - progress);
+    case SCHEDULE_CONSTANT:
+        return c->lr;
+    case SCHEDULE_LINEAR:
+        return c->lr_min + (c->lr - c->lr_min) * (1 - progress);
     case SCHEDULE_WSD: // warmup, stable, and a linear decay over the last fifth
         return progress < 0.8 ? c->lr : c->lr_min + (c->lr - c->lr_min) * (1 - progress) / 0.2;
-    case SCHEDULE_COSINE: break;
+    case SCHEDULE_COSINE:
+        break;
     }
     return c->lr_min + (c->lr - c->lr_min) * (1 + cos(M_PI * progress)) / 2;
 }
@@ -35,8 +38,8 @@ size_t optimizer_shard_bytes(const C3Params *p, int zero) {
 
 int optimizer_create(Optimizer *o, const OptimizerConfig *config, const C3Params *params, Backend *b, elem_t *weights,
                      const Gradients *grads, double *norm, Error *err) {
-    *o = (Optimizer){.config = *config, .params = params, .backend = b, .weights = weights, .grads = grads,
-                     .norm = norm};
+    *o = (Optimizer){
+        .config = *config, .params = params, .backend = b, .weights = weights, .grads = grads, .norm = norm};
     o->state_count = state_elements(params, config->zero);
     size_t bytes = o->state_count * sizeof(float), shards = optimizer_shard_bytes(params, config->zero);
     size_t sums = (size_t)params->table.ranks * (size_t)params->table.n_buckets;

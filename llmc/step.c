@@ -38,10 +38,10 @@ int step_fits(BatchRows *sum, BatchRows page, BatchRows most) {
 // The device batch under construction.
 typedef struct Fill {
     BatchRows sum;
-    int first;     // of its pages in the step's list
-    int fused;     // micro-batches begun in it
-    size_t used;   // bytes of the block before it
-    int loss_row;  // rows of the batches before it
+    int first;    // of its pages in the step's list
+    int fused;    // micro-batches begun in it
+    size_t used;  // bytes of the block before it
+    int loss_row; // rows of the batches before it
 } Fill;
 
 static void flush(StepPack *p, const StepConfig *c, const LoaderStep *s, Fill *f) {

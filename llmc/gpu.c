@@ -13,8 +13,8 @@
 // ---- data sheets ---------------------------------------------------------------------------------------------------
 
 // NVIDIA's data sheets: H100 and H200 (SXM), A100 (SXM), HGX B200, GeForce RTX 4090 (Ada whitepaper). H800 is an H100
-// with 400 GB/s of NVLink. NVLink's figures are for both directions, half of them stand here; the 4090 has PCIe 4.0 x16.
-// Memory is what the driver reports, not the name's round number (an "80 GB" GPU has 79.1 GiB).
+// with 400 GB/s of NVLink. NVLink's figures are for both directions, half of them stand here; the 4090 has PCIe 4.0
+// x16. Memory is what the driver reports, not the name's round number (an "80 GB" GPU has 79.1 GiB).
 static const Gpu gpus[] = {
     {"h100", "H100 SXM, 80 GB", 989.4e12, 66.9e12, 3.35e12, 84.9e9, 450e9, 132},
     {"h800", "H800 SXM, 80 GB", 989.4e12, 66.9e12, 3.35e12, 84.9e9, 200e9, 132},
@@ -68,12 +68,14 @@ GpuRates gpu_rates(const Gpu *gpu, DType dtype, double measured) {
 
 const char *gpu_assumptions(void) {
     static char text[800];
-    snprintf(text, sizeof text,
-             "  fitted   products reach %.0f %% of the data sheet's peak, less what their last waves of tiles leave idle:\n"
-             "           with this LLM.Q's 457 and 240 thousand tokens/s on 8 x H100 come out right (test_plan)\n"
-             "  assumed  attention %.0f %% of the peak, memory %.0f %% and links %.0f %% of the data sheet's rate, %.0f us a\n"
-             "           kernel; one host; ranks evenly loaded; the loader, logs and checkpoints cost nothing\n",
-             100 * PRODUCTS, 100 * ATTENTION, 100 * BANDWIDTH, 100 * LINK, 1e6 * KERNEL_SECONDS);
+    snprintf(
+        text, sizeof text,
+        "  fitted   products reach %.0f %% of the data sheet's peak, less what their last waves of tiles leave idle:\n"
+        "           with this LLM.Q's 457 and 240 thousand tokens/s on 8 x H100 come out right (test_plan)\n"
+        "  assumed  attention %.0f %% of the peak, memory %.0f %% and links %.0f %% of the data sheet's rate, %.0f us "
+        "a\n"
+        "           kernel; one host; ranks evenly loaded; the loader, logs and checkpoints cost nothing\n",
+        100 * PRODUCTS, 100 * ATTENTION, 100 * BANDWIDTH, 100 * LINK, 1e6 * KERNEL_SECONDS);
     return text;
 }
 
@@ -141,8 +143,8 @@ static void stream(GpuTimes *t, int part, const GpuRates *r, double bytes) {
     t->parts[part].seconds += bytes / r->bandwidth;
 }
 
-// What the recomputation modes do again in the backward pass of `layers` layers: norms and SwiGLU, or all of the forward
-// pass but its last product.
+// What the recomputation modes do again in the backward pass of `layers` layers: norms and SwiGLU, or all of the
+// forward pass but its last product.
 static void recompute(GpuTimes *t, const GpuLoad *l, const GpuRates *r, const GpuStack *s, double layers) {
     const Qwen2Config *c = s->c;
     double D = c->D, F = c->F, heads = (double)c->NH * c->HS, qkv = heads + 2.0 * c->KV * c->HS;
@@ -186,20 +188,21 @@ static void stack(GpuTimes *t, int part, const GpuLoad *l, const GpuRates *r, co
     t->forward += 2 * pair / r->attention;
     t->backward += 7 * pair / r->attention;
     recompute(t, l, r, s, layers + (s->rows > 0 ? s->kept / s->rows : 0));
-    int kernels = FORWARD_KERNELS + BACKWARD_KERNELS + (l->recompute == RECOMPUTE_CHEAP   ? 3
-                                                        : l->recompute == RECOMPUTE_LAYER ? FORWARD_KERNELS - 1
-                                                                                          : 0);
+    int kernels = FORWARD_KERNELS + BACKWARD_KERNELS +
+                  (l->recompute == RECOMPUTE_CHEAP   ? 3
+                   : l->recompute == RECOMPUTE_LAYER ? FORWARD_KERNELS - 1
+                                                     : 0);
     t->parts[GPU_KERNELS].seconds += c->L * kernels * KERNEL_SECONDS;
 }
 
 // ---- a step --------------------------------------------------------------------------------------------------------
 
-// What happens once for each parameter and batch: with ZeRO 2 every batch's gradients are written, sent, and added to
-// the shard; else all but the first batch's are read and written. Then AdamW.
+// What happens once for each parameter and batch. The first batch writes the gradients, the others read and write them,
+// the reduce-scatter reads them; with ZeRO 2 every batch's are written, read, and added to the shard. Then AdamW.
 static void parameters(GpuTimes *t, const GpuLoad *l, const GpuRates *r) {
     double all = l->parameters * l->gradient, shard = l->parameters / l->ranks;
-    stream(t, GPU_GRADIENTS, r,
-           l->zero == 2 ? l->batches * (all + 3 * shard * l->gradient) : (2 * l->batches - 1) * all);
+    double passes = 2 * l->batches - (l->ranks > 1 ? 0 : 1);
+    stream(t, GPU_GRADIENTS, r, l->zero == 2 ? l->batches * (2 * all + 3 * shard * l->gradient) : passes * all);
     stream(t, GPU_OPTIMIZER, r, (l->zero ? shard : l->parameters) * l->state);
 }
 
@@ -238,10 +241,17 @@ void gpu_step(GpuTimes *t, const GpuLoad *l, const GpuRates *r) {
 }
 
 const char *gpu_part_name(int part) {
-    static const char *const names[GPU_PARTS] = {
-        "products of the encoder", "products of the decoder", "products of the head",
-        "attention",               "norms, SwiGLU, rotary",   "logits and loss",
-        "recomputation",           "gradients",               "AdamW, norm",
-        "starts of kernels",       "reduce-scatter, exposed", "all-gather, exposed"};
+    static const char *const names[GPU_PARTS] = {"products of the encoder",
+                                                 "products of the decoder",
+                                                 "products of the head",
+                                                 "attention",
+                                                 "norms, SwiGLU, rotary",
+                                                 "logits and loss",
+                                                 "recomputation",
+                                                 "gradients",
+                                                 "AdamW, norm",
+                                                 "starts of kernels",
+                                                 "reduce-scatter, exposed",
+                                                 "all-gather, exposed"};
     return names[part];
 }

@@ -1,5 +1,5 @@
-// gpu.h: what GPUs can do by their data sheets, and how long an optimizer step takes on them by arithmetic. Nothing here
-// was measured by this project: a time is a prediction, and gpu.c says of every constant whether it is from a data
+// gpu.h: what GPUs can do by their data sheets, and how long an optimizer step takes on them by arithmetic. Nothing
+// here was measured by this project: a time is a prediction, and gpu.c says of every constant whether it is from a data
 // sheet, assumed, or fitted to public measurements.
 #ifndef LLMC_GPU_H
 #define LLMC_GPU_H
@@ -18,8 +18,8 @@ typedef struct Gpu {
     double bf16, fp32; // tensor cores with fp32 sums; plain fp32
     double bandwidth;  // of its memory
     double memory;
-    double link;       // to the other GPUs of its host, one direction
-    int sms;           // streaming multiprocessors
+    double link; // to the other GPUs of its host, one direction
+    int sms;     // streaming multiprocessors
 } Gpu;
 
 // By short name, or by the name the driver gives ("NVIDIA H100 80GB HBM3"); NULL: unknown, also for variants of a known
@@ -47,24 +47,34 @@ typedef struct GpuStack {
 
 // One rank's share of an optimizer step.
 typedef struct GpuLoad {
-    GpuStack stacks[2];  // in the order of the forward pass
+    GpuStack stacks[2]; // in the order of the forward pass
     int n_stacks;
-    double head_rows;    // of a device batch, V logits each from D numbers
+    double head_rows; // of a device batch, V logits each from D numbers
     int D, V;
-    double batches;      // device batches a step
+    double batches; // device batches a step
     double parameters;
-    int element;         // bytes of weights and activations
-    int gradient;        // bytes of a parameter's gradient
-    int state;           // bytes AdamW and the norm read and write for each parameter
+    int element;  // bytes of weights and activations
+    int gradient; // bytes of a parameter's gradient
+    int state;    // bytes AdamW and the norm read and write for each parameter
     int ranks, zero;
     Recompute recompute;
 } GpuLoad;
 
+// Parts of a step. The first three are matrix products; KERNELS is what their starts and ends cost; REDUCE and GATHER
+// are what nothing hides of the collectives.
 enum {
-    GPU_STACK0, GPU_STACK1, GPU_HEAD,          // matrix products
-    GPU_ATTENTION, GPU_ELEMENTWISE, GPU_LOGITS, GPU_RECOMPUTE,
-    GPU_GRADIENTS, GPU_OPTIMIZER, GPU_KERNELS, // the last: starts and ends of kernels
-    GPU_REDUCE, GPU_GATHER,                    // what of the collectives nothing hides
+    GPU_STACK0,
+    GPU_STACK1,
+    GPU_HEAD,
+    GPU_ATTENTION,
+    GPU_ELEMENTWISE,
+    GPU_LOGITS,
+    GPU_RECOMPUTE,
+    GPU_GRADIENTS,
+    GPU_OPTIMIZER,
+    GPU_KERNELS,
+    GPU_REDUCE,
+    GPU_GATHER,
     GPU_PARTS
 };
 
@@ -75,11 +85,11 @@ typedef struct GpuPart {
 
 typedef struct GpuTimes {
     GpuPart parts[GPU_PARTS];
-    double total;           // seconds
-    double flops;           // that the mathematics asks for: recomputation and padding not counted
-    double reduce, gather;  // seconds of the whole collectives, hidden or not
+    double total;             // seconds
+    double flops;             // that the mathematics asks for: recomputation and padding not counted
+    double reduce, gather;    // seconds of the whole collectives, hidden or not
     double forward, backward; // seconds of one device batch, behind which they hide
-    double weights;         // bytes of weights the products read; inside their time
+    double weights;           // bytes of weights the products read; inside their time
 } GpuTimes;
 
 void gpu_step(GpuTimes *t, const GpuLoad *load, const GpuRates *rates);

@@ -16,6 +16,7 @@ size_t plan_reserve(size_t memory, int is_gpu) {
 
 static int count_bytes(PlanBytes *bytes, const PlanShape *s, const C3Limits *limits, Error *err) {
     C3Memory m;
+    *bytes = (PlanBytes){0};
     if (c3_memory(&m, s->config, s->params, limits, s->dtype, s->is_gpu) != 0)
         return error_set(err, "plan: out of memory");
     *bytes = (PlanBytes){.parameters = m.parameters,
@@ -26,8 +27,8 @@ static int count_bytes(PlanBytes *bytes, const PlanShape *s, const C3Limits *lim
                          .scratch = m.scratch,
                          .memory = s->memory,
                          .reserve = s->reserve};
-    bytes->total = bytes->parameters + bytes->gradients + bytes->optimizer + bytes->activations + bytes->inputs +
-                   bytes->scratch;
+    bytes->total =
+        bytes->parameters + bytes->gradients + bytes->optimizer + bytes->activations + bytes->inputs + bytes->scratch;
     bytes->checkpoint = checkpoint_bytes(s->params, s->dtype);
     return 0;
 }
@@ -254,7 +255,8 @@ static int find_machine(Plan *p, const PlanMachine *machine, Error *err) {
         s->memory = machine ? machine->memory : 0;
         p->peak_flops = machine ? machine->peak_flops : 0;
         if (name && !(s->is_gpu && p->peak_flops > 0))
-            return error_set(err, "-gpu measured: no GPU of this machine was measured (hint: -gpu h100, or -device cuda)");
+            return error_set(err,
+                             "-gpu measured: no GPU of this machine was measured (hint: -gpu h100, or -device cuda)");
     }
     if (!s->is_gpu && !s->memory)
         s->memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGE_SIZE) / (size_t)p->local_ranks;

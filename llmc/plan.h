@@ -49,8 +49,8 @@ typedef struct PlanShape {
 
 typedef struct PlanChoice {
     C3Limits limits;
-    int fuse;        // micro-batches a device batch, at most
-    double batches;  // device batches a step, with average pages
+    int fuse;       // micro-batches a device batch, at most
+    double batches; // device batches a step, with average pages
     PlanBytes bytes;
 } PlanChoice;
 
@@ -73,8 +73,8 @@ typedef struct Plan {
     int64_t steps, pages_a_step;
     int local_ranks;
     // the pages
-    int assumed;         // no data: pages of -plan_tokens
-    double text_tokens;  // of an average page
+    int assumed;        // no data: pages of -plan_tokens
+    double text_tokens; // of an average page
     uint64_t pages, tokens, skipped;
     int files;
     int before_text;     // decoder rows before the text
@@ -97,6 +97,8 @@ int plan_check_disk(const Plan *p, const PlanBytes *bytes, Error *err);
 // -plan and `c3 plan`: all of it for these options, on a machine that need not have a GPU, models or data: shapes of
 // missing models are preset paper's, missing pages are assumed; the output says so.
 int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachine *machine, Error *err);
+// `c3 plan` with the trainer's options. 0, 1: an error, -1: a usage error.
+int plan_command(FILE *out, int argc, char **argv, Error *err);
 
 // "12.3 GB", into a buffer that is returned.
 const char *format_bytes(char buffer[32], double bytes);

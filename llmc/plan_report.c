@@ -73,12 +73,13 @@ static void print_data(FILE *out, const Plan *p) {
     const TrainOptions *o = p->o;
     char count[32], total[32];
     if (p->assumed) {
-        fprintf(out, "data\n  %-14s assumed, no data was read: %.0f text tokens each, the longest %d (-plan_tokens, "
-                     "-plan_longest)\n",
+        fprintf(out,
+                "data\n  %-14s assumed, no data was read: %.0f text tokens each, the longest %d (-plan_tokens, "
+                "-plan_longest)\n",
                 "pages", p->text_tokens, p->shape.longest.kept - 1);
     } else {
-        fprintf(out, "data\n  %-14s %s of %s text tokens in %d file(s); %llu longer than -maxlen %lld left out\n", "pages",
-                format_count(count, (double)p->pages), format_count(total, (double)p->tokens), p->files,
+        fprintf(out, "data\n  %-14s %s of %s text tokens in %d file(s); %llu longer than -maxlen %lld left out\n",
+                "pages", format_count(count, (double)p->pages), format_count(total, (double)p->tokens), p->files,
                 (unsigned long long)p->skipped, (long long)o->maxlen);
     }
     fprintf(out, "  %-14s %lld of %lld pages each (-b %lld x -g %lld x %d ranks)", "steps", (long long)p->steps,
@@ -107,7 +108,8 @@ static void print_memory(FILE *out, const Plan *p, const PlanBytes *b) {
     char note[160], text[2][32];
     fprintf(out, "memory of a rank%s%s\n", p->machine ? ", " : "", p->machine ? p->machine : "");
     print_row(out, "parameters", (double)b->parameters, p->shape.dtype == DTYPE_F32 ? "fp32" : "bf16");
-    print_row(out, "gradients", (double)b->gradients, p->shape.zero == 2 ? "fp32, divided over the ranks (ZeRO-2)" : "fp32");
+    print_row(out, "gradients", (double)b->gradients,
+              p->shape.zero == 2 ? "fp32, divided over the ranks (ZeRO-2)" : "fp32");
     print_row(out, "optimizer", (double)b->optimizer,
               p->shape.zero ? "AdamW moments and master weights, divided over the ranks (ZeRO-1)"
                             : "AdamW moments and master weights");
@@ -126,14 +128,14 @@ static void print_memory(FILE *out, const Plan *p, const PlanBytes *b) {
         print_row(out, "spare", (double)b->memory - (double)b->total, note);
     }
     double per_batch = (double)p->o->g / p->choice.batches;
-    fprintf(out, "  %-12s %14.3g   micro-batches at a time on average (-fuse %s): %.0f device batches a step\n", "fused",
-            per_batch, p->o->fuse, p->choice.batches);
+    fprintf(out, "  %-12s %14.3g   micro-batches at a time on average (-fuse %s): %.0f device batches a step\n",
+            "fused", per_batch, p->o->fuse, p->choice.batches);
     snprintf(note, sizeof note, "all ranks; twice that while the old one is still kept");
-    double space = free_space(p->o->out);
+    double space = p->o->gpu ? 0 : free_space(p->o->out); // of another machine nothing is known
     if (space > 0) {
         size_t at = strlen(note);
-        snprintf(note + at, sizeof note - at, "; %s free in %s%s", format_bytes(text[0], space), p->o->out,
-                 2 * (double)b->checkpoint > space ? ", not enough" : "");
+        snprintf(note + at, sizeof note - at, "; free for %s: %s%s", p->o->out, format_bytes(text[0], space),
+                 2 * (double)b->checkpoint > space ? ", too little for two" : "");
     }
     fprintf(out, "disk\n");
     print_row(out, "checkpoint", (double)b->checkpoint, note);
@@ -147,8 +149,8 @@ static double print_work(FILE *out, const Plan *p) {
     C3Flops f = c3_page_flops(p->config, (int)lround(p->text_tokens), p->before_text, 1);
     double pages = (double)p->pages_a_step, step = pages * (f.encoder + f.decoder + f.head);
     fprintf(out, "work of a step: %s pages of %.0f text tokens\n", format_count(count, pages), p->text_tokens);
-    fprintf(out, "  %-12s %12.3g FLOP   encoder %.0f %%, decoder %.0f %%, head and loss %.0f %%\n", "forward+back", step,
-            100 * pages * f.encoder / step, 100 * pages * f.decoder / step, 100 * pages * f.head / step);
+    fprintf(out, "  %-12s %12.3g FLOP   encoder %.0f %%, decoder %.0f %%, head and loss %.0f %%\n", "forward+back",
+            step, 100 * pages * f.encoder / step, 100 * pages * f.decoder / step, 100 * pages * f.head / step);
     return step;
 }
 
@@ -187,19 +189,22 @@ static void print_times(FILE *out, const Plan *p, double step) {
     }
     fprintf(out, "  (the products also read %.0f GB of weights, inside their time)\n", t.weights / 1e9);
     if (ranks > 1)
-        fprintf(out,
-                "  collectives: reduce-scatter %.0f ms behind the last backward pass, %.0f ms; all-gather %.0f ms behind "
-                "the next forward pass, %.0f ms\n",
-                1e3 * t.reduce, 1e3 * t.backward, 1e3 * t.gather, 1e3 * t.forward);
+        fprintf(
+            out,
+            "  collectives: reduce-scatter %.0f ms behind the last backward pass, %.0f ms; all-gather %.0f ms behind "
+            "the next forward pass, %.0f ms\n",
+            1e3 * t.reduce, 1e3 * t.backward, 1e3 * t.gather, 1e3 * t.forward);
     double sheet = (p->shape.dtype == DTYPE_F32 ? p->gpu->fp32 : p->gpu->bf16) * ranks, ideal = step / sheet;
     double hours = t.total * (double)p->steps / 3600;
-    fprintf(out, "  predicted  %.2f s a step (%.2f s at the data sheet's peak: MFU %.1f %%), %.0f text tokens/s, %lld steps "
-                 "in %.1f h\n",
+    fprintf(out,
+            "  predicted  %.2f s a step (%.2f s at the data sheet's peak: MFU %.1f %%), %.0f text tokens/s, %lld steps "
+            "in %.1f h\n",
             t.total, ideal, 100 * ideal / t.total, (double)p->pages_a_step * p->text_tokens / t.total,
             (long long)p->steps, hours);
     fprintf(out, "  range      %.2f to %.2f s, %.1f to %.1f h with products 10 %% faster or slower\n",
             seconds_with(p, &load, 1.1), seconds_with(p, &load, 0.9),
-            seconds_with(p, &load, 1.1) * (double)p->steps / 3600, seconds_with(p, &load, 0.9) * (double)p->steps / 3600);
+            seconds_with(p, &load, 1.1) * (double)p->steps / 3600,
+            seconds_with(p, &load, 0.9) * (double)p->steps / 3600);
     fprintf(out, "%s", gpu_assumptions());
     if (p->peak_flops > 0)
         fprintf(out, "  measured   products of this machine, %.0f TFLOP/s, in place of the fitted rate\n",
@@ -215,8 +220,8 @@ void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
         print_times(out, p, step);
     } else if (p->peak_flops > 0) {
         double seconds = step / (p->peak_flops * p->shape.ranks);
-        fprintf(out, "  %-12s %12.3g s      at the measured peak, %.0f GFLOP/s a rank; %lld steps: %.3g h\n", "at least",
-                seconds, p->peak_flops / 1e9, (long long)p->steps, seconds * (double)p->steps / 3600);
+        fprintf(out, "  %-12s %12.3g s      at the measured peak, %.0f GFLOP/s a rank; %lld steps: %.3g h\n",
+                "at least", seconds, p->peak_flops / 1e9, (long long)p->steps, seconds * (double)p->steps / 3600);
     } else {
         fprintf(out, "  %-12s %14s   -gpu predicts it for a GPU that it knows\n", "time", "n/a");
     }
@@ -253,7 +258,10 @@ static int open_data(Corpus *corpus, ModelSource *source, const TrainOptions *o,
     Option table[TRAIN_MAX_OPTIONS];
     options_table(&fresh, table);
     *found = source_open(source, o, err) == 0 && corpus_open(corpus, source, o, err) == 0;
-    if (*found || strcmp(o->data, fresh.data) != 0 || o->tokenizer) return *found ? 0 : -1;
+    if (*found) return 0;
+    corpus_close(corpus);
+    source_close(source);
+    if (strcmp(o->data, fresh.data) != 0 || o->tokenizer) return -1;
     return source_shapes(source, o, 1, err);
 }
 
@@ -266,5 +274,24 @@ int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachi
     int bad = run(out, o, found ? &corpus : NULL, &source, dist, machine, err);
     if (found) corpus_close(&corpus);
     source_close(&source);
+    if (bad && !o->gpu && err) { // most likely a small machine asked about a large run
+        Error first = *err;
+        error_set(err, "%s (hint: -gpu h100 -plan_ranks 8 plans for GPUs)", first.text);
+    }
     return bad;
+}
+
+int plan_command(FILE *out, int argc, char **argv, Error *err) {
+    TrainOptions o;
+    Option table[TRAIN_MAX_OPTIONS];
+    Dist one = {.ranks = 1, .local_ranks = 1, .cores = 1};
+    int n = options_table(&o, table), help = 0;
+    TRY(cli_parse(table, n, argc, argv, NULL, NULL, &help, err));
+    o.plan = 1;
+    if (!help) return plan_run(out, &o, &one, NULL, err) ? 1 : 0;
+    options_table(&o, table);
+    fprintf(out, "c3 plan [the options of train_c3]: memory, work and predicted times of a run, without starting it\n");
+    cli_help(out, table, n);
+    fprintf(out, "\nexample: c3 plan -gpu h100 -plan_ranks 8 -b 2 -g 16\n");
+    return 0;
 }

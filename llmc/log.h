@@ -25,13 +25,13 @@ extern "C" {
 typedef struct LogStep {
     int64_t step; // from 1
     double loss, lr, grad_norm;
-    double pages, tokens; // of the whole step, all ranks; tokens of text
-    double seconds;       // wall clock
+    double pages, tokens;                            // of the whole step, all ranks; tokens of text
+    double seconds;                                  // wall clock
     double flops_encoder, flops_decoder, flops_head; // of the step, all ranks; 0: unknown
-    double sheet_flops;   // data-sheet peak of all ranks together, per second; 0: unknown
-    double peak_flops;    // the same, measured; 0: not measured
-    int is_gpu;           // an unknown data sheet is said
-    double memory_bytes;  // of one rank
+    double sheet_flops;                              // data-sheet peak of all ranks together, per second; 0: unknown
+    double peak_flops;                               // the same, measured; 0: not measured
+    int is_gpu;                                      // an unknown data sheet is said
+    double memory_bytes;                             // of one rank
 } LogStep;
 
 typedef struct Log Log;

@@ -51,7 +51,7 @@ all: found $(BIN)train_c3 $(BIN)c3
 tests: $(TESTS)
 test:
 	bash scripts/test.sh
-bench: $(BUILD)/dev/bench_ops
+bench: $(BUILD)/dev/bench_ops $(BUILD)/dev/cuda/bench
 
 found:
 	$(if $(strip $(MISSING)),$(error missing packages: $(strip $(MISSING)) (hint: bash scripts/setup.sh, or apt-get install $(strip $(MISSING)))))

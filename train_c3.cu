@@ -171,7 +171,8 @@ static int set_up(Trainer *t, Error *err) {
     PlanMachine m = machine(t);
     C3Params params;
     TRY(params_build(&params, &t->source.config, t->dist.ranks, err));
-    int bad = plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, &t->source.config, &params, &t->dist, &m, t->steps, err);
+    int bad =
+        plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, &t->source.config, &params, &t->dist, &m, t->steps, err);
     if (!bad && t->dist.rank == 0) bad = plan_check_disk(&t->plan, &t->bytes, err);
     params_free(&params);
     return bad;

@@ -14,7 +14,8 @@ int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
         .template_name = "auto", .data = "data/ocr/train_*.bin", .maxlen = 8192, .seed = 1, .b = 2, .g = 16,
         .steps = 40000, .loss_norm = "token", .lr = 1e-5, .warmup = 100, .schedule = "cosine", .beta1 = 0.9,
         .beta2 = 0.999, .eps = 1e-8, .clip = 1.0, .lr_enc = 1, .lr_dec = 1, .freeze = "none", .device = "auto",
-        .dtype = "bf16", .zero = "auto", .recompute = "auto", .fuse = "auto", .plan_tokens = 950, .out = "runs/c3", .val_every = 500, .val_pages = 256,
+        .dtype = "bf16", .zero = "auto", .recompute = "auto", .fuse = "auto", .plan_tokens = 950, .out = "runs/c3",
+        .val_every = 500, .val_pages = 256,
         .samples = 2, .save_every = 5000, .keep = 1, .resume = "auto",
     };
     const double big = 9e15;
@@ -82,14 +83,14 @@ int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
         {"resume", OPTION_TEXT, &o->resume, "auto|no|DIR", 0, 0, NULL, "go on from the newest checkpoint in -o", 0},
         {"resume_force", OPTION_FLAG, &o->resume_force, NULL, 0, 0, NULL, "even if the settings disagree", 0},
         {.help = "Planning (needs neither GPU nor models nor data)"},
-        {"plan", OPTION_FLAG, &o->plan, NULL, 0, 0, NULL, "print memory by kind, work and predicted times, then exit", 0},
+        {"plan", OPTION_FLAG, &o->plan, NULL, 0, 0, NULL, "print memory by kind, work, predicted times, then exit", 0},
         {"gpu", OPTION_CHOICE, &o->gpu, NULL, 0, 0, "h100|h800|h200|a100|b200|4090|measured",
          "with -plan: for these GPUs instead of this machine", 0},
         {"plan_ranks", OPTION_INT, &o->plan_ranks, "N", 0, 65536, NULL, "with -plan: ranks, 0 = those started", 0},
-        {"plan_tokens", OPTION_INT, &o->plan_tokens, "N", 1, 131072, NULL, "with -plan: text tokens a page without data",
-         0},
+        {"plan_tokens", OPTION_INT, &o->plan_tokens, "N", 1, 131072, NULL,
+         "with -plan: text tokens a page when there is no data", 0},
         {"plan_longest", OPTION_INT, &o->plan_longest, "N", 0, 131072, NULL,
-         "with -plan: of the longest page without data, 0 = all alike", 0},
+         "with -plan: of the longest page when there is no data, 0 = all alike", 0},
     };
     memcpy(table, rows, sizeof rows);
     return (int)(sizeof rows / sizeof *rows);
@@ -210,7 +211,8 @@ static int compare(char **said, const cJSON *saved, const Option *table, int n, 
     for (int i = 0; i < n; i++) {
         const Option *o = &table[i];
         const cJSON *item = o->name ? cJSON_GetObjectItemCaseSensitive(saved, o->name) : NULL;
-        if (!item || is_one_of(o->name, silent, sizeof silent / sizeof *silent) || is_one_of(o->name, by_product, 2) || same_value(item, o))
+        if (!item || is_one_of(o->name, silent, sizeof silent / sizeof *silent) ||
+            is_one_of(o->name, by_product, 2) || same_value(item, o))
             continue;
         char value[256];
         char *text = cJSON_PrintUnformatted(item);

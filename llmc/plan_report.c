@@ -207,7 +207,8 @@ static void print_times(FILE *out, const Plan *p, double step) {
             seconds_with(p, &load, 0.9) * (double)p->steps / 3600);
     fprintf(out, "%s", gpu_assumptions());
     if (strcmp(p->o->freeze, "none") != 0)
-        fprintf(out, "  left out what -freeze %s spares: the products of that stack's weight gradients\n", p->o->freeze);
+        fprintf(out, "  left out what -freeze %s spares: the products of that stack's weight gradients\n",
+                p->o->freeze);
     if (p->peak_flops > 0)
         fprintf(out, "  measured   products of this machine, %.0f TFLOP/s, in place of the fitted rate\n",
                 p->peak_flops / 1e12);

@@ -131,23 +131,6 @@ static void print_settings(const Trainer *t) {
     fflush(stdout);
 }
 
-// What the plan is for: the GPU's free memory, the least of all ranks (a CPU's it asks for itself), and its peak.
-static PlanMachine machine(Trainer *t) {
-    Backend *b = t->backend;
-    PlanMachine m;
-    size_t available, total;
-    memset(&m, 0, sizeof m);
-    m.is_gpu = b->is_gpu;
-    m.name = b->name;
-    m.peak_flops = b->peak_flops;
-    if (!b->is_gpu) return m;
-    b->memory(b, &available, &total);
-    int least = -(int)(available >> 20); // MB
-    dist_max_int(&t->dist, &least, 1);
-    m.memory = (size_t)-least << 20;
-    return m;
-}
-
 static int open_backend(Trainer *t, Error *err) {
     return backend_create(&t->backend, t->o.device, options_dtype(&t->o), (int)t->o.threads, &t->dist, &t->said, err);
 }
@@ -155,7 +138,7 @@ static int open_backend(Trainer *t, Error *err) {
 static int print_plan(Trainer *t, Error *err) {
     if (t->o.gpu && strcmp(t->o.gpu, "measured") != 0) return plan_run(stdout, &t->o, &t->dist, NULL, err);
     TRY(open_backend(t, err));
-    PlanMachine m = machine(t);
+    PlanMachine m = plan_machine(t->backend, &t->dist);
     return plan_run(stdout, &t->o, &t->dist, &m, err);
 }
 
@@ -168,7 +151,7 @@ static int set_up(Trainer *t, Error *err) {
     double epoch = (double)t->corpus.train.pages / (double)pages_a_step(t); // in steps
     if (t->o.epochs) t->steps = (int64_t)ceil((double)t->o.epochs * epoch);
     TRY(open_backend(t, err));
-    PlanMachine m = machine(t);
+    PlanMachine m = plan_machine(t->backend, &t->dist);
     C3Params params;
     TRY(params_build(&params, &t->source.config, t->dist.ranks, err));
     int bad =

@@ -239,6 +239,17 @@ static void real_pages(Plan *p, const Corpus *corpus) {
     p->shape.longest = corpus_longest(corpus);
 }
 
+PlanMachine plan_machine(Backend *b, const Dist *dist) {
+    PlanMachine m = {.is_gpu = b->is_gpu, .name = b->name, .peak_flops = b->peak_flops};
+    if (!b->is_gpu) return m;
+    size_t available, total;
+    b->memory(b, &available, &total);
+    int least = -(int)(available >> 20); // MB
+    dist_max_int(dist, &least, 1);
+    m.memory = (size_t)-least << 20;
+    return m;
+}
+
 // The GPU that -gpu names, or this machine's.
 static int find_machine(Plan *p, const PlanMachine *machine, Error *err) {
     PlanShape *s = &p->shape;

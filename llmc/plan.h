@@ -26,6 +26,9 @@ typedef struct PlanMachine {
     double peak_flops; // measured FLOP/s of a rank; 0: not measured
 } PlanMachine;
 
+// Of the backend's device; all ranks call it together.
+PlanMachine plan_machine(Backend *b, const Dist *dist);
+
 typedef struct PlanBytes {
     size_t parameters, gradients, optimizer, activations, inputs, scratch, total; // of one rank
     size_t memory, reserve; // what there is, and what of it is left alone; 0: unknown

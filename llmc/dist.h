@@ -32,6 +32,9 @@ void dist_max_int(const Dist *d, int *values, int n);                           
 void dist_all_gather(const Dist *d, void *all, const void *mine, size_t bytes); // host memory, all has ranks*bytes
 // All ranks meet: when any of them failed (bad != 0) all get -1 and, in err, the line of the lowest failing rank.
 int dist_agree(const Dist *d, int bad, Error *err);
+// For ranks that find that something between them hangs, before they end: tells the others its number, and fills in
+// theirs as far as they come here too within these seconds; -1: not heard of. numbers (ranks).
+void dist_roll_call(const Dist *d, int number, double seconds, int *numbers);
 // Building blocks of the CPU backend's collectives (host memory).
 // reduce_scatter: buffer (ranks * n); afterwards buffer + rank*n holds the sum over ranks, added in rank order.
 void dist_reduce_scatter(const Dist *d, float *buffer, size_t n);

@@ -161,6 +161,14 @@ static void update(Optimizer *o, const Bucket *k, const float *grad, size_t lo, 
     }
 }
 
+// Buckets in the order in which the next forward pass needs them, so that it waits for no gather but its own: the
+// encoder's tail holds Q, which enters below its first layer.
+static int needed(const Optimizer *o, int i) {
+    const StackParams *enc = &o->params->enc;
+    if (i <= enc->embed_bucket || i > enc->tail_bucket) return i;
+    return i == enc->embed_bucket + 1 ? enc->tail_bucket : i - 1;
+}
+
 double optimizer_step(Optimizer *o, int64_t step) {
     Backend *b = o->backend;
     const OptimizerConfig *c = &o->config;
@@ -176,7 +184,8 @@ double optimizer_step(Optimizer *o, int64_t step) {
     clip(o);
     for (int i = 0; c->zero < 1 && i < t->n_buckets; i++)
         b->all_gather(b, o->grads->at[i], share(o, &t->buckets[i]) * sizeof(float), i);
-    for (int i = 0; i < t->n_buckets; i++) {
+    for (int j = 0; j < t->n_buckets; j++) {
+        int i = needed(o, j);
         const Bucket *k = &t->buckets[i];
         size_t n = share(o, k), mine = rank_of(o) * n;
         if (c->zero < 1) {

@@ -20,15 +20,25 @@ typedef __nv_bfloat16 bf16;
 typedef struct CudaMatmul CudaMatmul; // matmul.cu: handle, workspace, plans by shape
 typedef struct CudaComm CudaComm;     // nccl.cu: communicator, stream, events by tag
 
+// Page-locked memory through which `upload` sends: a ring of segments, filled one after the other. A segment is filled
+// again when its event, recorded behind its last copy, has passed.
+enum { CUDA_STAGING_SEGMENTS = 4, CUDA_STAGING_SEGMENT = 4 << 20 };
+typedef struct CudaStaging {
+    char *memory;
+    cudaEvent_t sent[CUDA_STAGING_SEGMENTS];
+    int segment; // being filled
+    size_t used; // of it
+} CudaStaging;
+
 typedef struct CudaState {
-    char name[160];       // "cuda NVIDIA H100 80GB HBM3, sm_90"
+    char name[320];       // "cuda NVIDIA H100 80GB HBM3, sm_90"
     int device, arch, sms; // arch: 90 for sm_90; multiprocessors
     cudaStream_t stream;  // compute
     void *scratch;        // device, shared by all operations in stream order
     size_t scratch_bytes;
     CudaMatmul *matmul;
     CudaComm *comm;       // NULL: one rank
-    void *staging;        // page-locked, for upload and download
+    CudaStaging staging;
 } CudaState;
 
 static inline CudaState *cuda_state(const Backend *b) { return (CudaState *)b->state; }
@@ -60,6 +70,9 @@ void *cuda_scratch(Backend *b, size_t bytes, const char *who);
             cuda_fatal(__FILE__, __LINE__, #call, cublasLtGetStatusString(cublas_check_code));                         \
     } while (0)
 
+// Loads cuBLASLt, and NCCL when it is asked for (libraries.c; NULL in the simulation, which brings its own).
+extern "C" int cuda_libraries_load(int with_nccl, Error *err) __attribute__((weak));
+
 // What fills the Backend.
 void cuda_rows_fill(Backend *b);      // rows.cu: embedding, gather, scatter, casts
 void cuda_rmsnorm_fill(Backend *b);   // rmsnorm.cu
@@ -70,10 +83,12 @@ void cuda_adamw_fill(Backend *b);     // adamw.cu: AdamW, squared norms, clip fa
 void cuda_attention_fill(Backend *b); // attention.cu
 int cuda_matmul_create(Backend *b, Error *err); // matmul.cu; also fills
 void cuda_matmul_free(Backend *b);
+// FLOP/s of a square product of up to 8192, measured; 0 when there is no memory for it.
+double cuda_matmul_peak(Backend *b);
 int cuda_comm_create(Backend *b, Error *err);   // nccl.cu; also fills; one rank: nothing but the fill
 void cuda_comm_free(Backend *b);
-// Waits for the compute stream and the collectives, watching the latter: an error or a time-out names rank and
-// operation and ends all ranks.
-void cuda_comm_wait(Backend *b);
+// Waits for the compute stream and, if asked to, for collectives that nobody awaits, watching them: an error or a
+// time-out names rank and operation and ends all ranks.
+void cuda_comm_wait(Backend *b, int collectives);
 
 #endif

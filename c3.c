@@ -9,7 +9,7 @@
 #include "llmc/eval.h"
 #include "llmc/info.h"
 #include "llmc/model.h"
-#include "llmc/plan.h" // format_count
+#include "llmc/plan.h"
 #include "llmc/render.h"
 #include "llmc/tokenize.h"
 
@@ -312,6 +312,12 @@ static int run_info(int argc, char **argv) {
     return bad ? fail(&err, code < 0 ? EXIT_USAGE : 1) : 0;
 }
 
+static int run_plan(int argc, char **argv) {
+    Error err;
+    int code = plan_command(stdout, argc, argv, &err);
+    return code ? fail(&err, code < 0 ? EXIT_USAGE : 1) : 0;
+}
+
 // ---- main ----------------------------------------------------------------------------------------------------------
 
 static const struct {
@@ -322,6 +328,7 @@ static const struct {
     {"reconstruct", "write pages back from their latents, errors marked", run_reconstruct},
     {"eval", "evaluate a model on held-out pages: tables, metrics, controls", run_eval},
     {"info", "say what lies in a model's folder or a shard", run_info},
+    {"plan", "predict memory and time of a training run on given GPUs", run_plan},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

@@ -131,25 +131,32 @@ static void print_settings(const Trainer *t) {
     fflush(stdout);
 }
 
+static int open_backend(Trainer *t, Error *err) {
+    return backend_create(&t->backend, t->o.device, options_dtype(&t->o), (int)t->o.threads, &t->dist, &t->said, err);
+}
+
+static int print_plan(Trainer *t, Error *err) {
+    if (t->o.gpu && strcmp(t->o.gpu, "measured") != 0) return plan_run(stdout, &t->o, &t->dist, NULL, err);
+    TRY(open_backend(t, err));
+    PlanMachine m = plan_machine(t->backend, &t->dist);
+    return plan_run(stdout, &t->o, &t->dist, &m, err);
+}
+
 static int set_up(Trainer *t, Error *err) {
     TRY(options_check(&t->o, err));
+    if (t->o.plan) return print_plan(t, err);
     TRY(source_open(&t->source, &t->o, err));
     TRY(corpus_open(&t->corpus, &t->source, &t->o, err));
     t->steps = t->o.steps;
     double epoch = (double)t->corpus.train.pages / (double)pages_a_step(t); // in steps
     if (t->o.epochs) t->steps = (int64_t)ceil((double)t->o.epochs * epoch);
-    int threads = (int)t->o.threads;
-    if (!t->o.plan)
-        TRY(backend_create(&t->backend, t->o.device, options_dtype(&t->o), threads, &t->dist, &t->said, err));
+    TRY(open_backend(t, err));
+    PlanMachine m = plan_machine(t->backend, &t->dist);
     C3Params params;
     TRY(params_build(&params, &t->source.config, t->dist.ranks, err));
-    int bad = plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, &t->source.config, &params, &t->dist, t->steps, err);
-    if (!bad && t->o.plan) {
-        if (t->dist.rank == 0) plan_print(stdout, &t->plan, &t->bytes);
-    } else if (!bad) {
-        t->plan.peak_flops = t->backend->peak_flops;
-        bad = plan_check_memory(&t->plan, &t->bytes, err);
-    }
+    int bad =
+        plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, &t->source.config, &params, &t->dist, &m, t->steps, err);
+    if (!bad && t->dist.rank == 0) bad = plan_check_disk(&t->plan, &t->bytes, err);
     params_free(&params);
     return bad;
 }
@@ -196,14 +203,18 @@ static void train_step(Trainer *t, LogStep *line) {
     queue_step(t, p, t->rounds[step % 2]);
     line->lr = optimizer_step(&t->optimizer, step);
     if (step < t->steps) pack(t, step + 1);
-    double sums[2] = {0, p->flops.encoder + p->flops.decoder + p->flops.head};
+    double sums[4] = {0, p->flops.encoder, p->flops.decoder, p->flops.head};
     c3_read_step(&t->model, &sums[0], &line->grad_norm);
-    dist_sum_double(&t->dist, sums, 2);
+    dist_sum_double(&t->dist, sums, 4);
     line->loss = sums[0];
     line->pages = (double)p->pages;
     line->tokens = (double)(p->supervised - p->pages);
-    line->flops = sums[1];
+    line->flops_encoder = sums[1];
+    line->flops_decoder = sums[2];
+    line->flops_head = sums[3];
+    line->sheet_flops = t->backend->sheet_flops * t->dist.ranks;
     line->peak_flops = t->backend->peak_flops * t->dist.ranks;
+    line->is_gpu = t->backend->is_gpu;
     line->memory_bytes = (double)t->bytes.total;
 }
 

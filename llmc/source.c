@@ -39,10 +39,13 @@ static int nothing_there(const TrainOptions *o, Error *err) {
         default_enc, default_dec, o->data, default_enc);
 }
 
-static int find_shapes(ModelSource *s, const TrainOptions *o, Error *err) {
-    if (o->preset) {
-        snprintf(s->text, sizeof s->text, "preset %s, random weights", o->preset);
-        TRY(config_preset(&s->config, o->preset, (int)o->vocab, err));
+// assume: missing default models have the paper's shapes.
+static int find_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err) {
+    int nothing = !o->preset && !o->model && !o->enc && !file_exists(default_enc) && !file_exists(default_dec);
+    if (o->preset || (nothing && assume)) {
+        if (nothing) snprintf(s->text, sizeof s->text, "no files in models/: the shapes of preset paper");
+        else snprintf(s->text, sizeof s->text, "preset %s, random weights", o->preset);
+        TRY(config_preset(&s->config, nothing ? "paper" : o->preset, (int)o->vocab, err));
         s->config.dtype = options_dtype(o);
         return 0;
     }
@@ -53,7 +56,7 @@ static int find_shapes(ModelSource *s, const TrainOptions *o, Error *err) {
     }
     s->enc = o->enc ? o->enc : default_enc;
     s->dec = o->dec ? o->dec : default_dec;
-    if (!o->enc && !file_exists(s->enc) && !file_exists(s->dec)) return nothing_there(o, err);
+    if (nothing) return nothing_there(o, err);
     return from_two_stacks(s, o, err);
 }
 
@@ -79,9 +82,9 @@ static int find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err) {
                      s->folder ? s->folder : s->enc ? s->enc : "", s->folder || s->enc ? " or " : "");
 }
 
-int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
+int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err) {
     *s = (ModelSource){0};
-    TRY(find_shapes(s, o, err));
+    TRY(find_shapes(s, o, assume, err));
     C3Config *c = &s->config;
     if (s->folder && o->latents && o->latents != c->latents)
         return error_set(err, "%s: has %d latents a page, -n asks for %lld (hint: leave -n out)", s->folder, c->latents,
@@ -93,6 +96,11 @@ int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
                              o->template_name);
         snprintf(c->template_name, sizeof c->template_name, "%s", o->template_name);
     }
+    return 0;
+}
+
+int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
+    TRY(source_shapes(s, o, 0, err));
     return find_tokenizer(s, o, err);
 }
 

@@ -29,9 +29,6 @@
 // the table has a head of its own (config not tied), lm_head.weight is not read.
 int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
                             Error *err);
-// Fills one stack from a plain Qwen2 folder.
-int checkpoint_load_stack(Backend *b, elem_t *weights, const C3Params *p, ParamOwner owner, const char *folder,
-                          Error *err);
 // Writes the model files into an existing folder, tensor by tensor (no second copy of the model), then tokenizer files:
 // tokenizer_path is copied under its own name. Files of `source` (a folder or NULL) that travel along are copied:
 // *.py, tokenizer*, vocab.json, merges.txt, *.tiktoken, generation_config.json.

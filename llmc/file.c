@@ -22,6 +22,21 @@ char *string_format(const char *format, ...) {
     return n < 0 ? NULL : text;
 }
 
+int string_append(char **text, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    char *more = NULL;
+    int n = vasprintf(&more, format, args);
+    va_end(args);
+    if (n < 0) return -1;
+    char *longer = *text ? string_format("%s%s", *text, more) : more;
+    if (*text) free(more);
+    if (!longer) return -1;
+    free(*text);
+    *text = longer;
+    return 0;
+}
+
 uint32_t file_crc32(uint32_t crc, const void *data, size_t size) { return (uint32_t)crc32_z(crc, data, size); }
 
 // ---- reading -------------------------------------------------------------------------------------------------------
@@ -53,6 +68,16 @@ void file_unmap(FileMap *map) {
     if (map->data) munmap((void *)(uintptr_t)map->data, map->size);
     *map = (FileMap){0};
 }
+
+// Whole pages of [data, data + bytes): the one it begins in, not the one it ends in, which the next piece begins in.
+static void advise(const void *data, size_t bytes, int advice) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = (uintptr_t)data / page * page, end = ((uintptr_t)data + bytes) / page * page;
+    if (begin < end) (void)madvise((void *)begin, end - begin, advice);
+}
+
+void file_map_ahead(const void *data, size_t bytes) { advise(data, bytes, MADV_WILLNEED); }
+void file_map_done(const void *data, size_t bytes) { advise(data, bytes, MADV_DONTNEED); }
 
 int file_read(char **data, size_t *size, const char *path, Error *err) {
     *data = NULL;

@@ -29,12 +29,8 @@ int model_open(Model *m, const char *folder, const char *tokenizer, Error *err) 
     TRY(resolve(&m->folder, folder, err));
     TrainOptions o = {.model = m->folder, .template_name = "auto", .tokenizer = tokenizer};
     TRY(source_open(&m->source, &o, err));
-    const C3Config *c = &m->source.config;
-    TRY(tokenizer_load(&m->tok, m->source.tokenizer, c->base_vocab == QWEN_BASE_RANKS ? 0 : c->base_vocab, err));
-    if (tokenizer_base(m->tok) != c->base_vocab)
-        return error_set(err, "%s: has %d base tokens, the model %s expects %d (hint: -tok FILE)", m->source.tokenizer,
-                         tokenizer_base(m->tok), m->folder, c->base_vocab);
-    return template_make(&m->t, c->template_name, m->tok, err);
+    TRY(source_tokenizer(&m->tok, &m->source, err));
+    return template_make(&m->t, m->source.config.template_name, m->tok, err);
 }
 
 int model_load(Model *m, const char *device, const char *dtype, int threads, const C3Limits *limits, Error *err) {

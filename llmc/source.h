@@ -1,5 +1,5 @@
-// source.h: where a run's model comes from: a C3 checkpoint (-m), two Qwen2.5 folders (-enc, -dec), or a preset with
-// random weights; and where its tokenizer lies.
+// source.h: where a run's model comes from: a C3 checkpoint (-m), of which -enc or -dec may replace a stack; two
+// Qwen2.5 folders (-enc, -dec); or a preset with random weights. And where its tokenizer lies.
 #ifndef LLMC_SOURCE_H
 #define LLMC_SOURCE_H
 
@@ -14,9 +14,11 @@ extern "C" {
 typedef struct ModelSource {
     C3Config config;
     const char *folder;   // -m: a C3 folder; else NULL
-    const char *enc, *dec; // two Qwen2 folders; else NULL
+    const char *enc, *dec; // Qwen2 folders of new stacks; else NULL
+    int enc_base, dec_base; // base tokens of the vocabularies in the files
     char *tokenizer;      // path, owned
     char text[256];       // one line for the settings table
+    char *said;           // after source_fill: a line for each thing that was changed, owned; NULL: nothing was
 } ModelSource;
 
 // Works out the shapes and finds the tokenizer. When nothing was named and the default folders are not there, the error
@@ -24,8 +26,11 @@ typedef struct ModelSource {
 int source_open(ModelSource *s, const TrainOptions *o, Error *err);
 void source_close(ModelSource *s);
 
-// Fills the weights: reads the folders, or draws random numbers.
-int source_fill(const ModelSource *s, C3 *m, uint64_t seed, Error *err);
+// Loads the tokenizer, which must have the model's vocabulary.
+int source_tokenizer(Tokenizer **out, const ModelSource *s, Error *err);
+
+// Fills the weights: reads the folders, fits them to the model's sizes, draws what is new. All ranks get the same.
+int source_fill(ModelSource *s, C3 *m, uint64_t seed, Error *err);
 
 #ifdef __cplusplus
 }

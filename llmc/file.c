@@ -69,15 +69,16 @@ void file_unmap(FileMap *map) {
     *map = (FileMap){0};
 }
 
-// Whole pages of [data, data + bytes): the one it begins in, not the one it ends in, which the next piece begins in.
-static void advise(const void *data, size_t bytes, int advice) {
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = (uintptr_t)data / page * page, end = ((uintptr_t)data + bytes) / page * page;
-    if (begin < end) (void)madvise((void *)begin, end - begin, advice);
+void file_map_in_order(const FileMap *map) {
+    if (map->data) (void)madvise((void *)(uintptr_t)map->data, map->size, MADV_SEQUENTIAL);
 }
 
-void file_map_ahead(const void *data, size_t bytes) { advise(data, bytes, MADV_WILLNEED); }
-void file_map_done(const void *data, size_t bytes) { advise(data, bytes, MADV_DONTNEED); }
+// Whole pages: the one the bytes begin in, not the one they end in, where the next ones begin.
+void file_map_done(const void *data, size_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = (uintptr_t)data / page * page, end = ((uintptr_t)data + bytes) / page * page;
+    if (begin < end) (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
 
 int file_read(char **data, size_t *size, const char *path, Error *err) {
     *data = NULL;

@@ -16,10 +16,10 @@ typedef struct FileMap {
 
 int file_map(FileMap *map, const char *path, Error *err);
 void file_unmap(FileMap *map);
-// For a mapping that is read once, from front to back: asks the system to fetch `bytes` from `data` on; and gives them
-// back when they have been read, so that a file of gigabytes does not count as this process's memory. They may be read
-// again.
-void file_map_ahead(const void *data, size_t bytes);
+// For a mapping that is read from front to back: says so to the system, which then reads further ahead; and gives
+// bytes back that have been read, so that a file of gigabytes does not count as this process's memory (they stay in the
+// file cache, and may be read again).
+void file_map_in_order(const FileMap *map);
 void file_map_done(const void *data, size_t bytes);
 
 // Reads a whole file into malloc'ed memory, with a zero byte behind the end; "-" is stdin. The caller frees *data.

@@ -183,6 +183,7 @@ static int add_file(SafeTensors *s, const char *path, Error *err) {
     if (!f->path) return error_set(err, "%s: out of memory", path);
     s->n_files++; // from here on safetensors_close frees it
     TRY(file_map(&f->map, path, err));
+    file_map_in_order(&f->map);
     TRY(parse_header(f, err));
     int count = cJSON_GetArraySize(f->header);
     Entry *entries = realloc(s->entries, (size_t)(s->n + count + 1) * sizeof *entries);

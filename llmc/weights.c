@@ -41,7 +41,7 @@ int weights_check_finite(const void *x, DType type, size_t n, const SafeTensors 
                      safetensors_path(s, t), t->name, from + i);
 }
 
-// What is read ahead and given back moves along with the pieces, so that neither the disk nor the memory waits.
+// Pieces of the file are given back as they are done with: a mapping of the whole would count as a second model.
 int weights_read(Backend *b, void *device, DType type, const SafeTensors *s, const SafeTensor *t, size_t from, size_t n,
                  Error *err) {
     const size_t size = dtype_size(type), in_size = dtype_size(t->dtype), most = PIECE_BYTES / size;
@@ -52,8 +52,7 @@ int weights_read(Backend *b, void *device, DType type, const SafeTensors *s, con
         return error_set(err, "checkpoint: buffer of %zu bytes: out of memory", piece * size);
     int bad = 0;
     for (size_t at = 0; at < n && !bad; at += piece) {
-        size_t count = n - at < piece ? n - at : piece, next = at + count;
-        file_map_ahead(in + next * in_size, (n - next < piece ? n - next : piece) * in_size);
+        size_t count = n - at < piece ? n - at : piece;
         if (host) safetensors_convert(host, type, in + at * in_size, t->dtype, count);
         const void *values = host ? host : in + at * in_size;
         bad = weights_check_finite(values, type, count, s, t, from + at, err);
@@ -319,7 +318,6 @@ static void hash_tensors(SHA2_CTX *sha, const SafeTensors *s, const char *prefix
         for (size_t at = 0; at < t->bytes; at += PIECE_BYTES) {
             size_t n = t->bytes - at < PIECE_BYTES ? t->bytes - at : PIECE_BYTES;
             const uint8_t *data = (const uint8_t *)t->data + at;
-            file_map_ahead(data + n, t->bytes - at - n < PIECE_BYTES ? t->bytes - at - n : PIECE_BYTES);
             SHA256Update(sha, data, n);
             file_map_done(data, n);
         }

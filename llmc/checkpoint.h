@@ -66,11 +66,16 @@ typedef struct CheckpointJob {
 int checkpoint_save(const CheckpointJob *job, const TrainState *state, const char *run, int keep, Error *err);
 // Newest complete step folder of a run, malloc'ed; NULL when there is none.
 char *checkpoint_newest(const char *run);
+// The folder of a model that `folder` stands for: itself, where it holds config.json, or the newest complete step of a
+// run; malloc'ed.
+int checkpoint_folder(char **out, const char *folder, Error *err);
 // Reads state.json (weights and optimizer state are not touched), so that options can be compared first.
 int checkpoint_read_state(TrainState *state, const char *folder, Error *err);
 // Fills weights, m, v, master from a complete checkpoint written by any number of ranks. In bf16 runs weights are taken
 // from the model files and master from the optimizer files.
 int checkpoint_load(const CheckpointJob *job, const char *folder, Error *err);
+// Sizes and CRC-32 of all files that COMPLETE names; *files: how many.
+int checkpoint_verify(int *files, const char *folder, Error *err);
 // Bytes a checkpoint of this model takes, all ranks together.
 uint64_t checkpoint_bytes(const C3Params *p, DType dtype);
 

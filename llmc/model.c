@@ -4,29 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint.h" // checkpoint_newest
-#include "file.h"
-
-// The folder that holds config.json: `folder` itself or the newest complete step in it.
-static int resolve(char **out, const char *folder, Error *err) {
-    char *config = string_format("%s/config.json", folder);
-    if (!config) return error_set(err, "out of memory");
-    int is_model = file_exists(config), is_there = file_exists(folder);
-    free(config);
-    if (!is_there)
-        return error_set(err, "%s: no such folder (hint: -m takes a C3 checkpoint or a run's folder)", folder);
-    *out = is_model ? strdup(folder) : checkpoint_newest(folder);
-    if (!*out)
-        return error_set(err,
-                         "%s: expected config.json of a C3 checkpoint or a complete step_* folder of a run, found "
-                         "neither",
-                         folder);
-    return 0;
-}
+#include "checkpoint.h" // checkpoint_folder
 
 int model_open(Model *m, const char *folder, const char *tokenizer, Error *err) {
     *m = (Model){.dist = {.ranks = 1, .local_ranks = 1}};
-    TRY(resolve(&m->folder, folder, err));
+    TRY(checkpoint_folder(&m->folder, folder, err));
     TrainOptions o = {.model = m->folder, .template_name = "auto", .tokenizer = tokenizer};
     TRY(source_open(&m->source, &o, err));
     TRY(source_tokenizer(&m->tok, &m->source, err));

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "adapt.h"
+#include "checkpoint.h" // checkpoint_folder
 #include "file.h"
 #include "weights.h"
 
@@ -42,6 +43,7 @@ static int from_two_stacks(ModelSource *s, const TrainOptions *o, Error *err) {
 // A C3 folder; a stack named beside it takes the place of its own.
 static int from_c3(ModelSource *s, const TrainOptions *o, Error *err) {
     C3Config *c = &s->config;
+    TRY(checkpoint_folder(&s->folder, o->model, err));
     TRY(config_read_c3(c, s->folder, err));
     s->enc_base = s->dec_base = c->base_vocab;
     if (s->enc) TRY(config_read_qwen2_base(&c->enc, &s->enc_base, s->enc, err));
@@ -67,7 +69,6 @@ static int find_shapes(ModelSource *s, const TrainOptions *o, Error *err) {
         s->config.dtype = options_dtype(o);
         return 0;
     }
-    s->folder = o->model;
     s->enc = o->enc;
     s->dec = o->dec;
     if (o->model) return from_c3(s, o, err);
@@ -119,8 +120,9 @@ int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
 
 void source_close(ModelSource *s) {
     free(s->tokenizer);
+    free(s->folder);
     free(s->said);
-    s->tokenizer = s->said = NULL;
+    s->tokenizer = s->folder = s->said = NULL;
 }
 
 int source_tokenizer(Tokenizer **out, const ModelSource *s, Error *err) {

@@ -13,7 +13,7 @@ extern "C" {
 
 typedef struct ModelSource {
     C3Config config;
-    const char *folder;   // -m: a C3 folder; else NULL
+    char *folder;         // -m: the C3 folder itself, also when a run's was named, owned; else NULL
     const char *enc, *dec; // Qwen2 folders of new stacks; else NULL
     int enc_base, dec_base; // base tokens of the vocabularies in the files
     char *tokenizer;      // path, owned

@@ -260,21 +260,24 @@ static int copy_into(const char *from, const char *folder, const char *name, Err
     return bad;
 }
 
-static int travels(const char *name) {
-    static const char *const patterns[] = {"*.py",       "tokenizer*", "vocab.json",
-                                           "merges.txt", "*.tiktoken", "generation_config.json"};
-    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+// What travels along; the tokenizer's files come first.
+static const char *const patterns[] = {"tokenizer*", "vocab.json", "merges.txt", "*.tiktoken", "generation_config.json",
+                                       "*.py"};
+enum { TOKENIZER_PATTERNS = 4, ALL_PATTERNS = 6 };
+
+static int travels(const char *name, int n_patterns) {
+    for (int i = 0; i < n_patterns; i++) {
         if (fnmatch(patterns[i], name, FNM_PERIOD) == 0) return 1;
     }
     return 0;
 }
 
-static int copy_travellers(const char *source, const char *folder, Error *err) {
+static int copy_travellers(const char *source, int n_patterns, const char *folder, Error *err) {
     DIR *dir = opendir(source);
     if (!dir) return error_set(err, "%s: cannot list: %s", source, strerror(errno));
     int bad = 0;
     for (struct dirent *e; !bad && (e = readdir(dir));) {
-        if (!travels(e->d_name)) continue;
+        if (!travels(e->d_name, n_patterns)) continue;
         char *from = string_format("%s/%s", source, e->d_name);
         struct stat st;
         if (!from) bad = error_set(err, "%s: out of memory", source);
@@ -285,8 +288,12 @@ static int copy_travellers(const char *source, const char *folder, Error *err) {
     return bad;
 }
 
+int weights_copy_tokenizer(const char *source, const char *folder, Error *err) {
+    return copy_travellers(source, TOKENIZER_PATTERNS, folder, err);
+}
+
 int weights_copy_others(const char *tokenizer_path, const char *source, const char *folder, Error *err) {
-    if (source) TRY(copy_travellers(source, folder, err));
+    if (source) TRY(copy_travellers(source, ALL_PATTERNS, folder, err));
     if (!tokenizer_path) return 0;
     const char *slash = strrchr(tokenizer_path, '/');
     return copy_into(tokenizer_path, folder, slash ? slash + 1 : tokenizer_path, err);

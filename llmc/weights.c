@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fnmatch.h>
-#include <sha256.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,6 +12,7 @@
 #include "checkpoint.h"
 #include "file.h"
 #include "json.h"
+#include "sha256.h"
 
 enum { PIECE_BYTES = 1 << 24, MAX_CONFIG_BYTES = 1 << 20 };
 
@@ -308,24 +308,24 @@ int checkpoint_save_weights(Backend *b, const elem_t *weights, const C3Params *p
 
 // ---- fingerprint ---------------------------------------------------------------------------------------------------
 
-static void hash_number(SHA2_CTX *sha, uint64_t n) {
+static void hash_number(Sha256 *sha, uint64_t n) {
     uint8_t bytes[8];
     for (int i = 0; i < 8; i++) bytes[i] = (uint8_t)(n >> 8 * i);
-    SHA256Update(sha, bytes, sizeof bytes);
+    sha256_update(sha, bytes, sizeof bytes);
 }
 
 // Names with their zero byte, shapes as dimensions and sizes in 64 bits, then the bytes; sorted by name.
-static void hash_tensors(SHA2_CTX *sha, const SafeTensors *s, const char *prefix) {
+static void hash_tensors(Sha256 *sha, const SafeTensors *s, const char *prefix) {
     for (int i = 0; i < safetensors_count(s); i++) {
         const SafeTensor *t = safetensors_at(s, i);
-        SHA256Update(sha, (const uint8_t *)prefix, strlen(prefix));
-        SHA256Update(sha, (const uint8_t *)t->name, strlen(t->name) + 1);
+        sha256_update(sha, prefix, strlen(prefix));
+        sha256_update(sha, t->name, strlen(t->name) + 1);
         hash_number(sha, (uint64_t)t->dims);
         for (int d = 0; d < t->dims; d++) hash_number(sha, (uint64_t)t->shape[d]);
         for (size_t at = 0; at < t->bytes; at += PIECE_BYTES) {
             size_t n = t->bytes - at < PIECE_BYTES ? t->bytes - at : PIECE_BYTES;
             const uint8_t *data = (const uint8_t *)t->data + at;
-            SHA256Update(sha, data, n);
+            sha256_update(sha, data, n);
             file_map_done(data, n);
         }
     }
@@ -338,11 +338,13 @@ int checkpoint_fingerprint(char hex[65], const char *folder, Error *err) {
     int bad = safetensors_open(&root, folder, err);
     if (!bad && file_exists(llm1)) bad = safetensors_open(&encoder, llm1, err);
     if (!bad) {
-        SHA2_CTX sha;
-        SHA256Init(&sha);
+        Sha256 sha;
+        sha256_init(&sha);
         hash_tensors(&sha, root, "");
         if (encoder) hash_tensors(&sha, encoder, "llm1/");
-        SHA256End(&sha, hex);
+        uint8_t digest[32];
+        sha256_final(&sha, digest);
+        for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
     }
     safetensors_close(root);
     safetensors_close(encoder);

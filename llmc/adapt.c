@@ -157,7 +157,17 @@ static int say_table(Adapter *a, const Param *p, const SafeTensors *s, int base,
     return was_said(bad, err);
 }
 
-int adapt_stack(Adapter *a, ParamOwner owner, const SafeTensors *s, int base, Error *err) {
+// The table of a parameter over the vocabulary, as config.json describes it.
+static const SafeTensor *find_table(const SafeTensors *s, const Param *p, int rows, Error *err) {
+    const SafeTensor *t = weights_find(s, p, 1, err);
+    if (t && t->shape[0] >= rows && t->shape[0] <= INT32_MAX) return t;
+    if (t)
+        error_set(err, "%s: tensor \"%s\": expected at least the %d rows that config.json says, found %lld",
+                  safetensors_path(s, t), p->name, rows, (long long)t->shape[0]);
+    return NULL;
+}
+
+int adapt_stack(Adapter *a, ParamOwner owner, const SafeTensors *s, FilesConfig config, Error *err) {
     Backend *b = a->backend;
     const ParamTable *table = &a->params->table;
     TRY(weights_check_layers(s, table, owner, err));
@@ -165,16 +175,15 @@ int adapt_stack(Adapter *a, ParamOwner owner, const SafeTensors *s, int base, Er
         const Param *p = &table->params[i];
         if (p->owner != owner) continue;
         int over = weights_over_vocabulary(p);
-        const SafeTensor *t = weights_find(s, p, over, err);
+        const SafeTensor *t = over ? find_table(s, p, config.rows, err) : weights_find(s, p, 0, err);
         if (!t) return -1;
         if (!over) {
             TRY(weights_read(b, elem_at(b, a->weights, p->offset), b->dtype, s, t, 0, p->count, err));
             continue;
         }
         RowCount count;
-        if (t->shape[0] > INT32_MAX) return error_set(err, "%s: %s has too many rows", safetensors_path(s, t), t->name);
-        TRY(fill_table(a, p, s, t, base, &count, err));
-        TRY(say_table(a, p, s, base, (int)t->shape[0], count, err));
+        TRY(fill_table(a, p, s, t, config.base, &count, err));
+        TRY(say_table(a, p, s, config.base, (int)t->shape[0], count, err));
     }
     return 0;
 }
@@ -194,10 +203,13 @@ int adapt_projector(Adapter *a, const SafeTensors *s, Error *err) {
     return cascade_tensor(a, s, "model.mm_projector.bias", err);
 }
 
-int adapt_queries(Adapter *a, const SafeTensors *s, Error *err) {
+int adapt_queries(Adapter *a, const SafeTensors *s, int latents, Error *err) {
     const Param *p = params_find(&a->params->table, OWNER_CASCADE, "model.Q.weight");
     const SafeTensor *t = weights_find(s, p, 1, err);
     if (!t) return -1;
+    if (t->shape[0] != latents)
+        return error_set(err, "%s: tensor \"%s\": expected the %d rows that config.json says, found %lld",
+                         safetensors_path(s, t), p->name, latents, (long long)t->shape[0]);
     const int old = t->shape[0] < p->rows ? (int)t->shape[0] : p->rows;
     TRY(old_rows(a, p, s, t, 0, 0, old, err));
     if (t->shape[0] > p->rows)

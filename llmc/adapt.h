@@ -19,13 +19,20 @@ typedef struct Adapter {
     char *said;    // a line for each change, malloc'ed; NULL when there was none
 } Adapter;
 
-// Fills one stack. base: base tokens of the vocabulary in the files. The embedding (and head) keep the rows of all
+// What the config.json beside the files says of them, and they must hold.
+typedef struct FilesConfig {
+    int base; // base tokens of the vocabulary
+    int rows; // vocab_size: tables over the vocabulary have as many rows, or more
+} FilesConfig;
+
+// Fills one stack. The embedding (and head) keep the rows of all
 // tokens both vocabularies have, specials included, wherever these stand; rows the files lack become the mean of those
 // they have, with noise of a tenth of their spread.
-int adapt_stack(Adapter *a, ParamOwner owner, const SafeTensors *s, int base, Error *err);
+int adapt_stack(Adapter *a, ParamOwner owner, const SafeTensors *s, FilesConfig config, Error *err);
 
-// Fills Q. Of more queries in the files the first are kept; fewer are repeated, with noise of a tenth of their spread.
-int adapt_queries(Adapter *a, const SafeTensors *s, Error *err);
+// Fills Q, of which there are `latents` in the files. Of more queries in the files the first are kept; fewer are
+// repeated, with noise of a tenth of their spread.
+int adapt_queries(Adapter *a, const SafeTensors *s, int latents, Error *err);
 // Fills the projector.
 int adapt_projector(Adapter *a, const SafeTensors *s, Error *err);
 

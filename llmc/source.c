@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "adapt.h"
 #include "checkpoint.h" // checkpoint_folder
 #include "file.h"
 #include "weights.h"
@@ -16,14 +15,16 @@ static const char default_enc[] = "models/Qwen2.5-1.5B", default_dec[] = "models
 // this one; of a plain decoder the padding is cut, to a plain encoder rows are added where it has too few.
 static int set_vocabulary(ModelSource *s, const TrainOptions *o, Error *err) {
     C3Config *c = &s->config;
-    if (!o->vocab && s->enc_base != s->dec_base)
+    s->files[0].rows = c->enc.V;
+    s->files[1].rows = c->dec.V;
+    if (!o->vocab && s->files[0].base != s->files[1].base)
         return error_set(err,
                          "%s has %d base tokens, %s has %d (hint: -vocab K keeps the first K of both, and adds rows "
                          "where there are fewer)",
-                         s->enc ? s->enc : s->folder, s->enc_base, s->dec ? s->dec : s->folder, s->dec_base);
-    int base = o->vocab ? (int)o->vocab : s->dec_base, rows = config_rows(base);
-    if (base != s->enc_base || (s->enc && c->enc.V < rows)) c->enc.V = rows;
-    if (base != s->dec_base || s->dec) c->dec.V = rows;
+                         s->enc ? s->enc : s->folder, s->files[0].base, s->dec ? s->dec : s->folder, s->files[1].base);
+    int base = o->vocab ? (int)o->vocab : s->files[1].base, rows = config_rows(base);
+    if (base != s->files[0].base || (s->enc && c->enc.V < rows)) c->enc.V = rows;
+    if (base != s->files[1].base || s->dec) c->dec.V = rows;
     c->base_vocab = base;
     c->specials = config_specials(base);
     return 0;
@@ -31,8 +32,8 @@ static int set_vocabulary(ModelSource *s, const TrainOptions *o, Error *err) {
 
 static int from_two_stacks(ModelSource *s, const TrainOptions *o, Error *err) {
     C3Config *c = &s->config;
-    TRY(config_read_qwen2_base(&c->enc, &s->enc_base, s->enc, err));
-    TRY(config_read_qwen2_base(&c->dec, &s->dec_base, s->dec, err));
+    TRY(config_read_qwen2_base(&c->enc, &s->files[0].base, s->enc, err));
+    TRY(config_read_qwen2_base(&c->dec, &s->files[1].base, s->dec, err));
     c->latents = 32;
     snprintf(c->template_name, sizeof c->template_name, "c3");
     c->dtype = options_dtype(o);
@@ -45,9 +46,10 @@ static int from_c3(ModelSource *s, const TrainOptions *o, Error *err) {
     C3Config *c = &s->config;
     TRY(checkpoint_folder(&s->folder, o->model, err));
     TRY(config_read_c3(c, s->folder, err));
-    s->enc_base = s->dec_base = c->base_vocab;
-    if (s->enc) TRY(config_read_qwen2_base(&c->enc, &s->enc_base, s->enc, err));
-    if (s->dec) TRY(config_read_qwen2_base(&c->dec, &s->dec_base, s->dec, err));
+    s->files[0].base = s->files[1].base = c->base_vocab;
+    s->files_latents = c->latents;
+    if (s->enc) TRY(config_read_qwen2_base(&c->enc, &s->files[0].base, s->enc, err));
+    if (s->dec) TRY(config_read_qwen2_base(&c->dec, &s->files[1].base, s->dec, err));
     snprintf(s->text, sizeof s->text, "%s%s%s%s%s", s->folder, s->enc ? ", encoder " : "", s->enc ? s->enc : "",
              s->dec ? ", decoder " : "", s->dec ? s->dec : "");
     return set_vocabulary(s, o, err);
@@ -136,22 +138,22 @@ int source_tokenizer(Tokenizer **out, const ModelSource *s, Error *err) {
 // ---- weights -------------------------------------------------------------------------------------------------------
 
 // The tensors of a new encoder or decoder, or of the C3 folder's own (files).
-static int fill_stack(Adapter *a, ParamOwner owner, const char *folder, const SafeTensors *files, int base,
+static int fill_stack(Adapter *a, ParamOwner owner, const char *folder, const SafeTensors *files, FilesConfig config,
                       Error *err) {
-    if (!folder) return adapt_stack(a, owner, files, base, err);
+    if (!folder) return adapt_stack(a, owner, files, config, err);
     SafeTensors *own;
     TRY(safetensors_open(&own, folder, err));
-    int bad = adapt_stack(a, owner, own, base, err);
+    int bad = adapt_stack(a, owner, own, config, err);
     safetensors_close(own);
     return bad;
 }
 
 // Queries belong to the encoder, the projector to both: a new stack makes them new.
 static int fill(const ModelSource *s, Adapter *a, SafeTensors *const files[2], Error *err) {
-    TRY(fill_stack(a, OWNER_ENCODER, s->enc, files[1], s->enc_base, err));
-    TRY(fill_stack(a, OWNER_DECODER, s->dec, files[0], s->dec_base, err));
+    TRY(fill_stack(a, OWNER_ENCODER, s->enc, files[1], s->files[0], err));
+    TRY(fill_stack(a, OWNER_DECODER, s->dec, files[0], s->files[1], err));
     if (!s->folder) return 0;
-    if (!s->enc) TRY(adapt_queries(a, files[0], err));
+    if (!s->enc) TRY(adapt_queries(a, files[0], s->files_latents, err));
     if (!s->enc && !s->dec) return adapt_projector(a, files[0], err);
     if (string_append(&a->said, "  %-14s %s%s new: what they were fits no other %s\n", "cascade",
                       s->enc ? "queries and projector" : "the projector", s->enc ? " are" : " is",

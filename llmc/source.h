@@ -3,6 +3,7 @@
 #ifndef LLMC_SOURCE_H
 #define LLMC_SOURCE_H
 
+#include "adapt.h" // FilesConfig
 #include "c3.h"
 #include "config.h"
 #include "options.h"
@@ -15,7 +16,8 @@ typedef struct ModelSource {
     C3Config config;
     char *folder;         // -m: the C3 folder itself, also when a run's was named, owned; else NULL
     const char *enc, *dec; // Qwen2 folders of new stacks; else NULL
-    int enc_base, dec_base; // base tokens of the vocabularies in the files
+    FilesConfig files[2]; // encoder, decoder: the vocabularies in the files
+    int files_latents;    // of the C3 folder
     char *tokenizer;      // path, owned
     char text[256];       // one line for the settings table
     char *said;           // after source_fill: a line for each thing that was changed, owned; NULL: nothing was

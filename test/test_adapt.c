@@ -480,6 +480,17 @@ static void test_refusals(void) {
     o.model = wide;
     refuse("another width", &o,
            (const char *const[]){"llm1/model.safetensors", "mlp.gate_proj", "(44, 30)", "(45, 30)"}, 4);
+    wider = deeper = c;
+    wider.latents = 6;
+    deeper.dec.V += 3;
+    CHECK(config_write_c3(&wider, where, &err) == 0, "%s", err.text);
+    o.model = where;
+    refuse("other latents than Q has", &o, (const char *const[]){queries, "6 rows", "found 5"}, 3);
+    o.latents = 5;
+    refuse("the same with -n", &o, (const char *const[]){queries, "6 rows", "found 5"}, 3);
+    o.latents = 0;
+    CHECK(config_write_c3(&deeper, where, &err) == 0, "%s", err.text);
+    refuse("fewer rows than vocab_size", &o, (const char *const[]){embed, "265 rows", "found 262"}, 3);
     o = options(where, llm1, NULL);
     unlink(weights);
     refuse("no weights", &o, (const char *const[]){"model.safetensors"}, 1);

@@ -229,7 +229,7 @@ static int stack(const char *path, Error *err) {
     Adapter a = {.backend = r.b, .weights = r.weights, .params = &r.params, .base = c.base_vocab};
     SafeTensors *s = NULL;
     int bad = safetensors_open(&s, path, err);
-    if (!bad) bad = adapt_stack(&a, OWNER_ENCODER, s, c.base_vocab, err);
+    if (!bad) bad = adapt_stack(&a, OWNER_ENCODER, s, (FilesConfig){c.base_vocab, c.enc.V}, err);
     safetensors_close(s);
     for (int i = 0; i < r.params.table.n && !bad; i++) {
         const Param *p = &r.params.table.params[i];

@@ -7,6 +7,7 @@
 
 #include "llmc/cli.h"
 #include "llmc/eval.h"
+#include "llmc/extract.h"
 #include "llmc/info.h"
 #include "llmc/model.h"
 #include "llmc/plan.h"
@@ -301,13 +302,19 @@ static int run_tokenize(int argc, char **argv) {
 static int run_info(int argc, char **argv) {
     const char **words = calloc((size_t)argc, sizeof *words);
     int n_words = 0;
+    int64_t check = 0;
     Error err;
-    int code = words ? parse("info", "PATH...: what lies in a model's folder, a run's folder or a shard",
-                             "c3 info runs/demo data/demo/train_00000.bin", NULL, 0, argc, argv, words, &n_words, &err)
+    Option table[] = {
+        {.help = "Depth"},
+        {"check", OPTION_FLAG, &check, NULL, 0, 0, NULL, "read everything: shapes, NaNs, sizes, checksums", 0},
+    };
+    int code = words ? parse("info", "[-check] PATH...: what lies in a model's folder, a run's folder or a shard",
+                             "c3 info -check runs/demo", table, 2, argc, argv, words, &n_words, &err)
                      : error_set(&err, "out of memory");
     if (code == 0 && n_words == 0) code = error_set(&err, "info: no folder or file (hint: c3 info -h)");
     int bad = code < 0;
-    for (int i = 0; i < n_words && code == 0 && !bad; i++) bad = info_print(stdout, words[i], &err) != 0;
+    for (int i = 0; i < n_words && code == 0 && !bad; i++)
+        bad = (check ? info_check : info_print)(stdout, words[i], &err) != 0;
     free(words);
     return bad ? fail(&err, code < 0 ? EXIT_USAGE : 1) : 0;
 }
@@ -316,6 +323,29 @@ static int run_plan(int argc, char **argv) {
     Error err;
     int code = plan_command(stdout, argc, argv, &err);
     return code ? fail(&err, code < 0 ? EXIT_USAGE : 1) : 0;
+}
+
+// ---- c3 extract ----------------------------------------------------------------------------------------------------
+
+static int run_extract(int argc, char **argv) {
+    const char *model = NULL, *part = NULL, *out = NULL;
+    Error err;
+    Option table[] = {
+        {.help = "One stack as a plain Qwen2 folder"},
+        {"m", OPTION_TEXT, &model, "DIR", 0, 0, NULL, "a C3 checkpoint, or a run's folder (its newest step)", 0},
+        {"part", OPTION_CHOICE, &part, NULL, 0, 0, "decoder|encoder", "which of the two", 0},
+        {"o", OPTION_TEXT, &out, "DIR", 0, 0, NULL, "the new folder", 0},
+    };
+    int code = parse("extract", "-m DIR -part decoder|encoder -o OUT: a stack that any Qwen2 program loads",
+                     "c3 extract -m runs/demo -part decoder -o models/demo-decoder", table,
+                     sizeof table / sizeof *table, argc, argv, NULL, NULL, &err);
+    if (code == 0 && (!model || !part || !out))
+        code = error_set(&err, "extract: -%s is missing (hint: c3 extract -h)", !model ? "m" : !part ? "part" : "o");
+    if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    if (extract_stack(model, strcmp(part, "encoder") == 0 ? OWNER_ENCODER : OWNER_DECODER, out, &err) != 0)
+        return fail(&err, 1);
+    printf("%s: the %s of %s\n", out, part, model);
+    return 0;
 }
 
 // ---- main ----------------------------------------------------------------------------------------------------------
@@ -327,7 +357,8 @@ static const struct {
     {"tokenize", "make token shards from pages of text", run_tokenize},
     {"reconstruct", "write pages back from their latents, errors marked", run_reconstruct},
     {"eval", "evaluate a model on held-out pages: tables, metrics, controls", run_eval},
-    {"info", "say what lies in a model's folder or a shard", run_info},
+    {"info", "say what lies in a model's folder or a shard, and whether it is sound", run_info},
+    {"extract", "write a model's encoder or decoder as a plain Qwen2 folder", run_extract},
     {"plan", "predict memory and time of a training run on given GPUs", run_plan},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -96,6 +96,7 @@ static int start_or_resume(Trainer *t, Error *err) {
         memcpy(t->state.tokenizer, tokenizer_fingerprint(t->corpus.tokenizer), sizeof t->state.tokenizer);
         TRY(source_fill(&t->source, &t->model, (uint64_t)t->o.seed, err));
         optimizer_reset(&t->optimizer);
+        if (t->source.said && t->dist.rank == 0) printf("changed\n%s", t->source.said);
         return 0;
     }
     CheckpointJob job = checkpoint_job(t);

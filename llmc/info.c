@@ -7,6 +7,7 @@
 
 #include "checkpoint.h"
 #include "file.h"
+#include "inspect.h"
 #include "plan.h" // format_count, format_bytes
 #include "safetensors.h"
 #include "shard.h"
@@ -152,16 +153,30 @@ static int print_shard(FILE *out, const char *path, Error *err) {
     return 0;
 }
 
-int info_print(FILE *out, const char *path, Error *err) {
+// What a path stands for: a folder (the newest checkpoint, where it is a run's), malloc'ed; NULL: a file.
+static int resolve(char **folder, const char *path, Error *err) {
     struct stat st;
+    *folder = NULL;
     if (stat(path, &st) != 0)
         return error_set(err, "%s: is not there (hint: a model folder, a run, or a .bin shard)", path);
-    if (!S_ISDIR(st.st_mode)) return print_shard(out, path, err);
+    if (!S_ISDIR(st.st_mode)) return 0;
     char *config = string_format("%s/config.json", path);
     if (!config) return error_set(err, "%s: out of memory", path);
-    char *newest = file_exists(config) ? NULL : checkpoint_newest(path);
-    int bad = print_folder(out, newest ? newest : path, err);
-    free(newest);
+    *folder = file_exists(config) ? NULL : checkpoint_newest(path);
     free(config);
+    if (!*folder) *folder = strdup(path);
+    return *folder ? 0 : error_set(err, "%s: out of memory", path);
+}
+
+static int print_path(FILE *out, const char *path, int check, Error *err) {
+    char *folder;
+    TRY(resolve(&folder, path, err));
+    if (!folder) return print_shard(out, path, err); // reads all of it
+    int bad = print_folder(out, folder, err);
+    if (!bad && check) bad = inspect_folder(out, folder, err);
+    free(folder);
     return bad;
 }
+
+int info_print(FILE *out, const char *path, Error *err) { return print_path(out, path, 0, err); }
+int info_check(FILE *out, const char *path, Error *err) { return print_path(out, path, 1, err); }

@@ -70,6 +70,40 @@ def configs():
     yield json.dumps({key: QWEN2[key] for key in QWEN2 if key != "vocab_size"}).encode()
 
 
+def small_model():
+    """The tensors of the root file of fuzz_folder.c's model: 256 base tokens, one layer, every width 8, 2 latents."""
+    layer = {"self_attn." + n + "_proj." + k: s for n in "qkv" for k, s in (("weight", [8, 8]), ("bias", [8]))}
+    layer |= {"self_attn.o_proj.weight": [8, 8], "input_layernorm.weight": [8], "post_attention_layernorm.weight": [8]}
+    layer |= {f"mlp.{n}_proj.weight": [8, 8] for n in ("gate", "up", "down")}
+    return {"model.embed_tokens.weight": [262, 8], "model.norm.weight": [8], "model.Q.weight": [2, 8],
+            "model.mm_projector.weight": [8, 8], "model.mm_projector.bias": [8],
+            **{"model.layers.0." + name: shape for name, shape in layer.items()}}
+
+
+def folders():
+    """The first byte is the file of fuzz_folder.c that the rest replaces."""
+    small = {"vocab_size": 262, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+             "num_key_value_heads": 1, "intermediate_size": 8}
+    c3 = {**C3, **small, "latent_token_len": 2, "contexts_compression_llm_hidden_size": 8, "c3_template": "bare",
+          "im_start_token": 259, "im_end_token": 260, "im_patch_token": 261, "eos_token_id": 258, "bos_token_id": 256}
+    header, at = {}, 0
+    for name, shape in small_model().items():
+        size = 2 * shape[0] * (shape[1] if len(shape) == 2 else 1)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    extra = {**header, "model.layers.1.mlp.up_proj.weight": {"dtype": "BF16", "shape": [0], "data_offsets": [at, at]}}
+    index = {"metadata": {"total_size": at}, "weight_map": {name: "model-00001.safetensors" for name in header}}
+    state = {"format": 1, "step": 0, "tokens_seen": 5, "loader_seed": "1", "loader_epoch": "0", "loader_position": "9",
+             "dataset": "77", "tokenizer": "ab" * 32, "ranks": 1, "dtype": "bf16"}
+    marker = {"files": [{"name": "config.json", "bytes": 600, "crc32": 1}]}
+    encoder = {**QWEN2, **small}
+    for which, content in ((0, c3), (0, {**c3, "num_hidden_layers": 2}), (0, {**c3, "tie_word_embeddings": False}),
+                           (1, encoder), (1, {**encoder, "vocab_size": 263}), (1, {**encoder, "hidden_size": 16}),
+                           (2, header), (2, extra), (3, index), (3, {"weight_map": {}}), (4, marker),
+                           (4, {"files": []}), (5, state), (5, {**state, "step": 1})):
+        yield bytes([which]) + json.dumps(content).encode()
+
+
 def vocabulary():
     """A byte-level BPE of 256 bytes and a few merges."""
     merged = [b"th", b"the", b" the", b"in", b"ing", "中".encode()[:2], "中".encode()]
@@ -127,7 +161,7 @@ def anything():
 
 
 GENERATORS = {"shard": shards, "safetensors": safetensors, "config": configs, "tokenizer": tokenizers,
-              "encode": texts, "pages": pages}
+              "encode": texts, "pages": pages, "folder": folders}
 
 
 def main():

@@ -4,6 +4,7 @@
 Without them a fuzzer spends its seconds on finding out what the first bytes of a file look like.
 """
 import base64
+import hashlib
 import json
 import os
 import struct
@@ -50,6 +51,29 @@ def safetensors():
     yield tensors(two, bytes(31))
     yield struct.pack("<Q", 1 << 62) + b"{}"
     yield json.dumps(two).encode() + b"\x20"  # the fuzzer's own second form: a header and the bytes behind it
+
+
+def latent_file(documents, numbers=bytes(4), shape=(2, 1, 1), **other):
+    """Layout at the head of llmc/latents.h."""
+    model, text = "ab" * 32, json.dumps(documents)
+    meta = {"format": "c3-latents", "version": "1", "model": model, "documents": text,
+            "sha256": hashlib.sha256(model.encode() + b"\0" + text.encode() + b"\0" + numbers).hexdigest(), **other}
+    return tensors({"__metadata__": meta, "latents": {"dtype": "BF16", "shape": list(shape),
+                                                      "data_offsets": [0, len(numbers)]}}, numbers)
+
+
+def latents():
+    page = {"tokens": 7, "sha256": "0f" * 32}
+    one = {"documents": [{"id": "a", "nfc": True, "pages": [page], "gaps": ["", "\n"]},
+                         {"id": "b", "nfc": False, "pages": [page], "gaps": [" ", ""]}]}
+    two = {"documents": [{"id": "a", "nfc": True, "pages": [page, page], "gaps": ["", "\n\n", "\n"]}]}
+    yield latent_file(one)
+    yield latent_file(two)
+    yield latent_file(two, b"\x80\x7f\0\0")  # not finite
+    yield latent_file(one, version="2")
+    yield latent_file({"documents": []})
+    yield json.dumps(one).encode()  # the fuzzer's own second form: documents alone
+    yield json.dumps(two).encode()
 
 
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 4102, "hidden_size": 192,
@@ -126,7 +150,7 @@ def anything():
     yield b"a line\nanother\n"
 
 
-GENERATORS = {"shard": shards, "safetensors": safetensors, "config": configs, "tokenizer": tokenizers,
+GENERATORS = {"shard": shards, "safetensors": safetensors, "config": configs, "latents": latents, "tokenizer": tokenizers,
               "encode": texts, "pages": pages}
 
 

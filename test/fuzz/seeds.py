@@ -150,7 +150,8 @@ def anything():
     yield b"a line\nanother\n"
 
 
-GENERATORS = {"shard": shards, "safetensors": safetensors, "config": configs, "latents": latents, "tokenizer": tokenizers,
+GENERATORS = {"shard": shards, "safetensors": safetensors, "config": configs, "latents": latents,
+              "tokenizer": tokenizers,
               "encode": texts, "pages": pages}
 
 

@@ -13,6 +13,7 @@
 #include "llmc/model.h"
 #include "llmc/plan.h" // format_count
 #include "llmc/render.h"
+#include "llmc/report.h"
 #include "llmc/tokenize.h"
 
 enum { EXIT_USAGE = 2, MAX_OPTIONS = 32 };
@@ -396,6 +397,36 @@ static int run_info(int argc, char **argv) {
     return bad ? fail(&err, code < 0 ? EXIT_USAGE : 1) : 0;
 }
 
+// ---- c3 report -----------------------------------------------------------------------------------------------------
+
+static int write_report(const char *run, const char *out, Error *err) {
+    char *file = out ? strdup(out) : string_format("%s/report.html", run);
+    if (!file) return error_set(err, "out of memory");
+    int bad = report_write(run, file, err);
+    if (!bad) printf("report: %s\n", file);
+    free(file);
+    return bad;
+}
+
+static int run_report(int argc, char **argv) {
+    const char **words = calloc((size_t)argc, sizeof *words), *out = NULL;
+    int n_words = 0;
+    Error err;
+    Option table[] = {
+        {.help = "Output"},
+        {"o", OPTION_TEXT, &out, "FILE", 0, 0, NULL, "file of the report; default: RUN/report.html", 0},
+    };
+    int code = words ? parse("report", "RUN [-o FILE]: curves, tables and pages of a run as one page of HTML",
+                             "c3 report runs/demo", table, sizeof table / sizeof *table, argc, argv, words, &n_words,
+                             &err)
+                     : error_set(&err, "out of memory");
+    if (code == 0 && n_words != 1) code = error_set(&err, "report: expected the folder of a run, found %d", n_words);
+    if (code == 0) code = write_report(words[0], out, &err) == 0 ? 0 : fail(&err, 1);
+    else code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    free(words);
+    return code;
+}
+
 // ---- main ----------------------------------------------------------------------------------------------------------
 
 static const struct {
@@ -407,6 +438,7 @@ static const struct {
     {"compress", "keep documents as the latents of their pages", run_compress},
     {"decompress", "write documents again from their latents", run_decompress},
     {"eval", "evaluate a model on held-out pages: tables, metrics, controls", run_eval},
+    {"report", "write a run as one page of HTML", run_report},
     {"info", "say what lies in a model's folder or a shard", run_info},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

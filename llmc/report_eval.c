@@ -228,7 +228,8 @@ static const char *text_of(const cJSON *o, const char *key) {
     return cJSON_IsString(item) ? item->valuestring : "";
 }
 
-static void write_page(FILE *out, const ReportPage *p) {
+// group, number: which page of which evaluation, for links.
+static void write_page(FILE *out, const ReportPage *p, int group, int number) {
     const char *text = text_of(p->json, "text"), *output = text_of(p->json, "reconstruction");
     size_t n = strlen(text), n_output = strlen(output), n_ops = 0, wrong = 0, characters[2] = {0};
     double tokens = report_number(p->json, "tokens"), latents = report_number(p->json, "latents");
@@ -240,7 +241,7 @@ static void write_page(FILE *out, const ReportPage *p) {
         characters[1] += ops[i] != 'd';
     }
     double longer = (double)(characters[0] > characters[1] ? characters[0] : characters[1]);
-    fprintf(out, "<article>\n<header><h3>");
+    fprintf(out, "<article id=\"page-%d-%d\">\n<header><h3>", group, number);
     if (cJSON_IsString(json_find(p->json, "id"))) html_string(out, text_of(p->json, "id"));
     else fprintf(out, "page %ld", p->number);
     fprintf(out, "</h3><p>");
@@ -257,14 +258,14 @@ static void write_page(FILE *out, const ReportPage *p) {
     free(ops);
 }
 
-static void write_eval_pages(FILE *out, const ReportEval *e) {
+static void write_eval_pages(FILE *out, const ReportEval *e, int group) {
     fprintf(out, "<p class=\"legend-errors\"><b>");
     html_string(out, report_eval_name(e));
     fprintf(out, "</b>, the first %d of %ld pages", e->n_first, e->total);
     if (e->n_worst) fprintf(out, ", then %d that came back worst of all the others", e->n_worst);
     fprintf(out, "</p>\n");
-    for (int i = 0; i < e->n_first; i++) write_page(out, &e->pages[i]);
-    for (int i = 0; i < e->n_worst; i++) write_page(out, &e->pages[REPORT_FIRST + i]);
+    for (int i = 0; i < e->n_first; i++) write_page(out, &e->pages[i], group, i + 1);
+    for (int i = 0; i < e->n_worst; i++) write_page(out, &e->pages[REPORT_FIRST + i], group, e->n_first + i + 1);
 }
 
 void report_reconstructions(FILE *out, const ReportData *d) {
@@ -276,7 +277,7 @@ void report_reconstructions(FILE *out, const ReportData *d) {
                  "reconstruction what is <ins>wrong or superfluous</ins>. A \xe2\x86\xb5 is a line end among the "
                  "errors.</p>\n");
     for (int i = 0; i < d->n_evals; i++) {
-        if (d->evals[i].n_first) write_eval_pages(out, &d->evals[i]);
+        if (d->evals[i].n_first) write_eval_pages(out, &d->evals[i], i + 1);
     }
     fprintf(out, "</section>\n");
 }

@@ -73,7 +73,7 @@ const char report_style[] =
     "left/var(--share) 100% no-repeat}\n"
     /* reconstructions */
     ".legend-errors{margin-bottom:14px}\n"
-    "article{margin:0 0 14px;padding:14px 18px 16px}\n"
+    "article{margin:0 0 14px;padding:14px 18px 16px;scroll-margin-top:22px}\n"
     "article header{display:flex;flex-wrap:wrap;gap:2px 16px;align-items:baseline;padding:0;max-width:none}\n"
     "article header p{margin:0;color:var(--soft);font-size:.86rem}\n"
     ".pair{display:grid;grid-template-columns:1fr 1fr;gap:0 24px;margin-top:8px}\n"

@@ -25,7 +25,7 @@ const char *chart_number(char buffer[32], double v) {
     double a = fabs(v);
     if (!isfinite(v)) snprintf(buffer, 32, "-");
     else if (a == 0) snprintf(buffer, 32, "0");
-    else if (a < 0.000999 || a >= 999.5e9) {
+    else if (a < 0.0000999 || a >= 999.5e9) {
         int exponent = (int)floor(log10(a) + 1e-9);
         snprintf(buffer, 32, "%.3ge%d", v / pow(10, exponent), exponent);
     } else if (a >= 999.5e6) snprintf(buffer, 32, "%.3gG", v / 1e9);

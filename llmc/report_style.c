@@ -87,7 +87,7 @@ const char report_style[] =
     "padding:8px 18px 12px}\n"
     "dl.grid div{display:flex;justify-content:space-between;gap:14px;padding:6px 0;border-bottom:1px solid "
     "var(--line)}\n"
-    "dl.grid dt{color:var(--soft)}\n"
+    "dl.grid dt{color:var(--soft);white-space:nowrap}\n"
     "dl.grid dd{margin:0;text-align:right;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}\n"
     "details{margin-top:14px}summary{padding:12px 18px;cursor:pointer;font-weight:600}\n"
     "ul{margin:.4em 0;padding-left:1.2em}\n"

@@ -188,7 +188,7 @@ static int run_compress(int argc, char **argv) {
         {.help = "Documents to latents"},
         {"m", OPTION_TEXT, &m.folder, "DIR", 0, 0, NULL, "a C3 checkpoint, or a run's folder (its newest step)", 0},
         {"f", OPTION_TEXT, &file, "FILE", 0, 0, NULL, ".txt, .jsonl or .json documents; - is stdin", 0},
-        {"o", OPTION_TEXT, &out, "X.c3", 0, 0, NULL, "file of the latents", 0},
+        {"o", OPTION_TEXT, &out, "X.c3", 0, 0, NULL, "file of the latents; - is stdout", 0},
         {"page_tokens", OPTION_INT, &page_tokens, "N", 0, 131072, NULL,
          "longer documents are cut, at paragraphs where possible; 0 = 1300 or what the model takes", 0},
         {"tok", OPTION_TEXT, &m.tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
@@ -208,7 +208,7 @@ static int run_compress(int argc, char **argv) {
     if (compress_file(&sizes, &m, file, out, (int)page_tokens, isatty(STDERR_FILENO) ? show_encoding : NULL, NULL,
                       &err) != 0)
         return fail(&err, 1);
-    compress_print(stdout, &sizes, out);
+    compress_print(strcmp(out, "-") ? stdout : stderr, &sizes, out);
     return 0;
 }
 
@@ -243,7 +243,7 @@ static int run_decompress(int argc, char **argv) {
         {"dtype", OPTION_CHOICE, &m.dtype, NULL, 0, 0, "auto|bf16|fp32", "type of weights", 0},
         {"threads", OPTION_INT, &threads, "N", 0, 1024, NULL, "cores, 0 = all", 0},
     };
-    int code = words ? parse("decompress", "-m DIR X.c3: writes documents again from their latents",
+    int code = words ? parse("decompress", "-m DIR X.c3: writes documents again from their latents; - is stdin",
                              "c3 decompress -m runs/demo page.c3 -verify", table, sizeof table / sizeof *table, argc,
                              argv, words, &n_words, &err)
                      : error_set(&err, "out of memory");

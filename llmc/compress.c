@@ -11,6 +11,7 @@
 #include "latents.h"
 #include "pages.h"
 #include "plan.h" // format_count
+#include "scratch.h"
 
 static int no_memory(Error *err) { return error_set(err, "out of memory"); }
 
@@ -234,8 +235,13 @@ int compress_file(CompressSizes *sizes, const CompressModel *model, const char *
                   int page_tokens, CompressProgress *progress, void *arg, Error *err) {
     Model m = {0};
     Compressor c = {.m = &m};
+    Scratch scratch = {0};
     *sizes = (CompressSizes){0};
-    int bad = compress_all(&c, sizes, model, input, output, page_tokens, progress, arg, err);
+    int pipe = strcmp(output, "-") == 0, bad = pipe ? scratch_make(&scratch, err) : 0;
+    if (!bad)
+        bad = compress_all(&c, sizes, model, input, pipe ? scratch.path : output, page_tokens, progress, arg, err);
+    if (!bad && pipe) bad = scratch_print(&scratch, err);
+    scratch_remove(&scratch);
     for (int i = 0; i < c.file.n_pages; i++) tokens_free(&c.tokens[i]);
     free(c.tokens);
     latents_free(&c.file);
@@ -245,8 +251,9 @@ int compress_file(CompressSizes *sizes, const CompressModel *model, const char *
 
 void compress_print(FILE *out, const CompressSizes *s, const char *file) {
     char t[3][32];
-    fprintf(out, "%s: %s document%s, %s page%s\n", file, format_count(t[0], s->documents), s->documents == 1 ? "" : "s",
-            format_count(t[1], s->pages), s->pages == 1 ? "" : "s");
+    fprintf(out, "%s: %s document%s, %s page%s\n", strcmp(file, "-") ? file : "standard output",
+            format_count(t[0], s->documents), s->documents == 1 ? "" : "s", format_count(t[1], s->pages),
+            s->pages == 1 ? "" : "s");
     fprintf(out, "text     %s characters, %s bytes, %s tokens\n", format_count(t[0], s->characters),
             format_count(t[1], s->text_bytes), format_count(t[2], s->tokens));
     fprintf(out, "latents  %s x %d: %.1f tokens a latent; a page is %d rows to the decoder in place of %.0f\n",

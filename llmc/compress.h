@@ -28,8 +28,8 @@ typedef struct CompressSizes {
 } CompressSizes;
 
 // Cuts the documents of `input` (see pages.h) into pages of at most page_tokens tokens (0: 1300, or what the model
-// takes if that is less), encodes them in order and writes `output`. A document without text is an error: nothing of it
-// could come back.
+// takes if that is less), encodes them in order and writes `output` ("-": stdout). A document without text is an error:
+// nothing of it could come back.
 int compress_file(CompressSizes *sizes, const CompressModel *model, const char *input, const char *output,
                   int page_tokens, CompressProgress *progress, void *arg, Error *err);
 
@@ -37,7 +37,7 @@ int compress_file(CompressSizes *sizes, const CompressModel *model, const char *
 void compress_print(FILE *out, const CompressSizes *s, const char *file);
 
 typedef struct DecompressOptions {
-    const char *input;  // latents
+    const char *input;  // latents; "-": stdin
     const char *output; // NULL: stdout
     int json;           // a line {"id","text"[,"exact"]} a document; else plain text, form feeds between documents
     int verify;

@@ -8,6 +8,7 @@
 #include "generate.h"
 #include "json.h"
 #include "latents.h"
+#include "scratch.h"
 
 static int no_memory(Error *err) { return error_set(err, "out of memory"); }
 
@@ -191,10 +192,19 @@ static int write_output(const Decompressor *d, Error *err) {
 
 // ---- decompress ----------------------------------------------------------------------------------------------------
 
+static int read_input(Decompressor *d, Error *err) {
+    if (strcmp(d->o->input, "-") != 0) return latents_read(&d->file, d->o->input, err);
+    Scratch scratch;
+    TRY(scratch_make(&scratch, err));
+    int bad = scratch_fill(&scratch, err) != 0 || latents_read(&d->file, scratch.path, err) != 0;
+    scratch_remove(&scratch); // a mapping outlives its name
+    return bad ? error_prefix(err, "standard input") : 0;
+}
+
 static int decompress_all(Decompressor *d, DecompressResult *r, const CompressModel *model, CompressProgress *progress,
                           void *arg, Error *err) {
     Model *m = d->m;
-    TRY(latents_read(&d->file, d->o->input, err));
+    TRY(read_input(d, err));
     TRY(model_open(m, model->folder, model->tokenizer, err));
     TRY(check_model(d, err));
     if (d->o->output) TRY(compress_check_writable(d->o->output, err));

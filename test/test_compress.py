@@ -143,6 +143,13 @@ def test_documents(tmp, good):
     code, out, err = decompress(f"{tmp}/doc.c3", "-o", f"{tmp}/doc.txt")
     with open(f"{tmp}/doc.txt", "rb") as f:
         case("-o FILE", code == 0 and not out and f.read() == text, (code, out, err))
+    code, latents, err = compress("-", "-", "-page_tokens", 64, stdin=text)
+    with open(f"{tmp}/doc.c3", "rb") as f:
+        case("-o -: the same file on stdout, the sizes on stderr", code == 0 and latents == f.read() and
+             "5 pages" in err, (code, len(latents), err))
+    code, out, err = c3("decompress", "-m", DEMO, "-", stdin=latents)
+    case("latents on stdin", code == 0 and out == text and not err, (code, out, err))
+    refused("damaged latents on stdin", c3("decompress", "-m", DEMO, "-", stdin=latents[:-5]), "standard input")
     rewrite(f"{tmp}/other.c3", f"{tmp}/doc.c3", lambda d: d[0]["pages"][1].update(sha256="0" * 64))
     code, out, err = decompress(f"{tmp}/other.c3", "-verify")
     case("a page that is not what it was is named, and fails", code == 1 and out == text and "4 of 5 pages" in err and
@@ -211,11 +218,14 @@ def test_refusals(tmp):
 
 def main():
     with Folder() as tmp:
+        os.environ["TMPDIR"] = f"{tmp}/pipes"
+        os.mkdir(f"{tmp}/pipes")
         good, wanted = test_pages(tmp)
         test_file(tmp, wanted)
         test_documents(tmp, good)
         test_refusals(tmp)
-        case("no half-written file is left", not glob.glob(f"{tmp}/**/*.tmp", recursive=True))
+        left = glob.glob(f"{tmp}/**/*.tmp", recursive=True) + os.listdir(os.environ["TMPDIR"])
+        case("no half-written file is left, nor one made for a pipe", not left, left)
     done()
 
 

@@ -122,8 +122,9 @@ static void write_tiles(FILE *out, const ReportData *d) {
     } else if (d->has_log) {
         tile(out, format_count(text, d->last_step), "steps");
     }
-    tile_number(out, last(curve(d, CURVE_LOSS)), "last training loss");
     tile_number(out, last(curve(d, CURVE_VAL_LOSS)), "validation loss");
+    tile_share(out, last(curve(d, CURVE_VAL_ACCURACY)), "tokens right in validation, teacher-forced", NULL);
+    if (!curve(d, CURVE_VAL_LOSS)->n) tile_number(out, last(curve(d, CURVE_LOSS)), "last training loss");
     if (d->has_log) {
         tile(out, duration(text, d->seconds), "spent in steps");
         tile_number(out, d->tokens, "text tokens seen");

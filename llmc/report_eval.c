@@ -11,6 +11,12 @@
 
 enum { MAX_COLUMNS = 8 }; // of published figures
 
+// A member that is a text, or "".
+static const char *text_of(const cJSON *o, const char *key) {
+    const cJSON *item = o ? json_find(o, key) : NULL;
+    return cJSON_IsString(item) ? item->valuestring : "";
+}
+
 static void print_share(FILE *out, double value) {
     if (isfinite(value)) fprintf(out, "%.2f %%", 100 * value);
     else fprintf(out, "\xe2\x80\x93"); // a dash
@@ -43,6 +49,21 @@ static int is_known(const ReportData *d, const Row *row) {
     return 0;
 }
 
+// Which pages an evaluation is about.
+static void write_source(FILE *out, const ReportEval *e) {
+    const char *source = text_of(e->summary, "source"), *perturb = text_of(e->summary, "perturb");
+    if (!*source) return;
+    fprintf(out, "<p class=\"note\">");
+    html_string(out, report_eval_name(e));
+    fprintf(out, ": ");
+    html_string(out, source);
+    if (*perturb && strcmp(perturb, "none") != 0) {
+        fprintf(out, ", texts perturbed: ");
+        html_string(out, perturb);
+    }
+    fprintf(out, "</p>\n");
+}
+
 static void write_means(FILE *out, const ReportData *d) {
     int any = 0;
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) any |= is_known(d, &rows[r]);
@@ -71,7 +92,9 @@ static void write_means(FILE *out, const ReportData *d) {
         }
         fprintf(out, "</tr>\n");
     }
-    fprintf(out, "</tbody></table></div>\n");
+    fprintf(out, "</tbody></table>\n");
+    for (int i = 0; i < d->n_evals; i++) write_source(out, &d->evals[i]);
+    fprintf(out, "</div>\n");
 }
 
 // ---- by position ---------------------------------------------------------------------------------------------------
@@ -222,11 +245,6 @@ void report_evaluations(FILE *out, const ReportData *d) {
 }
 
 // ---- reconstructions -----------------------------------------------------------------------------------------------
-
-static const char *text_of(const cJSON *o, const char *key) {
-    const cJSON *item = json_find(o, key);
-    return cJSON_IsString(item) ? item->valuestring : "";
-}
 
 // group, number: which page of which evaluation, for links.
 static void write_page(FILE *out, const ReportPage *p, int group, int number) {

@@ -154,6 +154,12 @@ def test_documents(tmp, good):
     code, out, err = decompress(f"{tmp}/other.c3", "-verify")
     case("a page that is not what it was is named, and fails", code == 1 and out == text and "4 of 5 pages" in err and
          "1 of 2 documents" in err and "page 2 of stdin:1" in err, (code, err))
+    story = "\n".join(p["text"] for p in pages_of("en", 90))
+    compress(f"{tmp}/story.c3", "-", stdin=story.encode())
+    head, _ = header(f"{tmp}/story.c3")
+    tokens = [p["tokens"] for p in json.loads(head["__metadata__"]["documents"])["documents"][0]["pages"]]
+    case("without -page_tokens pages have at most 1300", len(tokens) >= 3 and max(tokens) <= 1300 and
+         min(tokens[:-1]) > 1200, tokens)
     page = next(p["text"] for p in good if ";" in p["text"])
     other = page.replace(";", "\u037e")  # the Greek question mark, which NFC turns into a semicolon
     assert unicodedata.normalize("NFC", other) == page

@@ -279,6 +279,28 @@ static void test_missing(void) {
     free(path);
 }
 
+static void test_published(void) {
+    check_begin("published figures stand beside buckets and latents like theirs, nowhere else");
+    static const char form[] =
+        "{\"latents\":%d,\"pages\":2,\"source\":\"a<b.jsonl\",\"perturb\":\"shuffle\",\"buckets\":[{\"from\":600,"
+        "\"to\":%d,"
+        "\"pages\":2,\"char_precision\":0.9,\"compression\":20.3}],\"published\":[{\"name\":\"The paper\","
+        "\"latents\":32,\"buckets\":[{\"from\":600,\"to\":700,\"precision\":0.997}]}]}";
+    static const int cases[][3] = {{32, 700, 1}, {64, 700, 0}, {32, 650, 0}};
+    for (int i = 0; i < 3; i++) {
+        char *eval = string_format(form, cases[i][0], cases[i][1]);
+        put("published/eval/eval.json", eval);
+        char *html = report("published");
+        expect(html, "90.00 %", 1);
+        expect(html, "20.3\xc3\x97", 1);
+        expect(html, "The paper", cases[i][2]);
+        expect(html, "99.70 %", cases[i][2]);
+        expect(html, "a&lt;b.jsonl, texts perturbed: shuffle", 1);
+        free(html);
+        free(eval);
+    }
+}
+
 static void test_worst(void) {
     check_begin("the first two pages, then the four worst of the others, the worst one first");
     char *text = NULL;
@@ -312,6 +334,7 @@ int main(void) {
     test_charts();
     test_hostile();
     test_missing();
+    test_published();
     test_worst();
     file_remove_tree(folder, &err);
     return check_done();

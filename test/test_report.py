@@ -134,6 +134,10 @@ def main():
         test_form(text, page)
         test_colours(text)
         test_numbers(page)
+        with open(os.path.join(ROOT, "dev/report.png"), "rb") as f:
+            picture = f.read()
+        case("the picture for the README is a small PNG", picture[:4] == b"\x89PNG" and len(picture) < 200_000,
+             len(picture))
         for name, words, code, says in (("no folder of that name", [f"{tmp}/none"], 1, "no such folder"),
                                         ("a folder that is no run", [tmp], 1, "found none of them"),
                                         ("nowhere to write", [DEMO, "-o", f"{tmp}/none/x.html"], 1, "none/x.html"),

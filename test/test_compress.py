@@ -112,6 +112,11 @@ def test_file(tmp, wanted):
     info = c3("info", DEMO)[1].decode()
     case("the fingerprint is the one c3 info shows", re.fullmatch("[0-9a-f]{64}", meta["model"]) and
          meta["model"] in info, (meta["model"], info))
+    code, out, err = c3("info", f"{tmp}/pages.c3")
+    tokens = sum(w["tokens"] for w in wanted)
+    case("c3 info of it", code == 0 and not err and all(s in out.decode() for s in (
+        meta["model"], "60 in 60 documents", f"{N} of {WIDTH} numbers", f"{tokens:,}, {tokens / 60 / N:.1f} a latent")),
+         (code, out, err))
     text = f"{meta['model']}\0{meta['documents']}\0".encode()
     case("its checksum is what the format says", hashlib.sha256(text + data).hexdigest() == meta["sha256"])
     compress(f"{tmp}/fp32.c3", f"{tmp}/pages.jsonl", "-dtype", "fp32")
@@ -198,6 +203,7 @@ def test_refusals(tmp):
                                 ("a text", b"just a text, no latents", "no safetensors file")):
         bad = write(f"{tmp}/bad.c3", content)
         refused(name, decompress(bad, "-o", text), "bad.c3", says, left=[text])
+    refused("c3 info of damaged latents", c3("info", write(f"{tmp}/bad.c3", data[:-1] + b"!")), "damaged")
     refused("weights in place of latents", decompress(f"{STEP}/model.safetensors"), "no latents")
     refused("no such latents", decompress(f"{tmp}/none.c3"), "none.c3")
     refused("nowhere to write the text", decompress(f"{tmp}/doc.c3", "-o", f"{tmp}/none/x.txt"), "none/x.txt")

@@ -416,10 +416,10 @@ static int run_report(int argc, char **argv) {
         {.help = "Output"},
         {"o", OPTION_TEXT, &out, "FILE", 0, 0, NULL, "file of the report; default: RUN/report.html", 0},
     };
-    int code = words ? parse("report", "RUN [-o FILE]: curves, tables and pages of a run as one page of HTML",
-                             "c3 report runs/demo", table, sizeof table / sizeof *table, argc, argv, words, &n_words,
-                             &err)
-                     : error_set(&err, "out of memory");
+    int code =
+        words ? parse("report", "RUN [-o FILE]: curves, tables and pages of a run as one page of HTML",
+                      "c3 report runs/demo", table, sizeof table / sizeof *table, argc, argv, words, &n_words, &err)
+              : error_set(&err, "out of memory");
     if (code == 0 && n_words != 1) code = error_set(&err, "report: expected the folder of a run, found %d", n_words);
     if (code == 0) code = write_report(words[0], out, &err) == 0 ? 0 : fail(&err, 1);
     else code = code < 0 ? fail(&err, EXIT_USAGE) : 0;

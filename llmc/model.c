@@ -25,7 +25,7 @@ static int resolve(char **out, const char *folder, Error *err) {
 }
 
 int model_open(Model *m, const char *folder, const char *tokenizer, Error *err) {
-    *m = (Model){.dist = {.ranks = 1, .local_ranks = 1}};
+    *m = (Model){.dist = dist_alone()};
     TRY(resolve(&m->folder, folder, err));
     TrainOptions o = {.model = m->folder, .template_name = "auto", .tokenizer = tokenizer};
     TRY(source_open(&m->source, &o, err));

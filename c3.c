@@ -173,9 +173,9 @@ static int run_reconstruct(int argc, char **argv) {
 
 // ---- c3 compress, c3 decompress ------------------------------------------------------------------------------------
 
-static void show_encoding(void *arg, int done, int n) {
-    (void)arg;
-    fprintf(stderr, "\rencoding: %d of %d pages%s", done, n, done == n ? "\r\033[K" : "");
+// what: "encoding" or "decoding".
+static void show_pages(void *what, int done, int n) {
+    fprintf(stderr, "\r%s: %d of %d pages%s", (const char *)what, done, n, done == n ? "\r\033[K" : "");
     fflush(stderr);
 }
 
@@ -205,7 +205,7 @@ static int run_compress(int argc, char **argv) {
     if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
     CompressSizes sizes;
     m.threads = (int)threads;
-    if (compress_file(&sizes, &m, file, out, (int)page_tokens, isatty(STDERR_FILENO) ? show_encoding : NULL, NULL,
+    if (compress_file(&sizes, &m, file, out, (int)page_tokens, isatty(STDERR_FILENO) ? show_pages : NULL, "encoding",
                       &err) != 0)
         return fail(&err, 1);
     compress_print(strcmp(out, "-") ? stdout : stderr, &sizes, out);
@@ -214,7 +214,7 @@ static int run_compress(int argc, char **argv) {
 
 static int decompress(const CompressModel *m, const DecompressOptions *d, Error *err) {
     DecompressResult r;
-    if (decompress_file(&r, m, d, isatty(STDERR_FILENO) ? show_progress : NULL, NULL, err) != 0) return fail(err, 1);
+    if (decompress_file(&r, m, d, isatty(STDERR_FILENO) ? show_pages : NULL, "decoding", err) != 0) return fail(err, 1);
     if (!d->verify) return 0;
     decompress_print(stderr, &r);
     return r.exact_pages == r.pages ? 0 : 1;

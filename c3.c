@@ -6,12 +6,14 @@
 #include <unistd.h>
 
 #include "llmc/cli.h"
+#include "llmc/compress.h"
 #include "llmc/eval.h"
 #include "llmc/extract.h"
 #include "llmc/info.h"
 #include "llmc/model.h"
 #include "llmc/plan.h"
 #include "llmc/render.h"
+#include "llmc/report.h"
 #include "llmc/tokenize.h"
 
 enum { EXIT_USAGE = 2, MAX_OPTIONS = 32 };
@@ -170,6 +172,101 @@ static int run_reconstruct(int argc, char **argv) {
     eval_free(&s);
     model_close(&m);
     return bad ? fail(&err, 1) : 0;
+}
+
+// ---- c3 compress, c3 decompress ------------------------------------------------------------------------------------
+
+// what: "encoding" or "decoding".
+static void show_pages(void *what, int done, int n) {
+    fprintf(stderr, "\r%s: %d of %d pages%s", (const char *)what, done, n, done == n ? "\r\033[K" : "");
+    fflush(stderr);
+}
+
+static int run_compress(int argc, char **argv) {
+    CompressModel m = {.device = "auto", .dtype = "auto"};
+    const char *file = "-", *out = NULL;
+    int64_t page_tokens = 0, threads = 0;
+    Error err;
+    Option table[] = {
+        {.help = "Documents to latents"},
+        {"m", OPTION_TEXT, &m.folder, "DIR", 0, 0, NULL, "a C3 checkpoint, or a run's folder (its newest step)", 0},
+        {"f", OPTION_TEXT, &file, "FILE", 0, 0, NULL, ".txt, .jsonl or .json documents; - is stdin", 0},
+        {"o", OPTION_TEXT, &out, "X.c3", 0, 0, NULL, "file of the latents; - is stdout", 0},
+        {"page_tokens", OPTION_INT, &page_tokens, "N", 0, 131072, NULL,
+         "longer documents are cut, at paragraphs where possible; 0 = 1300 or what the model takes", 0},
+        {"tok", OPTION_TEXT, &m.tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
+        {.help = "Machine"},
+        {"device", OPTION_CHOICE, &m.device, NULL, 0, 0, "auto|cpu", "where to compute", 0},
+        {"dtype", OPTION_CHOICE, &m.dtype, NULL, 0, 0, "auto|bf16|fp32", "type of weights and latents", 0},
+        {"threads", OPTION_INT, &threads, "N", 0, 1024, NULL, "cores, 0 = all", 0},
+    };
+    int code = parse("compress", "-m DIR -f FILE -o X.c3: keeps documents as the latents of their pages",
+                     "c3 compress -m runs/demo -f page.txt -o page.c3", table, sizeof table / sizeof *table, argc, argv,
+                     NULL, NULL, &err);
+    if (code == 0 && !m.folder) code = error_set(&err, "compress: -m DIR is missing (hint: c3 compress -h)");
+    if (code == 0 && !out) code = error_set(&err, "compress: -o X.c3 is missing (hint: c3 compress -h)");
+    if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    CompressSizes sizes;
+    m.threads = (int)threads;
+    if (compress_file(&sizes, &m, file, out, (int)page_tokens, isatty(STDERR_FILENO) ? show_pages : NULL, "encoding",
+                      &err) != 0)
+        return fail(&err, 1);
+    compress_print(strcmp(out, "-") ? stdout : stderr, &sizes, out);
+    return 0;
+}
+
+static int decompress(const CompressModel *m, const DecompressOptions *d, Error *err) {
+    DecompressResult r;
+    if (decompress_file(&r, m, d, isatty(STDERR_FILENO) ? show_pages : NULL, "decoding", err) != 0) return fail(err, 1);
+    if (!d->verify) return 0;
+    decompress_print(stderr, &r);
+    return r.exact_pages == r.pages ? 0 : 1;
+}
+
+static int run_decompress(int argc, char **argv) {
+    CompressModel m = {.device = "auto", .dtype = "auto"};
+    DecompressOptions d = {0};
+    int64_t json = 0, verify = 0, batch = 0, max_new = 0, ngram = 0, threads = 0;
+    const char **words = calloc((size_t)argc, sizeof *words);
+    int n_words = 0;
+    Error err;
+    Option table[] = {
+        {.help = "Latents to documents"},
+        {"m", OPTION_TEXT, &m.folder, "DIR", 0, 0, NULL, "the model that made them; any other is refused", 0},
+        {"o", OPTION_TEXT, &d.output, "FILE", 0, 0, NULL, "file of the documents; default: stdout", 0},
+        {"json", OPTION_FLAG, &json, NULL, 0, 0, NULL, "one JSON object a document and line", 0},
+        {"verify", OPTION_FLAG, &verify, NULL, 0, 0, NULL, "say whether all came back exactly; exit code 1 if not", 0},
+        {"tok", OPTION_TEXT, &m.tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
+        {.help = "Decoding (greedy)"},
+        {"max_new", OPTION_INT, &max_new, "N", 0, 131072, NULL, "new tokens of a page, 0 = twice its tokens + 32", 0},
+        {"no_repeat_ngram", OPTION_INT, &ngram, "N", 0, 4096, NULL, "no N tokens in a row twice, 0 = off", 0},
+        {"batch", OPTION_INT, &batch, "N", 0, 4096, NULL, "pages decoded together, 0 = what fits, at most 64", 0},
+        {.help = "Machine"},
+        {"device", OPTION_CHOICE, &m.device, NULL, 0, 0, "auto|cpu", "where to compute", 0},
+        {"dtype", OPTION_CHOICE, &m.dtype, NULL, 0, 0, "auto|bf16|fp32", "type of weights", 0},
+        {"threads", OPTION_INT, &threads, "N", 0, 1024, NULL, "cores, 0 = all", 0},
+    };
+    int code = words ? parse("decompress", "-m DIR X.c3: writes documents again from their latents; - is stdin",
+                             "c3 decompress -m runs/demo page.c3 -verify", table, sizeof table / sizeof *table, argc,
+                             argv, words, &n_words, &err)
+                     : error_set(&err, "out of memory");
+    if (code == 0 && !m.folder) code = error_set(&err, "decompress: -m DIR is missing (hint: c3 decompress -h)");
+    if (code == 0 && n_words != 1)
+        code = error_set(&err, "decompress: expected one file of latents, found %d", n_words);
+    if (code == 0) {
+        m.threads = (int)threads;
+        d.input = words[0];
+        d.json = (int)json;
+        d.verify = (int)verify;
+        d.batch = (int)batch;
+        d.max_new = (int)max_new;
+        d.no_repeat_ngram = (int)ngram;
+        code = decompress(&m, &d, &err);
+    } else {
+        code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    }
+    free(words);
+    return code;
 }
 
 // ---- c3 eval -------------------------------------------------------------------------------------------------------
@@ -348,6 +445,36 @@ static int run_extract(int argc, char **argv) {
     return 0;
 }
 
+// ---- c3 report -----------------------------------------------------------------------------------------------------
+
+static int write_report(const char *run, const char *out, Error *err) {
+    char *file = out ? strdup(out) : string_format("%s/report.html", run);
+    if (!file) return error_set(err, "out of memory");
+    int bad = report_write(run, file, err);
+    if (!bad) printf("report: %s\n", file);
+    free(file);
+    return bad;
+}
+
+static int run_report(int argc, char **argv) {
+    const char **words = calloc((size_t)argc, sizeof *words), *out = NULL;
+    int n_words = 0;
+    Error err;
+    Option table[] = {
+        {.help = "Output"},
+        {"o", OPTION_TEXT, &out, "FILE", 0, 0, NULL, "file of the report; default: RUN/report.html", 0},
+    };
+    int code =
+        words ? parse("report", "RUN [-o FILE]: curves, tables and pages of a run as one page of HTML",
+                      "c3 report runs/demo", table, sizeof table / sizeof *table, argc, argv, words, &n_words, &err)
+              : error_set(&err, "out of memory");
+    if (code == 0 && n_words != 1) code = error_set(&err, "report: expected the folder of a run, found %d", n_words);
+    if (code == 0) code = write_report(words[0], out, &err) == 0 ? 0 : fail(&err, 1);
+    else code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    free(words);
+    return code;
+}
+
 // ---- main ----------------------------------------------------------------------------------------------------------
 
 static const struct {
@@ -356,7 +483,10 @@ static const struct {
 } commands[] = {
     {"tokenize", "make token shards from pages of text", run_tokenize},
     {"reconstruct", "write pages back from their latents, errors marked", run_reconstruct},
+    {"compress", "keep documents as the latents of their pages", run_compress},
+    {"decompress", "write documents again from their latents", run_decompress},
     {"eval", "evaluate a model on held-out pages: tables, metrics, controls", run_eval},
+    {"report", "write a run as one page of HTML", run_report},
     {"info", "say what lies in a model's folder or a shard, and whether it is sound", run_info},
     {"extract", "write a model's encoder or decoder as a plain Qwen2 folder", run_extract},
     {"plan", "predict memory and time of a training run on given GPUs", run_plan},

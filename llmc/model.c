@@ -7,7 +7,7 @@
 #include "checkpoint.h" // checkpoint_folder
 
 int model_open(Model *m, const char *folder, const char *tokenizer, Error *err) {
-    *m = (Model){.dist = {.ranks = 1, .local_ranks = 1}};
+    *m = (Model){.dist = dist_alone()};
     TRY(checkpoint_folder(&m->folder, folder, err));
     TrainOptions o = {.model = m->folder, .template_name = "auto", .tokenizer = tokenizer};
     TRY(source_open(&m->source, &o, err));

@@ -148,7 +148,7 @@ static int print_latents(FILE *out, const char *path, Error *err) {
     for (int i = 0; i < f.n_pages; i++) tokens += f.pages[i].tokens;
     fprintf(out, "%s: latents, %s of them\n", path, format_bytes(text, (double)latents_bytes(&f)));
     fprintf(out, "  %-14s %s in ", "pages", format_count(text, f.n_pages));
-    fprintf(out, "%s documents\n", format_count(text, f.n_documents));
+    fprintf(out, "%s document%s\n", format_count(text, f.n_documents), f.n_documents == 1 ? "" : "s");
     fprintf(out, "  %-14s %d of %d numbers a page, %s\n", "latents", f.latents, f.width,
             f.dtype == DTYPE_F32 ? "fp32" : "bf16");
     fprintf(out, "  %-14s %s, %.1f a latent\n", "tokens", format_count(text, tokens), tokens / f.n_pages / f.latents);

@@ -123,7 +123,7 @@ static void write_tiles(FILE *out, const ReportData *d) {
         tile(out, format_count(text, d->last_step), "steps");
     }
     tile_number(out, last(curve(d, CURVE_VAL_LOSS)), "validation loss");
-    tile_share(out, last(curve(d, CURVE_VAL_ACCURACY)), "tokens right in validation, teacher-forced", NULL);
+    tile_share(out, last(curve(d, CURVE_VAL_ACCURACY)), "validation tokens right", NULL);
     if (!curve(d, CURVE_VAL_LOSS)->n) tile_number(out, last(curve(d, CURVE_LOSS)), "last training loss");
     if (d->has_log) {
         tile(out, duration(text, d->seconds), "spent in steps");

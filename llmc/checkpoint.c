@@ -318,6 +318,7 @@ static int save_as(const CheckpointJob *job, const TrainState *state, const char
 int checkpoint_save(const CheckpointJob *job, const TrainState *state, const char *run, int keep, Error *err) {
     Error own;
     if (!err) err = &own;
+    job->backend->synchronize(job->backend); // parameters may still be on their way from other ranks
     char *final = string_format("%s/step_%08lld", run, (long long)state->step);
     char *temporary = string_format("%s/step_%08lld.tmp", run, (long long)state->step);
     FileSum *all = calloc((size_t)job->dist->ranks, sizeof *all);

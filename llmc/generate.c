@@ -49,7 +49,7 @@ struct Generator {
     void *arena, *batch_device, *step_device;
     StackActs enc_acts, dec_acts;
     elem_t *projected; // (fill*N,D_dec)
-    elem_t *logits;    // (slots,V)
+    elem_t *logits;    // (slots,params_head_rows(V))
     int *argmax;       // (slots)
     float *latents;    // (N,D_enc) fp32 on its way in or out
     elem_t *kv;        // (L,slots*slot_rows,2*KV*HS)
@@ -102,12 +102,12 @@ static int carve(Generator *g, Arena *arena) {
         return -1;
     if (qwen2_carve(&g->dec_acts, arena, &c->dec, dtype, g->dec_rows, g->slots, KEEP_NOTHING) != 0) return -1;
     g->projected = arena_take(arena, (size_t)g->fill * N * c->dec.D * e);
-    g->logits = arena_take(arena, slots * c->dec.V * e);
+    g->logits = arena_take(arena, slots * (size_t)params_head_rows(c->dec.V) * e);
     g->argmax = arena_take(arena, slots * sizeof(int));
     g->latents = arena_take(arena, N * c->enc.D * sizeof(float));
     g->kv = arena_take(arena, (size_t)c->dec.L * slots * g->slot_rows * 2 * c->dec.KV * c->dec.HS * e);
     g->step_device = arena_take(arena, step_arrays(NULL, g->slots, g->dec_rows).bytes);
-    g->batch_device = arena_take(arena, batch_capacity(g->fill, g->enc_rows, g->dec_rows, g->fill));
+    g->batch_device = arena_take(arena, batch_capacity((BatchRows){g->fill, g->enc_rows, g->dec_rows, g->fill}));
     return 0;
 }
 
@@ -135,7 +135,7 @@ static int allocate_host(Generator *g, Error *err) {
     if (!g->slot || !g->live || !g->fill_pages || !g->step_host || !g->chosen || !g->row || !g->banned || !g->history)
         return error_set(err, "decoding: out of memory");
     for (int s = 0; s < g->slots; s++) g->slot[s].history = g->history + (size_t)s * g->slot_rows;
-    return batch_create(&g->batch, g->fill, g->enc_rows, g->dec_rows, g->fill, err);
+    return batch_create(&g->batch, g->b, (BatchRows){g->fill, g->enc_rows, g->dec_rows, g->fill}, err);
 }
 
 static int allocate(Generator *g, const GeneratorLimits *limits, Error *err) {
@@ -197,7 +197,7 @@ static int32_t best_allowed(Generator *g, const Slot *s, int n, int r) {
     int V = g->m->config.dec.V;
     size_t bytes = (size_t)V * dtype_size(g->b->dtype);
     const int32_t *tail = s->history + s->n - (n - 1);
-    g->b->download(g->b, g->row, elem_at(g->b, g->logits, (size_t)r * V), bytes);
+    g->b->download(g->b, g->row, elem_at(g->b, g->logits, (size_t)r * params_head_rows(V)), bytes);
     memset(g->banned, 0, (size_t)V);
     for (int i = 0; i + n <= s->n; i++) {
         int32_t next = s->history[i + n - 1];
@@ -239,8 +239,8 @@ static int choose_tokens(Generator *g, const int *slots, int n, int ngram, Error
     const Qwen2Config *c = &g->m->config.dec;
     int left = 0;
     b->matmul_forward(b, g->logits, g->dec_acts.out, elem_at(b, g->m->weights, g->m->params.dec.head), NULL, n, c->D,
-                      c->V);
-    b->argmax(b, g->argmax, g->logits, n, c->V);
+                      params_head_rows(c->V));
+    b->argmax(b, g->argmax, g->logits, n, c->V, params_head_rows(c->V));
     b->download(b, g->chosen, g->argmax, (size_t)n * sizeof *g->chosen);
     for (int i = 0; i < n; i++) {
         Slot *s = &g->slot[slots[i]];
@@ -286,7 +286,7 @@ static ShardPage prompt_page(const int32_t *context, int n) {
 static MicroBatch encode(Generator *g, int n) {
     Backend *b = g->b;
     const C3 *m = g->m;
-    batch_build(&g->batch, g->fill_pages, NULL, n, g->t, m->config.latents, UINT32_MAX, 1.0f);
+    batch_build(&g->batch, g->fill_pages, NULL, n, g->t, m->config.latents, UINT32_MAX, NULL);
     b->upload(b, g->batch_device, g->batch.block, g->batch.bytes);
     MicroBatch d = batch_view(&g->batch, g->batch_device);
     qwen2_forward(&g->enc, &g->enc_acts, &d.enc, elem_at(b, m->weights, m->params.Q), NULL);

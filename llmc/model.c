@@ -7,7 +7,7 @@
 #include "checkpoint.h" // checkpoint_folder
 
 int model_open(Model *m, const char *folder, const char *tokenizer, Error *err) {
-    *m = (Model){.dist = {.ranks = 1, .local_ranks = 1}};
+    *m = (Model){.dist = dist_alone()};
     TRY(checkpoint_folder(&m->folder, folder, err));
     TrainOptions o = {.model = m->folder, .template_name = "auto", .tokenizer = tokenizer};
     TRY(source_open(&m->source, &o, err));
@@ -20,9 +20,7 @@ int model_load(Model *m, const char *device, const char *dtype, int threads, con
                  : strcmp(dtype, "bf16") == 0 ? DTYPE_BF16
                                               : m->source.config.dtype;
     if (type == DTYPE_F16) type = DTYPE_F32; // fp16 is a type of files alone
-    if (strcmp(device, "auto") != 0 && strcmp(device, "cpu") != 0)
-        return error_set(err, "-device %s: this build has no such device (hint: -device cpu)", device);
-    TRY(backend_cpu_create(&m->b, type, threads, &m->dist, err));
+    TRY(backend_create(&m->b, device, type, threads, &m->dist, NULL, err));
     TRY(c3_create(&m->c3, &m->source.config, m->b, limits, err));
     return source_fill(&m->source, &m->c3, 0, err);
 }

@@ -64,10 +64,13 @@ static int nothing_there(const TrainOptions *o, Error *err) {
         default_enc, default_dec, o->data, default_enc);
 }
 
-static int find_shapes(ModelSource *s, const TrainOptions *o, Error *err) {
-    if (o->preset) {
-        snprintf(s->text, sizeof s->text, "preset %s, random weights", o->preset);
-        TRY(config_preset(&s->config, o->preset, (int)o->vocab, err));
+// assume: missing default models have the paper's shapes.
+static int find_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err) {
+    int nothing = !o->preset && !o->model && !o->enc && !file_exists(default_enc) && !file_exists(default_dec);
+    if (o->preset || (nothing && assume)) {
+        if (nothing) snprintf(s->text, sizeof s->text, "no files in models/: the shapes of preset paper");
+        else snprintf(s->text, sizeof s->text, "preset %s, random weights", o->preset);
+        TRY(config_preset(&s->config, nothing ? "paper" : o->preset, (int)o->vocab, err));
         s->config.dtype = options_dtype(o);
         return 0;
     }
@@ -76,7 +79,7 @@ static int find_shapes(ModelSource *s, const TrainOptions *o, Error *err) {
     if (o->model) return from_c3(s, o, err);
     if (!s->enc) s->enc = default_enc;
     if (!s->dec) s->dec = default_dec;
-    if (!o->enc && !file_exists(s->enc) && !file_exists(s->dec)) return nothing_there(o, err);
+    if (nothing) return nothing_there(o, err);
     return from_two_stacks(s, o, err);
 }
 
@@ -106,9 +109,9 @@ static int find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err) {
                      s->folder || s->enc ? " or " : "");
 }
 
-int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
+int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err) {
     *s = (ModelSource){0};
-    TRY(find_shapes(s, o, err));
+    TRY(find_shapes(s, o, assume, err));
     C3Config *c = &s->config;
     if (o->latents) c->latents = (int)o->latents;
     if (strcmp(o->template_name, "auto") != 0) {
@@ -117,6 +120,11 @@ int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
                              o->template_name);
         snprintf(c->template_name, sizeof c->template_name, "%s", o->template_name);
     }
+    return 0;
+}
+
+int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
+    TRY(source_shapes(s, o, 0, err));
     return find_tokenizer(s, o, err);
 }
 

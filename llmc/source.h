@@ -26,6 +26,9 @@ typedef struct ModelSource {
 // Works out the shapes and finds the tokenizer. When nothing was named and the default folders are not there, the error
 // says what was looked for and which lines get it.
 int source_open(ModelSource *s, const TrainOptions *o, Error *err);
+// The shapes alone, without a tokenizer. assume: when the default folders are not there, the paper's shapes (for -plan;
+// s->text says so). Nothing to close.
+int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err);
 void source_close(ModelSource *s);
 
 // Loads the tokenizer, which must have the model's vocabulary.

@@ -342,9 +342,7 @@ int checkpoint_fingerprint(char hex[65], const char *folder, Error *err) {
         sha256_init(&sha);
         hash_tensors(&sha, root, "");
         if (encoder) hash_tensors(&sha, encoder, "llm1/");
-        uint8_t digest[32];
-        sha256_final(&sha, digest);
-        for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+        sha256_final_hex(&sha, hex);
     }
     safetensors_close(root);
     safetensors_close(encoder);

@@ -66,9 +66,17 @@ static float *download(const C3 *m, const elem_t *device, size_t n) {
     return host;
 }
 
+// (rows,V): on the device rows are padded.
+static float *unpadded_logits(const C3 *m, int rows) {
+    const size_t V = (size_t)m->config.dec.V, ld = (size_t)params_head_rows(m->config.dec.V);
+    float *logits = download(m, m->logits, (size_t)rows * ld);
+    for (int r = 1; r < rows; r++) memmove(logits + (size_t)r * V, logits + (size_t)r * ld, V * sizeof *logits);
+    return logits;
+}
+
 static void write_outputs(const C3 *m, const Pages *p, int rows, const char *path) {
     const int D = m->config.enc.D, V = m->config.dec.V, N = m->config.latents * p->n;
-    float *latents = download(m, m->enc_acts.out, (size_t)N * D), *logits = download(m, m->logits, (size_t)rows * V);
+    float *latents = download(m, m->enc_acts.out, (size_t)N * D), *logits = unpadded_logits(m, rows);
     SafeEntry entries[] = {{"latents", DTYPE_F32, 2, {N, D}}, {"logits", DTYPE_F32, 2, {rows, V}}};
     SafeWriter *w;
     Error err;
@@ -86,14 +94,14 @@ static void run(C3 *m, const Pages *p, const C3Limits *l, const char *path) {
     ShardPage *pages = calloc((size_t)p->n, sizeof *pages);
     uint64_t *ids = calloc((size_t)p->n, sizeof *ids);
     must(!pages || !ids, &(Error){"out of memory"});
-    must(batch_create(&batch, l->pages, l->enc_rows, l->dec_rows, l->dec_kept, &err), &err);
+    must(batch_create(&batch, m->b, c3_batch_rows(l), &err), &err);
     for (int i = 0; i < p->n; i++) {
         uint32_t *text = p->tokens + p->cu[i], n = (uint32_t)(p->cu[i + 1] - p->cu[i]);
         pages[i] = (ShardPage){text, text, n, n};
     }
-    batch_build(&batch, pages, ids, p->n, &p->words, m->config.latents, UINT32_MAX, 1);
-    c3_forward(m, &batch, 0);
-    C3Loss loss = c3_read_loss(m, &batch, 0);
+    batch_build(&batch, pages, ids, p->n, &p->words, m->config.latents, UINT32_MAX, NULL);
+    c3_forward(m, &batch);
+    C3Loss loss = c3_read_loss(m, &batch);
     write_outputs(m, p, loss.rows, path);
     batch_free(&batch);
     free(pages);
@@ -122,7 +130,6 @@ int main(int argc, char **argv) {
                   .dec_rows = tokens + p.n * overhead,
                   .dec_kept = tokens + p.n,
                   .head_rows = tokens + p.n, // all logits at once, so that they can be looked at
-                  .micro_batches = 1,
                   .recompute = KEEP_NOTHING};
     must(backend_cpu_create(&b, options_dtype(&o), (int)o.threads, &dist, &err), &err);
     must(c3_create(&m, &s.config, b, &l, &err), &err);

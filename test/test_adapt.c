@@ -84,7 +84,7 @@ static TrainOptions options(const char *m, const char *enc, const char *dec) {
 
 static int fill(Filled *f, const TrainOptions *o, uint64_t seed, Error *err) {
     C3Limits l = {
-        .pages = 1, .enc_rows = 8, .dec_rows = 8, .dec_kept = 8, .micro_batches = 1, .recompute = KEEP_NOTHING};
+        .pages = 1, .enc_rows = 8, .dec_rows = 8, .dec_kept = 8, .recompute = KEEP_NOTHING};
     *f = (Filled){0};
     TRY(source_open(&f->source, o, err));
     TRY(backend_cpu_create(&f->b, DTYPE_F32, 1, &dist, err));

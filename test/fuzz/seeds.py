@@ -4,6 +4,7 @@
 Without them a fuzzer spends its seconds on finding out what the first bytes of a file look like.
 """
 import base64
+import hashlib
 import json
 import os
 import struct
@@ -50,6 +51,29 @@ def safetensors():
     yield tensors(two, bytes(31))
     yield struct.pack("<Q", 1 << 62) + b"{}"
     yield json.dumps(two).encode() + b"\x20"  # the fuzzer's own second form: a header and the bytes behind it
+
+
+def latent_file(documents, numbers=bytes(4), shape=(2, 1, 1), **other):
+    """Layout at the head of llmc/latents.h."""
+    model, text = "ab" * 32, json.dumps(documents)
+    meta = {"format": "c3-latents", "version": "1", "model": model, "documents": text,
+            "sha256": hashlib.sha256(model.encode() + b"\0" + text.encode() + b"\0" + numbers).hexdigest(), **other}
+    return tensors({"__metadata__": meta, "latents": {"dtype": "BF16", "shape": list(shape),
+                                                      "data_offsets": [0, len(numbers)]}}, numbers)
+
+
+def latents():
+    page = {"tokens": 7, "sha256": "0f" * 32}
+    one = {"documents": [{"id": "a", "nfc": True, "pages": [page], "gaps": ["", "\n"]},
+                         {"id": "b", "nfc": False, "pages": [page], "gaps": [" ", ""]}]}
+    two = {"documents": [{"id": "a", "nfc": True, "pages": [page, page], "gaps": ["", "\n\n", "\n"]}]}
+    yield latent_file(one)
+    yield latent_file(two)
+    yield latent_file(two, b"\x80\x7f\0\0")  # not finite
+    yield latent_file(one, version="2")
+    yield latent_file({"documents": []})
+    yield json.dumps(one).encode()  # the fuzzer's own second form: documents alone
+    yield json.dumps(two).encode()
 
 
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 4102, "hidden_size": 192,
@@ -154,14 +178,35 @@ def pages():
     yield b"\xff\xfe\x0c\x0c"
 
 
+def reports():
+    """log.jsonl, eval.json, pages.jsonl, settings.json of a run, zero bytes between them."""
+    steps = [{"step": i + 1, "loss": 8 / (i + 1), "lr": 1e-5, "grad_norm": 2, "pages": 2, "tokens": 9, "ms": 5,
+              "tokens_per_second": 1800, "mfu": 0.5, "memory_mb": 7} for i in range(4)]
+    log = steps + [{"step": 4, "val_loss": 2.5, "val_token_accuracy": 0.5}]
+    control = {"char_precision": 0.1, "token_accuracy": 0.2}
+    evaluation = {"source": "a.jsonl", "latents": 32, "pages": 2, "char_precision": 0.9, "by_position": [0.9] * 20,
+                  "buckets": [{"from": 600, "to": 700, "pages": 2, "char_precision": 0.9, "compression": 20}],
+                  "published": [{"name": "a", "latents": 32, "buckets": [{"from": 600, "to": 700, "precision": 1}]}],
+                  "control_swapped_latents": control, "perturb": "none"}
+    page = {"id": "a", "text": "abc\nd", "reconstruction": "a<b>c", "tokens": 4, "latents": 1, "char_precision": 0.4}
+    settings = {"preset": "tiny", "steps": 4, "lr": 1e-3, "schedule": "cosine", "warmup": 1, "len_warmup": 0.5,
+                "m": None}
+    lines = ["\n".join(map(json.dumps, log)), json.dumps(evaluation), "\n".join([json.dumps(page)] * 3),
+             json.dumps(settings)]
+    yield "\0".join(lines).encode()
+    yield "\0".join(lines[:1]).encode()
+    yield "\0".join(["", lines[1], lines[2]]).encode()
+    yield "\0".join(["", "{", '{"text": "\\u202e", "reconstruction": ""}', '{"</dd>": "<b>"}']).encode()
+
+
 def anything():
     yield b"{}"
     yield b'{"step": 1, "text": "a", "list": [1, 2.5e3, null, true]}'
     yield b"a line\nanother\n"
 
 
-GENERATORS = {"shard": shards, "safetensors": safetensors, "config": configs, "tokenizer": tokenizers,
-              "encode": texts, "pages": pages, "folder": folders}
+GENERATORS = {"shard": shards, "safetensors": safetensors, "config": configs, "latents": latents,
+              "tokenizer": tokenizers, "encode": texts, "pages": pages, "folder": folders, "report": reports}
 
 
 def main():

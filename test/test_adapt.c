@@ -12,9 +12,9 @@ static char folder[] = "build/test_adapt_XXXXXX";
 
 // Element e of a tensor, from its name and a letter for the folder.
 static float value(char letter, const char *name, size_t e) {
-    int code = letter;
-    for (const char *c = name; *c; c++) code = code * 31 + *c;
-    return number(2, code & 0xffffff, e, 1);
+    uint32_t code = (uint32_t)letter;
+    for (const char *c = name; *c; c++) code = code * 31 + (uint32_t)*c;
+    return number(2, (int)(code & 0xffffff), e, 1);
 }
 
 static void write_tensors(const char *where, const ParamTable *table, int encoder, char letter) {

@@ -73,6 +73,11 @@ def test_random(tmp, data):
     case("code, auto_map and tokenizer travel along", written["auto_map"] == auto and
          {"modeling_c3.py", "qwen.tiktoken"} <= set(os.listdir(step)), os.listdir(step))
     edit_json(f"{tmp}/cut/config.json", auto_map=None)
+    grown = [*train, "-m", f"{tmp}/tiny", "-n", 20, "-b", 1]
+    one, two = (run(TRAIN, [*grown, "-o", f"{tmp}/ranks{n}"], ranks=n).stdout for n in (1, 2))
+    case("two ranks make the same new queries as one, and say it once", one.count("of which 8 are in") == 1 and
+         two.count("of which 8 are in") == 1 and
+         files_of(f"{tmp}/ranks1/step_00000001") == files_of(f"{tmp}/ranks2/step_00000001"), two)
 
 
 def fingerprint_of_seed(tmp, seed):

@@ -1,7 +1,7 @@
 # train_c3: builds what it can with what it finds, and says what it found.
 #   make            train_c3 and c3; for GPUs as well where there is a CUDA toolkit (CUDA_HOME, PATH, /usr/local/cuda)
 #   make NO_CUDA=1          for CPUs only
-#   make GPU_ARCH="80 90"   for these GPUs; default: this machine's, or else sm_80, sm_90, sm_100
+#   make GPU_ARCH="80 90"   for these GPUs; default: this machine's, or else (and for "all") sm_80, sm_90, sm_100
 #   make tests      the C test programs        make test   scripts/test.sh
 #   make fuzz       libFuzzer programs of the parsers, build/fuzz/NAME (clang; test/fuzz/run.sh runs one)
 #   make SANITIZE=1 gcc's address and undefined-behaviour sanitizers, in build/sanitize

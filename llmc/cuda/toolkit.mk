@@ -30,11 +30,11 @@ CUDA_VERSION := $(shell $(CUDA_NVCC) --version | sed -n 's/.*release \([0-9]*\.[
 # NCCL's ranks find each other through MPI.
 HAVE_NCCL := $(if $(and $(HAVE_MPI),$(NCCL_DIR)),$(call have_header,nccl.h,$(CUDA_INCLUDE)))
 
-# sm_100 came with toolkit 12.8. GPUs before sm_80 are refused by the program.
+# sm_100 came with toolkit 12.8. GPUs before sm_80 are refused by the program. GPU_ARCH=all: as without a GPU here.
 CUDA_EVERY_ARCH := 80 90 $(shell awk -v v=$(CUDA_VERSION) 'BEGIN { split(v, a, "."); if (a[1] * 100 + a[2] >= 1208) print 100 }')
 GPU_ARCH ?= $(filter-out 5% 6% 7%,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | \
                                         sed -n 's/^\([0-9]*\)\.\([0-9]\)$$/\1\2/p'))
-CUDA_ARCH := $(shell printf '%s\n' $(or $(strip $(GPU_ARCH)),$(CUDA_EVERY_ARCH)) | sort -nu)
+CUDA_ARCH := $(shell printf '%s\n' $(or $(strip $(filter-out all,$(GPU_ARCH))),$(CUDA_EVERY_ARCH)) | sort -nu)
 # Machine code for each, and PTX of the newest for GPUs to come.
 CUDA_CODE := $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
              -gencode arch=compute_$(lastword $(CUDA_ARCH))$(comma)code=compute_$(lastword $(CUDA_ARCH))

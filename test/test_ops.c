@@ -34,9 +34,9 @@ static void test_memory(void) {
     check_begin("memory and casts");
     at("casts");
     enum { N = 1003 };
-    const uint32_t special[] = {0x00000000, 0x80000000, 0x3f800000, 0x3f808000, 0x3f818000, 0x3f807fff, 0x3f808001,
-                                0x7f7fffff, 0x7f800000, 0xff800000, 0x7fc00001, 0x7f800001, 0xffffffff, 0x00000001,
-                                0x007fffff, 0x00008000, 0x00018000, 0x33800000};
+    const uint32_t special[] = {0x00000000, 0x80000000, 0x3f800000, 0x3f808000, 0x3f818000, 0x3f807fff,
+                                0x3f808001, 0x7f7fffff, 0x7f800000, 0xff800000, 0x7fc00001, 0x7f800001,
+                                0xffffffff, 0x00000001, 0x007fffff, 0x00008000, 0x00018000, 0x33800000};
     Array *f = random_array('f', N, 3), *e = array('e', N), *back = array('f', N);
     for (size_t i = 0; i < sizeof special / sizeof *special; i++) {
         float x;
@@ -221,10 +221,37 @@ static void test_rmsnorm(void) {
 // ---- matmul ----
 static void test_matmul(void) {
     check_begin("matmul");
-    static const int shapes[][3] = {{1, 1, 1},      {1, 128, 256}, {2, 17, 33},   {3, 192, 70},
-                                    {4, 64, 5},     {5, 31, 1},    {13, 48, 31},  {14, 64, 32},
-                                    {15, 65, 34},   {29, 5, 129},  {100, 33, 63}, {43, 600, 96},
-                                    {57, 1100, 40}, {600, 40, 48}, {530, 30, 65}, {31, 128, 1000}};
+    static const int shapes[][3] = {{1, 1, 1},
+                                    {1, 128, 256},
+                                    {2, 17, 33},
+                                    {3, 192, 70},
+                                    {4, 64, 5},
+                                    {5, 31, 1},
+                                    {13, 48, 31},
+                                    {14, 64, 32},
+                                    {15, 65, 34},
+                                    {29, 5, 129},
+                                    {100, 33, 63},
+                                    {43, 600, 96},
+                                    {57, 1100, 40},
+                                    {600, 40, 48},
+                                    {530, 30, 65},
+                                    {31, 128, 1000},
+                                    // decoding: one row up to a tile of them; odd, short and cut K; ends of columns
+                                    {1, 896, 35},
+                                    {1, 1, 33},
+                                    {1, 31, 16},
+                                    {1, 33, 15},
+                                    {1, 1030, 17},
+                                    {2, 130, 47},
+                                    {4, 515, 33},
+                                    {5, 896, 31},
+                                    {6, 47, 80},
+                                    {8, 320, 448},
+                                    {9, 77, 18},
+                                    {12, 64, 30},
+                                    {14, 1029, 50},
+                                    {16, 200, 33}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         const int T = shapes[s][0], K = shapes[s][1], N = shapes[s][2];
         const size_t nin = (size_t)T * K, nw = (size_t)N * K, nout = (size_t)T * N;
@@ -447,8 +474,13 @@ static void test_cross_entropy(void) {
 static void test_adamw(void) {
     check_begin("adamw and sum of squares");
     enum { N = 256 * 5 + 64 * 3, UPDATED = N - 64 }; // the last 64 elements belong to somebody else
-    const AdamWParams p = {.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.1f,
-                           .bias1 = 0.271f, .bias2 = 0.002997f};
+    const AdamWParams p = {.lr = 1e-2f,
+                           .beta1 = 0.9f,
+                           .beta2 = 0.999f,
+                           .eps = 1e-8f,
+                           .weight_decay = 0.1f,
+                           .bias1 = 0.271f,
+                           .bias2 = 0.002997f};
     for (int mode = 0; mode < 5; mode++) { // 0: master; 1: fp32 without; 2: no decay, a zero block; 3, 4: Inf, NaN
         if (mode == 1 && B->dtype != DTYPE_F32) continue;
         at("adamw mode %d", mode);
@@ -599,6 +631,16 @@ static Bits everything(void) {
     B->attention_forward(B, o->d, lse->d, x->d, D, k->d, v->d, HS, &pages, NH, 1, HS);
     B->attention_backward(B, dq->d, D, dk->d, dv->d, HS, x->d, o->d, lse->d, x->d, k->d, v->d, &pages, NH, 1, HS);
     keep(&bits, o), keep(&bits, lse), keep(&bits, dq), keep(&bits, dk), keep(&bits, dv);
+    // decoding: few rows against many columns, few queries against many keys
+    enum { WIDE = 60000 };
+    Array *wide = random_array('e', WIDE * HS, 1), *few = array('e', 3 * WIDE);
+    B->matmul_forward(B, few->d, x->d, wide->d, NULL, 3, HS, WIDE);
+    keep(&bits, few);
+    const int q_cu[3] = {0, 1, 4}, k_begin[2] = {0, 300}, k_end[2] = {290, 5000};
+    Array *acu2 = int_array(q_cu, 3), *ab2 = int_array(k_begin, 2), *ae2 = int_array(k_end, 2);
+    const AttentionPages decoding = {2, 3, 4700, acu2->d, ab2->d, ae2->d};
+    B->attention_forward(B, o->d, lse->d, x->d, D, wide->d, elem_at(B, wide->d, 6000 * HS), HS, &decoding, NH, 1, HS);
+    keep(&bits, o), keep(&bits, lse);
     Array *squares = array('d', 1), *big = random_array('f', 256 * 2000, 1);
     B->sum_squares(B, squares->d, big->d, 256 * 2000);
     keep(&bits, squares);
@@ -637,6 +679,55 @@ static void test_same_bits(DType dtype) {
     free(again.data);
 }
 
+// On the CPU a row's result has the same bits whatever else is in the batch: the text a model writes for a page does
+// not depend on the pages beside it.
+static void test_alone(void) {
+    check_begin("a row's bits do not depend on the rest of the batch");
+    static const int shapes[][2] = {{1, 1}, {33, 70}, {320, 130}, {600, 33}, {1103, 97}, {4864, 40}};
+    enum { ROWS = 40 };
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        const int K = shapes[s][0], N = shapes[s][1];
+        Array *in = random_array('e', (size_t)ROWS * K, 1), *w = random_array('e', (size_t)N * K, 1);
+        Array *bias = random_array('e', (size_t)N, 1), *all = array('e', (size_t)ROWS * N);
+        B->matmul_forward(B, all->d, in->d, w->d, bias->d, ROWS, K, N);
+        get(all);
+        for (int T = 1; T <= 18; T++) {
+            const int first = T * 7 % (ROWS - T + 1);
+            at("rows %d to %d of %d, K %d N %d", first, first + T - 1, ROWS, K, N);
+            Array *some = array('e', (size_t)T * N);
+            B->matmul_forward(B, some->d, elem_at(B, in->d, (size_t)first * K), w->d, bias->d, T, K, N);
+            compare_exact("out", some, all->h + (size_t)first * N);
+        }
+        free_arrays();
+    }
+    enum { PAGES = 5, NH = 6, KV = 2, HS = 64, LDK = 2 * KV * HS };
+    static const int q_len[PAGES] = {1, 1, 40, 2, 3}, k_len[PAGES] = {300, 1, 40, 700, 3};
+    int cu[PAGES + 1] = {0}, begin[PAGES], end[PAGES], rows = 0;
+    for (int p = 0; p < PAGES; p++) {
+        cu[p + 1] = cu[p] + q_len[p];
+        begin[p] = rows;
+        rows = end[p] = rows + k_len[p];
+    }
+    Array *q = random_array('e', (size_t)cu[PAGES] * NH * HS, 2), *kv = random_array('e', (size_t)rows * LDK, 1);
+    Array *all = array('e', (size_t)cu[PAGES] * NH * HS), *acu = int_array(cu, PAGES + 1);
+    Array *ab = int_array(begin, PAGES), *ae = int_array(end, PAGES);
+    void *v = elem_at(B, kv->d, KV * HS);
+    const AttentionPages together = {PAGES, 40, 700, acu->d, ab->d, ae->d};
+    B->attention_forward(B, all->d, NULL, q->d, NH * HS, kv->d, v, LDK, &together, NH, KV, HS);
+    get(all);
+    for (int p = 0; p < PAGES; p++) {
+        at("attention, page %d", p);
+        const int one[2] = {0, q_len[p]};
+        const size_t from = (size_t)cu[p] * NH * HS;
+        Array *acu1 = int_array(one, 2), *ab1 = int_array(&begin[p], 1), *ae1 = int_array(&end[p], 1);
+        Array *out = array('e', (size_t)q_len[p] * NH * HS);
+        const AttentionPages alone = {1, q_len[p], k_len[p], acu1->d, ab1->d, ae1->d};
+        B->attention_forward(B, out->d, NULL, elem_at(B, q->d, from), NH * HS, kv->d, v, LDK, &alone, NH, KV, HS);
+        compare_exact("out", out, all->h + from);
+    }
+    free_arrays();
+}
+
 static void test_all(DType dtype) {
     printf("-- %s, %s\n", B->name, dtype == DTYPE_F32 ? "fp32" : "bf16");
     test_memory();
@@ -652,6 +743,7 @@ static void test_all(DType dtype) {
     test_collectives();
     test_nan();
     test_same_bits(dtype);
+    if (!strcmp(device, "cpu")) test_alone();
     check_end_case();
 }
 

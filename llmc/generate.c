@@ -81,6 +81,11 @@ static StepArrays step_arrays(void *block, int pages, int rows) {
     return a;
 }
 
+C3Limits generator_model_limits(void) {
+    return (C3Limits){
+        .pages = 1, .enc_rows = 1, .dec_rows = 1, .dec_kept = 1, .micro_batches = 1, .recompute = KEEP_NOTHING};
+}
+
 // ---- creation ------------------------------------------------------------------------------------------------------
 
 static void set_sizes(Generator *g, const C3 *m, const Template *t, const GeneratorLimits *l) {

@@ -38,6 +38,9 @@ typedef struct GeneratePage {
 
 typedef struct Generator Generator;
 
+// The limits to create a model with that only generators will use: they bring activations of their own.
+C3Limits generator_model_limits(void);
+
 // Borrows the model's weights, configuration and backend, which must outlive it; its activations and caches are its
 // own, so that a model in training can be looked at between two steps. t must outlive it too.
 int generator_create(Generator **out, const C3 *m, const Template *t, const GeneratorLimits *limits, Error *err);

@@ -20,5 +20,7 @@ void render_marked(FILE *out, const char *text, size_t n, const char *ops, size_
 
 // The same without marks.
 void render_plain(FILE *out, const char *text, size_t n);
+// A piece of a text, whole characters: nothing is added at its end.
+void render_piece(FILE *out, const char *text, size_t n);
 
 #endif

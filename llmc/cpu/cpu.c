@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h> // madvise
 #include <time.h>
 #include <unistd.h> // execv, sysconf
 
@@ -38,13 +39,18 @@ void *cpu_shared_scratch(Backend *b, size_t bytes) {
 
 // ---- memory ----
 static int memory_alloc(Backend *b, void **memory, size_t bytes, const char *what, Error *err) {
+    enum { HUGE_PAGE = 1 << 21 };
+    const int is_large = bytes >= 8 * (size_t)HUGE_PAGE;
     (void)b;
     *memory = NULL;
-    if (posix_memalign(memory, 64, bytes ? bytes : 64) != 0) {
+    if (posix_memalign(memory, is_large ? HUGE_PAGE : 64, bytes ? bytes : 64) != 0) {
         *memory = NULL;
         return error_set(err, "%s: out of memory: %zu bytes (%.1f MB) could not be had (hint: smaller -b or -maxlen)",
                          what, bytes, (double)bytes / 1e6);
     }
+#ifdef MADV_HUGEPAGE
+    if (is_large) madvise(*memory, bytes, MADV_HUGEPAGE); // a wish
+#endif
     return 0;
 }
 

@@ -83,8 +83,9 @@ static void multiply_thin(Backend *b, const Gemm *g) {
     const CpuKernels *k = cpu_kernels(b);
     const int tile = k->tile_cols, wanted = CHUNK_BYTES / (g->K * (int)dtype_size(b->dtype) + 1);
     const int chunk = (wanted / tile + 1) * tile, chunks = (g->N + chunk - 1) / chunk;
-    // A column is turned over in registers, which costs as much as multiplying it with four rows.
-    const int count = cpu_threads(b, (double)g->N * (double)g->K * (g->M + 4) / 16);
+    // A column is turned over in registers, which costs as much as multiplying it with four rows. The products of a
+    // step follow one another so soon that the threads are still awake: less work is worth sharing than elsewhere.
+    const int count = cpu_threads(b, 4.0 * g->N * g->K * (g->M + 4) / 16);
     atomic_int next = 0;
     CPU_PARALLEL(count < chunks ? count : chunks, {
         (void)threads;

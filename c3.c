@@ -9,11 +9,13 @@
 #include "llmc/compress.h"
 #include "llmc/eval.h"
 #include "llmc/extract.h"
+#include "llmc/follow.h"
 #include "llmc/info.h"
 #include "llmc/model.h"
 #include "llmc/plan.h"
 #include "llmc/render.h"
 #include "llmc/report.h"
+#include "llmc/sampling_options.h"
 #include "llmc/tokenize.h"
 
 enum { EXIT_USAGE = 2, MAX_OPTIONS = 32 };
@@ -40,7 +42,7 @@ static int model_options(ModelOptions *o, Option *table, int n) {
         {"tok", OPTION_TEXT, &o->tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder",
          0},
         {"maxlen", OPTION_INT, &o->maxlen, "N", 16, 131072, NULL, "longest decoder sequence in tokens", 0},
-        {.help = "Decoding (greedy)"},
+        {.help = "Decoding"},
         {"max_new", OPTION_INT, &o->max_new, "N", 0, 131072, NULL,
          "new tokens of a page, 0 = twice the page's + 32, at most 4096", 0},
         {"no_repeat_ngram", OPTION_INT, &o->ngram, "N", 0, 4096, NULL,
@@ -81,26 +83,33 @@ static int parse(const char *command, const char *usage, const char *example, Op
 
 // ---- work shared by reconstruct and eval ---------------------------------------------------------------------------
 
-static void show_progress(void *arg, int done, int n) {
-    (void)arg;
-    fprintf(stderr, "\rdecoding: %d of %d pages%s", done, n, done == n ? "\r\033[K" : "");
-    fflush(stderr);
+// Decodes under the eyes of who sits at the terminal: a single page is written to `text` (NULL: not) as it comes.
+static int watch_reconstruction(EvalSet *s, const Model *m, EvalOptions *e, FILE *text, Error *err) {
+    Follow f = {.progress = isatty(STDERR_FILENO) ? stderr : NULL, .tok = m->tok};
+    if (text && s->n == 1 && isatty(fileno(text))) f.text = text;
+    if (f.text) f.progress = NULL; // two lines in one place
+    e->token = follow_token;
+    e->token_arg = &f;
+    int bad = eval_reconstruct(s, m, e, follow_pages, &f, err);
+    follow_end(&f);
+    if (!bad && f.failed) return error_set(err, "standard output: cannot write");
+    return bad;
 }
 
-// Opens the model, reads the pages, loads the weights for them and writes the pages again. out, if not NULL: the folder
-// the results will go to.
-static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, const EvalOptions *e, const char *path,
-                             const char *out, Error *err) {
+// Opens the model, reads the pages, loads the weights for them and writes the pages again. out: the folder the results
+// will go to, when the model shall also run eval_forced on them; else NULL. text: where a single page may be followed.
+static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, EvalOptions *e, const char *path,
+                             const char *out, FILE *text, Error *err) {
     *s = (EvalSet){0};
     TRY(model_open(m, o->model, o->tokenizer, err));
     if (strcmp(m->folder, o->model) != 0) fprintf(stderr, "c3: model %s\n", m->folder);
     TRY(eval_read(s, m, path, e, err));
     if (s->empty) fprintf(stderr, "c3: %s: %d pages without a token are left out\n", path, s->empty);
     if (s->too_long) fprintf(stderr, "c3: %s: %d pages longer than the model takes are left out\n", path, s->too_long);
-    C3Limits limits = eval_limits(s, m);
+    C3Limits limits = out ? eval_limits(s, m) : generator_model_limits();
     TRY(model_load(m, o->device, o->dtype, (int)o->threads, &limits, err));
     if (out) TRY(eval_try_folder(out, err)); // not after hours of decoding
-    return eval_reconstruct(s, m, e, isatty(STDERR_FILENO) ? show_progress : NULL, NULL, err);
+    return watch_reconstruction(s, m, e, text, err);
 }
 
 // ---- c3 reconstruct ------------------------------------------------------------------------------------------------
@@ -156,19 +165,24 @@ static int run_reconstruct(int argc, char **argv) {
     const char *file = "-";
     int64_t json = 0;
     Error err;
-    int n = model_options(&o, table, 0);
+    Sampling sampling;
+    SamplingOptions drawing;
+    int n = sampling_options(&drawing, table, model_options(&o, table, 0));
     table[n++] = (Option){.help = "Input and output"};
     table[n++] = (Option){"f", OPTION_TEXT, &file, "FILE", 0, 0, NULL, ".txt, .jsonl or .json pages; - is stdin", 0};
     table[n++] = (Option){"json", OPTION_FLAG, &json, NULL, 0, 0, NULL, "one JSON object a page and line", 0};
     int code = parse("reconstruct", "-m DIR [-f FILE]: writes pages back from their latents and marks what is wrong",
                      "c3 reconstruct -m runs/demo -f page.txt", table, n, argc, argv, NULL, NULL, &err);
     if (code == 0 && !o.model) code = error_set(&err, "reconstruct: -m DIR is missing (hint: c3 reconstruct -h)");
+    if (code == 0) code = sampling_parse(&sampling, &drawing, &err);
     if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
     Model m;
     EvalSet s;
     EvalOptions e = decoding(&o);
     e.skip = 1;
-    int bad = reconstruct_pages(&m, &s, &o, &e, file, NULL, &err) != 0 || print_pages(&s, &m, (int)json, &err) != 0;
+    e.sampling = sampling;
+    int bad = reconstruct_pages(&m, &s, &o, &e, file, NULL, json ? NULL : stdout, &err) != 0 ||
+              print_pages(&s, &m, (int)json, &err) != 0;
     eval_free(&s);
     model_close(&m);
     return bad ? fail(&err, 1) : 0;
@@ -286,7 +300,7 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
     o.seed = (uint64_t)c->seed;
     TRY(perturb_parse(&o.perturb, c->perturb, err));
     if (c->buckets && (n_edges = eval_parse_edges(edges, c->buckets, err)) < 0) return -1;
-    TRY(reconstruct_pages(m, s, &c->model, &o, path, c->out, err));
+    TRY(reconstruct_pages(m, s, &c->model, &o, path, c->out, NULL, err));
     TRY(eval_forced(s, m, &o, !c->no_controls, &no_latents, err));
     eval_summarise(&sum, s, m->source.config.latents, edges, n_edges);
     EvalFiles files = {.out = c->out,

@@ -1,8 +1,8 @@
 // bench_ops.c: how fast the backend's operations are, beside this machine's peak.
-//     make bench && build/dev/bench_ops [-dtype fp32|bf16] [-threads 1] [-only matmul|attention|rows]
+//     make bench && build/dev/bench_ops [-dtype fp32|bf16] [-threads 1] [-only matmul|decode|attention|rows|stream]
 // Matrix products in GFLOP/s and per cent of the measured peak (registers alone, same threads), attention in GFLOP/s of
-// the causal half, the other operations in GB/s of the bytes they must read and write. Each figure is the best of
-// several runs: other work on the machine only ever slows it.
+// the causal half, decoding's products in GB/s of the weights, the other operations in GB/s of the bytes they must read
+// and write. Each figure is the best of several runs: other work on the machine only ever slows it.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,7 +78,6 @@ static void bench_matmul(void) {
         {"small dec gate_up", 1320, 320, 1792}, {"small dec down", 1320, 896, 320},
         {"small head", 1024, 320, 8198},        {"medium qkv", 550, 896, 1152},
         {"medium gate_up", 550, 896, 9728},     {"medium down", 550, 4864, 896},
-        {"decode, one row", 1, 320, 1792},
     };
     printf("%-18s %5s %5s %5s  %17s %17s %17s\n", "matmul", "T", "K", "N", "forward", "d input", "d weight");
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
@@ -98,6 +97,49 @@ static void bench_matmul(void) {
         printf("\n");
         B->release(B, in), B->release(B, w), B->release(B, out), B->release(B, dw), B->release(B, result);
     }
+}
+
+// Products of few rows: GB/s of the weights; beside them what reading memory alone reaches.
+static void bench_decode(void) {
+    static const int shapes[][2] = {{320, 1792}, {320, 8198}, {896, 9728}, {4864, 896}, {896, 151860}, {2048, 22016}};
+    static const int rows[] = {1, 2, 4, 8, 14, 16};
+    printf("%-18s", "decode, GB/s");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) printf(" %7d", rows[i]);
+    printf(" rows\n");
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        const int K = shapes[s][0], N = shapes[s][1];
+        const size_t n = (size_t)K * N;
+        void *in = random_memory((size_t)16 * K, 0), *w = random_memory(n, 0), *out = memory((size_t)16 * N * 4);
+        printf("%6d -> %-8d", K, N);
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+            double t;
+            MEASURE(t, B->matmul_forward(B, out, in, w, NULL, rows[i], K, N));
+            printf(" %7.1f", (double)(n * dtype_size(B->dtype)) / t / 1e9);
+        }
+        printf("\n");
+        B->release(B, in), B->release(B, w), B->release(B, out);
+    }
+}
+
+// Adds up n numbers, a multiple of 64, so that no reading can be left out.
+static uint64_t read_all(const uint64_t *x, size_t n) {
+    enum { LANES = 64 };
+    uint64_t total = 0;
+#pragma omp parallel for num_threads(B->threads) reduction(+ : total)
+    for (size_t i = 0; i < n; i += LANES) {
+        for (size_t lane = 0; lane < LANES; lane++) total += x[i + lane];
+    }
+    return total;
+}
+
+static void bench_stream(void) {
+    const size_t n = (size_t)1 << 26; // 512 MB
+    uint64_t *x = memory(n * sizeof *x), total = 0;
+    double t;
+    MEASURE(t, total += read_all(x, n));
+    printf("reading memory (zeros, sum %llu): %.1f GB/s\n", (unsigned long long)total,
+           (double)(n * sizeof *x) / t / 1e9);
+    B->release(B, x);
 }
 
 static void bench_attention(void) {
@@ -215,7 +257,8 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "-dtype") && (!strcmp(value, "fp32") || !strcmp(value, "bf16")))
             first = last = strcmp(value, "fp32") ? DTYPE_BF16 : DTYPE_F32;
         else {
-            fprintf(stderr, "usage: bench_ops [-dtype fp32|bf16] [-threads N] [-only matmul|attention|rows]\n");
+            fprintf(stderr,
+                    "usage: bench_ops [-dtype fp32|bf16] [-threads N] [-only matmul|decode|attention|rows|stream]\n");
             return 2;
         }
     }
@@ -229,8 +272,10 @@ int main(int argc, char **argv) {
         printf("%s, %s, %d thread%s: peak %.1f GFLOP/s\n", B->name, dtype == DTYPE_F32 ? "fp32" : "bf16", B->threads,
                B->threads == 1 ? "" : "s", peak / 1e9);
         if (!*only || !strcmp(only, "matmul")) bench_matmul();
+        if (!*only || !strcmp(only, "decode")) bench_decode();
         if (!*only || !strcmp(only, "attention")) bench_attention();
         if (!*only || !strcmp(only, "rows")) bench_rows();
+        if (!*only || !strcmp(only, "stream")) bench_stream();
         B->destroy(B);
     }
     return 0;

@@ -188,8 +188,12 @@ int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, void (*pr
         pages[i] = (GeneratePage){
             .context = p->context.ids, .n_context = (int)p->context.n, .max_new = eval_new_tokens(p, m, o)};
     }
-    int bad = eval_generator(&g, s, m, o, err) != 0 ||
-              generate_pages(g, pages, s->n, o->no_repeat_ngram, progress, arg, err) != 0;
+    int bad = eval_generator(&g, s, m, o, err);
+    if (!bad) {
+        generator_sampling(g, &o->sampling);
+        generator_listen(g, o->token, o->token_arg);
+        bad = generate_pages(g, pages, s->n, o->no_repeat_ngram, progress, arg, err);
+    }
     for (int i = 0; i < s->n && !bad; i++) bad = take_output(&s->pages[i], &pages[i], m->tok, err) != 0;
     generate_free(pages, s->n);
     generator_free(g);

@@ -76,6 +76,9 @@ typedef struct EvalOptions {
     int pages;   // decoded together; 0: as many as fit into a few gigabytes, at most 64
     int max_new; // new tokens of a page; 0: twice the page's tokens + 32, at most 4096
     int no_repeat_ngram;
+    Sampling sampling;                              // of eval_reconstruct
+    void (*token)(void *arg, int page, int32_t id); // of eval_reconstruct, see generator_listen; NULL: nobody
+    void *token_arg;
     int maxlen; // longest decoder sequence; the model's own limit holds as well
     int limit;  // pages read at most; 0: all
     int skip;   // pages without a token or longer than the model takes: 1 leaves them out and counts them, 0 refuses

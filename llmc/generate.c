@@ -1,4 +1,4 @@
-// generate.c: greedy decoding, see generate.h.
+// generate.c: decoding, see generate.h.
 //
 // A generator has `pages` slots; slot s owns the cache rows s*slot_rows .. (s+1)*slot_rows-1. Two kinds of step:
 //   fill    free slots take waiting pages: encoder over the new pages, projector, decoder over their prompts, one
@@ -7,8 +7,11 @@
 // Nothing is allocated in between but the array of a finished page.
 #include "generate.h"
 
+#include <math.h> // INFINITY
 #include <stdlib.h>
 #include <string.h>
+
+#include "text_stream.h"
 
 // Rows of a fill: enough for efficient products, few enough that its activations stay small beside the weights.
 enum { FILL_ROWS = 4096 };
@@ -42,9 +45,14 @@ struct Generator {
     ShardPage *fill_pages; // (fill)
     void *step_host;       // StepArrays, host side
     int *chosen;           // (slots) host: largest logit of each row
-    elem_t *row;           // (V) host: one row of logits
-    uint8_t *banned;       // (V) host: ids that would repeat an n-gram
-    int32_t *history;      // all slots' histories
+    elem_t *row;           // (V) host: one row of logits ...
+    float *row_f32;        // (V) ... in fp32; -Inf: may not be chosen
+    int32_t *work;         // (V) host: of sample_token
+    Sampling sampling;
+    void (*token)(void *arg, int page, int32_t id);
+    void *token_arg;
+    const GeneratePage *pages; // of generate_pages
+    int32_t *history;          // all slots' histories
     // device
     void *arena, *batch_device, *step_device;
     StackActs enc_acts, dec_acts;
@@ -71,6 +79,11 @@ static StepArrays step_arrays(void *block, int pages, int rows) {
 #undef PART
     a.bytes = n * sizeof(int);
     return a;
+}
+
+C3Limits generator_model_limits(void) {
+    return (C3Limits){
+        .pages = 1, .enc_rows = 1, .dec_rows = 1, .dec_kept = 1, .recompute = KEEP_NOTHING};
 }
 
 // ---- creation ------------------------------------------------------------------------------------------------------
@@ -130,9 +143,11 @@ static int allocate_host(Generator *g, Error *err) {
     g->step_host = malloc(step_arrays(NULL, g->slots, g->dec_rows).bytes);
     g->chosen = malloc(slots * sizeof *g->chosen);
     g->row = malloc(V * dtype_size(g->b->dtype));
-    g->banned = calloc(V, 1);
+    g->row_f32 = malloc(V * sizeof *g->row_f32);
+    g->work = malloc(V * sizeof *g->work);
     g->history = malloc(slots * g->slot_rows * sizeof *g->history);
-    if (!g->slot || !g->live || !g->fill_pages || !g->step_host || !g->chosen || !g->row || !g->banned || !g->history)
+    if (!g->slot || !g->live || !g->fill_pages || !g->step_host || !g->chosen || !g->row || !g->row_f32 || !g->work ||
+        !g->history)
         return error_set(err, "decoding: out of memory");
     for (int s = 0; s < g->slots; s++) g->slot[s].history = g->history + (size_t)s * g->slot_rows;
     return batch_create(&g->batch, g->b, (BatchRows){g->fill, g->enc_rows, g->dec_rows, g->fill}, err);
@@ -174,9 +189,16 @@ void generator_free(Generator *g) {
     qwen2_release(&g->dec_acts);
     if (g->arena) g->b->release(g->b, g->arena);
     batch_free(&g->batch);
-    void *host[] = {g->slot, g->live, g->fill_pages, g->step_host, g->chosen, g->row, g->banned, g->history};
+    void *host[] = {g->slot, g->live, g->fill_pages, g->step_host, g->chosen, g->row, g->row_f32, g->work, g->history};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
     free(g);
+}
+
+void generator_sampling(Generator *g, const Sampling *s) { g->sampling = *s; }
+
+void generator_listen(Generator *g, void (*token)(void *arg, int page, int32_t id), void *arg) {
+    g->token = token;
+    g->token_arg = arg;
 }
 
 // ---- which token comes next ----------------------------------------------------------------------------------------
@@ -192,33 +214,43 @@ static int repeats(const Slot *s, int n, int32_t token) {
     return 0;
 }
 
-// The largest logit of row r whose token completes no repetition. Rare: only called when the largest one does.
-static int32_t best_allowed(Generator *g, const Slot *s, int n, int r) {
-    int V = g->m->config.dec.V;
-    size_t bytes = (size_t)V * dtype_size(g->b->dtype);
+// Row r of the logits into row_f32.
+static void read_row(Generator *g, int r) {
+    size_t V = (size_t)g->m->config.dec.V;
+    int is_f32 = g->b->dtype == DTYPE_F32;
+    g->b->download(g->b, is_f32 ? (elem_t *)g->row_f32 : g->row, elem_at(g->b, g->logits, (size_t)r * (size_t)params_head_rows((int)V)),
+                   V * dtype_size(g->b->dtype));
+    for (size_t v = 0; v < V && !is_f32; v++) {
+        uint32_t bits = (uint32_t)((const uint16_t *)g->row)[v] << 16;
+        memcpy(&g->row_f32[v], &bits, sizeof bits);
+    }
+}
+
+// Every token that would complete n tokens in a row that stand in the history.
+static void ban_repeats(Generator *g, const Slot *s, int n) {
     const int32_t *tail = s->history + s->n - (n - 1);
-    g->b->download(g->b, g->row, elem_at(g->b, g->logits, (size_t)r * params_head_rows(V)), bytes);
-    memset(g->banned, 0, (size_t)V);
     for (int i = 0; i + n <= s->n; i++) {
         int32_t next = s->history[i + n - 1];
-        if (next < V && memcmp(s->history + i, tail, (size_t)(n - 1) * sizeof *tail) == 0) g->banned[next] = 1;
+        if (next < g->m->config.dec.V && memcmp(s->history + i, tail, (size_t)(n - 1) * sizeof *tail) == 0)
+            g->row_f32[next] = -INFINITY;
     }
-    int32_t best = g->t->end; // all banned: nothing is left but to end
-    float largest = 0;
-    int found = 0;
-    for (int v = 0; v < V; v++) {
-        float x;
-        if (g->b->dtype == DTYPE_F32) x = ((const float *)g->row)[v];
-        else {
-            uint32_t bits = (uint32_t)((const uint16_t *)g->row)[v] << 16;
-            memcpy(&x, &bits, sizeof x);
-        }
-        if (g->banned[v] || (found && x <= largest)) continue;
-        largest = x;
-        best = v;
-        found = 1;
-    }
-    return best;
+}
+
+// The next token of a page, from row r of the logits; the end mark when nothing else is left.
+static int32_t choose_token(Generator *g, const Slot *s, int r, int ngram) {
+    const Sampling *o = &g->sampling;
+    if (o->temperature <= 0 && !(ngram > 0 && repeats(s, ngram, g->chosen[r]))) return g->chosen[r];
+    read_row(g, r);
+    if (ngram > 0) ban_repeats(g, s, ngram);
+    double u = sample_uniform(o->seed, (uint64_t)(s->page - g->pages), (uint64_t)(s->n - g->overhead));
+    int32_t token = sample_token(g->row_f32, g->m->config.dec.V, o->temperature, o->top_p, u, g->work);
+    return token < 0 ? g->t->end : token;
+}
+
+static int ends_page(const Generator *g, int32_t token) {
+    int ends = token == g->t->end;
+    for (int i = 0; i < g->sampling.n_stop; i++) ends |= token == g->sampling.stop[i];
+    return ends;
 }
 
 static int finish(Slot *s, int ended, int overhead, Error *err) {
@@ -244,10 +276,10 @@ static int choose_tokens(Generator *g, const int *slots, int n, int ngram, Error
     b->download(b, g->chosen, g->argmax, (size_t)n * sizeof *g->chosen);
     for (int i = 0; i < n; i++) {
         Slot *s = &g->slot[slots[i]];
-        int32_t token = g->chosen[i];
-        if (ngram > 0 && repeats(s, ngram, token)) token = best_allowed(g, s, ngram, i);
-        int ended = token == g->t->end;
+        int32_t token = choose_token(g, s, i, ngram);
+        int ended = ends_page(g, token);
         if (!ended) s->history[s->n++] = token;
+        if (!ended && g->token) g->token(g->token_arg, (int)(s->page - g->pages), token);
         if (!ended && s->n < s->limit) continue;
         TRY(finish(s, ended, g->overhead, err));
         left++;
@@ -400,6 +432,7 @@ int generate_pages(Generator *g, GeneratePage *pages, int n, int no_repeat_ngram
     }
     TRY(check_pages(g, pages, n, err));
     if (n <= 0) return 0;
+    g->pages = pages;
     GeneratePage **waiting = malloc((size_t)n * sizeof *waiting);
     if (!waiting) return error_set(err, "decoding: out of memory");
     for (int i = 0; i < n; i++) waiting[i] = &pages[i];
@@ -445,33 +478,11 @@ int generate_latents(Generator *g, float *latents, const int32_t *context, int n
 
 // ---- ids to text ---------------------------------------------------------------------------------------------------
 
-// Bytes of the valid UTF-8 character at s (n bytes left); 0 when there is none.
-static int utf8_length(const unsigned char *s, size_t n) {
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    if (s[0] < 0x80) return 1;
-    int length = s[0] < 0xc0 || s[0] >= 0xf8 ? 0 : s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-    if (!length || (size_t)length > n) return 0;
-    uint32_t c = s[0] & (0x7fu >> length);
-    for (int i = 1; i < length; i++) {
-        if ((s[i] & 0xc0) != 0x80) return 0;
-        c = c << 6 | (s[i] & 0x3fu);
-    }
-    return c < least[length] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : length;
-}
-
 char *generate_text(const Tokenizer *tok, const int32_t *ids, int n, size_t *length) {
-    size_t raw_length, used = 0;
-    char *raw = tokenizer_decode(tok, ids, (size_t)n, &raw_length);
-    char *text = raw ? malloc(raw_length * 3 + 1) : NULL; // a bad byte becomes three
-    for (size_t i = 0; text && i < raw_length;) {
-        int bytes = utf8_length((const unsigned char *)raw + i, raw_length - i);
-        memcpy(text + used, bytes ? raw + i : "\xef\xbf\xbd", (size_t)(bytes ? bytes : 3));
-        used += (size_t)(bytes ? bytes : 3);
-        i += (size_t)(bytes ? bytes : 1);
-    }
-    free(raw);
+    TextStream stream = {0};
+    char *text = text_stream_tokens(&stream, tok, ids, n, length); // leaves room for what ends it
     if (!text) return NULL;
-    text[used] = 0;
-    *length = used;
+    *length += text_stream_end(&stream, text + *length);
+    text[*length] = 0;
     return text;
 }

@@ -1,4 +1,4 @@
-// generate.h: greedy decoding. The decoder writes a page from its latents, a token at a time, with a key/value cache;
+// generate.h: decoding. The decoder writes a page from its latents, a token at a time, with a key/value cache;
 // many pages are decoded together so that every product is a matrix, and a page that ends gives its place to the next.
 #ifndef LLMC_GENERATE_H
 #define LLMC_GENERATE_H
@@ -8,6 +8,7 @@
 #include "batch.h"
 #include "c3.h"
 #include "error.h"
+#include "sample.h"
 #include "tokenizer.h"
 
 #ifdef __cplusplus
@@ -32,23 +33,31 @@ typedef struct GeneratePage {
     int max_new;          // 0: the generator's
     int32_t *ids;         // out (n): the text without the end mark, malloc'ed; generate_free() frees it
     int n;
-    int ended; // out: 1 when the end mark came, 0 when max_new did
+    int ended; // out: 1 when the end mark or a stop token came, 0 when max_new did
 } GeneratePage;
 
 typedef struct Generator Generator;
+
+// The limits to create a model with that only generators will use: they bring activations of their own.
+C3Limits generator_model_limits(void);
 
 // Borrows the model's weights, configuration and backend, which must outlive it; its activations and caches are its
 // own, so that a model in training can be looked at between two steps. t must outlive it too.
 int generator_create(Generator **out, const C3 *m, const Template *t, const GeneratorLimits *limits, Error *err);
 void generator_free(Generator *g);
+// How tokens are chosen from now on; greedy until it is called. s->stop must outlive the generator's use.
+void generator_sampling(Generator *g, const Sampling *s);
+// From now on told of every token of a text as soon as it is chosen: page counts in the array given to generate_pages.
+// NULL: nobody is.
+void generator_listen(Generator *g, void (*token)(void *arg, int page, int32_t id), void *arg);
 // Device bytes of a generator; -1 when memory ran out.
 int generator_memory(size_t *bytes, const C3 *m, const Template *t, const GeneratorLimits *limits);
 
-// Writes all pages, the longest contexts first, as many together as the generator was made for. Greedy: the largest
-// logit, the lowest id of equal ones. no_repeat_ngram = n > 0: no n tokens in a row stand twice in prompt and text
-// together, as in Hugging Face's generate (latents count as `<imgpad>` tokens). A page's text does not depend on the
-// pages beside it but for the rounding of the matrix products. progress, if not NULL, is told of each page that is
-// done. -1: a page longer than the generator was made for, or out of memory; then no page has ids.
+// Writes all pages, the longest contexts first, as many together as the generator was made for. no_repeat_ngram = n >
+// 0: no n tokens in a row stand twice in prompt and text together, as in Hugging Face's generate (latents count as
+// `<imgpad>` tokens). A page's text does not depend on the pages beside it: on the CPU bit for bit, elsewhere but for
+// the rounding of the matrix products. progress, if not NULL, is told of each page that is done. -1: a page longer than
+// the generator was made for, or out of memory; then no page has ids.
 int generate_pages(Generator *g, GeneratePage *pages, int n, int no_repeat_ngram,
                    void (*progress)(void *arg, int done, int n), void *arg, Error *err);
 void generate_free(GeneratePage *pages, int n);
@@ -56,8 +65,8 @@ void generate_free(GeneratePage *pages, int n);
 // The latents of one page, (N,D_enc) fp32 on the host: what GeneratePage.latents takes.
 int generate_latents(Generator *g, float *latents, const int32_t *context, int n_context, Error *err);
 
-// The text of ids as valid UTF-8, malloc'ed and zero-terminated; bytes that are no UTF-8 (a model may end inside a
-// character) become U+FFFD. NULL when memory ran out.
+// The text of ids as valid UTF-8 (text_stream.h while they come), malloc'ed and zero-terminated; bytes that are no
+// UTF-8 (a model may end inside a character) become U+FFFD. NULL when memory ran out.
 char *generate_text(const Tokenizer *tok, const int32_t *ids, int n, size_t *length);
 
 #ifdef __cplusplus

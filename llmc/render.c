@@ -66,15 +66,18 @@ void render_marked(FILE *out, const char *text, size_t n, const char *ops, size_
     if (m.last != '\n') fputc('\n', out);
 }
 
-void render_plain(FILE *out, const char *text, size_t n) {
-    Marker m = {.out = out};
+void render_piece(FILE *out, const char *text, size_t n) {
     for (size_t at = 0; at < n;) {
         uint32_t c;
         size_t length = next_char(&c, text + at, n - at);
-        print_marked_char(&m, text + at, length, c, 0);
+        print_char(out, text + at, length, c);
         at += length;
     }
-    if (m.last != '\n') fputc('\n', out);
+}
+
+void render_plain(FILE *out, const char *text, size_t n) {
+    render_piece(out, text, n);
+    if (n == 0 || text[n - 1] != '\n') fputc('\n', out);
 }
 
 // ---- both sides in one text ----------------------------------------------------------------------------------------

@@ -27,5 +27,7 @@ int render_diff(FILE *out, const char *reference, size_t n_reference, const char
 
 // One side without marks.
 void render_plain(FILE *out, const char *text, size_t n);
+// A piece of a text, whole characters: nothing is added at its end.
+void render_piece(FILE *out, const char *text, size_t n);
 
 #endif

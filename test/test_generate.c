@@ -1,4 +1,4 @@
-// test_generate.c: greedy decoding with caches and slots against the plain forward pass, token by token.
+// test_generate.c: decoding with caches and slots against the plain forward pass, token by token.
 #include <math.h>
 #include <stdlib.h>
 
@@ -154,8 +154,17 @@ static int has_repeat(const C3 *m, const int32_t *ids, int n, int token, int ngr
     return 0;
 }
 
-static int plain_greedy(Fixture *f, int32_t *ids, int *ended, int page, int max_new, int ngram) {
+static int is_stop(const Sampling *s, int32_t id) {
+    int found = id == words.end;
+    for (int i = 0; s && i < s->n_stop; i++) found |= s->stop[i] == id;
+    return found;
+}
+
+// sampling NULL: greedy.
+static int plain_text(Fixture *f, int32_t *ids, int *ended, int page, int max_new, int ngram,
+                      const Sampling *sampling) {
     float logits[VOCAB];
+    int32_t work[VOCAB];
     int n = 0;
     for (*ended = 0; n < max_new;) {
         plain_logits(f, logits, f->texts[page], f->lengths[page], ids, n);
@@ -164,7 +173,14 @@ static int plain_greedy(Fixture *f, int32_t *ids, int *ended, int page, int max_
             if (ngram && has_repeat(&f->m, ids, n, v, ngram)) continue;
             if (best < 0 || logits[v] > logits[best]) best = v;
         }
-        if (best == words.end) {
+        if (sampling && sampling->temperature > 0) {
+            for (int v = 0; v < VOCAB; v++) {
+                if (ngram && has_repeat(&f->m, ids, n, v, ngram)) logits[v] = -INFINITY;
+            }
+            double u = sample_uniform(sampling->seed, (uint64_t)page, (uint64_t)n);
+            best = sample_token(logits, VOCAB, sampling->temperature, sampling->top_p, u, work);
+        }
+        if (is_stop(sampling, best)) {
             *ended = 1;
             break;
         }
@@ -200,7 +216,7 @@ static void test_equals_plain(const char *name, int enc_HS, int dec_HS, int tied
         CHECK(distinct_tokens(pages) > 8, "texts hardly vary: the case would prove nothing");
         for (int p = 0; p < PAGES; p++) {
             int32_t ids[MAX_NEW];
-            int ended, n = plain_greedy(&f, ids, &ended, p, MAX_NEW, ngram);
+            int ended, n = plain_text(&f, ids, &ended, p, MAX_NEW, ngram, NULL);
             CHECK(same_text(&pages[p], ids, n, ended), "slots %d, page %d: %d tokens (ended %d), expected %d (%d)",
                   slots[k], p, pages[p].n, pages[p].ended, n, ended);
         }
@@ -302,13 +318,112 @@ static void test_live_weights(void) {
         CHECK(generate_pages(g, pages, PAGES, 0, NULL, NULL, &err) == 0, "%s", err.text);
         for (int p = 0; p < PAGES; p++) {
             int32_t ids[MAX_NEW];
-            int ended, n = plain_greedy(&f, ids, &ended, p, MAX_NEW, 0);
+            int ended, n = plain_text(&f, ids, &ended, p, MAX_NEW, 0, NULL);
             CHECK(same_text(&pages[p], ids, n, ended), "round %d, page %d", round, p);
         }
         generate_free(pages, PAGES);
         random_weights(&f.m);
     }
     generator_free(g);
+    tear_down(&f);
+}
+
+// ---- sampling, stop tokens, being told ----------------------------------------------------------------------------
+
+typedef struct Heard {
+    int32_t ids[PAGES][MAX_NEW];
+    int n[PAGES];
+} Heard;
+
+static void hear(void *arg, int page, int32_t id) {
+    Heard *h = arg;
+    h->ids[page][h->n[page]++] = id;
+}
+
+static int generate_sampled(Fixture *f, GeneratePage *pages, int slots, int ngram, const Sampling *sampling,
+                            Heard *heard) {
+    Error err = {""};
+    Generator *g;
+    GeneratorLimits l = {.pages = slots, .context = CONTEXT, .max_new = MAX_NEW};
+    int bad = generator_create(&g, &f->m, &words, &l, &err);
+    if (!bad) {
+        generator_sampling(g, sampling);
+        if (heard) generator_listen(g, hear, heard);
+        bad = generate_pages(g, pages, PAGES, ngram, NULL, NULL, &err);
+    }
+    CHECK(!bad, "%s", err.text);
+    generator_free(g);
+    return bad;
+}
+
+static void test_sampling(const char *name, DType dtype, const Sampling *sampling, int ngram) {
+    Fixture f;
+    GeneratePage pages[PAGES], first[PAGES], other[PAGES];
+    C3Config c = config_of(32, 64, 1, 4);
+    Sampling next_seed = *sampling;
+    check_begin(name);
+    set_up(&f, dtype, &c);
+    fill_requests(&f, first);
+    fill_requests(&f, other);
+    fill_requests(&f, pages);
+    if (generate_sampled(&f, first, 1, ngram, sampling, NULL) == 0) {
+        for (int slots = 2; slots <= PAGES; slots++) {
+            Heard heard = {0};
+            if (generate_sampled(&f, pages, slots, ngram, sampling, &heard) != 0) continue;
+            for (int p = 0; p < PAGES; p++) {
+                CHECK(same_text(&pages[p], first[p].ids, first[p].n, first[p].ended), "%d together: page %d differs",
+                      slots, p);
+                CHECK(heard.n[p] == pages[p].n &&
+                          !memcmp(heard.ids[p], pages[p].ids, (size_t)pages[p].n * sizeof(int32_t)),
+                      "%d together, page %d: heard another text than was written", slots, p);
+            }
+            generate_free(pages, PAGES);
+        }
+        for (int p = 0; p < PAGES && dtype == DTYPE_F32; p++) {
+            int32_t ids[MAX_NEW];
+            int ended, n = plain_text(&f, ids, &ended, p, MAX_NEW, ngram, sampling);
+            CHECK(same_text(&first[p], ids, n, ended), "page %d: %d tokens (ended %d), expected %d (%d)", p, first[p].n,
+                  first[p].ended, n, ended);
+        }
+        next_seed.seed++;
+        int same = 0;
+        if (generate_sampled(&f, other, 3, ngram, &next_seed, NULL) == 0) {
+            for (int p = 0; p < PAGES; p++) same += same_text(&other[p], first[p].ids, first[p].n, first[p].ended);
+            CHECK(sampling->temperature > 0 ? same < PAGES / 2 : same == PAGES,
+                  "with another seed %d of %d are the same", same, PAGES);
+        }
+        generate_free(first, PAGES);
+        generate_free(other, PAGES);
+    }
+    tear_down(&f);
+}
+
+static void test_stop(void) {
+    Fixture f;
+    GeneratePage pages[PAGES], stopped[PAGES];
+    C3Config c = config_of(32, 32, 1, 3);
+    const Sampling greedy = {0};
+    check_begin("stop tokens end a text before the first of them and change nothing else");
+    set_up(&f, DTYPE_F32, &c);
+    fill_requests(&f, pages);
+    fill_requests(&f, stopped);
+    if (generate_sampled(&f, pages, 4, 0, &greedy, NULL) == 0) {
+        const int32_t stop[2] = {pages[1].ids[pages[1].n / 2], pages[5].ids[pages[5].n / 3]};
+        const Sampling s = {.stop = stop, .n_stop = 2};
+        int cut = 0;
+        if (generate_sampled(&f, stopped, 4, 0, &s, NULL) == 0) {
+            for (int p = 0; p < PAGES; p++) {
+                int n = 0;
+                while (n < pages[p].n && pages[p].ids[n] != stop[0] && pages[p].ids[n] != stop[1]) n++;
+                cut += n < pages[p].n;
+                CHECK(same_text(&stopped[p], pages[p].ids, n, n < pages[p].n || pages[p].ended),
+                      "page %d: %d tokens, expected %d", p, stopped[p].n, n);
+            }
+            CHECK(cut >= 2, "no text was cut: the case would prove nothing");
+            generate_free(stopped, PAGES);
+        }
+        generate_free(pages, PAGES);
+    }
     tear_down(&f);
 }
 
@@ -324,5 +439,13 @@ int main(void) {
     test_given_latents();
     test_bf16();
     test_live_weights();
+    test_sampling("temperature 1: as recomputed, whatever the batch", DTYPE_F32,
+                  &(Sampling){.temperature = 1, .seed = 5}, 0);
+    test_sampling("temperature 0.6, top_p 0.8", DTYPE_F32, &(Sampling){.temperature = 0.6, .top_p = 0.8, .seed = 6}, 0);
+    test_sampling("temperature 2, no_repeat_ngram 2", DTYPE_F32, &(Sampling){.temperature = 2, .seed = 7}, 2);
+    test_sampling("bf16: the same text whatever the batch, drawn", DTYPE_BF16,
+                  &(Sampling){.temperature = 1, .top_p = 0.95, .seed = 8}, 0);
+    test_sampling("bf16: the same text whatever the batch, greedy", DTYPE_BF16, &(Sampling){.seed = 9}, 0);
+    test_stop();
     return check_done();
 }

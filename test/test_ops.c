@@ -247,7 +247,22 @@ static void test_matmul(void) {
     static const int shapes[][3] = {{1, 1, 1},      {1, 128, 256}, {2, 17, 33},   {3, 192, 70},
                                     {4, 64, 5},     {5, 31, 1},    {13, 48, 31},  {14, 64, 32},
                                     {15, 65, 34},   {29, 5, 129},  {100, 33, 63}, {43, 600, 96},
-                                    {57, 1100, 40}, {600, 40, 48}, {530, 30, 65}, {31, 128, 1000}};
+                                    {57, 1100, 40}, {600, 40, 48}, {530, 30, 65}, {31, 128, 1000},
+                                    // decoding: one row up to a tile of them; odd, short and cut K; ends of columns
+                                    {1, 896, 35},
+                                    {1, 1, 33},
+                                    {1, 31, 16},
+                                    {1, 33, 15},
+                                    {1, 1030, 17},
+                                    {2, 130, 47},
+                                    {4, 515, 33},
+                                    {5, 896, 31},
+                                    {6, 47, 80},
+                                    {8, 320, 448},
+                                    {9, 77, 18},
+                                    {12, 64, 30},
+                                    {14, 1029, 50},
+                                    {16, 200, 33}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         const int T = shapes[s][0], K = shapes[s][1], N = shapes[s][2];
         const size_t nin = (size_t)T * K, nw = (size_t)N * K, nout = (size_t)T * N;
@@ -506,6 +521,16 @@ static Bits everything(void) {
     B->attention_forward(B, o->d, lse->d, x->d, D, k->d, v->d, HS, &pages, NH, 1, HS);
     B->attention_backward(B, dq->d, D, dk->d, dv->d, HS, x->d, o->d, lse->d, x->d, k->d, v->d, &pages, NH, 1, HS);
     keep(&bits, o), keep(&bits, lse), keep(&bits, dq), keep(&bits, dk), keep(&bits, dv);
+    // decoding: few rows against many columns, few queries against many keys
+    enum { WIDE = 60000 };
+    Array *wide = random_array('e', WIDE * HS, 1), *few = array('e', 3 * WIDE);
+    B->matmul_forward(B, few->d, x->d, wide->d, NULL, 3, HS, WIDE);
+    keep(&bits, few);
+    const int q_cu[3] = {0, 1, 4}, k_begin[2] = {0, 300}, k_end[2] = {290, 5000};
+    Array *acu2 = int_array(q_cu, 3), *ab2 = int_array(k_begin, 2), *ae2 = int_array(k_end, 2);
+    const AttentionPages decoding = {2, 3, 4700, acu2->d, ab2->d, ae2->d};
+    B->attention_forward(B, o->d, lse->d, x->d, D, wide->d, elem_at(B, wide->d, 6000 * HS), HS, &decoding, NH, 1, HS);
+    keep(&bits, o), keep(&bits, lse);
     Array *squares = array('d', 1), *big = random_array('f', 256 * 2000, 1);
     B->sum_squares(B, squares->d, big->d, 256 * 2000);
     keep(&bits, squares);

@@ -26,7 +26,8 @@ static AttentionHead head_of(Backend *b, const AttentionPages *pages, int page, 
 }
 
 static double pairs_of(const AttentionPages *pages, int NH, int HS) { // an upper bound of the work
-    return (double)pages->cu_q[pages->pages] * pages->max_k * NH * HS / 16;
+    const double lanes = pages->max_q > 2 ? 16 : 4; // in decoding a sum across a vector's lanes stands behind each pair
+    return (double)pages->cu_q[pages->pages] * pages->max_k * NH * HS / lanes;
 }
 
 static void attention_forward(Backend *b, elem_t *out, float *lse, const elem_t *q, int ldq, const elem_t *k,

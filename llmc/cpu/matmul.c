@@ -13,6 +13,8 @@
 // else is in the batch and however many threads there are, and its register tiles also make the attention.
 #include "llmc/cpu/cpu.h"
 
+#include <stdatomic.h>
+
 // C's parts: rows in `m` parts, columns in `n`.
 typedef struct Grid {
     int m, n;
@@ -43,13 +45,9 @@ static void part(int *begin, int *end, int size, int tile, int i, int parts) {
     if (*end > size) *end = size;
 }
 
-static void multiply_part(Backend *b, const Gemm *g, Grid grid, int thread) {
+// Rows i..i_end-1 and columns j..j_end-1 of C.
+static void multiply_block(Backend *b, const Gemm *g, int thread, int i, int i_end, int j, int j_end) {
     const CpuKernels *k = cpu_kernels(b);
-    if (thread >= grid.m * grid.n) return;
-    int i, i_end, j, j_end;
-    part(&i, &i_end, g->M, k->tile_rows, thread / grid.n, grid.m);
-    part(&j, &j_end, g->N, k->tile_cols, thread % grid.n, grid.n);
-    if (i_end <= i || j_end <= j) return;
     Gemm p = *g;
     p.M = i_end - i;
     p.N = j_end - j;
@@ -61,6 +59,15 @@ static void multiply_part(Backend *b, const Gemm *g, Grid grid, int thread) {
     k->gemm(&p, cpu_thread_scratch(b, thread, k->gemm_scratch(&p)));
 }
 
+static void multiply_part(Backend *b, const Gemm *g, Grid grid, int thread) {
+    const CpuKernels *k = cpu_kernels(b);
+    if (thread >= grid.m * grid.n) return;
+    int i, i_end, j, j_end;
+    part(&i, &i_end, g->M, k->tile_rows, thread / grid.n, grid.m);
+    part(&j, &j_end, g->N, k->tile_cols, thread % grid.n, grid.n);
+    if (i_end > i && j_end > j) multiply_block(b, g, thread, i, i_end, j, j_end);
+}
+
 static void multiply(Backend *b, const Gemm *g) {
     const double work = (double)g->M * (double)g->N * (double)g->K / 16;
     CPU_PARALLEL(cpu_threads(b, work), {
@@ -69,10 +76,29 @@ static void multiply(Backend *b, const Gemm *g) {
     });
 }
 
+// Few rows, as in decoding: the weights are read once, at the memory's speed. Threads take the next columns when they
+// are done with some: on a shared machine not all of them are equally fast.
+static void multiply_thin(Backend *b, const Gemm *g) {
+    enum { CHUNK_BYTES = 1 << 18 };
+    const CpuKernels *k = cpu_kernels(b);
+    const int tile = k->tile_cols, wanted = CHUNK_BYTES / (g->K * (int)dtype_size(b->dtype) + 1);
+    const int chunk = (wanted / tile + 1) * tile, chunks = (g->N + chunk - 1) / chunk;
+    // A column is turned over in registers, which costs as much as multiplying it with four rows. The products of a
+    // step follow one another so soon that the threads are still awake: less work is worth sharing than elsewhere.
+    const int count = cpu_threads(b, 4.0 * g->N * g->K * (g->M + 4) / 16);
+    atomic_int next = 0;
+    CPU_PARALLEL(count < chunks ? count : chunks, {
+        (void)threads;
+        for (int i = atomic_fetch_add(&next, 1); i < chunks; i = atomic_fetch_add(&next, 1))
+            multiply_block(b, g, thread, 0, g->M, i * chunk, g->N - i * chunk < chunk ? g->N : (i + 1) * chunk);
+    });
+}
+
 static void matmul_forward(Backend *b, elem_t *out, const elem_t *in, const elem_t *w, const elem_t *bias, int T, int K,
                            int N) {
     const Gemm g = {.c = out, .ldc = N, .a = in, .lda = K, .b = w, .ldb = K, .bias = bias, .M = T, .N = N, .K = K};
-    multiply(b, &g);
+    if (T <= cpu_kernels(b)->tile_rows && N > 0) multiply_thin(b, &g);
+    else multiply(b, &g);
 }
 
 static void matmul_backward_input(Backend *b, elem_t *din, const elem_t *dout, const elem_t *w, int T, int K, int N,

@@ -207,6 +207,15 @@ def reductions_overlap(log, step, stack, layers):
             yield f"{stack} layer {layer}: its reduce-scatter comes behind the backward pass of layer {layer - 1}"
 
 
+def update_waits(log, step):
+    """The last kernel of the optimizer comes behind every reduce-scatter of the step."""
+    reduce = [op for op in step if op.name == "ncclReduceScatter"]
+    last = [op for op in within(step, "optimizer") if op.kind == "kernel"][-1]
+    free = [op for op in reduce if not log.must_precede(op, last, host=False)]
+    if free or not reduce:
+        yield f"the optimizer does not wait for {free} of {len(reduce)} reduce-scatters"
+
+
 def gathers_overlap(log, before, step, stack, layers):
     """A layer's forward pass waits for the gather of its own parameters, not for those of the layers above."""
     gathers = [op for op in within(before, "optimizer") if op.name == "ncclAllGather"]
@@ -234,6 +243,7 @@ def run_log(cell, trainer):
         for number, step in enumerate(steps):
             waits = events.host_waits(step[0], step[-1], polls=True)
             wrong += [f"step {number + 1}: the host waits in {waits}"] if waits else []
+            wrong += update_waits(events, step)
             for stack in ("encoder", "decoder"):
                 last_micro = step[max(i for i, op in enumerate(step) if op.range.startswith("encoder forward")):]
                 wrong += reductions_overlap(events, last_micro, stack, 2)

@@ -25,9 +25,9 @@ HAVE_MPI   := $(if $(MPI_LIBS),$(call have_header,mpi.h,$(MPI_CFLAGS)))
 HAVE_CJSON := $(call have_header,cjson/cJSON.h)
 HAVE_UTF8PROC := $(call have_header,utf8proc.h)
 HAVE_ZLIB  := $(call have_header,zlib.h)
-HAVE_LIBMD := $(call have_header,sha256.h)
+HAVE_CRYPTO := $(call have_header,openssl/evp.h)
 MISSING    := $(if $(HAVE_CJSON),,libcjson-dev) $(if $(HAVE_UTF8PROC),,libutf8proc-dev) $(if $(HAVE_ZLIB),,zlib1g-dev) \
-              $(if $(HAVE_LIBMD),,libmd-dev)
+              $(if $(HAVE_CRYPTO),,libssl-dev)
 
 # ---- flags ----
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wvla -Wstrict-prototypes
@@ -37,7 +37,7 @@ BASE    := $(if $(filter x86_64,$(ARCH)),-march=x86-64-v3)
 CFLAGS  += -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -fopenmp -ffp-contract=fast -fno-math-errno -fno-trapping-math -I.
 CPPFLAGS += $(if $(HAVE_MPI),-DHAVE_MPI $(MPI_CFLAGS))
 LDLIBS  += $(if $(HAVE_MPI),$(MPI_LIBS)) \
-           -lcjson -lutf8proc -lz -lmd -lpthread -lm
+           -lcjson -lutf8proc -lz -lcrypto -lpthread -lm
 LDFLAGS += -fopenmp $(if $(SANITIZE),-fsanitize=address$(comma)undefined)
 
 # ---- sources ----
@@ -97,7 +97,7 @@ build/fuzz/libc3.a: $(FUZZ_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 build/fuzz/%: build/fuzz/obj/test/fuzz/fuzz_%.o build/fuzz/libc3.a
-	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -o $@ $^ -lcjson -lutf8proc -lz -lmd -lpthread -lm
+	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -o $@ $^ -lcjson -lutf8proc -lz -lcrypto -lpthread -lm
 .SECONDARY:
 
 clean:

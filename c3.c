@@ -6,11 +6,14 @@
 #include <unistd.h>
 
 #include "llmc/cli.h"
+#include "llmc/compress.h"
 #include "llmc/eval.h"
+#include "llmc/extract.h"
 #include "llmc/info.h"
 #include "llmc/model.h"
 #include "llmc/plan.h"
 #include "llmc/render.h"
+#include "llmc/report.h"
 #include "llmc/tokenize.h"
 
 enum { EXIT_USAGE = 2, MAX_OPTIONS = 32 };
@@ -171,6 +174,101 @@ static int run_reconstruct(int argc, char **argv) {
     return bad ? fail(&err, 1) : 0;
 }
 
+// ---- c3 compress, c3 decompress ------------------------------------------------------------------------------------
+
+// what: "encoding" or "decoding".
+static void show_pages(void *what, int done, int n) {
+    fprintf(stderr, "\r%s: %d of %d pages%s", (const char *)what, done, n, done == n ? "\r\033[K" : "");
+    fflush(stderr);
+}
+
+static int run_compress(int argc, char **argv) {
+    CompressModel m = {.device = "auto", .dtype = "auto"};
+    const char *file = "-", *out = NULL;
+    int64_t page_tokens = 0, threads = 0;
+    Error err;
+    Option table[] = {
+        {.help = "Documents to latents"},
+        {"m", OPTION_TEXT, &m.folder, "DIR", 0, 0, NULL, "a C3 checkpoint, or a run's folder (its newest step)", 0},
+        {"f", OPTION_TEXT, &file, "FILE", 0, 0, NULL, ".txt, .jsonl or .json documents; - is stdin", 0},
+        {"o", OPTION_TEXT, &out, "X.c3", 0, 0, NULL, "file of the latents; - is stdout", 0},
+        {"page_tokens", OPTION_INT, &page_tokens, "N", 0, 131072, NULL,
+         "longer documents are cut, at paragraphs where possible; 0 = 1300 or what the model takes", 0},
+        {"tok", OPTION_TEXT, &m.tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
+        {.help = "Machine"},
+        {"device", OPTION_CHOICE, &m.device, NULL, 0, 0, "auto|cpu", "where to compute", 0},
+        {"dtype", OPTION_CHOICE, &m.dtype, NULL, 0, 0, "auto|bf16|fp32", "type of weights and latents", 0},
+        {"threads", OPTION_INT, &threads, "N", 0, 1024, NULL, "cores, 0 = all", 0},
+    };
+    int code = parse("compress", "-m DIR -f FILE -o X.c3: keeps documents as the latents of their pages",
+                     "c3 compress -m runs/demo -f page.txt -o page.c3", table, sizeof table / sizeof *table, argc, argv,
+                     NULL, NULL, &err);
+    if (code == 0 && !m.folder) code = error_set(&err, "compress: -m DIR is missing (hint: c3 compress -h)");
+    if (code == 0 && !out) code = error_set(&err, "compress: -o X.c3 is missing (hint: c3 compress -h)");
+    if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    CompressSizes sizes;
+    m.threads = (int)threads;
+    if (compress_file(&sizes, &m, file, out, (int)page_tokens, isatty(STDERR_FILENO) ? show_pages : NULL, "encoding",
+                      &err) != 0)
+        return fail(&err, 1);
+    compress_print(strcmp(out, "-") ? stdout : stderr, &sizes, out);
+    return 0;
+}
+
+static int decompress(const CompressModel *m, const DecompressOptions *d, Error *err) {
+    DecompressResult r;
+    if (decompress_file(&r, m, d, isatty(STDERR_FILENO) ? show_pages : NULL, "decoding", err) != 0) return fail(err, 1);
+    if (!d->verify) return 0;
+    decompress_print(stderr, &r);
+    return r.exact_pages == r.pages ? 0 : 1;
+}
+
+static int run_decompress(int argc, char **argv) {
+    CompressModel m = {.device = "auto", .dtype = "auto"};
+    DecompressOptions d = {0};
+    int64_t json = 0, verify = 0, batch = 0, max_new = 0, ngram = 0, threads = 0;
+    const char **words = calloc((size_t)argc, sizeof *words);
+    int n_words = 0;
+    Error err;
+    Option table[] = {
+        {.help = "Latents to documents"},
+        {"m", OPTION_TEXT, &m.folder, "DIR", 0, 0, NULL, "the model that made them; any other is refused", 0},
+        {"o", OPTION_TEXT, &d.output, "FILE", 0, 0, NULL, "file of the documents; default: stdout", 0},
+        {"json", OPTION_FLAG, &json, NULL, 0, 0, NULL, "one JSON object a document and line", 0},
+        {"verify", OPTION_FLAG, &verify, NULL, 0, 0, NULL, "say whether all came back exactly; exit code 1 if not", 0},
+        {"tok", OPTION_TEXT, &m.tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
+        {.help = "Decoding (greedy)"},
+        {"max_new", OPTION_INT, &max_new, "N", 0, 131072, NULL, "new tokens of a page, 0 = twice its tokens + 32", 0},
+        {"no_repeat_ngram", OPTION_INT, &ngram, "N", 0, 4096, NULL, "no N tokens in a row twice, 0 = off", 0},
+        {"batch", OPTION_INT, &batch, "N", 0, 4096, NULL, "pages decoded together, 0 = what fits, at most 64", 0},
+        {.help = "Machine"},
+        {"device", OPTION_CHOICE, &m.device, NULL, 0, 0, "auto|cpu", "where to compute", 0},
+        {"dtype", OPTION_CHOICE, &m.dtype, NULL, 0, 0, "auto|bf16|fp32", "type of weights", 0},
+        {"threads", OPTION_INT, &threads, "N", 0, 1024, NULL, "cores, 0 = all", 0},
+    };
+    int code = words ? parse("decompress", "-m DIR X.c3: writes documents again from their latents; - is stdin",
+                             "c3 decompress -m runs/demo page.c3 -verify", table, sizeof table / sizeof *table, argc,
+                             argv, words, &n_words, &err)
+                     : error_set(&err, "out of memory");
+    if (code == 0 && !m.folder) code = error_set(&err, "decompress: -m DIR is missing (hint: c3 decompress -h)");
+    if (code == 0 && n_words != 1)
+        code = error_set(&err, "decompress: expected one file of latents, found %d", n_words);
+    if (code == 0) {
+        m.threads = (int)threads;
+        d.input = words[0];
+        d.json = (int)json;
+        d.verify = (int)verify;
+        d.batch = (int)batch;
+        d.max_new = (int)max_new;
+        d.no_repeat_ngram = (int)ngram;
+        code = decompress(&m, &d, &err);
+    } else {
+        code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    }
+    free(words);
+    return code;
+}
+
 // ---- c3 eval -------------------------------------------------------------------------------------------------------
 
 typedef struct EvalCommand {
@@ -301,13 +399,19 @@ static int run_tokenize(int argc, char **argv) {
 static int run_info(int argc, char **argv) {
     const char **words = calloc((size_t)argc, sizeof *words);
     int n_words = 0;
+    int64_t check = 0;
     Error err;
-    int code = words ? parse("info", "PATH...: what lies in a model's folder, a run's folder or a shard",
-                             "c3 info runs/demo data/demo/train_00000.bin", NULL, 0, argc, argv, words, &n_words, &err)
+    Option table[] = {
+        {.help = "Depth"},
+        {"check", OPTION_FLAG, &check, NULL, 0, 0, NULL, "read everything: shapes, NaNs, sizes, checksums", 0},
+    };
+    int code = words ? parse("info", "[-check] PATH...: what lies in a model's folder, a run's folder or a shard",
+                             "c3 info -check runs/demo", table, 2, argc, argv, words, &n_words, &err)
                      : error_set(&err, "out of memory");
     if (code == 0 && n_words == 0) code = error_set(&err, "info: no folder or file (hint: c3 info -h)");
     int bad = code < 0;
-    for (int i = 0; i < n_words && code == 0 && !bad; i++) bad = info_print(stdout, words[i], &err) != 0;
+    for (int i = 0; i < n_words && code == 0 && !bad; i++)
+        bad = (check ? info_check : info_print)(stdout, words[i], &err) != 0;
     free(words);
     return bad ? fail(&err, code < 0 ? EXIT_USAGE : 1) : 0;
 }
@@ -318,6 +422,59 @@ static int run_plan(int argc, char **argv) {
     return code ? fail(&err, code < 0 ? EXIT_USAGE : 1) : 0;
 }
 
+// ---- c3 extract ----------------------------------------------------------------------------------------------------
+
+static int run_extract(int argc, char **argv) {
+    const char *model = NULL, *part = NULL, *out = NULL;
+    Error err;
+    Option table[] = {
+        {.help = "One stack as a plain Qwen2 folder"},
+        {"m", OPTION_TEXT, &model, "DIR", 0, 0, NULL, "a C3 checkpoint, or a run's folder (its newest step)", 0},
+        {"part", OPTION_CHOICE, &part, NULL, 0, 0, "decoder|encoder", "which of the two", 0},
+        {"o", OPTION_TEXT, &out, "DIR", 0, 0, NULL, "the new folder", 0},
+    };
+    int code = parse("extract", "-m DIR -part decoder|encoder -o OUT: a stack that any Qwen2 program loads",
+                     "c3 extract -m runs/demo -part decoder -o models/demo-decoder", table,
+                     sizeof table / sizeof *table, argc, argv, NULL, NULL, &err);
+    if (code == 0 && (!model || !part || !out))
+        code = error_set(&err, "extract: -%s is missing (hint: c3 extract -h)", !model ? "m" : !part ? "part" : "o");
+    if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    if (extract_stack(model, strcmp(part, "encoder") == 0 ? OWNER_ENCODER : OWNER_DECODER, out, &err) != 0)
+        return fail(&err, 1);
+    printf("%s: the %s of %s\n", out, part, model);
+    return 0;
+}
+
+// ---- c3 report -----------------------------------------------------------------------------------------------------
+
+static int write_report(const char *run, const char *out, Error *err) {
+    char *file = out ? strdup(out) : string_format("%s/report.html", run);
+    if (!file) return error_set(err, "out of memory");
+    int bad = report_write(run, file, err);
+    if (!bad) printf("report: %s\n", file);
+    free(file);
+    return bad;
+}
+
+static int run_report(int argc, char **argv) {
+    const char **words = calloc((size_t)argc, sizeof *words), *out = NULL;
+    int n_words = 0;
+    Error err;
+    Option table[] = {
+        {.help = "Output"},
+        {"o", OPTION_TEXT, &out, "FILE", 0, 0, NULL, "file of the report; default: RUN/report.html", 0},
+    };
+    int code =
+        words ? parse("report", "RUN [-o FILE]: curves, tables and pages of a run as one page of HTML",
+                      "c3 report runs/demo", table, sizeof table / sizeof *table, argc, argv, words, &n_words, &err)
+              : error_set(&err, "out of memory");
+    if (code == 0 && n_words != 1) code = error_set(&err, "report: expected the folder of a run, found %d", n_words);
+    if (code == 0) code = write_report(words[0], out, &err) == 0 ? 0 : fail(&err, 1);
+    else code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    free(words);
+    return code;
+}
+
 // ---- main ----------------------------------------------------------------------------------------------------------
 
 static const struct {
@@ -326,8 +483,12 @@ static const struct {
 } commands[] = {
     {"tokenize", "make token shards from pages of text", run_tokenize},
     {"reconstruct", "write pages back from their latents, errors marked", run_reconstruct},
+    {"compress", "keep documents as the latents of their pages", run_compress},
+    {"decompress", "write documents again from their latents", run_decompress},
     {"eval", "evaluate a model on held-out pages: tables, metrics, controls", run_eval},
-    {"info", "say what lies in a model's folder or a shard", run_info},
+    {"report", "write a run as one page of HTML", run_report},
+    {"info", "say what lies in a model's folder or a shard, and whether it is sound", run_info},
+    {"extract", "write a model's encoder or decoder as a plain Qwen2 folder", run_extract},
     {"plan", "predict memory and time of a training run on given GPUs", run_plan},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

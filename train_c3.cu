@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -49,7 +48,6 @@ typedef struct Trainer {
     Loader *loader;
     StepConfig packing;
     StepPack packs[2];  // the step under way, and the next
-    int rounds[2];      // device batches of the rank that has the most
     MicroBatch scratch; // of validation
     TrainState state;
     int64_t steps; // last step of the run
@@ -57,12 +55,6 @@ typedef struct Trainer {
     PlanBytes bytes;
     Log *log;
 } Trainer;
-
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 // ---- set-up --------------------------------------------------------------------------------------------------------
 
@@ -104,6 +96,7 @@ static int start_or_resume(Trainer *t, Error *err) {
         memcpy(t->state.tokenizer, tokenizer_fingerprint(t->corpus.tokenizer), sizeof t->state.tokenizer);
         TRY(source_fill(&t->source, &t->model, (uint64_t)t->o.seed, err));
         optimizer_reset(&t->optimizer);
+        if (t->source.said && t->dist.rank == 0) printf("changed\n%s", t->source.said);
         return 0;
     }
     CheckpointJob job = checkpoint_job(t);
@@ -131,31 +124,35 @@ static void print_settings(const Trainer *t) {
     fflush(stdout);
 }
 
-static int open_backend(Trainer *t, Error *err) {
-    return backend_create(&t->backend, t->o.device, options_dtype(&t->o), (int)t->o.threads, &t->dist, &t->said, err);
+static int open_backend(Trainer *t, PlanMachine *machine, Error *err) {
+    int threads = (int)t->o.threads;
+    int bad = backend_create(&t->backend, t->o.device, options_dtype(&t->o), threads, &t->dist, &t->said, err);
+    TRY(dist_agree(&t->dist, bad, err));
+    *machine = plan_machine(t->backend, &t->dist);
+    return 0;
 }
 
 static int print_plan(Trainer *t, Error *err) {
-    if (t->o.gpu && strcmp(t->o.gpu, "measured") != 0) return plan_run(stdout, &t->o, &t->dist, NULL, err);
-    TRY(open_backend(t, err));
-    PlanMachine m = plan_machine(t->backend, &t->dist);
-    return plan_run(stdout, &t->o, &t->dist, &m, err);
+    PlanMachine m;
+    int named = t->o.gpu && strcmp(t->o.gpu, "measured") != 0;
+    if (!named) TRY(open_backend(t, &m, err));
+    return plan_run(stdout, &t->o, &t->dist, named ? NULL : &m, err);
 }
 
-static int set_up(Trainer *t, Error *err) {
-    TRY(options_check(&t->o, err));
-    if (t->o.plan) return print_plan(t, err);
+static int read_inputs(Trainer *t, Error *err) {
     TRY(source_open(&t->source, &t->o, err));
     TRY(corpus_open(&t->corpus, &t->source, &t->o, err));
     t->steps = t->o.steps;
     double epoch = (double)t->corpus.train.pages / (double)pages_a_step(t); // in steps
     if (t->o.epochs) t->steps = (int64_t)ceil((double)t->o.epochs * epoch);
-    TRY(open_backend(t, err));
-    PlanMachine m = plan_machine(t->backend, &t->dist);
+    return 0;
+}
+
+static int make_plan(Trainer *t, const PlanMachine *m, Error *err) {
+    const C3Config *c = &t->source.config;
     C3Params params;
-    TRY(params_build(&params, &t->source.config, t->dist.ranks, err));
-    int bad =
-        plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, &t->source.config, &params, &t->dist, &m, t->steps, err);
+    TRY(params_build(&params, c, t->dist.ranks, err));
+    int bad = plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, c, &params, &t->dist, m, t->steps, err);
     if (!bad && t->dist.rank == 0) bad = plan_check_disk(&t->plan, &t->bytes, err);
     params_free(&params);
     return bad;
@@ -163,35 +160,11 @@ static int set_up(Trainer *t, Error *err) {
 
 // ---- the loop ------------------------------------------------------------------------------------------------------
 
-typedef struct Reduction {
-    Optimizer *optimizer;
-    int accumulate;
-} Reduction;
-
-static void bucket_ready(void *arg, int bucket) {
-    const Reduction *r = (const Reduction *)arg;
-    optimizer_reduce_bucket(r->optimizer, bucket, r->accumulate);
-}
-
-// Packs a step, while the device works on the one before. With ZeRO 2 every micro-batch ends in collectives: all ranks do
-// as many as the one with the most.
+// Packs a step, while the device works on the one before.
 static void pack(Trainer *t, int64_t step) {
     StepPack *p = &t->packs[step % 2];
     step_pack(p, &t->packing, loader_next(t->loader));
-    t->rounds[step % 2] = p->n;
-    if (t->optimizer.config.zero == 2) dist_max_int(&t->dist, &t->rounds[step % 2], 1);
-}
-
-// Queues a step: nothing in it waits for the device.
-static void queue_step(Trainer *t, const StepPack *p, int rounds) {
-    Reduction r = {&t->optimizer, 0};
-    int every = t->optimizer.config.zero == 2;
-    for (int i = 0; i < p->n; i++) {
-        r.accumulate = i > 0;
-        c3_forward_backward(&t->model, &p->micro[i], i > 0, every || i == p->n - 1 ? bucket_ready : NULL, &r);
-    }
-    r.accumulate = 1;
-    for (int i = p->n; every && i < rounds; i++) c3_no_gradients(&t->model, bucket_ready, &r);
+    if (t->optimizer.config.zero == 2) dist_max_int(&t->dist, &p->rounds, 1);
 }
 
 // One optimizer step. Fills everything of the log line but the time; grad_norm is not finite when nothing was changed.
@@ -200,7 +173,7 @@ static void train_step(Trainer *t, LogStep *line) {
     const StepPack *p = &t->packs[step % 2];
     memset(line, 0, sizeof *line);
     line->step = step;
-    queue_step(t, p, t->rounds[step % 2]);
+    step_queue(p, &t->model, &t->optimizer);
     line->lr = optimizer_step(&t->optimizer, step);
     if (step < t->steps) pack(t, step + 1);
     double sums[4] = {0, p->flops.encoder, p->flops.decoder, p->flops.head};
@@ -235,9 +208,9 @@ static int save(Trainer *t, Error *err) {
     free(t->state.settings);
     t->state.settings = options_json(t->table, t->n_options, pages_a_step(t));
     if (!t->state.settings) return error_set(err, "settings: out of memory");
-    double start = seconds();
+    double start = log_seconds();
     TRY(checkpoint_save(&job, &t->state, t->o.out, (int)t->o.keep, err));
-    if (t->log) log_note(t->log, "saved step %lld in %.1f s", (long long)t->state.step, seconds() - start);
+    if (t->log) log_note(t->log, "saved step %lld in %.1f s", (long long)t->state.step, log_seconds() - start);
     return 0;
 }
 
@@ -256,11 +229,11 @@ static int validation(Trainer *t, int last, Error *err) {
 }
 
 static int loop(Trainer *t, Error *err) {
-    double saved_at = seconds();
+    double saved_at = log_seconds();
     int stopping = 0;
     if (t->state.step < t->steps) pack(t, t->state.step + 1);
     while (t->state.step < t->steps && !stopping) {
-        double start = seconds();
+        double start = log_seconds();
         LogStep line;
         train_step(t, &line);
         const StepPack *p = &t->packs[line.step % 2];
@@ -268,18 +241,18 @@ static int loop(Trainer *t, Error *err) {
             return culprit_report(&t->model, &t->optimizer, &t->corpus.train, p->micro, p->n, &t->dist, line.step,
                                   line.loss, line.grad_norm, err);
         TRY(dist_agree(&t->dist, advance(t, &line, err), err));
-        line.seconds = seconds() - start;
+        line.seconds = log_seconds() - start;
         if (t->log) log_step(t->log, &line);
         const char *why = stop_requested(t->o.out);
         int last = t->state.step == t->steps;
-        int flags[2] = {why != NULL, t->o.save_minutes > 0 && seconds() - saved_at > 60 * t->o.save_minutes};
+        int flags[2] = {why != NULL, t->o.save_minutes > 0 && log_seconds() - saved_at > 60 * t->o.save_minutes};
         dist_max_int(&t->dist, flags, 2);
         stopping = flags[0];
         if (stopping && t->log) log_note(t->log, "%s: saving and stopping", why ? why : "another rank was asked");
         TRY(dist_agree(&t->dist, validation(t, last, err), err));
         if (last || stopping || flags[1] || (t->o.save_every && t->state.step % t->o.save_every == 0)) {
             TRY(save(t, err));
-            saved_at = seconds();
+            saved_at = log_seconds();
         }
     }
     if (stopping && t->dist.rank == 0) stop_acknowledge(t->o.out);
@@ -289,8 +262,12 @@ static int loop(Trainer *t, Error *err) {
 }
 
 static int run(Trainer *t, Error *err) {
-    TRY(dist_agree(&t->dist, set_up(t, err), err));
-    if (t->o.plan) return 0;
+    PlanMachine machine;
+    TRY(options_check(&t->o, err));
+    if (t->o.plan) return print_plan(t, err);
+    TRY(dist_agree(&t->dist, read_inputs(t, err), err));
+    TRY(open_backend(t, &machine, err));
+    TRY(dist_agree(&t->dist, make_plan(t, &machine, err), err));
     TRY(dist_agree(&t->dist, build(t, err), err));
     TRY(dist_agree(&t->dist, start_or_resume(t, err), err));
     TRY(dist_agree(&t->dist, open_run(t, err), err));

@@ -5,9 +5,10 @@
 // encoder.
 #include "c3.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "random.h"
 
 // ---- memory --------------------------------------------------------------------------------------------------------
 
@@ -135,19 +136,10 @@ void c3_free(C3 *m) {
 
 // ---- initial values ------------------------------------------------------------------------------------------------
 
-static uint64_t splitmix64(uint64_t *state) {
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-// Two independent standard normal numbers (Box-Muller).
-static void normal_pair(uint64_t *state, float out[2]) {
-    double u = ((double)(splitmix64(state) >> 11) + 1.0) * 0x1p-53, v = (double)(splitmix64(state) >> 11) * 0x1p-53;
-    double r = sqrt(-2.0 * log(u)), angle = 6.283185307179586477 * v;
-    out[0] = (float)(r * cos(angle));
-    out[1] = (float)(r * sin(angle));
+void c3_initial_values(float *out, const Param *p, uint64_t stream, size_t from, size_t n) {
+    if (p->init == INIT_NORMAL) random_normal(out, stream, from, n, 0.02f);
+    else
+        for (size_t k = 0; k < n; k++) out[k] = p->init == INIT_ONE ? 1.0f : 0.0f;
 }
 
 int c3_init_weights(C3 *m, uint64_t seed, int only_cascade, Error *err) {
@@ -163,20 +155,10 @@ int c3_init_weights(C3 *m, uint64_t seed, int only_cascade, Error *err) {
     for (int i = 0; i < m->params.table.n; i++) {
         const Param *p = &m->params.table.params[i];
         if (only_cascade && p->group != GROUP_LATENT) continue;
-        uint64_t state = seed * 0x2545f4914f6cdd1du + (uint64_t)i;
-        splitmix64(&state);
+        uint64_t stream = random_stream(seed, (uint64_t)i);
         for (size_t at = 0; at < p->count; at += PIECE) {
             size_t n = p->count - at < PIECE ? p->count - at : PIECE;
-            for (size_t k = 0; k < n; k += 2) {
-                float v[2] = {p->init == INIT_ONE ? 1.0f : 0.0f, p->init == INIT_ONE ? 1.0f : 0.0f};
-                if (p->init == INIT_NORMAL) {
-                    normal_pair(&state, v);
-                    v[0] *= 0.02f;
-                    v[1] *= 0.02f;
-                }
-                host[k] = v[0];
-                if (k + 1 < n) host[k + 1] = v[1];
-            }
+            c3_initial_values(host, p, stream, at, n);
             b->upload(b, device, host, n * sizeof *host);
             b->cast_from_f32(b, elem_at(b, m->weights, p->offset + at), device, n);
         }

@@ -16,8 +16,7 @@ static int open_pages(const Corpus *c, Dataset *d, const char *globs, const Mode
 
 int corpus_open(Corpus *c, const ModelSource *s, const TrainOptions *o, Error *err) {
     *c = (Corpus){.latents = s->config.latents};
-    int vocab = s->config.base_vocab == QWEN_BASE_RANKS ? 0 : s->config.base_vocab;
-    TRY(tokenizer_load(&c->tokenizer, s->tokenizer, vocab, err));
+    TRY(source_tokenizer(&c->tokenizer, s, err));
     TRY(template_make(&c->words, s->config.template_name, c->tokenizer, err));
     TRY(open_pages(c, &c->train, o->data, s, o, err));
     if (!o->val) return 0;

@@ -37,7 +37,7 @@ BatchRows corpus_longest(const Corpus *c);
 int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *dist, LoaderState state, int64_t done,
                   int64_t steps, Error *err);
 
-// How the steps of a run are packed into device batches of at most `most`, `fuse` micro-batches each. c must outlive it.
+// How the steps of a run are packed into device batches of at most `most` and `fuse` micro-batches. c must outlive it.
 StepConfig corpus_packing(const Corpus *c, const TrainOptions *o, const C3Config *model, BatchRows most, int fuse,
                           int ranks);
 

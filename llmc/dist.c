@@ -14,6 +14,8 @@ static int usable_cores(void) {
     return n > 0 ? n : 1;
 }
 
+Dist dist_alone(void) { return (Dist){.ranks = 1, .local_ranks = 1, .cores = usable_cores()}; }
+
 void dist_sum_double(const Dist *d, double *values, int n) {
     if (d->ranks == 1 || n == 0) return;
     double *all = malloc((size_t)d->ranks * (size_t)n * sizeof *all);
@@ -194,7 +196,7 @@ int dist_init(Dist *d, int *argc, char ***argv, Error *err) {
     (void)argc, (void)argv;
     const char *size = getenv("OMPI_COMM_WORLD_SIZE");
     if (!size) size = getenv("PMI_SIZE");
-    *d = (Dist){.ranks = 1, .local_ranks = 1, .cores = usable_cores()};
+    *d = dist_alone();
     if (size && atoi(size) > 1)
         return error_set(
             err, "started as %s ranks, but this build has no MPI (hint: install libopenmpi-dev, then make)", size);

@@ -21,6 +21,8 @@ typedef struct Dist {
 // Starts MPI when the process was launched by mpirun or srun (or ranks were asked for); otherwise one rank.
 // Widens the CPU mask the launcher gave and takes this rank's share of the host's cores.
 int dist_init(Dist *d, int *argc, char ***argv, Error *err);
+// One rank without MPI, with every core this process may use.
+Dist dist_alone(void);
 void dist_finalize(Dist *d);
 // Ends all ranks with the exit code. Does not return.
 void dist_abort(const Dist *d, int code) __attribute__((noreturn));

@@ -33,7 +33,7 @@ struct Log {
     double per_step; // running mean of the time from step to step, validation and saving included
 };
 
-static double seconds(void) {
+double log_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
@@ -198,7 +198,7 @@ static void print_bar(Log *log, const LogStep *s, const char *text) {
 }
 
 static void note_time(Log *log, const LogStep *s) {
-    double now = seconds(), took = log->seen ? now - log->before : s->seconds;
+    double now = log_seconds(), took = log->seen ? now - log->before : s->seconds;
     log->seen++;
     log->before = now;
     double weight = log->seen < 50 ? 1.0 / (double)log->seen : 0.02;
@@ -229,8 +229,8 @@ void log_step(Log *log, const LogStep *s) {
     step_text(text, sizeof text, log, s);
     if (log->terminal) {
         print_bar(log, s, text);
-    } else if (seconds() - log->printed >= LINE_SECONDS || s->step == log->steps) {
-        log->printed = seconds();
+    } else if (log_seconds() - log->printed >= LINE_SECONDS || s->step == log->steps) {
+        log->printed = log_seconds();
         printf("step %*" PRId64 "/%" PRId64 " | %s\n", snprintf(NULL, 0, "%" PRId64, log->steps), s->step, log->steps,
                text);
     }

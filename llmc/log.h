@@ -22,6 +22,9 @@
 extern "C" {
 #endif
 
+// A clock that only goes forward.
+double log_seconds(void);
+
 typedef struct LogStep {
     int64_t step; // from 1
     double loss, lr, grad_norm;

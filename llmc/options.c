@@ -20,14 +20,18 @@ int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
     };
     const double big = 9e15;
     const Option rows[] = {
-        {.help = "Model (one of -m, -enc with -dec, -preset; default models/Qwen2.5-1.5B and models/Qwen2.5-3B)"},
+        {.help = "Model (-m, or -enc with -dec, or -preset; default models/Qwen2.5-1.5B and models/Qwen2.5-3B)"},
         {"m", OPTION_TEXT, &o->model, "DIR", 0, 0, NULL, "a C3 checkpoint to go on from", 0},
-        {"enc", OPTION_TEXT, &o->enc, "DIR", 0, 0, NULL, "Qwen2.5 folder of the encoder", 0},
-        {"dec", OPTION_TEXT, &o->dec, "DIR", 0, 0, NULL, "Qwen2.5 folder of the decoder", 0},
+        {"enc", OPTION_TEXT, &o->enc, "DIR", 0, 0, NULL, "Qwen2.5 folder of the encoder; with -m: instead of its own",
+         0},
+        {"dec", OPTION_TEXT, &o->dec, "DIR", 0, 0, NULL, "Qwen2.5 folder of the decoder; with -m: instead of its own",
+         0},
         {"preset", OPTION_CHOICE, &o->preset, NULL, 0, 0, "demo|tiny|small|medium|paper", "random weights, no files",
          0},
-        {"vocab", OPTION_INT, &o->vocab, "K", 0, 151643, NULL, "with -preset: base tokens kept, 0 = the preset's", 0},
-        {"n", OPTION_INT, &o->latents, "N", 0, 65536, NULL, "latents a page, 0 = the model's own or 32", 0},
+        {"vocab", OPTION_INT, &o->vocab, "K", 0, 151643, NULL, "base tokens: more get new rows, 0 = the model's own",
+         0},
+        {"n", OPTION_INT, &o->latents, "N", 0, 65536, NULL,
+         "latents a page: Q of -m grows or is cut, 0 = the model's own or 32", 0},
         {"template", OPTION_CHOICE, &o->template_name, NULL, 0, 0, "auto|c3|bare",
          "words around the latents: auto = the model's own", 0},
         {"tok", OPTION_TEXT, &o->tokenizer, "FILE", 0, 0, NULL,
@@ -116,13 +120,12 @@ char *options_json(const Option *table, int n, int64_t pages_a_step) {
 }
 
 int options_check(const TrainOptions *o, Error *err) {
-    if (!!o->enc != !!o->dec)
+    if (!o->model && !!o->enc != !!o->dec)
         return error_set(err, "-%s without -%s: a new model needs both folders", o->enc ? "enc" : "dec",
                          o->enc ? "dec" : "enc");
-    if (!!o->model + !!o->enc + !!o->preset > 1)
-        return error_set(err, "give one of -m, -enc with -dec, and -preset, found %s",
-                         o->model && o->enc ? "-m and -enc" : o->model ? "-m and -preset" : "-enc and -preset");
-    if (o->vocab && !o->preset) return error_set(err, "-vocab goes with -preset: other models have their vocabulary");
+    if (o->preset && (o->model || o->enc || o->dec))
+        return error_set(err, "-preset is a model from nothing: expected no -m, -enc, -dec beside it, found -%s",
+                         o->model ? "m" : o->enc ? "enc" : "dec");
     if (o->vocab && o->vocab < 256)
         return error_set(err, "-vocab: expected 0, or 256 to 151643, found %lld", (long long)o->vocab);
     if (o->lr_min > o->lr) return error_set(err, "-lr_min %g is above -lr %g", o->lr_min, o->lr);

@@ -12,14 +12,16 @@
 static elem_t *weight(const Qwen2 *q, size_t offset) { return elem_at(q->b, q->weights, offset); }
 static size_t layer_base(const Qwen2 *q, int l) { return q->p.layer0 + (size_t)l * q->p.layer_stride; }
 // Place of a gradient: `within` its bucket. NULL: the stack is frozen.
-static float *grad(const Qwen2 *q, int bucket, size_t within) { return q->train ? q->grads->at[bucket] + within : NULL; }
+static float *grad(const Qwen2 *q, int bucket, size_t within) {
+    return q->train ? q->grads->at[bucket] + within : NULL;
+}
 static float *tail_grad(const Qwen2 *q, size_t offset) { return grad(q, q->p.tail_bucket, offset - q->p.tail); }
 static float *layer_grad(const Qwen2 *q, int l, size_t within) { return grad(q, q->p.layer_bucket + l, within); }
 
 // ---- creation ------------------------------------------------------------------------------------------------------
 
-int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *b, elem_t *weights, const Gradients *grads,
-                 int positions, Error *err) {
+int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *b, elem_t *weights,
+                 const Gradients *grads, int positions, Error *err) {
     *q = (Qwen2){.c = *c, .p = *p, .b = b, .weights = weights, .grads = grads, .positions = positions};
     q->train = grads != NULL;
     q->trim = 1;

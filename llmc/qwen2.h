@@ -78,8 +78,8 @@ typedef struct Qwen2 {
     int trim;         // 1: the last layer computes only what the kept rows need (tests compare with 0)
 } Qwen2;
 
-int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *b, elem_t *weights, const Gradients *grads,
-                 int positions, Error *err);
+int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *b, elem_t *weights,
+                 const Gradients *grads, int positions, Error *err);
 void qwen2_free(Qwen2 *q);
 
 // Carves the activations for at most `rows` rows and `kept` kept rows out of an arena (see arena.h; run it twice).

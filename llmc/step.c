@@ -91,4 +91,28 @@ void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
         }
     }
     flush(p, c, s, &fill);
+    p->rounds = p->n;
+}
+
+// ---- the device's part -------------------------------------------------------------------------------------------
+
+typedef struct Reduction {
+    Optimizer *optimizer;
+    int accumulate;
+} Reduction;
+
+static void bucket_ready(void *arg, int bucket) {
+    const Reduction *r = arg;
+    optimizer_reduce_bucket(r->optimizer, bucket, r->accumulate);
+}
+
+void step_queue(const StepPack *p, C3 *m, Optimizer *o) {
+    Reduction r = {.optimizer = o};
+    int every = o->config.zero == 2; // else gradients stay until the last batch
+    for (int i = 0; i < p->n; i++) {
+        r.accumulate = i > 0;
+        c3_forward_backward(m, &p->micro[i], i > 0, every || i == p->n - 1 ? bucket_ready : NULL, &r);
+    }
+    r.accumulate = 1;
+    for (int i = p->n; every && i < p->rounds; i++) c3_no_gradients(m, bucket_ready, &r);
 }

@@ -7,6 +7,7 @@
 #include "batch.h"
 #include "c3.h"
 #include "loader.h"
+#include "optimizer.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -28,6 +29,7 @@ typedef struct StepConfig {
 typedef struct StepPack {
     MicroBatch *micro; // (n) device batches
     int n;
+    int rounds;                // reductions of its gradients: n, or with ZeRO 2 the most of all ranks'
     uint64_t pages, supervised; // of the whole step, all ranks
     LoaderState after;          // the loader's, once this step is done
     C3Flops flops;              // of this rank
@@ -44,6 +46,10 @@ int step_create(StepPack *p, const StepConfig *c, Backend *b, Error *err);
 void step_free(StepPack *p);
 // Packs what the loader gave; nothing of s is needed afterwards.
 void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s);
+
+// Queues the step's forward and backward passes and the reduction of its gradients; nothing waits for the device. With
+// ZeRO 2 every device batch ends in collectives, in which a rank that has fewer takes part without a gradient.
+void step_queue(const StepPack *p, C3 *m, Optimizer *o);
 
 // Adds the page to the sum and returns 1, or returns 0 when the sum would pass `most`.
 int step_fits(BatchRows *sum, BatchRows page, BatchRows most);

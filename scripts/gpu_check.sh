@@ -44,7 +44,7 @@ mpi_environment
 make -s -j"$(cores)" all tests bench || die "the build failed"
 
 step "checks"
-export C3_TEST_DEVICE=cuda
+export PARITY_DEVICE=cuda
 check "operations" build/test/test_ops -device cuda
 check "parity with PyTorch" .venv/bin/python test/test_parity.py
 check "training on GPUs" .venv/bin/python test/test_gpu.py

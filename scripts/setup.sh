@@ -43,7 +43,7 @@ want() {
 has() { command -v "$1"; }
 probe_headers() {
     local h
-    for h in stdio.h cjson/cJSON.h utf8proc.h zlib.h sha256.h; do
+    for h in stdio.h cjson/cJSON.h utf8proc.h zlib.h openssl/evp.h; do
         printf '#if __has_include(<%s>)\nhave:%s\n#endif\n' $h $h
     done | gcc -E -P -x c - 2>/dev/null
 }
@@ -62,7 +62,7 @@ look() {
     need libcjson-dev "reads config.json, JSONL" header cjson/cJSON.h
     need libutf8proc-dev "Unicode for the tokenizer" header utf8proc.h
     need zlib1g-dev "checksums, compression" header zlib.h
-    need libmd-dev "SHA-256" header sha256.h
+    need libssl-dev "SHA-256" header openssl/evp.h
     want libopenmpi-dev "several ranks: cores, GPUs, machines (MPI)" openmpi || true
     want openmpi-bin "mpirun" has mpirun || true
     at_least demo || return 0

@@ -357,7 +357,8 @@ static void cross_entropy_case(int R, int V, int ld) {
         for (int i = 1; i < V; i++) {
             if (row[i] > row[at_largest]) at_largest = i;
         }
-        if (r % 3 == 2 && at_largest + 1 < V) row[V - 1] = row[at_largest]; // a tie: the lower index wins
+        if (r % 3 == 2 && at_largest + 1 < V) row[V - 1] = row[at_largest]; // ties: the lower index wins
+        if (r % 3 == 1 && at_largest + 1 < V) row[at_largest + 1] = row[at_largest];
         for (int i = V; i < ld; i++) row[i] = r % 2 ? 100 : (double)NAN;
         rb[r] = at_largest;
         labels->h[r] = r % 2 ? at_largest : r % 3 == 2 ? V - 1 : floor((uniform() + 1) / 2 * V);

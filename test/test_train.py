@@ -87,11 +87,17 @@ def refusals(folder, data, whole):
              r.stderr)
 
 
-def sharded_gradients(folder, data):
-    one = train(folder, "shards1", data, ["-dtype", "fp32", "-b", 1, "-g", 4, "-zero", 1], 2)
-    two = train(folder, "shards2", data, ["-dtype", "fp32", "-b", 1, "-g", 4, "-zero", 2], 2)
-    worst = relative(losses(two), losses(one))
-    case("fp32: ZeRO 2 reduces every micro-batch: within 1e-5 of ZeRO 1", worst <= 1e-5, f"{worst:.2e}")
+def packing(folder, data):
+    one = train(folder, "pack1", data, ["-dtype", "fp32", "-b", 1, "-g", 4, "-zero", 1, "-fuse", 1], 2)
+    for options in (["-zero", 2, "-fuse", 1], ["-zero", 1, "-fuse", 3], ["-zero", 2, "-fuse", 2], ["-fuse", "auto"]):
+        name = " ".join(map(str, options))
+        out = train(folder, "pack" + name.replace(" ", ""), data, ["-dtype", "fp32", "-b", 1, "-g", 4] + options, 2)
+        worst = relative(losses(out), losses(one))
+        case(f"fp32: {name}: losses within 1e-5 of -zero 1 -fuse 1", worst <= 1e-5, f"{worst:.2e}")
+    micro = [train(folder, f"pack_micro{fuse}", data,
+                   ["-dtype", "fp32", "-b", 2, "-g", 4, "-loss_norm", "micro", "-fuse", fuse]) for fuse in (1, 4)]
+    worst = relative(losses(micro[1]), losses(micro[0]))
+    case("fp32: -loss_norm micro: fused micro-batches keep their weights: within 1e-5", worst <= 1e-5, f"{worst:.2e}")
 
 
 def micro_norm(folder, data):
@@ -118,7 +124,7 @@ with Folder() as tmp:
     two = resume(tmp, pages, "fp32", 2)
     resume_on_other_ranks(tmp, pages, two)
     refusals(tmp, pages, two)
-    sharded_gradients(tmp, pages)
+    packing(tmp, pages)
     micro_norm(tmp, pages)
     frozen(tmp, pages)
 done()

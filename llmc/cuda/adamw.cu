@@ -1,8 +1,8 @@
 // adamw.cu: AdamW, sums of squares, the clip factor.
 //
-// AdamW is one pass: 16 + 12 bytes an element with a master (gradient, m, v, master in; m, v, master out) and sizeof(elem)
-// for the parameter. Elements that were never touched (rows of the embedding) cost 12: where gradient, m and v are all
-// zero and nothing decays, everything comes out as it went in, so the rest is neither read nor written.
+// AdamW is one pass: 16 + 12 bytes an element with a master (gradient, m, v, master in; m, v, master out), and
+// sizeof(elem) for the parameter. Elements that were never touched (rows of the embedding) cost 12: where gradient, m
+// and v are all zero and nothing decays, everything comes out as it went in, so the rest is neither read nor written.
 // The clip factor never leaves the device: not finite, it turns AdamW into nothing.
 #include "llmc/cuda/common.cuh"
 

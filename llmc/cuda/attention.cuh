@@ -195,6 +195,15 @@ AttentionInput<T> attention_input(const elem_t *q, int ldq, const elem_t *k, con
 }
 static inline unsigned tiles_of(long long n, int tile) { return (unsigned)((n + tile - 1) / tile); }
 
+// Scratch for delta (Tq,NH). The host knows no more of Tq than pages * max_q >= Tq, and that the scratch was reserved for
+// the batch's rows: *capacity floats are there, and the kernel that writes delta stops the run if that is not enough.
+template <class T> float *delta_scratch(Backend *b, const AttentionInput<T> &in, int max_q, size_t *capacity) {
+    *capacity = (size_t)in.pages * max_q * in.NH;
+    if (*capacity > cuda_state(b)->scratch_bytes / sizeof(float))
+        *capacity = cuda_state(b)->scratch_bytes / sizeof(float);
+    return (float *)cuda_scratch(b, *capacity * sizeof(float), "attention_backward");
+}
+
 // attention_forward.cu, attention_backward.cu: tensor cores; pointers and row distances are multiples of 16 bytes.
 void attention_forward_bf16(Backend *b, bf16 *out, float *lse, const AttentionInput<bf16> &in, int max_q, int max_k,
                             int HS);

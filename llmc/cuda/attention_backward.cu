@@ -24,9 +24,11 @@ constexpr int KEYS = 64, STEP_ROWS = 32, ROWS = 64; // dK, dV: KEYS meet STEP_RO
 // delta (Tq,NH) = sums of dout * out over the head: what the softmax's backward subtracts. 16 bytes a lane.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_delta_kernel(float *delta, const bf16 *dout, const bf16 *out, const int *cu_q, int pages, int NH) {
+    attention_delta_kernel(float *delta, const bf16 *dout, const bf16 *out, const int *cu_q, int pages, int NH,
+                           size_t capacity) {
     constexpr int LANES = HS / 8;
     const size_t i = ((size_t)blockIdx.x * ATTENTION_THREADS + threadIdx.x) / LANES, n = (size_t)cu_q[pages] * NH;
+    if (n > capacity) __trap();
     float sum = 0;
     if (i < n) {
         const size_t place = i * LANES + threadIdx.x % LANES;
@@ -146,7 +148,7 @@ __device__ __forceinline__ void backward_keys(bf16 *tiles, float *stats, bf16 *d
             multiply_columns<HS>(sum_k, a, tile_q, kk * 16);
         }
     }
-    __syncwarp(); // the warp's rows of K and V are read no more: the results go through them
+    // The warp's rows of K and V are read no more (ldmatrix and mma are the whole warp's): the results go through them.
     const size_t block_place = row_of_k<HS>(in, p, key0);
     store_keys<HS>(dk + block_place, tile_k, sum_k[0], in.scale, warp_key, in.ldk, p.k_len - key0);
     store_keys<HS>(dv + block_place, tile_v, sum_v[0], 1.0f, warp_key, in.ldk, p.k_len - key0);
@@ -249,11 +251,12 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 128 ? 2 : 3)
 template <int HS>
 static void backward(Backend *b, bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *out, const float *lse,
                      const AttentionInput<bf16> &in, int max_q, int max_k) {
-    const size_t heads = (size_t)in.pages * max_q * in.NH; // at least Tq * NH
-    float *delta = (float *)cuda_scratch(b, heads * sizeof(float), "attention_backward");
-    if (heads) {
-        attention_delta_kernel<HS><<<tiles_of((long long)heads * (HS / 8), ATTENTION_THREADS), ATTENTION_THREADS, 0,
-                                     cuda_stream(b)>>>(delta, dout, out, in.cu_q, in.pages, in.NH);
+    size_t capacity;
+    float *delta = delta_scratch(b, in, max_q, &capacity);
+    if (capacity) {
+        const unsigned blocks = tiles_of((long long)capacity * (HS / 8), ATTENTION_THREADS);
+        attention_delta_kernel<HS><<<blocks, ATTENTION_THREADS, 0, cuda_stream(b)>>>(delta, dout, out, in.cu_q, in.pages,
+                                                                                     in.NH, capacity);
         CUDA_CHECK_LAUNCH("attention_delta_kernel");
     }
     const unsigned key_tiles = tiles_of(max_k, KEYS), row_tiles = tiles_of((long long)max_q * in.group, ROWS);

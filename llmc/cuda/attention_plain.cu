@@ -84,9 +84,10 @@ __global__ void __launch_bounds__(WARPS * 32) attention_forward_plain_kernel(T *
 // delta (Tq,NH) = sums of dout * out over the head: what the softmax's backward subtracts. A warp a sum.
 template <class T, int HS>
 __global__ void __launch_bounds__(WARPS * 32)
-    attention_delta_plain_kernel(float *delta, const T *dout, const T *out, AttentionInput<T> in) {
+    attention_delta_plain_kernel(float *delta, const T *dout, const T *out, AttentionInput<T> in, size_t capacity) {
     const int lane = threadIdx.x % 32;
     const size_t i = (size_t)blockIdx.x * WARPS + threadIdx.x / 32, n = (size_t)in.cu_q[in.pages] * in.NH;
+    if (n > capacity) __trap();
     if (i >= n) return;
     float sum = 0;
     for (int d = lane; d < HS; d += 32) sum += to_float(dout[i * HS + d]) * to_float(out[i * HS + d]);
@@ -195,13 +196,13 @@ void attention_forward_plain(Backend *b, T *out, float *lse, const AttentionInpu
 template <class T, int HS>
 static void backward(Backend *b, T *dq, T *dk, T *dv, const T *dout, const T *out, const float *lse,
                      const AttentionInput<T> &in, int max_q, int max_k) {
-    const size_t heads = (size_t)in.pages * max_q * in.NH; // at least Tq * NH
-    float *delta = (float *)cuda_scratch(b, heads * sizeof(float), "attention_backward");
+    size_t capacity;
+    float *delta = delta_scratch(b, in, max_q, &capacity);
     const dim3 rows(in.pages * in.KV, tiles_of((long long)max_q * in.group, WARPS));
     const dim3 keys(in.pages * in.KV, tiles_of(max_k, WARPS));
-    if (max_q > 0) {
+    if (capacity) {
         attention_delta_plain_kernel<T, HS>
-            <<<tiles_of((long long)heads, WARPS), WARPS * 32, 0, cuda_stream(b)>>>(delta, dout, out, in);
+            <<<tiles_of((long long)capacity, WARPS), WARPS * 32, 0, cuda_stream(b)>>>(delta, dout, out, in, capacity);
         CUDA_CHECK_LAUNCH("attention_delta_plain_kernel");
         attention_backward_rows_plain_kernel<T, HS>
             <<<rows, WARPS * 32, 0, cuda_stream(b)>>>(dq, dout, lse, delta, in);

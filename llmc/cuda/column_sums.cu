@@ -1,9 +1,9 @@
 // column_sums.cu: sums over the rows of a matrix: gradients of biases, and the second stage of RMSNorm's.
 //
-// A block owns a strip of 32 W columns and a chunk of rows: its warps take the rows in turn, each lane adding W columns in
-// registers, and the warps' sums are added in order through shared memory. Chunks are added by the same kernel, run on
-// the partial sums. Reads sizeof(elem) bytes an element once, 512 consecutive bytes a warp; the partial sums are 4 bytes
-// for every 64 rows.
+// A block owns a strip of 32 W columns and a chunk of rows: its warps take the rows in turn, each lane adding W columns
+// in registers, and the warps' sums are added in order through shared memory. Chunks are added by the same kernel, run
+// on the partial sums. Reads sizeof(elem) bytes an element once, 512 consecutive bytes a warp; the partial sums are 4
+// bytes for every 64 rows.
 #include "llmc/cuda/common.cuh"
 
 // ---- kernel ----
@@ -50,7 +50,8 @@ void cuda_sum_partials(Backend *b, float *out, const float *partial, int rows, i
     launch<float, 1>(b, out, partial, rows, N, rows, threads_for((size_t)rows * WARP, 1024), accumulate);
 }
 
-template <class E, int W> static void two_stages(Backend *b, float *out, const elem_t *x, int T, int N, int accumulate) {
+template <class E, int W>
+static void two_stages(Backend *b, float *out, const elem_t *x, int T, int N, int accumulate) {
     const int chunks = (int)ceil_divide((size_t)T, 64) < BACKEND_SUM_BLOCKS ? (int)ceil_divide((size_t)T, 64)
                                                                            : (int)BACKEND_SUM_BLOCKS;
     const int chunk = (int)ceil_divide((size_t)T, (size_t)chunks), rows = (int)ceil_divide((size_t)T, (size_t)chunk);

@@ -1,4 +1,4 @@
-// common.cuh: the words the kernels share: W elements at a time as fp32, reductions in a fixed order, sizes of launches.
+// common.cuh: the words the kernels share: W elements at a time as fp32, sums in a fixed order, sizes of launches.
 //
 // Kernels are templates over the element type E and the elements W of one access: 16 bytes' worth where all rows start
 // on 16-byte borders, else 1. Arithmetic is fp32; what is stored is rounded to E once. No sum depends on which thread

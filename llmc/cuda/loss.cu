@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(1024) cross_entropy_kernel(float *loss, int *c
         for (int j = 0; j < W; j++) {
             const float gradient = __expf(v[j] - s.largest) * scale;
             const float of_label = (__expf(at_label - s.largest) / s.sum - 1.0f) * weight;
-            v[j] = i + j >= V ? 0.0f : i + j == label ? of_label : gradient;
+            v[j] = i + j == label ? of_label : gradient; // from V on: exp(-Inf) = 0
         }
         store(row + i, v);
     }

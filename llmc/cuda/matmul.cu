@@ -4,11 +4,11 @@
 //     forward    out  (N x T) = w^T (K x N, transposed)  in (K x T)           + bias along N
 //     d input    din  (K x T) = w (K x N)                dout (N x T)
 //     d weight   dw   (K x N) = in (K x T)               dout^T (N x T, transposed)      fp32 out
-// No leading dimension depends on T. A plan (descriptor, layouts, algorithm) is kept for each kind, K, N, alignment of the
-// pointers and bucket of T: packed batches change T every step, and 8 buckets an octave hold them all. The algorithm is
-// the heuristic's choice for the bucket's largest T; the layouts carry the exact T, and cublasLtMatmulAlgoCheck says
-// whether the algorithm takes it. Where it does not, T gets a plan of its own.
-// Sums over split K are added in fp32, so that a bf16 result is rounded once. fp32 products do not use TF32.
+// No leading dimension depends on T. A plan (descriptor, layouts, algorithm) is kept for each kind, K, N, alignment of
+// the pointers and bucket of T: packed batches change T every step, and 8 buckets an octave hold them all. The
+// algorithm is the heuristic's choice for the bucket's largest T; the layouts carry the exact T, and
+// cublasLtMatmulAlgoCheck says whether the algorithm takes it. Where it does not, T gets a plan of its own. Sums over
+// split K are added in fp32, so that a bf16 result is rounded once. fp32 products do not use TF32.
 #include "llmc/cuda/common.cuh"
 
 #include <stdio.h>  // snprintf

@@ -20,11 +20,9 @@ void cuda_fatal(const char *file, int line, const char *call, const char *text) 
     printf("%s:%d: %s: %s (%s)\n", file, line, call, text, where);
     exit(1);
 }
-static Device<float> *scratch;
-void *cuda_scratch(Backend *, size_t bytes, const char *) {
-    delete scratch;
-    scratch = new Device<float>(bytes / sizeof(float));
-    return scratch->p;
+void *cuda_scratch(Backend *b, size_t bytes, const char *) {
+    CHECK(bytes <= cuda_state(b)->scratch_bytes, "%s: %zu bytes of scratch are wanted", where, bytes);
+    return cuda_state(b)->scratch;
 }
 
 typedef std::vector<double> Doubles;
@@ -159,7 +157,10 @@ template <class T> static void attention_case(const Pages &pages, Heads heads, L
     const Device<int> cu(at.cu_q), begin(at.begin), end(at.end);
     const AttentionPages device_pages = {(int)pages.q.size(), at.max_q, at.max_k, cu.p, begin.p, end.p};
     const RefPages ref_pages = {(int)pages.q.size(), at.cu_q.data(), at.begin.data(), at.end.data()};
+    const Device<float> scratch(n_lse); // not a byte more than its rows need
     CudaState state = {};
+    state.scratch = scratch.p;
+    state.scratch_bytes = n_lse * sizeof(float);
     Backend b = {};
     b.dtype = sizeof(T) == 2 ? DTYPE_BF16 : DTYPE_F32;
     b.state = &state;

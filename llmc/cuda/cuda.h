@@ -1,8 +1,9 @@
 // cuda.h: inside the CUDA backend: its state, checks, and what each file beside it fills in of the table.
 //
 // Everything is queued on one compute stream; collectives run on a second stream, tied to the first by events; nothing
-// waits on the host but download and synchronize. Files: cuda.cu (birth, memory, streams), rows.cu, rmsnorm.cu, rope.cu,
-// swiglu.cu, loss.cu, adamw.cu, attention*.cu (kernels, then launchers), matmul.cu (cuBLASLt), nccl.cu (collectives).
+// waits on the host but download and synchronize. Files: cuda.cu (birth, memory, streams), rows.cu, rmsnorm.cu,
+// rope.cu, swiglu.cu, loss.cu, adamw.cu, attention*.cu (kernels, then launchers), matmul.cu (cuBLASLt), nccl.cu
+// (collectives).
 #ifndef LLMC_CUDA_CUDA_H
 #define LLMC_CUDA_CUDA_H
 

@@ -23,7 +23,7 @@ struct Layout {
 };
 struct Preference {
     uint64_t workspace = 0;
-    uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_MASK; // there are none here
+    uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_MASK;                // there are none here
     uint32_t align_a = 256, align_b = 256, align_c = 256, align_d = 256; // bytes that all pointers are multiples of
 };
 struct Plan { // inside cublasLtMatmulAlgo_t
@@ -227,8 +227,9 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
     delete layout;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t attribute,
-                                                const void *value, size_t size) {
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
+                                                cublasLtMatrixLayoutAttribute_t attribute, const void *value,
+                                                size_t size) {
     switch (attribute) {
     case CUBLASLT_MATRIX_LAYOUT_ROWS:
         return set(inside<Layout>(layout).rows, value, size);
@@ -281,8 +282,11 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     if (requested < 1) return CUBLAS_STATUS_INVALID_VALUE;
     const Preference &p = inside<Preference>(preference);
-    Plan plan = {
-        PLAN_MAGIC, std::min<uint64_t>(p.workspace, 64 << 10), {p.align_a, p.align_b, p.align_c, p.align_d}, {}, shape.k % 2 == 0};
+    Plan plan = {PLAN_MAGIC,
+                 std::min<uint64_t>(p.workspace, 64 << 10),
+                 {p.align_a, p.align_b, p.align_c, p.align_d},
+                 {},
+                 shape.k % 2 == 0};
     for (int i = 0; i < 4; i++) plan.ld_align[i] = ld_alignment(*l[i]);
     results[0] = {};
     memcpy((void *)&results[0].algo, &plan, sizeof plan);

@@ -51,6 +51,7 @@ struct Op {
     std::function<void()> run;
     std::function<bool()> poll; // instead of run, for collectives: starts, goes on; true when it has ended
     bool started = false, done = false;
+    unsigned polls = 0; // questions of the host about it
     std::chrono::steady_clock::time_point end;
 };
 using OpRef = std::shared_ptr<Op>;

@@ -134,7 +134,8 @@ template <class T> static void attention_case(const Pages &pages, Heads heads, L
     fused = fused && !pages.extra;
     const int odd = layout == MISALIGNED ? 1 : 0, ldq = fused ? width : NH * HS + 24 - odd;
     const int ldk = fused ? width : 2 * KV * HS + 8 + odd, Tq = at.cu_q.back();
-    const size_t k_at = fused ? NH * HS : 0, v_at = k_at + KV * HS, n_out = (size_t)Tq * NH * HS, n_lse = (size_t)Tq * NH;
+    const size_t k_at = fused ? NH * HS : 0, v_at = k_at + KV * HS, n_out = (size_t)Tq * NH * HS,
+                 n_lse = (size_t)Tq * NH;
     const bool tensor_cores = sizeof(T) == 2 && !odd;
 
     // Key rows of no page and columns of no head hold NaN: they must not be looked at, and stay in the gradients.
@@ -169,8 +170,8 @@ template <class T> static void attention_case(const Pages &pages, Heads heads, L
     // ---- forward ----
     Reference ref_out(n_out), ref_lse(n_lse);
     ref_attention_forward(ref_out.value.data(), ref_out.mag.data(), ref_out.rounded.data(), ref_lse.value.data(),
-                          ref_lse.mag.data(), q.data(), ldq, kv.data() + k_at, kv.data() + v_at, ldk, &ref_pages, NH, KV,
-                          HS);
+                          ref_lse.mag.data(), q.data(), ldq, kv.data() + k_at, kv.data() + v_at, ldk, &ref_pages, NH,
+                          KV, HS);
     T *dev_k = dkv->p() + k_at, *dev_v = dkv->p() + v_at;
     b.attention_forward(&b, out.p(), lse.p(), dqs->p(), ldq, dev_k, dev_v, ldk, &device_pages, NH, KV, HS);
     compare("out", out, ref_out, HS + at.max_k, tensor_cores);
@@ -194,8 +195,8 @@ template <class T> static void attention_case(const Pages &pages, Heads heads, L
     Doubles bits[2][2];
     for (Doubles *run : bits) {
         Elements<T> dq(q.size(), odd), dk_dv(kv.size(), odd);
-        b.attention_backward(&b, dq.p(), ldq, dk_dv.p() + k_at, dk_dv.p() + v_at, ldk, device_dout.p(), out.p(), lse.p(),
-                             dqs->p(), dev_k, dev_v, &device_pages, NH, KV, HS);
+        b.attention_backward(&b, dq.p(), ldq, dk_dv.p() + k_at, dk_dv.p() + v_at, ldk, device_dout.p(), out.p(),
+                             lse.p(), dqs->p(), dev_k, dev_v, &device_pages, NH, KV, HS);
         const double terms = HS + at.max_k + at.max_q * (double)(NH / KV);
         compare("dq", dq, ref_q, terms, tensor_cores);
         compare("dk, dv", dk_dv, ref_kv, terms, tensor_cores);

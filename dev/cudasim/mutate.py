@@ -6,10 +6,10 @@
 TEST is a program of build/cudasim/VARIANT (its arguments after -a), FILE a source it is made of. Mutated, each once:
     __syncthreads(), __syncwarp(), __threadfence(), cp_async_commit()     removed
     cp_async_wait<N>(), cp_async_wait_all()                               removed; and <N> made <N + 1>
-    cudaStreamWaitEvent, cudaEventRecord, cudaStreamSynchronize, cudaEventSynchronize (in CUDA_CHECK too)  removed
+    cudaStreamWaitEvent, cudaEventRecord, cudaStreamSynchronize, cudaEventSynchronize (in CUDA_CHECK too) removed
 The sources are copied to build/mutants; nothing else is touched. -l lists the mutations, -n does some of them.
-A mutation that no build notices is a hole in the test, or a synchronisation that is not needed. Exit code: their number,
-at most 100.
+A mutation that no build notices is a hole in the test, or a synchronisation that is not needed. Exit code: their
+number, at most 100.
 """
 import argparse
 import os

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# test_cuda_attention.sh: the attention kernels of llmc/cuda: results in simulation (test/cuda/test_attention.cu), in several
-# orders of threads and in the builds that watch memory and races; registers, spills and tensor-core instructions of what
-# nvcc makes of them for sm_80, sm_90 and sm_100.
+# test_cuda_attention.sh: the attention kernels of llmc/cuda: results in simulation (test/cuda/test_attention.cu), in
+# several orders of threads and in the builds that watch memory and races; registers, spills and tensor-core instructions
+# of what nvcc makes of them for sm_80, sm_90 and sm_100.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 unset SIM_ORDER SIM_ASYNC SIM_THREADS SIM_DEVICES SIM_MEMORY SIM_ARCH SIM_DRIVER SIM_HOST_GUARD SIM_LOG SIM_NCCL_FAULT

@@ -6,10 +6,10 @@
 TEST is a program of build/cudasim/VARIANT (its arguments after -a), FILE a source it is made of. Mutated, each once:
     __syncthreads(), __syncwarp(), __threadfence(), cp_async_commit()     removed
     cp_async_wait<N>(), cp_async_wait_all()                               removed; and <N> made <N + 1>
-    cudaStreamWaitEvent, cudaEventRecord, cudaStreamSynchronize, cudaEventSynchronize (in CUDA_CHECK or alone)   removed
+    cudaStreamWaitEvent, cudaEventRecord, cudaStreamSynchronize, cudaEventSynchronize (in CUDA_CHECK too) removed
 The sources are copied to build/mutants; nothing else is touched. -l lists the mutations, -n does some of them.
-A mutation that no build notices is a hole in the test, or a synchronisation that is not needed. Exit code: their number,
-at most 100.
+A mutation that no build notices is a hole in the test, or a synchronisation that is not needed. Exit code: their
+number, at most 100.
 """
 import argparse
 import os
@@ -21,7 +21,8 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TREE = os.path.join(ROOT, "build/mutants")
-RUNS = [("opt", "forward", {}), ("opt", "reverse", {"SIM_ORDER": "reverse"}), ("opt", "random", {"SIM_ORDER": "random:1"}),
+RUNS = [("opt", "forward", {}), ("opt", "reverse", {"SIM_ORDER": "reverse"}),
+        ("opt", "random", {"SIM_ORDER": "random:1"}),
         ("opt", "lazy", {"SIM_ORDER": "random:2", "SIM_ASYNC": "lazy"}), ("race", "race", {})]
 HOST = r"(?:cudaStreamWaitEvent|cudaEventRecord|cudaStreamSynchronize|cudaEventSynchronize)\([^;]*\)"
 CALL = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|__threadfence\(\);|cp_async_commit\(\);|cp_async_wait_all\(\);|"
@@ -64,8 +65,8 @@ def build(folder, targets):
 def noticed(program, arguments, environment):
     """How the run failed, or None."""
     try:
-        done = subprocess.run([program, *arguments], cwd=TREE, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS)
+        done = subprocess.run([program, *arguments], cwd=TREE, env={**os.environ, **environment}, timeout=SECONDS,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except subprocess.TimeoutExpired:
         return "hangs"
     return {0: None, 86: "stopped", 87: "race"}.get(done.returncode, "wrong")

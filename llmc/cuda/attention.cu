@@ -5,7 +5,8 @@ static bool aligned(const void *p, int ld) { return (uintptr_t)p % 16 == 0 && ld
 
 static void check_head(int NH, int KV, int HS) {
     if ((HS != 32 && HS != 64 && HS != 128) || NH % KV)
-        cuda_fatal(__FILE__, __LINE__, "attention", "heads of 32, 64 or 128, query heads a multiple of key/value heads");
+        cuda_fatal(__FILE__, __LINE__, "attention",
+                   "heads of 32, 64 or 128, query heads a multiple of key/value heads");
 }
 
 static void attention_forward(Backend *b, elem_t *out, float *lse, const elem_t *q, int ldq, const elem_t *k,

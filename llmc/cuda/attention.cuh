@@ -44,11 +44,13 @@ template <class T> __device__ __forceinline__ int query_of(const AttentionInput<
     return (int)((unsigned long long)(unsigned)row * in.group_inverse >> 31);
 }
 // Keys that a row sees: the first so many of its page.
-template <class T> __device__ __forceinline__ int visible(const AttentionInput<T> &in, const AttentionPart &p, int row) {
+template <class T>
+__device__ __forceinline__ int visible(const AttentionInput<T> &in, const AttentionPart &p, int row) {
     return p.k_len - p.q_len + query_of(in, row) + 1;
 }
 // Place of a packed row in arrays (Tq,NH), such as lse.
-template <class T> __device__ __forceinline__ size_t row_head(const AttentionInput<T> &in, const AttentionPart &p, int row) {
+template <class T>
+__device__ __forceinline__ size_t row_head(const AttentionInput<T> &in, const AttentionPart &p, int row) {
     const int query = query_of(in, row);
     return (size_t)(p.q0 + query) * in.NH + p.kv * in.group + row - query * in.group;
 }
@@ -105,8 +107,8 @@ __device__ __forceinline__ void load_rows(bf16 *tile, const bf16 *from, const At
 }
 
 // ---- fragments of mma.m16n8k16 ----
-// All come from 16x16 pieces of tiles by the same ldmatrix: matrices (rows 0-7, 8-15) x (columns 0-7), then x (8-15). Pieces
-// begin at rows that are multiples of 8: then the places of a lane are HS/16 numbers, the same for all pieces and tiles.
+// All come from 16x16 pieces of tiles by the same ldmatrix: matrices (rows 0-7, 8-15) x (columns 0-7), then x (8-15).
+// Pieces begin at rows that are multiples of 8: then a lane's places are HS/16 numbers, the same for all of them.
 template <int HS> __device__ __forceinline__ int lane_place(int column) { // column: of the piece, a multiple of 16
     return tile_place<HS>(threadIdx.x % 16, threadIdx.x / 16 % 2) ^ column;
 }
@@ -195,8 +197,8 @@ AttentionInput<T> attention_input(const elem_t *q, int ldq, const elem_t *k, con
 }
 static inline unsigned tiles_of(long long n, int tile) { return (unsigned)((n + tile - 1) / tile); }
 
-// Scratch for delta (Tq,NH). The host knows no more of Tq than pages * max_q >= Tq, and that the scratch was reserved for
-// the batch's rows: *capacity floats are there, and the kernel that writes delta stops the run if that is not enough.
+// Scratch for delta (Tq,NH). The host knows no more of Tq than pages * max_q >= Tq, and that the scratch was reserved
+// for the batch's rows: *capacity floats are there, and the kernel that writes delta stops the run if they are too few.
 template <class T> float *delta_scratch(Backend *b, const AttentionInput<T> &in, int max_q, size_t *capacity) {
     *capacity = (size_t)in.pages * max_q * in.NH;
     if (*capacity > cuda_state(b)->scratch_bytes / sizeof(float))

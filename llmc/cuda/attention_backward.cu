@@ -1,21 +1,29 @@
-// attention_backward.cu: FlashAttention-2's backward (Dao 2023, algorithm 2) for bf16 on tensor cores, without atomics.
+// attention_backward.cu: FlashAttention-2's backward (Dao 2023, algorithm 2) for bf16 on tensor cores, no atomics.
 //
-// Every sum belongs to one block and runs in a fixed order: a block owns 64 keys and walks over the packed rows that see
-// them (attention.cuh: all queries, all heads of the group) for dK and dV; another owns 64 packed rows and walks over their
-// keys for dQ. So scores and dP are computed twice: 7 products instead of 5, 40 % more mma than with atomics. The other
-// ways cost more: partial dQ by key tile would write and read 70 MB a page of 950 tokens and 16 heads of 128 (21 us at
-// 3.35 TB/s) where the two products more take 3.8 GFLOP (10 us at 400 TFLOP/s), and ordered additions make blocks wait.
+// Every sum belongs to one block and runs in a fixed order: a block owns 64 keys and walks over the packed rows that
+// see them (attention.cuh: all queries, all heads of the group) for dK and dV; another owns 64 packed rows and walks
+// over their keys for dQ. So scores and dP are computed twice: 7 products instead of 5, 40 % more mma than with
+// atomics. The other ways cost more: partial dQ by key tile would write and read 70 MB a page of 950 tokens and 16
+// heads of 128 (21 us at 3.35 TB/s) where the two products more take 3.8 GFLOP (10 us at 400 TFLOP/s); ordered
+// additions make blocks wait for each other.
 //
-// Both kinds of block are of one launch: those of dK and dV first, the longest ones first, those of dQ fill the gaps. There
-// are few of the former (one per 64 keys and key/value head; the first ones have the whole page's rows to do).
-//   shared memory   both kinds: 64 KB at HS 128, 32 at 64, 16 at 32; and 512 bytes of statistics
+// Both kinds of block are of one launch: those of dK and dV first, the longest ones first, those of dQ fill the gaps.
+// There are few of the former, one per 64 keys and key/value head, and the first ones have the whole page's rows to do:
+// with 2 key/value heads and 132 SMs, about 5 pages of 950 tokens are needed until the launch does not wait for those.
+//   shared memory   both kinds: 64 KB at HS 128, 32 at 64, 16 at 32; and 640 bytes of statistics and the page
 //     dK, dV        K, V (64,HS), two buffers of Q, dout (32,HS)
 //     dQ            two buffers of K, V (64,HS); Q, dout come in through the second one and stay in registers
 //   registers       dK, dV: 2 x HS/2 sums, 2 x 16 scores and dP, HS/4 fragments of K; dQ: HS/2 sums, 2 x 32, 2 x HS/4;
-//                   at most 255, two blocks an SM at HS 128; three at 64 and 32
+//                   at most 255 at HS 128: two blocks an SM; at most 168 at 64 and 32: three
 //   copies          the next tile is fetched while one is computed; one barrier a tile
-// Scores are kept transposed (keys, rows) in the first kind: then P and dS are in the registers in which dV = P^T dout and
-// dK = dS^T Q need them, as in the forward, and none of them passes through shared memory.
+// Scores are kept transposed (keys, rows) in the first kind: then P and dS are in the registers in which dV = P^T dout
+// and dK = dS^T Q need them, as in the forward, and neither passes through shared memory.
+//
+// Predicted, HS 128, long pages: a mma reads 288 bytes of shared memory in the first kind, 256 in the second: 9 and 8
+// cycles of a scheduler's quarter, where the tensor core needs 8 on an A100 (and wgmma's peak would be 4 on an H100). A
+// tile is 128 mma and 700 other instructions of a warp, or 192 and 740 (sm_90). With half of the others hidden under
+// another warp's mma that is 73 % of the A100's peak and 36 % of the H100's for the 7 products, 52 and 26 % counted as
+// 5. FlashAttention-2 reports up to 63 % on an A100, with atomics.
 #include "llmc/cuda/attention.cuh"
 
 constexpr int KEYS = 64, STEP_ROWS = 32, ROWS = 64; // dK, dV: KEYS meet STEP_ROWS at a time; dQ: ROWS meet KEYS
@@ -33,7 +41,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     if (i < n) {
         const size_t place = i * LANES + threadIdx.x % LANES;
         const uint4 x = reinterpret_cast<const uint4 *>(dout)[place], y = reinterpret_cast<const uint4 *>(out)[place];
-        const unsigned a[4] = {x.x, x.y, x.z, x.w}, b[4] = {y.x, y.y, y.z, y.w}; // pairs: a bf16 is the upper half of a float
+        // pairs: a bf16 is the upper half of a float
+        const unsigned a[4] = {x.x, x.y, x.z, x.w}, b[4] = {y.x, y.y, y.z, y.w};
 #pragma unroll
         for (int e = 0; e < 4; e++)
             sum += __uint_as_float(a[e] << 16) * __uint_as_float(b[e] << 16) +
@@ -45,7 +54,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
 }
 
 // exp2(score * scale_log2 - lse_log2) is the softmax; rows that do not exist get +inf, which makes it 0.
-__device__ __forceinline__ float lse_log2(const float *lse, const AttentionInput<bf16> &in, const AttentionPart &p, int row) {
+__device__ __forceinline__ float lse_log2(const float *lse, const AttentionInput<bf16> &in, const AttentionPart &p,
+                                          int row) {
     return row < p.rows ? lse[row_head(in, p, row)] * LOG2E : INFINITY;
 }
 __device__ __forceinline__ float delta_of(const float *delta, const AttentionInput<bf16> &in, const AttentionPart &p,
@@ -61,8 +71,8 @@ __device__ __forceinline__ float statistic(const float *lse, const float *delta,
 
 // Stores a warp's 16 keys of dK or dV by way of its own rows of a tile.
 template <int HS>
-__device__ __forceinline__ void store_keys(bf16 *to, bf16 *tile, const float (&c)[HS / 8][4], float factor, int warp_key,
-                                           int ld, int keys) {
+__device__ __forceinline__ void store_keys(bf16 *to, bf16 *tile, const float (&c)[HS / 8][4], float factor,
+                                           int warp_key, int ld, int keys) {
     stage_result<HS>(tile, warp_key, c, factor, factor);
     __syncwarp();
     for (int i = threadIdx.x % 32; i < 16 * HS / 8; i += 32) {
@@ -239,7 +249,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 128 ? 2 : 3)
                               AttentionInput<bf16> in, int key_tiles) {
     extern __shared__ __align__(128) bf16 tiles[];
     __shared__ float stats[4 * STEP_ROWS]; // two buffers of lse and delta
-    __shared__ AttentionPart p; // looked at once a tile: not worth registers, which are short
+    __shared__ AttentionPart p;            // looked at once a tile: not worth registers, which are short
     if (threadIdx.x == 0) p = attention_part(in, blockIdx.x);
     __syncthreads();
     const int tile = blockIdx.y;
@@ -255,17 +265,17 @@ static void backward(Backend *b, bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout,
     float *delta = delta_scratch(b, in, max_q, &capacity);
     if (capacity) {
         const unsigned blocks = tiles_of((long long)capacity * (HS / 8), ATTENTION_THREADS);
-        attention_delta_kernel<HS><<<blocks, ATTENTION_THREADS, 0, cuda_stream(b)>>>(delta, dout, out, in.cu_q, in.pages,
-                                                                                     in.NH, capacity);
+        attention_delta_kernel<HS>
+            <<<blocks, ATTENTION_THREADS, 0, cuda_stream(b)>>>(delta, dout, out, in.cu_q, in.pages, in.NH, capacity);
         CUDA_CHECK_LAUNCH("attention_delta_kernel");
     }
     const unsigned key_tiles = tiles_of(max_k, KEYS), row_tiles = tiles_of((long long)max_q * in.group, ROWS);
     const dim3 grid(in.pages * in.KV, key_tiles + row_tiles);
     const size_t shared = 4 * KEYS * HS * sizeof(bf16);
-    CUDA_CHECK(cudaFuncSetAttribute(attention_backward_kernel<HS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    (int)shared));
-    attention_backward_kernel<HS><<<grid, ATTENTION_THREADS, shared, cuda_stream(b)>>>(dq, dk, dv, dout, lse, delta, in,
-                                                                                      (int)key_tiles);
+    CUDA_CHECK(
+        cudaFuncSetAttribute(attention_backward_kernel<HS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
+    attention_backward_kernel<HS>
+        <<<grid, ATTENTION_THREADS, shared, cuda_stream(b)>>>(dq, dk, dv, dout, lse, delta, in, (int)key_tiles);
     CUDA_CHECK_LAUNCH("attention_backward_kernel");
 }
 

@@ -1,13 +1,20 @@
 // attention_forward.cu: FlashAttention-2's forward (Dao 2023, algorithm 1) for bf16 on tensor cores.
 //
-// A block owns 128 packed rows (attention.cuh) of one page and key/value head and walks over the keys in tiles of 64 with
-// an online softmax in fp32; each warp owns 32 rows, so that one ldmatrix of keys or values feeds two blocks of 16 rows:
-// 160 bytes of shared memory a mma, where 16 rows a warp would need 256, which is all that an SM delivers in a mma's time.
+// A block owns 128 packed rows (attention.cuh) of one page and key/value head and walks over the keys in tiles of 64,
+// with an online softmax in fp32. Each warp owns 32 rows, so that one ldmatrix of keys or values feeds two blocks of 16
+// rows: 160 bytes of shared memory a mma, where 16 rows a warp would need 256, all that an SM delivers in a mma's time.
 //   shared memory   Q (128,HS), K (64,HS), V (64,HS): 64 KB at HS 128, 32 at 64, 16 at 32
-//   registers       output 2 x HS/2, scores 2 x 32 a thread: at most 255, two blocks an SM at HS 128; three at 64, 32
+//   registers       output 2 x HS/2, scores 2 x 32 a thread: 255 at HS 128, at most 208 at 64: two blocks an SM;
+//                   at most 168 at 32: three
 //   copies          V of a tile is fetched under the product with its K, the next K under softmax and product with V
-//   FLOPs           4 HS a row and key, over the keys of 64-wide tiles up to the diagonal: (k_len/2 + 40) a query of a
-//                   page read alone, 8 % above the bare triangle at 950 tokens
+//   FLOPs           4 HS a row and key, over tiles of keys up to the diagonal: (k_len/2 + 40) keys a query of a page
+//                   read alone, 8 % above the bare triangle at 950 tokens
+//
+// Predicted, HS 128, long pages: a tile is 256 mma and 840 other instructions of a warp (sm_90's machine code without
+// the rare rescaling). 256 mma take 2,048 cycles of a tensor core of an A100, about 1,650 on an H100, where mma.sync is
+// known to reach 62 % of what wgmma does, 1,024. Two warps share a scheduler: with half of the others hidden under the
+// other warp's mma, and all copies, that is 2,048 / (2,048 + 420) = 83 % of the A100's peak and 1,024 / (1,650 + 420) =
+// 49 % of the H100's: upper bounds. FlashAttention-2, of the same structure, reports up to 73 and about 35 to 40 %.
 #include "llmc/cuda/attention.cuh"
 
 constexpr int ROWS = 128, KEYS = 64, WARP_ROWS = 32;
@@ -28,9 +35,9 @@ __device__ __forceinline__ void mask_scores(float (&s)[2][KEYS / 8][4], const At
     }
 }
 
-// Rows g (r = 0) or g + 8 of a block: scores become exp2(scaled - reference). The reference is the largest score so far,
-// but it is left alone while it is less than 2^8 behind: then nothing has to be rescaled, and the sums stay far from
-// overflow. Returns the factor that what was summed so far needs, mostly 1.
+// Rows g (r = 0) or g + 8 of a block: scores become exp2(scaled - reference). The reference is the largest score so
+// far, but it is left alone while it is less than 2^8 behind: then nothing has to be rescaled, and the sums stay far
+// from overflow. Returns the factor that what was summed so far needs, mostly 1.
 __device__ __forceinline__ float softmax_step(float (&s)[KEYS / 8][4], int r, float &reference, float &sum,
                                               float scale_log2) {
     float m = reference;
@@ -53,13 +60,13 @@ __device__ __forceinline__ float softmax_step(float (&s)[KEYS / 8][4], int r, fl
     return factor;
 }
 
-// lse (Tq,NH) may be NULL. Grid: (pages * KV, tiles of the longest page); the last rows have most keys and start first.
+// lse (Tq,NH) may be NULL. Grid: (pages * KV, tiles of the longest page); the last rows have most keys, and go first.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
     attention_forward_kernel(bf16 *out, float *lse, AttentionInput<bf16> in) {
     extern __shared__ __align__(128) bf16 tiles[];
     bf16 *tile_q = tiles, *tile_k = tile_q + ROWS * HS, *tile_v = tile_k + KEYS * HS;
-    // Looked at once a tile, and not worth registers, which are short: so it lies where the compiler cannot know that it
+    // Looked at once a tile, and not worth registers, which are short: it lies where the compiler cannot know that it
     // stays the same.
     AttentionPart &p = *reinterpret_cast<AttentionPart *>(tile_v + KEYS * HS);
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * WARP_ROWS;
@@ -72,7 +79,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
     cp_async_commit();
 
     const int keys = visible(in, p, min(row0 + ROWS, p.rows) - 1); // that the block needs
-    float acc[2][HS / 8][4] = {}, reference[4], sum[4] = {}; // of rows g, g + 8, g + 16, g + 24
+    float acc[2][HS / 8][4] = {}, reference[4], sum[4] = {};       // of rows g, g + 8, g + 16, g + 24
 #pragma unroll
     for (int i = 0; i < 4; i++) reference[i] = -INFINITY; // every row sees key 0: finite after the first tile
 
@@ -95,7 +102,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
             cp_async_commit();
         }
 
-        if (key + KEYS > visible(in, p, min(row0 + warp_row, p.rows - 1))) mask_scores(s, in, p, row0 + warp_row + lane / 4, key);
+        if (key + KEYS > visible(in, p, min(row0 + warp_row, p.rows - 1)))
+            mask_scores(s, in, p, row0 + warp_row + lane / 4, key);
 #pragma unroll
         for (int m = 0; m < 2; m++) {
             const float low = softmax_step(s[m], 0, reference[2 * m], sum[2 * m], in.scale_log2);
@@ -136,12 +144,11 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
 }
 
 // ---- launchers ----
-template <int HS>
-static void forward(Backend *b, bf16 *out, float *lse, const AttentionInput<bf16> &in, int max_q) {
+template <int HS> static void forward(Backend *b, bf16 *out, float *lse, const AttentionInput<bf16> &in, int max_q) {
     const size_t shared = (ROWS + 2 * KEYS) * HS * sizeof(bf16) + sizeof(AttentionPart);
     const dim3 grid(in.pages * in.KV, tiles_of((long long)max_q * in.group, ROWS));
-    CUDA_CHECK(cudaFuncSetAttribute(attention_forward_kernel<HS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    (int)shared));
+    CUDA_CHECK(
+        cudaFuncSetAttribute(attention_forward_kernel<HS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
     attention_forward_kernel<HS><<<grid, ATTENTION_THREADS, shared, cuda_stream(b)>>>(out, lse, in);
     CUDA_CHECK_LAUNCH("attention_forward_kernel");
 }

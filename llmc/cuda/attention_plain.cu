@@ -1,8 +1,8 @@
-// attention_plain.cu: attention in fp32 arithmetic, for fp32 runs (parity) and for bf16 rows that are not 16-byte aligned.
+// attention_plain.cu: attention in fp32 arithmetic: for fp32 runs (parity), and for bf16 rows not aligned to 16 bytes.
 //
-// A warp owns a packed row (attention.cuh), or in the second part of the backward a key. It meets tiles of 32 keys, or of
-// 32 rows, in shared memory: first each lane computes the score of its own key, then each lane sums its own HS/32
-// columns over the tile. Tiles have a column more than HS, so that lanes reading different rows meet different banks.
+// A warp owns a packed row (attention.cuh), or in the second part of the backward a key. It meets tiles of 32 keys, or
+// of 32 rows, in shared memory: first each lane computes the score of its own key, then each lane sums its own HS/32
+// columns over the tile. Tiles have a column more than HS: lanes reading different rows meet different banks.
 //   shared memory   two tiles and four rows: 35 KB at HS 128, 39 in the second part of the backward
 #include "llmc/cuda/attention.cuh"
 
@@ -21,7 +21,8 @@ template <int HS> __device__ __forceinline__ float dot(const float *a, const flo
 }
 // A tile of keys (or values), zeros beyond the page.
 template <class T, int HS>
-__device__ void load_key_tile(float *tile, const T *from, const AttentionInput<T> &in, const AttentionPart &p, int first) {
+__device__ void load_key_tile(float *tile, const T *from, const AttentionInput<T> &in, const AttentionPart &p,
+                              int first) {
     for (int i = threadIdx.x; i < TILE * HS; i += WARPS * 32) {
         const int key = first + i / HS, d = i % HS;
         tile[i / HS * (HS + 1) + d] = key < p.k_len ? to_float(from[row_of_k<HS>(in, p, key) + d]) : 0;
@@ -97,7 +98,8 @@ __global__ void __launch_bounds__(WARPS * 32)
 
 template <class T, int HS>
 __global__ void __launch_bounds__(WARPS * 32)
-    attention_backward_rows_plain_kernel(T *dq, const T *dout, const float *lse, const float *delta, AttentionInput<T> in) {
+    attention_backward_rows_plain_kernel(T *dq, const T *dout, const float *lse, const float *delta,
+                                         AttentionInput<T> in) {
     __shared__ float tile_k[TILE * (HS + 1)];
     __shared__ float tile_v[TILE * (HS + 1)];
     __shared__ float rows_q[WARPS * HS];
@@ -180,8 +182,7 @@ __global__ void __launch_bounds__(WARPS * 32)
 }
 
 // ---- launchers ----
-template <class T, int HS>
-static void forward(Backend *b, T *out, float *lse, const AttentionInput<T> &in, int max_q) {
+template <class T, int HS> static void forward(Backend *b, T *out, float *lse, const AttentionInput<T> &in, int max_q) {
     const dim3 grid(in.pages * in.KV, tiles_of((long long)max_q * in.group, WARPS));
     attention_forward_plain_kernel<T, HS><<<grid, WARPS * 32, 0, cuda_stream(b)>>>(out, lse, in);
     CUDA_CHECK_LAUNCH("attention_forward_plain_kernel");
@@ -204,8 +205,7 @@ static void backward(Backend *b, T *dq, T *dk, T *dv, const T *dout, const T *ou
         attention_delta_plain_kernel<T, HS>
             <<<tiles_of((long long)capacity, WARPS), WARPS * 32, 0, cuda_stream(b)>>>(delta, dout, out, in, capacity);
         CUDA_CHECK_LAUNCH("attention_delta_plain_kernel");
-        attention_backward_rows_plain_kernel<T, HS>
-            <<<rows, WARPS * 32, 0, cuda_stream(b)>>>(dq, dout, lse, delta, in);
+        attention_backward_rows_plain_kernel<T, HS><<<rows, WARPS * 32, 0, cuda_stream(b)>>>(dq, dout, lse, delta, in);
         CUDA_CHECK_LAUNCH("attention_backward_rows_plain_kernel");
     }
     attention_backward_keys_plain_kernel<T, HS><<<keys, WARPS * 32, 0, cuda_stream(b)>>>(dk, dv, dout, lse, delta, in);
@@ -221,7 +221,7 @@ void attention_backward_plain(Backend *b, T *dq, T *dk, T *dv, const T *dout, co
 
 template void attention_forward_plain(Backend *, float *, float *, const AttentionInput<float> &, int, int);
 template void attention_forward_plain(Backend *, bf16 *, float *, const AttentionInput<bf16> &, int, int);
-template void attention_backward_plain(Backend *, float *, float *, float *, const float *, const float *, const float *,
-                                       const AttentionInput<float> &, int, int, int);
+template void attention_backward_plain(Backend *, float *, float *, float *, const float *, const float *,
+                                       const float *, const AttentionInput<float> &, int, int, int);
 template void attention_backward_plain(Backend *, bf16 *, bf16 *, bf16 *, const bf16 *, const bf16 *, const float *,
                                        const AttentionInput<bf16> &, int, int, int);

@@ -87,8 +87,7 @@ static double over_model(const char *folder, char *buffer) {
 static int bench(const char *folder, const char *out, const char *dtype, Error *err) {
     ModelSource s;
     TrainOptions o = {.model = folder, .template_name = "auto", .dtype = dtype};
-    C3Limits limits = {
-        .pages = 1, .enc_rows = 64, .dec_rows = 256, .dec_kept = 64, .micro_batches = 1, .recompute = KEEP_NOTHING};
+    C3Limits limits = {.pages = 1, .enc_rows = 64, .dec_rows = 256, .dec_kept = 64, .recompute = KEEP_NOTHING};
     Dist dist = {.ranks = 1, .local_ranks = 1};
     Backend *b;
     C3 m;

@@ -4,6 +4,10 @@
 // so that its caller may go on at once: a copy from pageable memory would wait for all that is queued before it.
 #include "llmc/cuda/cuda.h"
 
+extern "C" {
+#include "llmc/gpu.h" // data sheets
+}
+
 #include <nvtx3/nvToolsExt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -232,27 +236,6 @@ static int check_shared(const cudaDeviceProp *p, const Dist *d, Error *err) {
                      d->local_ranks, gpus, d->rank, other, gpus < d->local_ranks ? gpus : d->local_ranks);
 }
 
-// ---- speed ----
-// NVIDIA's data sheets: dense bf16 with fp32 sums on tensor cores, and fp32 without them. The first name that is part
-// of the device's name counts.
-static const struct Sheet {
-    const char *part;
-    double bf16, f32; // TFLOP/s
-} sheets[] = {
-    {"H100 PCIe", 756, 51}, {"H100 NVL", 835, 60}, {"H100", 989, 67},    {"H800 PCIe", 756, 51},
-    {"H800", 989, 67},      {"H200 NVL", 835, 60}, {"H200", 989, 67},    {"H20", 148, 44},
-    {"GB200", 2500, 80},    {"B200", 2250, 75},    {"A100", 312, 19.5},  {"A800", 312, 19.5},
-    {"RTX 5090", 210, 105}, {"RTX 4090", 165, 83}, {"RTX 3090", 71, 36}, {"RTX 6000 Ada", 364, 91},
-    {"RTX A6000", 155, 39}, {"L40S", 362, 92},
-};
-
-static double sheet_flops(const char *name, DType dtype) {
-    for (size_t i = 0; i < sizeof sheets / sizeof *sheets; i++) {
-        if (strstr(name, sheets[i].part)) return (dtype == DTYPE_BF16 ? sheets[i].bf16 : sheets[i].f32) * 1e12;
-    }
-    return 0;
-}
-
 // ---- birth and end ----
 static void destroy(Backend *b) {
     if (!b) return;
@@ -321,7 +304,8 @@ static int create(Backend *b, Error *err) {
     TRY(bad);
     fill(b);
     b->name = s->name;
-    b->sheet_flops = sheet_flops(p.name, b->dtype);
+    const Gpu *sheet = gpu_find(p.name);
+    if (sheet) b->sheet_flops = b->dtype == DTYPE_BF16 ? sheet->bf16 : sheet->fp32;
     bad = cuda_libraries_load ? cuda_libraries_load(several, err) : 0;
     if (!bad) bad = create_resources(b, err);
     if (several) bad = dist_agree(b->dist, bad, err);

@@ -1,5 +1,7 @@
 # train_c3: builds what it can with what it finds, and says what it found.
-#   make            train_c3 and c3
+#   make            train_c3 and c3; for GPUs as well where there is a CUDA toolkit (CUDA_HOME, PATH, /usr/local/cuda)
+#   make NO_CUDA=1          for CPUs only
+#   make GPU_ARCH="80 90"   for these GPUs; default: this machine's, or else (and for "all") sm_80, sm_90, sm_100
 #   make tests      the C test programs        make test   scripts/test.sh
 #   make fuzz       libFuzzer programs of the parsers, build/fuzz/NAME (clang; test/fuzz/run.sh runs one)
 #   make SANITIZE=1 gcc's address and undefined-behaviour sanitizers, in build/sanitize
@@ -23,9 +25,9 @@ HAVE_MPI   := $(if $(MPI_LIBS),$(call have_header,mpi.h,$(MPI_CFLAGS)))
 HAVE_CJSON := $(call have_header,cjson/cJSON.h)
 HAVE_UTF8PROC := $(call have_header,utf8proc.h)
 HAVE_ZLIB  := $(call have_header,zlib.h)
-HAVE_LIBMD := $(call have_header,sha256.h)
+HAVE_CRYPTO := $(call have_header,openssl/evp.h)
 MISSING    := $(if $(HAVE_CJSON),,libcjson-dev) $(if $(HAVE_UTF8PROC),,libutf8proc-dev) $(if $(HAVE_ZLIB),,zlib1g-dev) \
-              $(if $(HAVE_LIBMD),,libmd-dev)
+              $(if $(HAVE_CRYPTO),,libssl-dev)
 
 # ---- flags ----
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wvla -Wstrict-prototypes
@@ -35,10 +37,11 @@ BASE    := $(if $(filter x86_64,$(ARCH)),-march=x86-64-v3)
 CFLAGS  += -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -fopenmp -ffp-contract=fast -fno-math-errno -fno-trapping-math -I.
 CPPFLAGS += $(if $(HAVE_MPI),-DHAVE_MPI $(MPI_CFLAGS))
 LDLIBS  += $(if $(HAVE_MPI),$(MPI_LIBS)) \
-           -lcjson -lutf8proc -lz -lmd -lpthread -lm
+           -lcjson -lutf8proc -lz -lcrypto -lpthread -lm
 LDFLAGS += -fopenmp $(if $(SANITIZE),-fsanitize=address$(comma)undefined)
 
 # ---- sources ----
+include llmc/cuda/toolkit.mk
 # instruction-set variants of the CPU kernels: they add their objects to EXTRA_OBJ
 include llmc/cpu/variants.mk
 LIB_SRC := $(wildcard llmc/*.c llmc/cpu/*.c)
@@ -51,20 +54,25 @@ all: found $(BIN)train_c3 $(BIN)c3
 tests: $(TESTS)
 test:
 	bash scripts/test.sh
-bench: $(BUILD)/dev/bench_ops
+bench: $(BUILD)/dev/bench_ops $(BUILD)/dev/cuda/bench
 
 found:
 	$(if $(strip $(MISSING)),$(error missing packages: $(strip $(MISSING)) (hint: bash scripts/setup.sh, or apt-get install $(strip $(MISSING)))))
 	@echo "compiler $(CC) | MPI $(if $(HAVE_MPI),yes,no: one rank only) | CPU kernels $(CPU_VARIANTS)"
+	@echo "CUDA $(CUDA_FOUND)"
 
 $(BUILD)/libc3.a: $(LIB_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 
+# Programs that can use a GPU name the CUDA objects: nothing in the library asks for them (llmc/backend.c).
+$(BIN)train_c3 $(BIN)c3 $(BUILD)/test/test_ops $(BUILD)/test/parity_check $(BUILD)/dev/bench_ops: $(CUDA_OBJ) $(BUILD)/cuda.key
+link = $(CC) $(LDFLAGS) -o $@ $(filter-out %.key,$^) $(LDLIBS) $(if $(filter %/cuda.o,$^),$(CUDA_LIBS))
+
 $(BIN)train_c3: $(BUILD)/train_c3.o $(BUILD)/libc3.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(link)
 $(BIN)c3: $(BUILD)/c3.o $(BUILD)/libc3.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(link)
 $(BUILD)/train_c3.o: train_c3.cu
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -x c -c $< -o $@
@@ -72,9 +80,9 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -c $< -o $@
 $(BUILD)/test/%: $(BUILD)/test/%.o $(BUILD)/libc3.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(link)
 $(BUILD)/dev/%: $(BUILD)/dev/%.o $(BUILD)/libc3.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(link)
 
 # ---- fuzzers: the host code without MPI, OpenMP and kernels, under clang ----
 FUZZ_CC  ?= clang
@@ -89,7 +97,7 @@ build/fuzz/libc3.a: $(FUZZ_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 build/fuzz/%: build/fuzz/obj/test/fuzz/fuzz_%.o build/fuzz/libc3.a
-	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -o $@ $^ -lcjson -lutf8proc -lz -lmd -lpthread -lm
+	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -o $@ $^ -lcjson -lutf8proc -lz -lcrypto -lpthread -lm
 .SECONDARY:
 
 clean:

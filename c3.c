@@ -6,13 +6,15 @@
 #include <unistd.h>
 
 #include "llmc/cli.h"
+#include "llmc/compress.h"
 #include "llmc/eval.h"
-#include "llmc/file.h" // file_make_dirs
+#include "llmc/extract.h"
 #include "llmc/follow.h"
 #include "llmc/info.h"
 #include "llmc/model.h"
-#include "llmc/plan.h" // format_count
+#include "llmc/plan.h"
 #include "llmc/render.h"
+#include "llmc/report.h"
 #include "llmc/sampling_options.h"
 #include "llmc/tokenize.h"
 
@@ -39,8 +41,7 @@ static int model_options(ModelOptions *o, Option *table, int n) {
         {"m", OPTION_TEXT, &o->model, "DIR", 0, 0, NULL, "a C3 checkpoint, or a run's folder (its newest step)", 0},
         {"tok", OPTION_TEXT, &o->tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder",
          0},
-        {"maxlen", OPTION_INT, &o->maxlen, "N", 16, 131072, NULL, "longest decoder sequence; longer pages are left out",
-         0},
+        {"maxlen", OPTION_INT, &o->maxlen, "N", 16, 131072, NULL, "longest decoder sequence in tokens", 0},
         {.help = "Decoding"},
         {"max_new", OPTION_INT, &o->max_new, "N", 0, 131072, NULL,
          "new tokens of a page, 0 = twice the page's + 32, at most 4096", 0},
@@ -49,7 +50,7 @@ static int model_options(ModelOptions *o, Option *table, int n) {
         {"batch", OPTION_INT, &o->batch, "N", 0, 4096, NULL, "pages decoded together, 0 = what fits, at most 64", 0},
         {"limit", OPTION_INT, &o->limit, "N", 0, 1e9, NULL, "first pages of the file only, 0 = all", 0},
         {.help = "Machine"},
-        {"device", OPTION_CHOICE, &o->device, NULL, 0, 0, "auto|cpu", "where to compute", 0},
+        {"device", OPTION_CHOICE, &o->device, NULL, 0, 0, "auto|cuda|cpu", "where to compute", 0},
         {"dtype", OPTION_CHOICE, &o->dtype, NULL, 0, 0, "auto|bf16|fp32", "type of weights; auto = the files' own", 0},
         {"threads", OPTION_INT, &o->threads, "N", 0, 1024, NULL, "cores, 0 = all", 0},
     };
@@ -95,21 +96,20 @@ static int watch_reconstruction(EvalSet *s, const Model *m, EvalOptions *e, FILE
     return bad;
 }
 
-// Opens the model, reads the pages, loads the weights for them and writes the pages again. forced: the model shall also
-// run eval_forced on them.
-static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, const Sampling *sampling, const char *path,
-                             int forced, FILE *text, Error *err) {
-    EvalOptions e = decoding(o);
-    e.sampling = *sampling;
+// Opens the model, reads the pages, loads the weights for them and writes the pages again. out: the folder the results
+// of an evaluation will go to, for which the model must also run eval_forced; NULL: pages alone. text: see above.
+static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, EvalOptions *e, const char *path,
+                             const char *out, FILE *text, Error *err) {
     *s = (EvalSet){0};
     TRY(model_open(m, o->model, o->tokenizer, err));
     if (strcmp(m->folder, o->model) != 0) fprintf(stderr, "c3: model %s\n", m->folder);
-    TRY(eval_read(s, m, path, &e, err));
+    TRY(eval_read(s, m, path, e, err));
     if (s->empty) fprintf(stderr, "c3: %s: %d pages without a token are left out\n", path, s->empty);
     if (s->too_long) fprintf(stderr, "c3: %s: %d pages longer than the model takes are left out\n", path, s->too_long);
-    C3Limits limits = forced ? eval_limits(s, m) : generator_model_limits();
+    C3Limits limits = out ? eval_limits(s, m) : generator_model_limits();
     TRY(model_load(m, o->device, o->dtype, (int)o->threads, &limits, err));
-    return watch_reconstruction(s, m, &e, text, err);
+    if (out) TRY(eval_try_folder(out, err)); // not after hours of decoding
+    return watch_reconstruction(s, m, e, text, err);
 }
 
 // ---- c3 reconstruct ------------------------------------------------------------------------------------------------
@@ -178,19 +178,117 @@ static int run_reconstruct(int argc, char **argv) {
     if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
     Model m;
     EvalSet s;
-    int bad = reconstruct_pages(&m, &s, &o, &sampling, file, 0, json ? NULL : stdout, &err) != 0 ||
+    EvalOptions e = decoding(&o);
+    e.skip = 1;
+    e.sampling = sampling;
+    int bad = reconstruct_pages(&m, &s, &o, &e, file, NULL, json ? NULL : stdout, &err) != 0 ||
               print_pages(&s, &m, (int)json, &err) != 0;
     eval_free(&s);
     model_close(&m);
     return bad ? fail(&err, 1) : 0;
 }
 
+// ---- c3 compress, c3 decompress ------------------------------------------------------------------------------------
+
+// what: "encoding" or "decoding".
+static void show_pages(void *what, int done, int n) {
+    fprintf(stderr, "\r%s: %d of %d pages%s", (const char *)what, done, n, done == n ? "\r\033[K" : "");
+    fflush(stderr);
+}
+
+static int run_compress(int argc, char **argv) {
+    CompressModel m = {.device = "auto", .dtype = "auto"};
+    const char *file = "-", *out = NULL;
+    int64_t page_tokens = 0, threads = 0;
+    Error err;
+    Option table[] = {
+        {.help = "Documents to latents"},
+        {"m", OPTION_TEXT, &m.folder, "DIR", 0, 0, NULL, "a C3 checkpoint, or a run's folder (its newest step)", 0},
+        {"f", OPTION_TEXT, &file, "FILE", 0, 0, NULL, ".txt, .jsonl or .json documents; - is stdin", 0},
+        {"o", OPTION_TEXT, &out, "X.c3", 0, 0, NULL, "file of the latents; - is stdout", 0},
+        {"page_tokens", OPTION_INT, &page_tokens, "N", 0, 131072, NULL,
+         "longer documents are cut, at paragraphs where possible; 0 = 1300 or what the model takes", 0},
+        {"tok", OPTION_TEXT, &m.tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
+        {.help = "Machine"},
+        {"device", OPTION_CHOICE, &m.device, NULL, 0, 0, "auto|cpu", "where to compute", 0},
+        {"dtype", OPTION_CHOICE, &m.dtype, NULL, 0, 0, "auto|bf16|fp32", "type of weights and latents", 0},
+        {"threads", OPTION_INT, &threads, "N", 0, 1024, NULL, "cores, 0 = all", 0},
+    };
+    int code = parse("compress", "-m DIR -f FILE -o X.c3: keeps documents as the latents of their pages",
+                     "c3 compress -m runs/demo -f page.txt -o page.c3", table, sizeof table / sizeof *table, argc, argv,
+                     NULL, NULL, &err);
+    if (code == 0 && !m.folder) code = error_set(&err, "compress: -m DIR is missing (hint: c3 compress -h)");
+    if (code == 0 && !out) code = error_set(&err, "compress: -o X.c3 is missing (hint: c3 compress -h)");
+    if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    CompressSizes sizes;
+    m.threads = (int)threads;
+    if (compress_file(&sizes, &m, file, out, (int)page_tokens, isatty(STDERR_FILENO) ? show_pages : NULL, "encoding",
+                      &err) != 0)
+        return fail(&err, 1);
+    compress_print(strcmp(out, "-") ? stdout : stderr, &sizes, out);
+    return 0;
+}
+
+static int decompress(const CompressModel *m, const DecompressOptions *d, Error *err) {
+    DecompressResult r;
+    if (decompress_file(&r, m, d, isatty(STDERR_FILENO) ? show_pages : NULL, "decoding", err) != 0) return fail(err, 1);
+    if (!d->verify) return 0;
+    decompress_print(stderr, &r);
+    return r.exact_pages == r.pages ? 0 : 1;
+}
+
+static int run_decompress(int argc, char **argv) {
+    CompressModel m = {.device = "auto", .dtype = "auto"};
+    DecompressOptions d = {0};
+    int64_t json = 0, verify = 0, batch = 0, max_new = 0, ngram = 0, threads = 0;
+    const char **words = calloc((size_t)argc, sizeof *words);
+    int n_words = 0;
+    Error err;
+    Option table[] = {
+        {.help = "Latents to documents"},
+        {"m", OPTION_TEXT, &m.folder, "DIR", 0, 0, NULL, "the model that made them; any other is refused", 0},
+        {"o", OPTION_TEXT, &d.output, "FILE", 0, 0, NULL, "file of the documents; default: stdout", 0},
+        {"json", OPTION_FLAG, &json, NULL, 0, 0, NULL, "one JSON object a document and line", 0},
+        {"verify", OPTION_FLAG, &verify, NULL, 0, 0, NULL, "say whether all came back exactly; exit code 1 if not", 0},
+        {"tok", OPTION_TEXT, &m.tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
+        {.help = "Decoding (greedy)"},
+        {"max_new", OPTION_INT, &max_new, "N", 0, 131072, NULL, "new tokens of a page, 0 = twice its tokens + 32", 0},
+        {"no_repeat_ngram", OPTION_INT, &ngram, "N", 0, 4096, NULL, "no N tokens in a row twice, 0 = off", 0},
+        {"batch", OPTION_INT, &batch, "N", 0, 4096, NULL, "pages decoded together, 0 = what fits, at most 64", 0},
+        {.help = "Machine"},
+        {"device", OPTION_CHOICE, &m.device, NULL, 0, 0, "auto|cpu", "where to compute", 0},
+        {"dtype", OPTION_CHOICE, &m.dtype, NULL, 0, 0, "auto|bf16|fp32", "type of weights", 0},
+        {"threads", OPTION_INT, &threads, "N", 0, 1024, NULL, "cores, 0 = all", 0},
+    };
+    int code = words ? parse("decompress", "-m DIR X.c3: writes documents again from their latents; - is stdin",
+                             "c3 decompress -m runs/demo page.c3 -verify", table, sizeof table / sizeof *table, argc,
+                             argv, words, &n_words, &err)
+                     : error_set(&err, "out of memory");
+    if (code == 0 && !m.folder) code = error_set(&err, "decompress: -m DIR is missing (hint: c3 decompress -h)");
+    if (code == 0 && n_words != 1)
+        code = error_set(&err, "decompress: expected one file of latents, found %d", n_words);
+    if (code == 0) {
+        m.threads = (int)threads;
+        d.input = words[0];
+        d.json = (int)json;
+        d.verify = (int)verify;
+        d.batch = (int)batch;
+        d.max_new = (int)max_new;
+        d.no_repeat_ngram = (int)ngram;
+        code = decompress(&m, &d, &err);
+    } else {
+        code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    }
+    free(words);
+    return code;
+}
+
 // ---- c3 eval -------------------------------------------------------------------------------------------------------
 
 typedef struct EvalCommand {
     ModelOptions model;
-    const char *out, *buckets;
-    int64_t no_controls;
+    const char *out, *buckets, *perturb;
+    int64_t no_controls, skip, seed;
 } EvalCommand;
 
 static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s, Error *err) {
@@ -198,41 +296,51 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
     char *no_latents = NULL;
     EvalSummary sum;
     EvalOptions o = decoding(&c->model);
+    o.skip = (int)c->skip;
+    o.seed = (uint64_t)c->seed;
+    TRY(perturb_parse(&o.perturb, c->perturb, err));
     if (c->buckets && (n_edges = eval_parse_edges(edges, c->buckets, err)) < 0) return -1;
-    TRY(file_make_dirs(c->out, err)); // not after hours of decoding
-    TRY(reconstruct_pages(m, s, &c->model, &(Sampling){0}, path, 1, NULL, err));
+    TRY(reconstruct_pages(m, s, &c->model, &o, path, c->out, NULL, err));
     TRY(eval_forced(s, m, &o, !c->no_controls, &no_latents, err));
     eval_summarise(&sum, s, m->source.config.latents, edges, n_edges);
     EvalFiles files = {.out = c->out,
                        .model = m->folder,
                        .source = path,
+                       .vocab = m->source.config.dec.V,
                        .no_latents_text = no_latents,
                        .options = o,
                        .dtype = m->b->dtype == DTYPE_F32 ? "fp32" : "bf16"};
     int bad = eval_write(&files, s, &sum, stdout, err);
     free(no_latents);
-    if (!bad) printf("\nfiles: %s/eval.json eval.txt eval.csv pages.jsonl fox.json\n", c->out);
-    return bad;
+    if (bad) return -1;
+    printf("\nfiles: %s/eval.json eval.txt eval.csv buckets.csv worst.txt pages.jsonl fox.json\n", c->out);
+    return fflush(stdout) != 0 ? error_set(err, "standard output: cannot write") : 0;
 }
 
 static int run_eval(int argc, char **argv) {
-    EvalCommand c = {0};
+    EvalCommand c = {.perturb = "none", .seed = 1};
     Option table[MAX_OPTIONS];
     const char **words = calloc((size_t)argc, sizeof *words);
     int n_words = 0;
     Error err;
     int n = model_options(&c.model, table, 0);
-    table[n++] = (Option){.help = "Tables"};
-    table[n++] = (Option){"o", OPTION_TEXT, &c.out, "DIR", 0, 0, NULL, "folder of the results", 0};
-    table[n++] = (Option){
-        "buckets", OPTION_TEXT, &c.buckets, "EDGES",
-        0,         0,           NULL,       "text tokens, 600..1300:100 or 600,700,800; default: from the data",
-        0};
-    table[n++] = (Option){
-        "no_controls", OPTION_FLAG, &c.no_controls, NULL, 0, 0, NULL, "leave out swapped, mean and zero latents", 0};
+    const Option rows[] = {
+        {.help = "Pages"},
+        {"skip", OPTION_FLAG, &c.skip, NULL, 0, 0, NULL, "leave out empty and too long pages; else an error", 0},
+        {"perturb", OPTION_CHOICE, &c.perturb, NULL, 0, 0, "none|random|shuffle",
+         "random characters in place of each text, or its own in random order", 0},
+        {"seed", OPTION_INT, &c.seed, "N", 0, 2147483647, NULL, "of -perturb", 0},
+        {.help = "Tables"},
+        {"o", OPTION_TEXT, &c.out, "DIR", 0, 0, NULL, "folder of the results", 0},
+        {"buckets", OPTION_TEXT, &c.buckets, "EDGES", 0, 0, NULL,
+         "of text tokens: 600,700,800 or 600..1300:100, the paper's; default: from the data", 0},
+        {"no_controls", OPTION_FLAG, &c.no_controls, NULL, 0, 0, NULL, "leave out swapped, mean and zero latents", 0},
+    };
+    memcpy(table + n, rows, sizeof rows);
+    n += (int)(sizeof rows / sizeof *rows);
     int code = words ? parse("eval", "-m DIR PAGES.jsonl -o OUT: reconstruction of held-out pages in numbers",
-                             "c3 eval -m runs/demo data/demo/val.jsonl -o runs/demo/eval", table, n, argc, argv, words,
-                             &n_words, &err)
+                             "c3 eval -m runs/demo data/demo/val_en.jsonl -o runs/demo/eval_en", table, n, argc, argv,
+                             words, &n_words, &err)
                      : error_set(&err, "out of memory");
     if (code == 0 && !c.model.model) code = error_set(&err, "eval: -m DIR is missing (hint: c3 eval -h)");
     if (code == 0 && !c.out) code = error_set(&err, "eval: -o OUT is missing (hint: c3 eval -h)");
@@ -305,15 +413,80 @@ static int run_tokenize(int argc, char **argv) {
 static int run_info(int argc, char **argv) {
     const char **words = calloc((size_t)argc, sizeof *words);
     int n_words = 0;
+    int64_t check = 0;
     Error err;
-    int code = words ? parse("info", "PATH...: what lies in a model's folder, a run's folder or a shard",
-                             "c3 info runs/demo data/demo/train_00000.bin", NULL, 0, argc, argv, words, &n_words, &err)
+    Option table[] = {
+        {.help = "Depth"},
+        {"check", OPTION_FLAG, &check, NULL, 0, 0, NULL, "read everything: shapes, NaNs, sizes, checksums", 0},
+    };
+    int code = words ? parse("info", "[-check] PATH...: what lies in a model's folder, a run's folder or a shard",
+                             "c3 info -check runs/demo", table, 2, argc, argv, words, &n_words, &err)
                      : error_set(&err, "out of memory");
     if (code == 0 && n_words == 0) code = error_set(&err, "info: no folder or file (hint: c3 info -h)");
     int bad = code < 0;
-    for (int i = 0; i < n_words && code == 0 && !bad; i++) bad = info_print(stdout, words[i], &err) != 0;
+    for (int i = 0; i < n_words && code == 0 && !bad; i++)
+        bad = (check ? info_check : info_print)(stdout, words[i], &err) != 0;
     free(words);
     return bad ? fail(&err, code < 0 ? EXIT_USAGE : 1) : 0;
+}
+
+static int run_plan(int argc, char **argv) {
+    Error err;
+    int code = plan_command(stdout, argc, argv, &err);
+    return code ? fail(&err, code < 0 ? EXIT_USAGE : 1) : 0;
+}
+
+// ---- c3 extract ----------------------------------------------------------------------------------------------------
+
+static int run_extract(int argc, char **argv) {
+    const char *model = NULL, *part = NULL, *out = NULL;
+    Error err;
+    Option table[] = {
+        {.help = "One stack as a plain Qwen2 folder"},
+        {"m", OPTION_TEXT, &model, "DIR", 0, 0, NULL, "a C3 checkpoint, or a run's folder (its newest step)", 0},
+        {"part", OPTION_CHOICE, &part, NULL, 0, 0, "decoder|encoder", "which of the two", 0},
+        {"o", OPTION_TEXT, &out, "DIR", 0, 0, NULL, "the new folder", 0},
+    };
+    int code = parse("extract", "-m DIR -part decoder|encoder -o OUT: a stack that any Qwen2 program loads",
+                     "c3 extract -m runs/demo -part decoder -o models/demo-decoder", table,
+                     sizeof table / sizeof *table, argc, argv, NULL, NULL, &err);
+    if (code == 0 && (!model || !part || !out))
+        code = error_set(&err, "extract: -%s is missing (hint: c3 extract -h)", !model ? "m" : !part ? "part" : "o");
+    if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    if (extract_stack(model, strcmp(part, "encoder") == 0 ? OWNER_ENCODER : OWNER_DECODER, out, &err) != 0)
+        return fail(&err, 1);
+    printf("%s: the %s of %s\n", out, part, model);
+    return 0;
+}
+
+// ---- c3 report -----------------------------------------------------------------------------------------------------
+
+static int write_report(const char *run, const char *out, Error *err) {
+    char *file = out ? strdup(out) : string_format("%s/report.html", run);
+    if (!file) return error_set(err, "out of memory");
+    int bad = report_write(run, file, err);
+    if (!bad) printf("report: %s\n", file);
+    free(file);
+    return bad;
+}
+
+static int run_report(int argc, char **argv) {
+    const char **words = calloc((size_t)argc, sizeof *words), *out = NULL;
+    int n_words = 0;
+    Error err;
+    Option table[] = {
+        {.help = "Output"},
+        {"o", OPTION_TEXT, &out, "FILE", 0, 0, NULL, "file of the report; default: RUN/report.html", 0},
+    };
+    int code =
+        words ? parse("report", "RUN [-o FILE]: curves, tables and pages of a run as one page of HTML",
+                      "c3 report runs/demo", table, sizeof table / sizeof *table, argc, argv, words, &n_words, &err)
+              : error_set(&err, "out of memory");
+    if (code == 0 && n_words != 1) code = error_set(&err, "report: expected the folder of a run, found %d", n_words);
+    if (code == 0) code = write_report(words[0], out, &err) == 0 ? 0 : fail(&err, 1);
+    else code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
+    free(words);
+    return code;
 }
 
 // ---- main ----------------------------------------------------------------------------------------------------------
@@ -324,8 +497,13 @@ static const struct {
 } commands[] = {
     {"tokenize", "make token shards from pages of text", run_tokenize},
     {"reconstruct", "write pages back from their latents, errors marked", run_reconstruct},
+    {"compress", "keep documents as the latents of their pages", run_compress},
+    {"decompress", "write documents again from their latents", run_decompress},
     {"eval", "evaluate a model on held-out pages: tables, metrics, controls", run_eval},
-    {"info", "say what lies in a model's folder or a shard", run_info},
+    {"report", "write a run as one page of HTML", run_report},
+    {"info", "say what lies in a model's folder or a shard, and whether it is sound", run_info},
+    {"extract", "write a model's encoder or decoder as a plain Qwen2 folder", run_extract},
+    {"plan", "predict memory and time of a training run on given GPUs", run_plan},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

@@ -9,13 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 #include "llmc/backend.h"
-#include "llmc/batch.h"      // template_make, batch_build
 #include "llmc/c3.h"         // c3_forward_backward
 #include "llmc/checkpoint.h" // checkpoint_save
 #include "llmc/corpus.h"     // tokenizer, template, pages
@@ -29,6 +27,7 @@ extern "C" {
 #include "llmc/plan.h"       // memory by kind, FLOPs
 #include "llmc/resume.h"     // going on from a checkpoint
 #include "llmc/source.h"     // where the model comes from
+#include "llmc/step.h"       // micro-batches of a step, packed for the device
 #include "llmc/stop.h"       // signals, OUT/stop
 #include "llmc/validate.h"   // validation loss, samples
 #ifdef __cplusplus
@@ -43,11 +42,13 @@ typedef struct Trainer {
     ModelSource source;
     Corpus corpus; // tokenizer, template, training and validation pages
     Backend *backend;
+    const char *said; // about the choice of the device
     C3 model;
     Optimizer optimizer;
     Loader *loader;
-    MicroBatch *micro; // (g) host batches of the step
-    ShardPage *pages;  // (b) of a micro-batch
+    StepConfig packing;
+    StepPack packs[2];  // the step under way, and the next
+    MicroBatch scratch; // of validation
     TrainState state;
     int64_t steps; // last step of the run
     Plan plan;
@@ -55,34 +56,22 @@ typedef struct Trainer {
     Log *log;
 } Trainer;
 
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 // ---- set-up --------------------------------------------------------------------------------------------------------
 
 static int64_t pages_a_step(const Trainer *t) { return t->o.b * t->o.g * t->dist.ranks; }
 
 static int build(Trainer *t, Error *err) {
     const C3Config *c = &t->source.config;
-    TRY(backend_cpu_create(&t->backend, options_dtype(&t->o), (int)t->o.threads, &t->dist, err));
-    if (t->backend->peak_flops == 0) t->backend->peak_flops = backend_cpu_measure_peak(t->backend);
     TRY(c3_create(&t->model, c, t->backend, &t->plan.limits, err));
     t->plan.params = &t->model.params;
-    t->plan.peak_flops = t->backend->peak_flops;
     t->model.enc.train = strcmp(t->o.freeze, "enc") != 0;
     t->model.dec.train = strcmp(t->o.freeze, "dec") != 0;
     OptimizerConfig oc = options_optimizer(&t->o, t->steps, t->dist.ranks);
-    TRY(optimizer_create(&t->optimizer, &oc, &t->model.params, t->backend, t->model.weights, t->model.grads, err));
-    t->micro = (MicroBatch *)calloc((size_t)t->o.g, sizeof *t->micro);
-    t->pages = (ShardPage *)calloc((size_t)t->o.b, sizeof *t->pages);
-    if (!t->micro || !t->pages) return error_set(err, "micro-batches: out of memory");
-    const C3Limits *l = &t->plan.limits;
-    for (int i = 0; i < (int)t->o.g; i++)
-        TRY(batch_create(&t->micro[i], l->pages, l->enc_rows, l->dec_rows, l->dec_kept, err));
-    return 0;
+    TRY(optimizer_create(&t->optimizer, &oc, &t->model.params, t->backend, t->model.weights, &t->model.grads,
+                         t->model.sums + 1, err));
+    t->packing = corpus_packing(&t->corpus, &t->o, c, c3_batch_rows(&t->plan.limits), t->plan.fuse, t->dist.ranks);
+    for (int i = 0; i < 2; i++) TRY(step_create(&t->packs[i], &t->packing, t->backend, err));
+    return batch_create(&t->scratch, t->backend, t->packing.most, err);
 }
 
 static CheckpointJob checkpoint_job(Trainer *t) {
@@ -107,6 +96,7 @@ static int start_or_resume(Trainer *t, Error *err) {
         memcpy(t->state.tokenizer, tokenizer_fingerprint(t->corpus.tokenizer), sizeof t->state.tokenizer);
         TRY(source_fill(&t->source, &t->model, (uint64_t)t->o.seed, err));
         optimizer_reset(&t->optimizer);
+        if (t->source.said && t->dist.rank == 0) printf("changed\n%s", t->source.said);
         return 0;
     }
     CheckpointJob job = checkpoint_job(t);
@@ -129,83 +119,86 @@ static void print_settings(const Trainer *t) {
     printf("settings\n  %-14s %s\n", "model", t->source.text);
     options_print_given(stdout, t->table, t->n_options);
     printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
+    if (t->said) printf("  %-14s %s\n", "", t->said);
     plan_print(stdout, &t->plan, &t->bytes);
     fflush(stdout);
 }
 
-static int set_up(Trainer *t, Error *err) {
-    TRY(options_check(&t->o, err));
+static int open_backend(Trainer *t, PlanMachine *machine, Error *err) {
+    int threads = (int)t->o.threads;
+    int bad = backend_create(&t->backend, t->o.device, options_dtype(&t->o), threads, &t->dist, &t->said, err);
+    TRY(dist_agree(&t->dist, bad, err));
+    *machine = plan_machine(t->backend, &t->dist);
+    return 0;
+}
+
+static int print_plan(Trainer *t, Error *err) {
+    PlanMachine m;
+    int named = t->o.gpu && strcmp(t->o.gpu, "measured") != 0;
+    if (!named) TRY(open_backend(t, &m, err));
+    return plan_run(stdout, &t->o, &t->dist, named ? NULL : &m, err);
+}
+
+static int read_inputs(Trainer *t, Error *err) {
     TRY(source_open(&t->source, &t->o, err));
     TRY(corpus_open(&t->corpus, &t->source, &t->o, err));
     t->steps = t->o.steps;
     double epoch = (double)t->corpus.train.pages / (double)pages_a_step(t); // in steps
     if (t->o.epochs) t->steps = (int64_t)ceil((double)t->o.epochs * epoch);
+    return 0;
+}
+
+static int make_plan(Trainer *t, const PlanMachine *m, Error *err) {
+    const C3Config *c = &t->source.config;
     C3Params params;
-    TRY(params_build(&params, &t->source.config, t->dist.ranks, err));
-    int bad = plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, &t->source.config, &params, &t->dist, t->steps, err);
-    if (!bad && t->o.plan) {
-        if (t->dist.rank == 0) plan_print(stdout, &t->plan, &t->bytes);
-    } else if (!bad) {
-        bad = plan_check_memory(&t->plan, &t->bytes, err);
-    }
+    TRY(params_build(&params, c, t->dist.ranks, err));
+    int bad = plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, c, &params, &t->dist, m, t->steps, err);
+    if (!bad && t->dist.rank == 0) bad = plan_check_disk(&t->plan, &t->bytes, err);
     params_free(&params);
     return bad;
 }
 
 // ---- the loop ------------------------------------------------------------------------------------------------------
 
-static void bucket_ready(void *arg, int bucket) { optimizer_reduce_bucket((Optimizer *)arg, bucket); }
-
-static void pack(Trainer *t, const LoaderStep *s, int i) {
-    int from = s->micro_begin[i], n = s->micro_begin[i + 1] - from;
-    double rows = 0;
-    for (int k = 0; k < n; k++) {
-        t->pages[k] = dataset_page(&t->corpus.train, s->pages[from + k]);
-        rows += (t->pages[k].answer_length < s->cut ? t->pages[k].answer_length : s->cut) + 1;
-    }
-    // each supervised row's share of the step's loss
-    double weight = !strcmp(t->o.loss_norm, "micro") ? 1 / (rows * (double)t->o.g * t->dist.ranks)
-                                                      : 1 / (double)s->total_supervised;
-    batch_build(&t->micro[i], t->pages, s->pages + from, n, &t->corpus.words, t->source.config.latents, s->cut,
-                (float)weight);
+// Packs a step, while the device works on the one before.
+static void pack(Trainer *t, int64_t step) {
+    StepPack *p = &t->packs[step % 2];
+    step_pack(p, &t->packing, loader_next(t->loader));
+    if (t->optimizer.config.zero == 2) dist_max_int(&t->dist, &p->rounds, 1);
 }
 
-// One optimizer step. Fills everything of the log line but the time.
-static OptimizerResult train_step(Trainer *t, const LoaderStep *s, LogStep *line) {
-    int g = s->micro;
-    for (int i = 0; i < g; i++) {
-        pack(t, s, i);
-        c3_forward_backward(&t->model, &t->micro[i], i, i > 0, i == g - 1 ? bucket_ready : NULL, &t->optimizer);
-    }
-    OptimizerResult r = optimizer_step(&t->optimizer, t->state.step + 1);
-    double sums[2] = {0, 0}; // loss, FLOPs
-    for (int i = 0; i < g; i++) {
-        sums[0] += c3_read_loss(&t->model, &t->micro[i], i).weighted;
-        C3Flops f = c3_flops(&t->source.config, &t->micro[i], 1);
-        sums[1] += f.encoder + f.decoder + f.head;
-    }
-    dist_sum_double(&t->dist, sums, 2);
+// One optimizer step. Fills everything of the log line but the time; grad_norm is not finite when nothing was changed.
+static void train_step(Trainer *t, LogStep *line) {
+    int64_t step = t->state.step + 1;
+    const StepPack *p = &t->packs[step % 2];
     memset(line, 0, sizeof *line);
-    line->step = t->state.step + 1;
+    line->step = step;
+    step_queue(p, &t->model, &t->optimizer);
+    line->lr = optimizer_step(&t->optimizer, step);
+    if (step < t->steps) pack(t, step + 1);
+    double sums[4] = {0, p->flops.encoder, p->flops.decoder, p->flops.head};
+    c3_read_step(&t->model, &sums[0], &line->grad_norm);
+    dist_sum_double(&t->dist, sums, 4);
     line->loss = sums[0];
-    line->lr = r.lr;
-    line->grad_norm = r.grad_norm;
-    line->pages = (double)s->total_pages;
-    line->tokens = (double)(s->total_supervised - s->total_pages);
-    line->flops = sums[1];
+    line->pages = (double)p->pages;
+    line->tokens = (double)(p->supervised - p->pages);
+    line->flops_encoder = sums[1];
+    line->flops_decoder = sums[2];
+    line->flops_head = sums[3];
+    line->sheet_flops = t->backend->sheet_flops * t->dist.ranks;
     line->peak_flops = t->backend->peak_flops * t->dist.ranks;
+    line->is_gpu = t->backend->is_gpu;
     line->memory_bytes = (double)t->bytes.total;
-    return r;
 }
 
-static int advance(Trainer *t, const LoaderStep *s, const LogStep *line, Error *err) {
+static int advance(Trainer *t, const LogStep *line, Error *err) {
     TrainState *st = &t->state;
     float *losses = (float *)realloc(st->losses, (size_t)(st->step + 1) * sizeof *losses);
     if (!losses) return error_set(err, "loss history: out of memory");
     losses[st->step] = (float)line->loss;
     st->losses = losses;
     st->step++;
-    st->loader = s->after;
+    st->loader = t->packs[st->step % 2].after;
     st->tokens_seen += line->tokens;
     return 0;
 }
@@ -215,9 +208,9 @@ static int save(Trainer *t, Error *err) {
     free(t->state.settings);
     t->state.settings = options_json(t->table, t->n_options, pages_a_step(t));
     if (!t->state.settings) return error_set(err, "settings: out of memory");
-    double start = seconds();
+    double start = log_seconds();
     TRY(checkpoint_save(&job, &t->state, t->o.out, (int)t->o.keep, err));
-    if (t->log) log_note(t->log, "saved step %lld in %.1f s", (long long)t->state.step, seconds() - start);
+    if (t->log) log_note(t->log, "saved step %lld in %.1f s", (long long)t->state.step, log_seconds() - start);
     return 0;
 }
 
@@ -226,7 +219,7 @@ static int validation(Trainer *t, int last, Error *err) {
     if (!t->corpus.has_val) return 0;
     if (last || (t->o.val_every && step % t->o.val_every == 0)) {
         Validation v =
-            validate(&t->model, &t->corpus.val, &t->corpus.words, &t->micro[0], &t->dist, (uint64_t)t->o.val_pages);
+            validate(&t->model, &t->corpus.val, &t->corpus.words, &t->scratch, &t->dist, (uint64_t)t->o.val_pages);
         if (t->log) log_validation(t->log, step, v.loss, v.token_accuracy);
     }
     if (t->o.sample_every && (last || step % t->o.sample_every == 0) && t->dist.rank == 0)
@@ -236,29 +229,30 @@ static int validation(Trainer *t, int last, Error *err) {
 }
 
 static int loop(Trainer *t, Error *err) {
-    double saved_at = seconds();
+    double saved_at = log_seconds();
     int stopping = 0;
+    if (t->state.step < t->steps) pack(t, t->state.step + 1);
     while (t->state.step < t->steps && !stopping) {
-        double start = seconds();
-        const LoaderStep *s = loader_next(t->loader);
+        double start = log_seconds();
         LogStep line;
-        OptimizerResult r = train_step(t, s, &line);
-        if (!r.finite || !isfinite(line.loss))
-            return culprit_report(&t->model, &t->corpus.train, t->micro, s->micro, &t->dist, line.step, line.loss,
-                                  line.grad_norm, err);
-        TRY(dist_agree(&t->dist, advance(t, s, &line, err), err));
-        line.seconds = seconds() - start;
+        train_step(t, &line);
+        const StepPack *p = &t->packs[line.step % 2];
+        if (!isfinite(line.grad_norm) || !isfinite(line.loss))
+            return culprit_report(&t->model, &t->optimizer, &t->corpus.train, p->micro, p->n, &t->dist, line.step,
+                                  line.loss, line.grad_norm, err);
+        TRY(dist_agree(&t->dist, advance(t, &line, err), err));
+        line.seconds = log_seconds() - start;
         if (t->log) log_step(t->log, &line);
         const char *why = stop_requested(t->o.out);
         int last = t->state.step == t->steps;
-        int flags[2] = {why != NULL, t->o.save_minutes > 0 && seconds() - saved_at > 60 * t->o.save_minutes};
+        int flags[2] = {why != NULL, t->o.save_minutes > 0 && log_seconds() - saved_at > 60 * t->o.save_minutes};
         dist_max_int(&t->dist, flags, 2);
         stopping = flags[0];
         if (stopping && t->log) log_note(t->log, "%s: saving and stopping", why ? why : "another rank was asked");
         TRY(dist_agree(&t->dist, validation(t, last, err), err));
         if (last || stopping || flags[1] || (t->o.save_every && t->state.step % t->o.save_every == 0)) {
             TRY(save(t, err));
-            saved_at = seconds();
+            saved_at = log_seconds();
         }
     }
     if (stopping && t->dist.rank == 0) stop_acknowledge(t->o.out);
@@ -268,8 +262,12 @@ static int loop(Trainer *t, Error *err) {
 }
 
 static int run(Trainer *t, Error *err) {
-    TRY(dist_agree(&t->dist, set_up(t, err), err));
-    if (t->o.plan) return 0;
+    PlanMachine machine;
+    TRY(options_check(&t->o, err));
+    if (t->o.plan) return print_plan(t, err);
+    TRY(dist_agree(&t->dist, read_inputs(t, err), err));
+    TRY(open_backend(t, &machine, err));
+    TRY(dist_agree(&t->dist, make_plan(t, &machine, err), err));
     TRY(dist_agree(&t->dist, build(t, err), err));
     TRY(dist_agree(&t->dist, start_or_resume(t, err), err));
     TRY(dist_agree(&t->dist, open_run(t, err), err));

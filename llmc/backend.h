@@ -11,7 +11,10 @@
 //   NH KV HS  query heads, key/value heads, size of one head
 //   (a,b)     shape of a dense row-major array; ld = distance between rows, in elements, where rows are not dense
 // Outputs come first, then inputs, then sizes. Every pointer is device memory unless it says "host". All operations are
-// queued in order on one compute stream (the CPU does them at once); `download` and `synchronize` wait for them.
+// queued in order on one compute stream (the CPU does them at once), collectives on a second one. `download` waits for
+// the compute stream, and so for the collectives that were awaited; `synchronize` for both streams. Between the first
+// operation of a step and its one download the host never waits. An operation that fails on the device ends all ranks
+// with a line that names it: there is no way back.
 // Sums run in a fixed order: same inputs, same build, same thread count -> same bits.
 // `accumulate` = 0 overwrites a gradient, 1 adds to it. Output and input may not overlap unless it is said.
 #ifndef LLMC_BACKEND_H
@@ -55,7 +58,9 @@ struct Backend {
     const char *name;   // "cpu avx512_bf16", ...
     DType dtype;        // element type
     int threads;        // cores of this rank (CPU)
-    double peak_flops;  // data-sheet or measured peak of this rank in FLOP/s for dtype; 0 = unknown
+    int is_gpu;         // for choices of size only (what to fuse, rows of logits at a time), never of mathematics
+    double sheet_flops; // data-sheet peak of this rank in FLOP/s for dtype; 0 = unknown
+    double peak_flops;  // the same, measured on a matrix product at creation; 0 = not measured
     Dist *dist;         // not owned
     void *state;        // the backend's own
 
@@ -65,11 +70,21 @@ struct Backend {
     // 64-byte aligned device memory, contents undefined. `what` names it in the error, which says the bytes.
     int (*alloc)(Backend *b, void **memory, size_t bytes, const char *what, Error *err);
     void (*release)(Backend *b, void *memory);
-    void (*upload)(Backend *b, void *device, const void *host, size_t bytes);   // host may be reused at return
-    void (*download)(Backend *b, void *host, const void *device, size_t bytes); // waits for all queued work
+    // Bytes of the device that are free, and all of them.
+    void (*memory)(Backend *b, size_t *available, size_t *total);
+    // Host memory that the device reads directly (page-locked), 64-byte aligned, for upload_async.
+    int (*alloc_host)(Backend *b, void **memory, size_t bytes, const char *what, Error *err);
+    void (*release_host)(Backend *b, void *memory);
+    // Sizes the backend's own scratch for batches of up to `rows` rows, `heads` query heads and rows of up to `width`
+    // elements whose columns are summed: backend_scratch_bytes(). Called before the first step; larger requests win.
+    int (*reserve)(Backend *b, int rows, int heads, int width, Error *err);
+    void (*upload)(Backend *b, void *device, const void *host, size_t bytes); // host may be reused at return
+    // host, from alloc_host, stays as it is until a later download or synchronize has returned
+    void (*upload_async)(Backend *b, void *device, const void *host, size_t bytes);
+    void (*download)(Backend *b, void *host, const void *device, size_t bytes); // waits
     void (*copy)(Backend *b, void *to, const void *from, size_t bytes);         // device to device
     void (*zero)(Backend *b, void *device, size_t bytes);
-    void (*synchronize)(Backend *b);
+    void (*synchronize)(Backend *b); // also for collectives that nobody awaits
     void (*cast_from_f32)(Backend *b, elem_t *out, const float *in, size_t n);
     void (*cast_to_f32)(Backend *b, float *out, const elem_t *in, size_t n);
 
@@ -79,7 +94,7 @@ struct Backend {
                               int D);
     // Adds dout rows to dtable (V,D) and dslots (S,D), both float; either may be NULL (frozen: left out).
     // order (T): row indices 0..T-1 sorted by id, equal ids by row; run r covers order[runs[r] .. runs[r+1]-1], which
-    // all have one id; runs (n_runs+1). One thread owns a run, rows are added in ascending order.
+    // all have one id; runs (n_runs+1). The rows of a run are added in a fixed order.
     void (*embedding_backward)(Backend *b, float *dtable, float *dslots, const elem_t *dout, const int *ids,
                                const int *order, const int *runs, int n_runs, int D);
 
@@ -132,12 +147,16 @@ struct Backend {
     void (*swiglu_backward)(Backend *b, elem_t *dgate_up, const elem_t *dout, const elem_t *gate_up, int T,
                             int F); // dgate_up may be gate_up
 
-    // ---- cross entropy over rows of logits (R,V) ----
+    // ---- cross entropy over rows of logits (R,ld), of which the first V columns count (V <= ld) ----
     // loss (R) = -log softmax(logits)[label], unweighted; correct (R) = 1 where the largest logit is the label's (ties:
-    // the lowest index wins). With weights (R) not NULL logits become their gradient: weight * (softmax - onehot).
+    // the lowest index wins). With weights (R) not NULL logits become their gradient: weight * (softmax - onehot), and
+    // zero in the columns from V on.
     void (*cross_entropy)(Backend *b, float *loss, int *correct, elem_t *logits, const int *labels,
-                          const float *weights, int R, int V);
-    void (*argmax)(Backend *b, int *out, const elem_t *logits, int R, int V); // lowest index of the largest
+                          const float *weights, int R, int V, int ld);
+    // lowest index of the largest of the first V of each row
+    void (*argmax)(Backend *b, int *out, const elem_t *logits, int R, int V, int ld);
+    // *sum (double, device) = or += sum of weights[i] * loss[i] over n rows, in double, fixed order
+    void (*weighted_sum)(Backend *b, double *sum, const float *loss, const float *weights, int n, int accumulate);
 
     // ---- optimizer ----
     // One pass over n elements (n a multiple of 64): g = grad * *scale (device scalar; if it is not finite nothing is
@@ -152,21 +171,43 @@ struct Backend {
     // when clip <= 0; NaN when the norm is not finite, which turns adamw into nothing. All device memory.
     void (*clip_scale)(Backend *b, float *scale, double *norm, const double *partial, int n, double clip);
 
-    // ---- collectives over the ranks of b->dist; every rank calls them in the same order; one rank: nothing to do ----
-    // Reduce-scatter in place: buffer (ranks * n): afterwards this rank's n floats at buffer + rank*n hold the sum over
-    // ranks, added in rank order 0,1,2,...; the rest is undefined.
-    void (*reduce_scatter)(Backend *b, float *buffer, size_t n);
+    // ---- collectives over the ranks of b->dist; every rank calls them in the same order ----
+    // They are queued behind all work queued so far, on a stream of their own; work queued later does not wait for
+    // them until `await` says so. tag: a small number >= 0 that names a collective (buckets use their own number).
+    // Reduce-scatter: buffer (ranks * n); shard (n) = or += the sum over ranks of piece `rank`, added in rank order
+    // 0,1,2,... on the CPU. shard may be that piece itself, buffer + rank*n, with accumulate = 0; the buffer's other
+    // pieces are undefined afterwards.
+    void (*reduce_scatter)(Backend *b, float *shard, float *buffer, size_t n, int accumulate, int tag);
     // All-gather in place: this rank's `bytes` at buffer + rank*bytes are given to all.
-    void (*all_gather)(Backend *b, void *buffer, size_t bytes);
-    void (*broadcast)(Backend *b, void *buffer, size_t bytes, int root);
+    void (*all_gather)(Backend *b, void *buffer, size_t bytes, int tag);
+    // Work queued from now on waits for the last collective with this tag; nothing to do when there was none.
+    void (*await)(Backend *b, int tag);
+
+    // ---- names for profilers: begins and ends a range, which may lie in others; number < 0: none ----
+    void (*range_push)(Backend *b, const char *name, int number);
+    void (*range_pop)(Backend *b);
 };
 
 static inline elem_t *elem_at(const Backend *b, const elem_t *x, size_t i) {
     return (char *)(uintptr_t)x + i * dtype_size(b->dtype);
 }
 
-// The CPU backend: threads = 0 takes this rank's share of the host's cores.
+// Scratch of a GPU backend for `reserve`: row sums of the attention's backward pass (rows, heads), and the partial sums
+// of RMSNorm's and the biases' gradients, at most BACKEND_SUM_BLOCKS rows of `width`; all fp32.
+enum { BACKEND_SUM_BLOCKS = 512, BACKEND_GEMM_WORKSPACE = 64 << 20 };
+static inline size_t backend_scratch_bytes(int rows, int heads, int width) {
+    return ((size_t)rows * (size_t)heads + (size_t)BACKEND_SUM_BLOCKS * (size_t)width) * sizeof(float) + 65536;
+}
+
+// device: "auto" (a GPU if this build and this host have one, else the CPU), "cuda" or "cpu". threads: of the CPU, 0 =
+// this rank's share of the host's cores. All ranks agree on the device, or all fail. *said, if not NULL: one line on
+// the choice when it is worth a word (static memory), else NULL.
+int backend_create(Backend **out, const char *device, DType dtype, int threads, Dist *dist, const char **said,
+                   Error *err);
+// The two backends alone. A build without CUDA has no backend_cuda_create: the symbol is NULL then.
 int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Error *err);
+int backend_cuda_create(Backend **out, DType dtype, Dist *dist, Error *err) __attribute__((weak));
+int backend_cuda_devices(void) __attribute__((weak)); // GPUs this process can use; 0 also when there is no driver
 // First thing in main: makes waiting threads sleep soon instead of spinning. libgomp reads its settings before main, so
 // the program starts itself once more with GOMP_SPINCOUNT in its environment, unless the user set that or
 // OMP_WAIT_POLICY.

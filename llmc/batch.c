@@ -1,6 +1,5 @@
 // batch.c: see batch.h. One block holds every array, laid out anew for each micro-batch without gaps, so that one copy
-// of m->bytes bytes moves it to the device. Behind the block's capacity lie the host's own arrays: page numbers and the
-// two buffers of the sort.
+// of m->bytes bytes moves it to the device.
 #include "batch.h"
 
 #include <assert.h> // a caller that overruns the capacity it asked for
@@ -31,27 +30,35 @@ static void carve(MicroBatch *m, Arena *a, int pages, int enc_rows, int enc_kept
     m->weights = arena_take(a, (size_t)dec_kept * sizeof *m->weights);
 }
 
-size_t batch_capacity(int pages, int enc_rows, int dec_rows, int dec_kept) {
+size_t batch_capacity(BatchRows most) {
     MicroBatch m;
     Arena count = {0};
-    carve(&m, &count, pages, enc_rows, enc_rows, dec_rows, dec_kept);
+    carve(&m, &count, most.pages, most.enc, most.enc, most.dec, most.kept);
     return count.used;
 }
 
-int batch_create(MicroBatch *m, int pages, int enc_rows, int dec_rows, int dec_kept, Error *err) {
-    *m = (MicroBatch){.capacity = batch_capacity(pages, enc_rows, dec_rows, dec_kept)};
-    size_t longest = (size_t)(enc_rows > dec_rows ? enc_rows : dec_rows);
-    Arena host = {.used = m->capacity};
-    arena_take(&host, (size_t)pages * sizeof *m->page_ids);
-    arena_take(&host, 2 * longest * sizeof(uint64_t));
-    m->block = aligned_alloc(64, host.used);
-    if (!m->block) return error_set(err, "micro-batch: out of memory for %zu bytes", host.used);
-    m->page_ids = (uint64_t *)(void *)((char *)m->block + m->capacity);
-    return 0;
+void batch_place(MicroBatch *m, void *block, size_t capacity, uint64_t *page_ids, uint64_t *sort_work) {
+    *m = (MicroBatch){.block = block, .capacity = capacity, .page_ids = page_ids, .sort_work = sort_work};
+}
+
+int batch_create(MicroBatch *m, Backend *b, BatchRows most, Error *err) {
+    void *block = NULL;
+    size_t capacity = batch_capacity(most), longest = (size_t)(most.enc > most.dec ? most.enc : most.dec);
+    *m = (MicroBatch){0};
+    TRY(b->alloc_host(b, &block, capacity, "micro-batch", err));
+    uint64_t *host = malloc(((size_t)most.pages + 2 * longest) * sizeof *host);
+    batch_place(m, block, capacity, host, host + most.pages);
+    m->b = b;
+    if (host) return 0;
+    batch_free(m);
+    return error_set(err, "micro-batch: out of memory for %zu rows", longest);
 }
 
 void batch_free(MicroBatch *m) {
-    free(m->block);
+    if (m->b) {
+        m->b->release_host(m->b, m->block);
+        free(m->page_ids);
+    }
     *m = (MicroBatch){0};
 }
 
@@ -124,29 +131,36 @@ int template_overhead(const Template *t, int latents) { return t->n_before + lat
 
 static int text_length(uint32_t length, uint32_t cut) { return (int)(length < cut ? length : cut); }
 
+BatchRows batch_page_rows(const ShardPage *page, const Template *t, int latents, uint32_t cut) {
+    int answer = text_length(page->answer_length, cut);
+    return (BatchRows){.pages = 1,
+                       .enc = text_length(page->context_length, cut) + 1 + latents,
+                       .dec = template_overhead(t, latents) + answer,
+                       .kept = answer + 1};
+}
+
 void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids, int n, const Template *t, int latents,
-                 uint32_t cut, float weight) {
-    int enc_rows = 0, dec_rows = 0, dec_kept = 0, overhead = template_overhead(t, latents);
+                 uint32_t cut, const float *weights) {
+    BatchRows sum = {.pages = n};
     for (int p = 0; p < n; p++) {
-        int answer = text_length(pages[p].answer_length, cut);
-        enc_rows += text_length(pages[p].context_length, cut) + 1 + latents;
-        dec_rows += overhead + answer;
-        dec_kept += answer + 1;
+        BatchRows r = batch_page_rows(&pages[p], t, latents, cut);
+        sum.enc += r.enc;
+        sum.dec += r.dec;
+        sum.kept += r.kept;
     }
-    void *block = m->block;
-    uint64_t *host_ids = m->page_ids,
-             *work = (uint64_t *)(void *)((char *)host_ids + (((size_t)n * 8 + 63) & ~(size_t)63));
-    Arena arena = {.base = block};
-    *m = (MicroBatch){.block = block, .page_ids = host_ids, .capacity = m->capacity};
-    carve(m, &arena, n, enc_rows, n * latents, dec_rows, dec_kept);
+    Arena arena = {.base = m->block};
+    *m = (MicroBatch){
+        .b = m->b, .block = m->block, .capacity = m->capacity, .page_ids = m->page_ids, .sort_work = m->sort_work};
+    carve(m, &arena, n, sum.enc, n * latents, sum.dec, sum.kept);
     m->bytes = arena.used;
     assert(m->bytes <= m->capacity);
 
     int *enc = m->enc.ids, *dec = m->dec.ids, *label = m->labels;
+    float *weight = m->weights;
     m->enc.cu[0] = m->enc.kept_cu[0] = m->dec.cu[0] = m->dec.kept_cu[0] = 0;
     for (int p = 0; p < n; p++) {
         int answer = text_length(pages[p].answer_length, cut);
-        host_ids[p] = page_ids ? page_ids[p] : (uint64_t)p;
+        m->page_ids[p] = page_ids ? page_ids[p] : (uint64_t)p;
         enc = put_text(enc, pages[p].context, text_length(pages[p].context_length, cut));
         *enc++ = t->img;
         enc = put_slots(enc, 0, latents);
@@ -159,10 +173,10 @@ void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids
         close_page(&m->dec, p, dec, answer + 1); // the row before the text predicts its first token
         label = put_text(label, pages[p].answer, answer);
         *label++ = t->end;
+        for (int i = 0; i <= answer; i++) *weight++ = weights ? weights[p] : 1.0f;
     }
-    for (int i = 0; i < dec_kept; i++) m->weights[i] = weight;
-    sort_by_id(&m->enc, latents, work);
-    sort_by_id(&m->dec, n * latents, work);
+    sort_by_id(&m->enc, latents, m->sort_work);
+    sort_by_id(&m->dec, n * latents, m->sort_work);
 }
 
 // ---- the same arrays elsewhere -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend.h"
 #include "error.h"
 #include "loader.h"
 #include "tokenizer.h"
@@ -45,20 +46,34 @@ typedef struct MicroBatch {
     int *labels;          // (dec.kept)
     float *weights;       // (dec.kept) weight of each row's loss
     uint64_t *page_ids;   // (pages) host only: page numbers, for messages
-    void *block;          // all arrays above but page_ids, one allocation
+    int loss_row;         // its first row in the step's losses (C3.losses)
+    void *block;          // all arrays above but page_ids, in one piece
     size_t bytes, capacity;
+    uint64_t *sort_work;  // (2 * the longest stack's rows) host only
+    Backend *b;           // owner of block; NULL: block belongs to somebody else
 } MicroBatch;
 
-// Bytes of a block for at most `pages` pages with at most these rows in all.
-size_t batch_capacity(int pages, int enc_rows, int dec_rows, int dec_kept);
-int batch_create(MicroBatch *m, int pages, int enc_rows, int dec_rows, int dec_kept, Error *err);
+// Most rows that pages can take: in the encoder, in the decoder, supervised ones.
+typedef struct BatchRows {
+    int pages, enc, dec, kept;
+} BatchRows;
+
+// Bytes of a block for so much.
+size_t batch_capacity(BatchRows most);
+// Room for one micro-batch, its block in memory that upload_async may read.
+int batch_create(MicroBatch *m, Backend *b, BatchRows most, Error *err);
+// The same in memory of somebody else's: block (capacity bytes), page_ids (pages), sort_work (2 * rows).
+void batch_place(MicroBatch *m, void *block, size_t capacity, uint64_t *page_ids, uint64_t *sort_work);
 void batch_free(MicroBatch *m);
 
+// What a page takes when texts longer than `cut` tokens are cut.
+BatchRows batch_page_rows(const ShardPage *page, const Template *t, int latents, uint32_t cut);
+
 // Packs n pages. Encoder sequence of a page: context, `<img>`, latents slots 0..N-1 (shared by all pages); decoder
-// sequence: before, slots p*N..p*N+N-1, after, answer. Texts longer than `cut` tokens are cut. weights: one number for
-// every row. Never more than the capacity (the caller sized it from the dataset).
+// sequence: before, slots p*N..p*N+N-1, after, answer. Texts longer than `cut` tokens are cut. weights (n): of every
+// supervised row of each page; NULL: all 1. Never more than the capacity (the caller sized it from the dataset).
 void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids, int n, const Template *t, int latents,
-                 uint32_t cut, float weight);
+                 uint32_t cut, const float *weights);
 
 // The same micro-batch with every pointer moved from m->block to `block` (device memory that holds a copy of it).
 MicroBatch batch_view(const MicroBatch *m, void *block);

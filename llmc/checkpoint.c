@@ -16,7 +16,7 @@
 #include "trainer_files.h"
 #include "weights.h"
 
-enum { MAX_COMPLETE_BYTES = 1 << 24, RANK0_FILES = 5 };
+enum { MAX_COMPLETE_BYTES = 1 << 24, RANK0_FILES = 5, PIECE_BYTES = 1 << 24 };
 
 void train_state_free(TrainState *s) {
     free(s->settings);
@@ -114,6 +114,22 @@ char *checkpoint_newest(const char *run) {
     return found;
 }
 
+int checkpoint_folder(char **out, const char *folder, Error *err) {
+    char *config = string_format("%s/config.json", folder);
+    if (!config) return error_set(err, "out of memory");
+    int is_model = file_exists(config), is_there = file_exists(folder);
+    free(config);
+    if (!is_there)
+        return error_set(err, "%s: no such folder (hint: -m takes a C3 checkpoint or a run's folder)", folder);
+    *out = is_model ? strdup(folder) : checkpoint_newest(folder);
+    if (!*out)
+        return error_set(err,
+                         "%s: expected config.json of a C3 checkpoint or a complete step_* folder of a run, found "
+                         "neither",
+                         folder);
+    return 0;
+}
+
 // ---- COMPLETE ------------------------------------------------------------------------------------------------------
 
 static int write_marker(const FileSum *sums, int n, const char *folder, Error *err) {
@@ -132,6 +148,17 @@ static int write_marker(const FileSum *sums, int n, const char *folder, Error *e
     return bad;
 }
 
+static uint32_t crc_of(const FileMap *map) {
+    uint32_t crc = 0;
+    file_map_in_order(map);
+    for (size_t at = 0; at < map->size; at += PIECE_BYTES) {
+        size_t n = map->size - at < PIECE_BYTES ? map->size - at : PIECE_BYTES;
+        crc = file_crc32(crc, map->data + at, n);
+        file_map_done(map->data + at, n);
+    }
+    return crc;
+}
+
 // The file of one entry: its size always, its bytes when asked for.
 static int check_entry(const cJSON *entry, int bytes_too, const char *folder, const char *marker, Error *err) {
     const char *name = NULL;
@@ -144,7 +171,7 @@ static int check_entry(const cJSON *entry, int bytes_too, const char *folder, co
     FileMap map;
     int bad = path ? file_map(&map, path, err) : error_set(err, "%s: out of memory", folder);
     if (!bad) {
-        uint32_t found = bytes_too ? file_crc32(0, map.data, map.size) : (uint32_t)crc;
+        uint32_t found = bytes_too ? crc_of(&map) : (uint32_t)crc;
         if (map.size != (uint64_t)bytes)
             bad = error_set(err, "%s: expected %lld bytes, found %zu", path, (long long)bytes, map.size);
         else if (found != (uint32_t)crc)
@@ -156,16 +183,16 @@ static int check_entry(const cJSON *entry, int bytes_too, const char *folder, co
     return bad;
 }
 
-// All sizes; checksums of every ranks-th file from this rank's on, so that the ranks share the work.
-static int check_marker(const char *folder, int rank, int ranks, Error *err) {
+// All sizes; checksums of every ranks-th file from this rank's on, so that the ranks share the work. *n: files.
+static int check_marker(int *n, const char *folder, int rank, int ranks, Error *err) {
     char *path = string_format("%s/COMPLETE", folder);
     cJSON *json = NULL;
     int bad = path ? json_read(&json, path, MAX_COMPLETE_BYTES, err) : error_set(err, "%s: out of memory", folder);
     const cJSON *files = bad ? NULL : json_find(json, "files"), *entry;
     if (!bad && !cJSON_IsArray(files)) bad = error_set(err, "%s: key \"files\": expected a list", path);
-    int i = 0;
+    *n = 0;
     cJSON_ArrayForEach(entry, files) {
-        if (!bad) bad = check_entry(entry, i++ % ranks == rank, folder, path, err);
+        if (!bad) bad = check_entry(entry, (*n)++ % ranks == rank, folder, path, err);
     }
     cJSON_Delete(json);
     free(path);
@@ -291,6 +318,7 @@ static int save_as(const CheckpointJob *job, const TrainState *state, const char
 int checkpoint_save(const CheckpointJob *job, const TrainState *state, const char *run, int keep, Error *err) {
     Error own;
     if (!err) err = &own;
+    job->backend->synchronize(job->backend); // parameters may still be on their way from other ranks
     char *final = string_format("%s/step_%08lld", run, (long long)state->step);
     char *temporary = string_format("%s/step_%08lld.tmp", run, (long long)state->step);
     FileSum *all = calloc((size_t)job->dist->ranks, sizeof *all);
@@ -312,6 +340,11 @@ static int check_complete(const char *folder, Error *err) {
         folder);
 }
 
+int checkpoint_verify(int *files, const char *folder, Error *err) {
+    TRY(check_complete(folder, err));
+    return check_marker(files, folder, 0, 1, err);
+}
+
 int checkpoint_read_state(TrainState *state, const char *folder, Error *err) {
     int ranks = 0;
     *state = (TrainState){0};
@@ -323,9 +356,9 @@ int checkpoint_load(const CheckpointJob *job, const char *folder, Error *err) {
     const Dist *d = job->dist;
     Optimizer *o = job->optimizer;
     TRY(check_complete(folder, err));
-    TRY(check_marker(folder, d->rank, d->ranks, err));
     TrainState state;
-    int ranks = 0;
+    int ranks = 0, files = 0;
+    TRY(check_marker(&files, folder, d->rank, d->ranks, err));
     TRY(trainer_read_state(&state, &ranks, folder, err));
     train_state_free(&state);
     TRY(checkpoint_load_weights(job->backend, o->weights, job->params, job->config, folder, err));

@@ -29,9 +29,6 @@
 // the table has a head of its own (config not tied), lm_head.weight is not read.
 int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
                             Error *err);
-// Fills one stack from a plain Qwen2 folder.
-int checkpoint_load_stack(Backend *b, elem_t *weights, const C3Params *p, ParamOwner owner, const char *folder,
-                          Error *err);
 // Writes the model files into an existing folder, tensor by tensor (no second copy of the model), then tokenizer files:
 // tokenizer_path is copied under its own name. Files of `source` (a folder or NULL) that travel along are copied:
 // *.py, tokenizer*, vocab.json, merges.txt, *.tiktoken, generation_config.json.
@@ -69,11 +66,16 @@ typedef struct CheckpointJob {
 int checkpoint_save(const CheckpointJob *job, const TrainState *state, const char *run, int keep, Error *err);
 // Newest complete step folder of a run, malloc'ed; NULL when there is none.
 char *checkpoint_newest(const char *run);
+// The folder of a model that `folder` stands for: itself, where it holds config.json, or the newest complete step of a
+// run; malloc'ed.
+int checkpoint_folder(char **out, const char *folder, Error *err);
 // Reads state.json (weights and optimizer state are not touched), so that options can be compared first.
 int checkpoint_read_state(TrainState *state, const char *folder, Error *err);
 // Fills weights, m, v, master from a complete checkpoint written by any number of ranks. In bf16 runs weights are taken
 // from the model files and master from the optimizer files.
 int checkpoint_load(const CheckpointJob *job, const char *folder, Error *err);
+// Sizes and CRC-32 of all files that COMPLETE names; *files: how many.
+int checkpoint_verify(int *files, const char *folder, Error *err);
 // Bytes a checkpoint of this model takes, all ranks together.
 uint64_t checkpoint_bytes(const C3Params *p, DType dtype);
 

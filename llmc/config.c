@@ -179,21 +179,43 @@ static int check_model_type(const cJSON *json, const char *expected, const char 
     return error_set(err, "%s: \"model_type\": expected \"%s\", found \"%s\"%s", path, expected, found, hint);
 }
 
-static int read_qwen2_at(Qwen2Config *c, const char *path, Error *err) {
+static int read_base(int *base, const Qwen2Config *c, const cJSON *json, const char *path, Error *err) {
+    int64_t eos = -1;
+    const cJSON *item = json_find(json, "eos_token_id");
+    *base = QWEN_BASE_RANKS;
+    if (c->V >= QWEN_BASE_RANKS) return 0;
+    if (!item || json_whole(&eos, item, 256 + 2, c->V - 1) != 0)
+        return error_set(err,
+                         "%s: \"vocab_size\" %d: expected at least %d rows, as Qwen2.5 has them, or a vocabulary cut "
+                         "at K >= 256 whose \"eos_token_id\" is K+2",
+                         path, c->V, QWEN_BASE_RANKS);
+    *base = (int)eos - 2;
+    return 0;
+}
+
+// base may be NULL.
+static int read_qwen2_at(Qwen2Config *c, int *base, const char *path, Error *err) {
     cJSON *json = NULL;
     TRY(json_read(&json, path, MAX_CONFIG_BYTES, err));
     int bad = check_model_type(json, "qwen2", path, err);
     if (!bad) bad = read_stack(c, json, path, err);
+    if (!bad && base) bad = read_base(base, c, json, path, err);
     cJSON_Delete(json);
     return bad;
 }
 
-int config_read_qwen2(Qwen2Config *c, const char *folder, Error *err) {
+static int read_qwen2_in(Qwen2Config *c, int *base, const char *folder, Error *err) {
     char *path = string_format("%s/config.json", folder);
     if (!path) return error_set(err, "%s: out of memory", folder);
-    int bad = read_qwen2_at(c, path, err);
+    int bad = read_qwen2_at(c, base, path, err);
     free(path);
     return bad;
+}
+
+int config_read_qwen2(Qwen2Config *c, const char *folder, Error *err) { return read_qwen2_in(c, NULL, folder, err); }
+
+int config_read_qwen2_base(Qwen2Config *c, int *base, const char *folder, Error *err) {
+    return read_qwen2_in(c, base, folder, err);
 }
 
 // Which numbering of special tokens the file uses: C3's own, or the one behind a vocabulary cut at K.
@@ -249,7 +271,7 @@ static int read_c3_at(C3Config *c, const char *root, const char *llm1, Error *er
     int bad = read_root(c, &encoder_width, json, root, err);
     cJSON_Delete(json);
     if (bad) return bad;
-    TRY(read_qwen2_at(&c->enc, llm1, err));
+    TRY(read_qwen2_at(&c->enc, NULL, llm1, err));
     if (encoder_width != c->enc.D)
         return error_set(err,
                          "%s: \"hidden_size\": expected %d, as contexts_compression_llm_hidden_size in %s, found %d",
@@ -382,7 +404,9 @@ static const struct {
     {"medium", QWEN_BASE_RANKS, 32, "c3", 1e6f, {896, 896}, {4, 4}, {14, 14}, {2, 2}, {64, 64}, {4864, 4864}},
     {"paper", QWEN_BASE_RANKS, 32, "c3", 1e6f, {1536, 2048}, {28, 36}, {12, 16}, {2, 2}, {128, 128}, {8960, 11008}},
 };
-enum { N_PRESETS = sizeof presets / sizeof *presets, QWEN_ROWS = 151936, C3_ROWS = 151860, SPECIALS = 6 };
+enum { N_PRESETS = sizeof presets / sizeof *presets, QWEN_ROWS = 151936 };
+
+int config_rows(int base_vocab) { return config_specials(base_vocab).img_pad + 1; }
 
 int config_preset(C3Config *c, const char *name, int vocab, Error *err) {
     int i = 0;
@@ -396,7 +420,7 @@ int config_preset(C3Config *c, const char *name, int vocab, Error *err) {
     snprintf(c->template_name, sizeof c->template_name, "%s", presets[i].template_name);
     for (int s = 0; s < 2; s++) {
         Qwen2Config *q = s == 0 ? &c->enc : &c->dec;
-        *q = (Qwen2Config){.V = whole ? (s == 0 ? QWEN_ROWS : C3_ROWS) : k + SPECIALS,
+        *q = (Qwen2Config){.V = whole && s == 0 ? QWEN_ROWS : config_rows(k),
                            .D = presets[i].D[s],
                            .L = presets[i].L[s],
                            .NH = presets[i].NH[s],

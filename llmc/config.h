@@ -26,6 +26,9 @@ typedef struct C3Config {
 
 // Reads FOLDER/config.json of a plain Qwen2 model. Every number is checked (heads divide, sizes positive and sane).
 int config_read_qwen2(Qwen2Config *c, const char *folder, Error *err);
+// The same and *base, the base tokens of its vocabulary: 151643 where it has as many rows as Qwen2.5, else the K of a
+// vocabulary cut at K, whose eos_token_id is K+2. Rows for all specials need not be there.
+int config_read_qwen2_base(Qwen2Config *c, int *base, const char *folder, Error *err);
 // Reads FOLDER/config.json and FOLDER/llm1/config.json of a C3 checkpoint.
 int config_read_c3(C3Config *c, const char *folder, Error *err);
 // Writes FOLDER/config.json and FOLDER/llm1/config.json as the released code reads them.
@@ -39,5 +42,7 @@ int config_check_qwen2(const Qwen2Config *c, const char *where, Error *err);
 int config_preset(C3Config *c, const char *name, int vocab, Error *err);
 // Numbers of the specials for a vocabulary cut at K, or C3's own numbers for K = 151643.
 SpecialTokens config_specials(int base_vocab);
+// Rows that hold every token of such a vocabulary: K+6, or 151860.
+int config_rows(int base_vocab);
 
 #endif

@@ -16,8 +16,7 @@ static int open_pages(const Corpus *c, Dataset *d, const char *globs, const Mode
 
 int corpus_open(Corpus *c, const ModelSource *s, const TrainOptions *o, Error *err) {
     *c = (Corpus){.latents = s->config.latents};
-    int vocab = s->config.base_vocab == QWEN_BASE_RANKS ? 0 : s->config.base_vocab;
-    TRY(tokenizer_load(&c->tokenizer, s->tokenizer, vocab, err));
+    TRY(source_tokenizer(&c->tokenizer, s, err));
     TRY(template_make(&c->words, s->config.template_name, c->tokenizer, err));
     TRY(open_pages(c, &c->train, o->data, s, o, err));
     if (!o->val) return 0;
@@ -33,19 +32,12 @@ void corpus_close(Corpus *c) {
     *c = (Corpus){0};
 }
 
-C3Limits corpus_limits(const Corpus *c, const TrainOptions *o) {
+BatchRows corpus_longest(const Corpus *c) {
     uint32_t context = c->train.longest_context, answer = c->train.longest_answer;
     if (c->has_val && c->val.longest_context > context) context = c->val.longest_context;
     if (c->has_val && c->val.longest_answer > answer) answer = c->val.longest_answer;
-    int b = (int)o->b;
-    return (C3Limits){
-        .pages = b,
-        .enc_rows = b * ((int)context + 1 + c->latents),
-        .dec_rows = b * (template_overhead(&c->words, c->latents) + (int)answer),
-        .dec_kept = b * ((int)answer + 1),
-        .micro_batches = (int)o->g,
-        .recompute = options_recompute(o),
-    };
+    ShardPage page = {.context_length = context, .answer_length = answer};
+    return batch_page_rows(&page, &c->words, c->latents, UINT32_MAX);
 }
 
 // Longest page of a step, in tokens.
@@ -72,4 +64,20 @@ int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *di
         .cut_arg = c,
     };
     return loader_open(out, &c->train, &config, state, (uint64_t)done + 1, err);
+}
+
+StepConfig corpus_packing(const Corpus *c, const TrainOptions *o, const C3Config *model, BatchRows most, int fuse,
+                          int ranks) {
+    return (StepConfig){
+        .model = model,
+        .words = &c->words,
+        .data = &c->train,
+        .most = most,
+        .longest = corpus_longest(c),
+        .fuse = fuse,
+        .b = (int)o->b,
+        .g = (int)o->g,
+        .ranks = ranks,
+        .micro_norm = !strcmp(o->loss_norm, "micro"),
+    };
 }

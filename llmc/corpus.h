@@ -3,10 +3,11 @@
 #ifndef LLMC_CORPUS_H
 #define LLMC_CORPUS_H
 
-#include "c3.h" // C3Limits
+#include "batch.h"
 #include "loader.h"
 #include "options.h"
 #include "source.h"
+#include "step.h"
 #include "tokenizer.h"
 
 #ifdef __cplusplus
@@ -26,8 +27,8 @@ typedef struct Corpus {
 int corpus_open(Corpus *c, const ModelSource *source, const TrainOptions *o, Error *err);
 void corpus_close(Corpus *c);
 
-// The longest micro-batch these pages can give decides all sizes.
-C3Limits corpus_limits(const Corpus *c, const TrainOptions *o);
+// What the longest page takes: the longest context and the longest answer of all training and validation pages.
+BatchRows corpus_longest(const Corpus *c);
 
 // The loader of a run of `steps` steps that goes on behind step `done`. c must outlive it.
 //
@@ -35,6 +36,10 @@ C3Limits corpus_limits(const Corpus *c, const TrainOptions *o);
 // steps: a function of the step alone.
 int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *dist, LoaderState state, int64_t done,
                   int64_t steps, Error *err);
+
+// How the steps of a run are packed into device batches of at most `most` and `fuse` micro-batches. c must outlive it.
+StepConfig corpus_packing(const Corpus *c, const TrainOptions *o, const C3Config *model, BatchRows most, int fuse,
+                          int ranks);
 
 #ifdef __cplusplus
 }

@@ -34,7 +34,19 @@ static int any_bad(Backend *b, const void *device, size_t n, int elem, float *de
     return 0;
 }
 
-static void bad_tensors(Names *weights, Names *grads, C3 *m, const Dist *dist) {
+// Flags [2i+1] of the tensors of which this rank's piece of the summed gradients holds a bad number.
+static void bad_gradients(int *flags, const Optimizer *o, float *host, size_t piece) {
+    const ParamTable *t = &o->params->table;
+    for (int i = 0; i < t->n; i++) {
+        const Param *p = &t->params[i];
+        size_t begin, count, from = p->offset - t->buckets[p->bucket].offset, to = from + p->count;
+        const float *held = optimizer_gradients(o, p->bucket, &begin, &count);
+        size_t lo = from > begin ? from : begin, hi = to < begin + count ? to : begin + count;
+        if (lo < hi) flags[2 * i + 1] = any_bad(o->backend, held + (lo - begin), hi - lo, 0, NULL, host, piece);
+    }
+}
+
+static void bad_tensors(Names *weights, Names *grads, C3 *m, const Optimizer *o, const Dist *dist) {
     enum { PIECE = 1 << 16 };
     Backend *b = m->b;
     const ParamTable *t = &m->params.table;
@@ -45,8 +57,8 @@ static void bad_tensors(Names *weights, Names *grads, C3 *m, const Dist *dist) {
         for (int i = 0; i < t->n; i++) {
             const Param *p = &t->params[i];
             flags[2 * i] = any_bad(b, elem_at(b, m->weights, p->offset), p->count, 1, device, host, PIECE);
-            flags[2 * i + 1] = any_bad(b, m->grads + p->offset, p->count, 0, device, host, PIECE);
         }
+        bad_gradients(flags, o, host, PIECE);
     }
     if (flags) dist_max_int(dist, flags, 2 * t->n);
     for (int i = 0; flags && i < t->n; i++) {
@@ -68,7 +80,7 @@ static void bad_tensors(Names *weights, Names *grads, C3 *m, const Dist *dist) {
 // This rank's pages with a loss that is not finite.
 static void bad_pages(Names *pages, C3 *m, const Dataset *data, const MicroBatch *micro, int n) {
     for (int i = 0; i < n; i++) {
-        c3_read_loss(m, &micro[i], i); // leaves the rows' losses in m->host_losses
+        c3_read_loss(m, &micro[i]); // leaves the rows' losses in m->host_losses
         for (int p = 0; p < micro[i].dec.pages; p++) {
             int bad = 0;
             for (int r = micro[i].dec.kept_cu[p]; r < micro[i].dec.kept_cu[p + 1]; r++)
@@ -102,12 +114,13 @@ static const char *phrase(char *buffer, size_t room, const Names *names, const c
     return buffer;
 }
 
-int culprit_report(C3 *m, const Dataset *data, const MicroBatch *micro, int n, const Dist *dist, int64_t step,
-                   double loss, double grad_norm, Error *err) {
+int culprit_report(C3 *m, const Optimizer *o, const Dataset *data, const MicroBatch *micro, int n, const Dist *dist,
+                   int64_t step, double loss, double grad_norm, Error *err) {
     Names pages = {0}, weights = {0}, grads = {0};
+    m->b->synchronize(m->b);
     bad_pages(&pages, m, data, micro, n);
     gather(&pages, dist);
-    bad_tensors(&weights, &grads, m, dist);
+    bad_tensors(&weights, &grads, m, o, dist);
     char a[256], b[256], c[256];
     return error_set(
         err,

@@ -5,6 +5,7 @@
 #include "c3.h"
 #include "dist.h"
 #include "loader.h"
+#include "optimizer.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -13,8 +14,8 @@ extern "C" {
 // Called by all ranks after a step that changed nothing; micro: its n micro-batches. Writes one line: step, pages whose
 // loss is not finite, tensors of weights and of gradients that hold NaN or Inf (the first few of each). Returns -1.
 // Slow; for the last words of a run.
-int culprit_report(C3 *m, const Dataset *data, const MicroBatch *micro, int n, const Dist *dist, int64_t step,
-                   double loss, double grad_norm, Error *err);
+int culprit_report(C3 *m, const Optimizer *o, const Dataset *data, const MicroBatch *micro, int n, const Dist *dist,
+                   int64_t step, double loss, double grad_norm, Error *err);
 
 #ifdef __cplusplus
 }

@@ -14,6 +14,8 @@ static int usable_cores(void) {
     return n > 0 ? n : 1;
 }
 
+Dist dist_alone(void) { return (Dist){.ranks = 1, .local_ranks = 1, .cores = usable_cores()}; }
+
 void dist_sum_double(const Dist *d, double *values, int n) {
     if (d->ranks == 1 || n == 0) return;
     double *all = malloc((size_t)d->ranks * (size_t)n * sizeof *all);
@@ -109,6 +111,27 @@ void dist_abort(const Dist *d, int code) {
     exit(code);
 }
 
+// Plain messages, as collectives could wait for ever. What is not through at the end stays under way: the caller ends
+// the process.
+void dist_roll_call(const Dist *d, int number, double seconds, int *numbers) {
+    enum { TAG = 4711, PAUSES = 50 };
+    static int said;
+    MPI_Request *requests = malloc(2 * (size_t)d->ranks * sizeof *requests);
+    if (!requests) dist_abort(d, 1);
+    said = number;
+    for (int r = 0; r < d->ranks; r++) {
+        numbers[r] = r == d->rank ? number : -1;
+        requests[2 * r] = requests[2 * r + 1] = MPI_REQUEST_NULL;
+        if (r == d->rank) continue;
+        MPI_CHECK(MPI_Irecv(&numbers[r], 1, MPI_INT, r, TAG, MPI_COMM_WORLD, &requests[2 * r]));
+        MPI_CHECK(MPI_Isend(&said, 1, MPI_INT, r, TAG, MPI_COMM_WORLD, &requests[2 * r + 1]));
+    }
+    for (int i = 0, all = 0; i < PAUSES && !all; i++) {
+        usleep((useconds_t)(seconds / PAUSES * 1e6));
+        MPI_CHECK(MPI_Testall(2 * d->ranks, requests, &all, MPI_STATUSES_IGNORE));
+    }
+}
+
 void dist_barrier(const Dist *d) {
     if (d->ranks > 1) MPI_CHECK(MPI_Barrier(MPI_COMM_WORLD));
 }
@@ -173,7 +196,7 @@ int dist_init(Dist *d, int *argc, char ***argv, Error *err) {
     (void)argc, (void)argv;
     const char *size = getenv("OMPI_COMM_WORLD_SIZE");
     if (!size) size = getenv("PMI_SIZE");
-    *d = (Dist){.ranks = 1, .local_ranks = 1, .cores = usable_cores()};
+    *d = dist_alone();
     if (size && atoi(size) > 1)
         return error_set(
             err, "started as %s ranks, but this build has no MPI (hint: install libopenmpi-dev, then make)", size);

@@ -21,6 +21,8 @@ typedef struct Dist {
 // Starts MPI when the process was launched by mpirun or srun (or ranks were asked for); otherwise one rank.
 // Widens the CPU mask the launcher gave and takes this rank's share of the host's cores.
 int dist_init(Dist *d, int *argc, char ***argv, Error *err);
+// One rank without MPI, with every core this process may use.
+Dist dist_alone(void);
 void dist_finalize(Dist *d);
 // Ends all ranks with the exit code. Does not return.
 void dist_abort(const Dist *d, int code) __attribute__((noreturn));
@@ -32,6 +34,9 @@ void dist_max_int(const Dist *d, int *values, int n);                           
 void dist_all_gather(const Dist *d, void *all, const void *mine, size_t bytes); // host memory, all has ranks*bytes
 // All ranks meet: when any of them failed (bad != 0) all get -1 and, in err, the line of the lowest failing rank.
 int dist_agree(const Dist *d, int bad, Error *err);
+// For ranks that find that something between them hangs, before they end: tells the others its number, and fills in
+// theirs as far as they come here too within these seconds; -1: not heard of. numbers (ranks).
+void dist_roll_call(const Dist *d, int number, double seconds, int *numbers);
 // Building blocks of the CPU backend's collectives (host memory).
 // reduce_scatter: buffer (ranks * n); afterwards buffer + rank*n holds the sum over ranks, added in rank order.
 void dist_reduce_scatter(const Dist *d, float *buffer, size_t n);

@@ -1,132 +1,69 @@
-// eval_report.c: the numbers of an evaluation summed up, and the files that hold them. See eval.h.
+// eval_report.c: the files of an evaluation. See eval.h, which says what is in them.
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "eval.h"
 #include "file.h"
+#include "published.h"
 
-static const char *const control_name[N_CONTROLS] = {"swapped_latents", "no_latents", "zero_latents"};
+const char *const eval_control_name[N_CONTROLS] = {"swapped_latents", "no_latents", "zero_latents"};
 
-// ---- buckets -------------------------------------------------------------------------------------------------------
-
-// Borders at multiples of a round step (1, 2 or 5 times a power of ten) so that at most 8 buckets hold every page.
-static int round_edges(int *edges, const EvalSet *s) {
-    int low = INT32_MAX, high = 0, step = 1, n = 0;
-    for (int i = 0; i < s->n; i++) {
-        int t = (int)s->pages[i].context.n;
-        low = t < low ? t : low;
-        high = t > high ? t : high;
-    }
-    for (int i = 0; high / step - low / step >= 8; i++) step = i % 3 == 1 ? step / 2 * 5 : step * 2;
-    for (int at = low / step * step; n == 0 || edges[n - 1] <= high; at += step) edges[n++] = at;
-    return n;
-}
-
-static int bad_edges(const char *text, Error *err) {
-    return error_set(err, "-buckets %s: expected ascending token counts like 600,700,800 or 600..1300:100, at most %d",
-                     text, EVAL_MAX_BUCKETS + 1);
-}
-
-int eval_parse_edges(int *edges, const char *text, Error *err) {
-    int from, to, step, n = 0, end = 0;
-    if (sscanf(text, "%9d..%9d:%9d%n", &from, &to, &step, &end) == 3 && !text[end]) {
-        if (from < 0 || step < 1 || to <= from) return bad_edges(text, err);
-        for (int at = from; at <= to; at += step) {
-            if (n > EVAL_MAX_BUCKETS) return bad_edges(text, err);
-            edges[n++] = at;
-        }
-        return n < 2 ? bad_edges(text, err) : n;
-    }
-    for (const char *p = text; n <= EVAL_MAX_BUCKETS; p++) {
-        if (sscanf(p, "%9d%n", &edges[n], &end) != 1 || edges[n] < 0 || (n > 0 && edges[n] <= edges[n - 1])) break;
-        n++;
-        p += end;
-        if (!*p && n >= 2) return n;
-        if (*p != ',') break;
-    }
-    return bad_edges(text, err);
-}
-
-static void fill_buckets(EvalSummary *out, const EvalSet *s, const int *edges, int n_edges) {
-    out->n_buckets = n_edges - 1;
-    for (int b = 0; b < out->n_buckets; b++) {
-        EvalBucket *k = &out->buckets[b];
-        *k = (EvalBucket){.from = edges[b], .to = edges[b + 1]};
-        double tokens = 0;
-        for (int i = 0; i < s->n; i++) {
-            const EvalPage *p = &s->pages[i];
-            if ((int)p->context.n < k->from || (int)p->context.n >= k->to) continue;
-            k->pages++;
-            tokens += (double)p->context.n;
-            k->char_precision += p->m.char_precision;
-            k->word_precision += p->m.word_precision;
-            k->word_recall += p->m.word_recall;
-        }
-        if (!k->pages) continue;
-        k->char_precision /= k->pages;
-        k->word_precision /= k->pages;
-        k->word_recall /= k->pages;
-        k->compression = tokens / k->pages / out->latents;
-    }
-}
-
-// ---- sums ----------------------------------------------------------------------------------------------------------
-
-static double longer_length(const PageMetrics *m) {
-    return (double)(m->reference_chars > m->output_chars ? m->reference_chars : m->output_chars);
-}
-
-void eval_summarise(EvalSummary *out, const EvalSet *s, int latents, const int *edges, int n_edges) {
-    *out = (EvalSummary){.pages = s->n, .latents = latents};
-    double edits = 0, chars = 0, same = 0, tokens = 0, context = 0, rows = 0, correct = 0, n = s->n;
-    double errors[METRICS_SLICES] = {0}, slice_chars[METRICS_SLICES] = {0}, control_rows[N_CONTROLS] = {0};
-    for (int i = 0; i < s->n; i++) {
-        const EvalPage *p = &s->pages[i];
-        out->cut += !p->ended;
-        out->char_precision += p->m.char_precision / n;
-        out->exact_match += p->m.exact / n;
-        out->word_precision += p->m.word_precision / n;
-        out->word_recall += p->m.word_recall / n;
-        out->word_f1 += p->m.word_f1 / n;
-        out->bleu4 += p->m.bleu4 / n;
-        out->rouge_l += p->m.rouge_l / n;
-        edits += (double)p->m.edit_distance;
-        chars += longer_length(&p->m);
-        same += p->same_tokens;
-        tokens += (double)(p->answer.n ? p->answer.n : p->context.n);
-        context += (double)p->context.n;
-        rows += p->forced_rows;
-        correct += p->forced_correct;
-        for (int k = 0; k < METRICS_SLICES; k++) {
-            errors[k] += (double)p->m.slice_errors[k];
-            slice_chars[k] += (double)p->m.slice_chars[k];
-        }
-        for (int c = 0; c < N_CONTROLS; c++) {
-            out->control_precision[c] += p->control_precision[c] / n;
-            control_rows[c] += p->control_correct[c];
-        }
-    }
-    out->char_precision_micro = chars > 0 ? 1 - edits / chars : 1;
-    out->token_accuracy = rows > 0 ? correct / rows : 0;
-    out->token_match = tokens > 0 ? same / tokens : 0;
-    out->tokens_per_latent = s->n ? context / n / latents : 0;
-    for (int k = 0; k < METRICS_SLICES; k++) {
-        double accuracy = slice_chars[k] > 0 ? 1 - errors[k] / slice_chars[k] : 1;
-        out->by_position[k] = accuracy > 0 ? accuracy : 0; // insertions may outnumber the characters
-    }
-    for (int c = 0; c < N_CONTROLS; c++) out->control_accuracy[c] = rows > 0 ? control_rows[c] / rows : 0;
-    int own[EVAL_MAX_BUCKETS + 1];
-    if (s->n == 0) return;
-    fill_buckets(out, s, n_edges ? edges : own, n_edges ? n_edges : round_edges(own, s));
-}
-
-// Which controls mean something: a single page cannot be swapped, and its own latents are their mean.
-static int control_ran(const EvalFiles *f, const EvalSet *s, int control) {
+int eval_control_ran(const EvalFiles *f, const EvalSet *s, int control) {
     return f->no_latents_text && (s->n > 1 || control == CONTROL_ZERO);
 }
 
+// The means by name: keys of eval.json and columns of buckets.csv.
+enum { N_MEANS = 12 };
+typedef struct NamedMean {
+    const char *key, *what;
+    double value;
+} NamedMean;
+
+static void name_means(NamedMean out[N_MEANS], const EvalMeans *m) {
+    const NamedMean list[N_MEANS] = {
+        {"char_precision",
+         "1 - Levenshtein distance / length of the longer text, in Unicode characters of the NFC form; mean over pages",
+         m->char_precision},
+        {"char_precision_micro", "1 - all distances / all longer lengths", m->char_precision_micro},
+        {"exact_match", "share of pages that came back without an error", m->exact_match},
+        {"word_precision",
+         "words of the reconstruction that the original has, as sets / words of the reconstruction; words by white "
+         "space, where Chinese occurs single characters (pages_by_character); mean over pages",
+         m->word_precision},
+        {"word_recall",
+         "the same words / words of the original; what the Fox benchmark's own tool prints as precision, for it calls "
+         "its function with the two texts swapped (and cuts Chinese into words with jieba)",
+         m->word_recall},
+        {"word_f1", "harmonic mean of a page's word precision and recall; mean over pages", m->word_f1},
+        {"bleu4",
+         "BLEU of 1- to 4-grams of these words with method-1 smoothing, as nltk's sentence_bleu; mean over pages",
+         m->bleu4},
+        {"rouge_l", "F1 of the longest common subsequence of these words, as rouge-score; mean over pages", m->rouge_l},
+        {"token_match", "free-running: positions with the same token in both texts / tokens of the originals",
+         m->token_match},
+        {"token_accuracy",
+         "teacher-forced: rows whose largest logit is the true token, the end mark included, the text before it the "
+         "true one",
+         m->token_accuracy},
+        {"loss", "teacher-forced: mean of -ln p over the same rows, nats a token", m->loss},
+        {"perplexity", "exp(loss)", exp(m->loss)},
+    };
+    memcpy(out, list, sizeof list);
+}
+
 // ---- eval.json -----------------------------------------------------------------------------------------------------
+
+static void json_means(cJSON *root, const EvalMeans *m) {
+    NamedMean list[N_MEANS];
+    name_means(list, m);
+    for (int i = 0; i < N_MEANS; i++) cJSON_AddNumberToObject(root, list[i].key, list[i].value);
+}
+
+static void json_positions(cJSON *root, const EvalMeans *m) {
+    cJSON_AddItemToObject(root, "by_position", cJSON_CreateDoubleArray(m->by_position, METRICS_SLICES));
+}
 
 static void json_buckets(cJSON *root, const EvalSummary *sum) {
     cJSON *list = cJSON_AddArrayToObject(root, "buckets");
@@ -135,35 +72,99 @@ static void json_buckets(cJSON *root, const EvalSummary *sum) {
         cJSON *o = cJSON_CreateObject();
         cJSON_AddNumberToObject(o, "from", k->from);
         cJSON_AddNumberToObject(o, "to", k->to);
-        cJSON_AddNumberToObject(o, "pages", k->pages);
-        if (k->pages) {
-            cJSON_AddNumberToObject(o, "char_precision", k->char_precision);
-            cJSON_AddNumberToObject(o, "word_precision", k->word_precision);
-            cJSON_AddNumberToObject(o, "word_recall", k->word_recall);
-            cJSON_AddNumberToObject(o, "compression", k->compression);
+        cJSON_AddNumberToObject(o, "pages", k->m.pages);
+        if (k->m.pages) {
+            cJSON_AddNumberToObject(o, "compression", k->m.compression);
+            json_means(o, &k->m);
+            json_positions(o, &k->m);
         } else {
-            cJSON_AddNullToObject(o, "char_precision");
             cJSON_AddNullToObject(o, "compression");
+            cJSON_AddNullToObject(o, "char_precision");
         }
         cJSON_AddItemToArray(list, o);
     }
 }
 
+static void json_published(cJSON *root) {
+    cJSON *list = cJSON_AddArrayToObject(root, "published");
+    for (int i = 0; i < N_PUBLISHED; i++) {
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "name", published[i].name);
+        cJSON_AddNumberToObject(o, "latents", published[i].latents);
+        cJSON *buckets = cJSON_AddArrayToObject(o, "buckets");
+        for (int b = 0; b < PUBLISHED_BUCKETS; b++) {
+            cJSON *k = cJSON_CreateObject();
+            cJSON_AddNumberToObject(k, "from", PUBLISHED_FROM + b * PUBLISHED_STEP);
+            cJSON_AddNumberToObject(k, "to", PUBLISHED_FROM + (b + 1) * PUBLISHED_STEP);
+            cJSON_AddNumberToObject(k, "precision", published[i].precision[b] / 100);
+            if (published[i].compression[b] > 0) cJSON_AddNumberToObject(k, "compression", published[i].compression[b]);
+            else cJSON_AddNullToObject(k, "compression");
+            cJSON_AddItemToArray(buckets, k);
+        }
+        cJSON_AddItemToArray(list, o);
+    }
+}
+
+static cJSON *json_forced(cJSON *root, const char *key, double loss, double accuracy, const char *what) {
+    cJSON *o = cJSON_AddObjectToObject(root, key);
+    cJSON_AddNumberToObject(o, "token_accuracy", accuracy);
+    cJSON_AddNumberToObject(o, "loss", loss);
+    cJSON_AddNumberToObject(o, "perplexity", exp(loss));
+    cJSON_AddStringToObject(o, "what", what);
+    return o;
+}
+
 static void json_controls(cJSON *root, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
-    static const char *const keys[N_CONTROLS] = {"control_swapped_latents", "control_no_latents",
-                                                 "control_zero_latents"};
     static const char *const what[N_CONTROLS] = {
         "page i decoded from the latents of page i+1",
         "every page decoded from the mean of all pages' latents: one text for all",
         "every page decoded from latents of zeros: one text for all"};
+    cJSON *alone = json_forced(
+        root, "decoder_alone", sum->alone_loss, sum->alone_accuracy,
+        "teacher-forced without latents: the decoder's sequence with their positions left out, <img></img> empty; each "
+        "token of the text, and the end mark, predicted from the tokens before it");
+    cJSON_AddNumberToObject(alone, "uniform_perplexity", f->vocab);
     for (int c = 0; c < N_CONTROLS; c++) {
-        if (!control_ran(f, s, c)) continue;
-        cJSON *o = cJSON_AddObjectToObject(root, keys[c]);
+        if (!eval_control_ran(f, s, c)) continue;
+        char key[64];
+        snprintf(key, sizeof key, "control_%s", eval_control_name[c]);
+        cJSON *o = json_forced(root, key, sum->control_loss[c], sum->control_accuracy[c], what[c]);
         cJSON_AddNumberToObject(o, "char_precision", sum->control_precision[c]);
-        cJSON_AddNumberToObject(o, "token_accuracy", sum->control_accuracy[c]);
-        cJSON_AddStringToObject(o, "what", what[c]);
         if (c == CONTROL_NO_LATENTS) cJSON_AddStringToObject(o, "text", f->no_latents_text);
     }
+}
+
+static void json_worst(cJSON *root, const EvalSet *s, const EvalSummary *sum) {
+    cJSON *list = cJSON_AddArrayToObject(root, "worst");
+    for (int i = 0; i < sum->n_worst; i++) {
+        const EvalPage *p = &s->pages[sum->worst[i]];
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddNumberToObject(o, "page", sum->worst[i]);
+        cJSON_AddStringToObject(o, "id", p->id);
+        cJSON_AddNumberToObject(o, "tokens", (double)p->context.n);
+        cJSON_AddNumberToObject(o, "char_precision", p->m.char_precision);
+        cJSON_AddNumberToObject(o, "edit_distance", (double)p->m.edit_distance);
+        cJSON_AddItemToArray(list, o);
+    }
+}
+
+static void json_definitions(cJSON *root) {
+    static const char *const more[][2] = {
+        {"tokens_per_latent", "text tokens / latents, mean over pages"},
+        {"by_position",
+         "accuracy in each twentieth of a page: 1 - errors / characters there, over all pages; an error stands where "
+         "the alignment of the edit distance has it in the original, a missing or superfluous character is one error"},
+        {"buckets", "pages by length in text tokens of the model's own vocabulary, from <= tokens < to"},
+        {"late_errors", "share of all errors that stand in the last quarter of their page; 0.25 if spread evenly"},
+        {"published",
+         "figures of arXiv 2511.15244 on the Fox benchmark, English; it does not define its precision, so none of "
+         "these metrics is the same quantity by definition"}};
+    const EvalMeans none = {0};
+    NamedMean list[N_MEANS];
+    name_means(list, &none);
+    cJSON *o = cJSON_AddObjectToObject(root, "definitions");
+    for (int i = 0; i < N_MEANS; i++) cJSON_AddStringToObject(o, list[i].key, list[i].what);
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++) cJSON_AddStringToObject(o, more[i][0], more[i][1]);
 }
 
 static cJSON *summary_json(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
@@ -171,23 +172,18 @@ static cJSON *summary_json(const EvalFiles *f, const EvalSet *s, const EvalSumma
     cJSON_AddStringToObject(root, "model", f->model);
     cJSON_AddStringToObject(root, "source", f->source);
     cJSON_AddStringToObject(root, "dtype", f->dtype);
+    cJSON_AddStringToObject(root, "perturb", perturb_name(f->options.perturb));
+    cJSON_AddNumberToObject(root, "seed", (double)f->options.seed);
     cJSON_AddNumberToObject(root, "latents", sum->latents);
-    cJSON_AddNumberToObject(root, "pages", sum->pages);
+    cJSON_AddNumberToObject(root, "pages", sum->all.pages);
+    json_means(root, &sum->all);
     const struct {
         const char *key;
         double value;
-    } numbers[] = {{"char_precision", sum->char_precision},
-                   {"char_precision_micro", sum->char_precision_micro},
-                   {"token_accuracy", sum->token_accuracy},
-                   {"token_match", sum->token_match},
-                   {"exact_match", sum->exact_match},
-                   {"word_precision", sum->word_precision},
-                   {"word_recall", sum->word_recall},
-                   {"word_f1", sum->word_f1},
-                   {"bleu4", sum->bleu4},
-                   {"rouge_l", sum->rouge_l},
-                   {"tokens_per_latent", sum->tokens_per_latent},
-                   {"pages_cut_at_max_new", sum->cut},
+    } numbers[] = {{"tokens_per_latent", sum->all.compression},
+                   {"late_errors", sum->all.late_errors},
+                   {"pages_by_character", sum->all.by_character},
+                   {"pages_cut_at_max_new", sum->all.cut},
                    {"pages_not_nfc", s->not_nfc},
                    {"left_out_empty", s->empty},
                    {"left_out_too_long", s->too_long},
@@ -195,9 +191,12 @@ static cJSON *summary_json(const EvalFiles *f, const EvalSet *s, const EvalSumma
                    {"no_repeat_ngram", f->options.no_repeat_ngram}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         cJSON_AddNumberToObject(root, numbers[i].key, numbers[i].value);
+    json_positions(root, &sum->all);
     json_buckets(root, sum);
-    cJSON_AddItemToObject(root, "by_position", cJSON_CreateDoubleArray(sum->by_position, METRICS_SLICES));
     json_controls(root, f, s, sum);
+    json_worst(root, s, sum);
+    json_published(root);
+    json_definitions(root);
     return root;
 }
 
@@ -214,120 +213,7 @@ char *eval_page_json(const EvalPage *p, int latents) {
     return text;
 }
 
-// ---- eval.txt ------------------------------------------------------------------------------------------------------
-
-// Precision in the paper's tables 1 and 2, per cent, for pages of 600-700 ... 1200-1300 tokens.
-static const double *paper_row(int latents, const EvalSummary *sum) {
-    static const double n32[] = {99.7, 99.7, 98.8, 98.7, 98.8, 94.0, 93.3};
-    static const double n64[] = {99.7, 99.9, 99.7, 99.9, 99.7, 98.6, 98.4};
-    static const double n100[] = {99.9, 99.5, 99.7, 99.7, 99.5, 98.5, 97.5};
-    for (int b = 0; b < sum->n_buckets; b++) {
-        if (sum->buckets[b].to - sum->buckets[b].from != 100 || sum->buckets[b].from % 100) return NULL;
-    }
-    return latents == 32 ? n32 : latents == 64 ? n64 : latents == 100 ? n100 : NULL;
-}
-
-static void print_buckets(FILE *out, const EvalSummary *sum) {
-    const double *paper = paper_row(sum->latents, sum);
-    int outside = sum->pages;
-    fprintf(out, "\ntext tokens     pages  compression  char precision  word precision  word recall%s\n",
-            paper ? "  paper" : "");
-    for (int b = 0; b < sum->n_buckets; b++) {
-        const EvalBucket *k = &sum->buckets[b];
-        outside -= k->pages;
-        if (!k->pages) continue;
-        fprintf(out, "%6d-%-6d %7d %11.1fx %14.2f%% %14.2f%% %11.2f%%", k->from, k->to, k->pages, k->compression,
-                100 * k->char_precision, 100 * k->word_precision, 100 * k->word_recall);
-        int row = (k->from - 600) / 100;
-        if (paper && k->from >= 600 && row < 7) fprintf(out, " %5.1f%%", paper[row]);
-        fprintf(out, "\n");
-    }
-    if (outside) fprintf(out, "%d pages lie outside these buckets\n", outside);
-    if (paper)
-        fprintf(out, "paper: its tables 1 and 2 on the Fox benchmark, full-size model; it does not say how it defines "
-                     "precision\n");
-}
-
-static void print_line(FILE *out, const char *name, double share, const char *note) {
-    fprintf(out, "%-26s %7.2f%%  %s\n", name, 100 * share, note);
-}
-
-static void print_table(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
-    fprintf(out, "model %s (%s)\npages %s: %d, %.1f tokens a latent on average (N = %d)\n", f->model, f->dtype,
-            f->source, sum->pages, sum->tokens_per_latent, sum->latents);
-    if (s->empty) fprintf(out, "left out: %d pages without a token\n", s->empty);
-    if (s->too_long) fprintf(out, "left out: %d pages longer than the model takes\n", s->too_long);
-    if (s->not_nfc) fprintf(out, "%d pages differ from their NFC form; the NFC form is compared\n", s->not_nfc);
-    if (sum->cut) fprintf(out, "%d pages were cut at the limit of new tokens\n", sum->cut);
-    fprintf(out, "\n");
-    print_line(out, "char precision", sum->char_precision, "1 - edit distance / longer length, mean over pages");
-    print_line(out, "char precision, micro", sum->char_precision_micro, "the same over all characters together");
-    print_line(out, "token accuracy", sum->token_accuracy, "teacher-forced, the end mark included");
-    print_line(out, "token match", sum->token_match, "free-running: equal positions / reference tokens");
-    print_line(out, "exact match", sum->exact_match, "share of pages");
-    print_line(out, "word precision", sum->word_precision, "sets of words; where Chinese occurs, of characters");
-    print_line(out, "word recall", sum->word_recall, "");
-    print_line(out, "word F1", sum->word_f1, "");
-    print_line(out, "BLEU-4", sum->bleu4, "");
-    print_line(out, "ROUGE-L", sum->rouge_l, "F1");
-    print_buckets(out, sum);
-    fprintf(out, "\naccuracy by position in the page, in twentieths\n");
-    for (int k = 0; k < METRICS_SLICES; k++)
-        fprintf(out, "%6.1f%s", 100 * sum->by_position[k], k % 10 == 9 ? "\n" : " ");
-    if (!f->no_latents_text) return;
-    fprintf(out, "\ncontrols: the same pages      char precision  token accuracy\n");
-    static const char *const names[N_CONTROLS] = {"from the next page's latents", "from the pages' mean latents",
-                                                  "from latents of zeros"};
-    for (int c = 0; c < N_CONTROLS; c++) {
-        if (control_ran(f, s, c))
-            fprintf(out, "%-30s %12.2f%% %14.2f%%\n", names[c], 100 * sum->control_precision[c],
-                    100 * sum->control_accuracy[c]);
-    }
-}
-
-// ---- files ---------------------------------------------------------------------------------------------------------
-
-static int write_text(const char *folder, const char *name, const char *data, size_t size, Error *err) {
-    FileWriter w;
-    char *path = string_format("%s/%s", folder, name);
-    if (!path) return error_set(err, "out of memory");
-    int bad = file_create(&w, path, err);
-    free(path);
-    if (bad) return -1;
-    if (file_write(&w, data, size, err) == 0) return file_commit(&w, err);
-    file_discard(&w);
-    return -1;
-}
-
-static int write_json(const char *folder, const char *name, cJSON *root, Error *err) {
-    char *text = root ? cJSON_Print(root) : NULL, *lines = text ? string_format("%s\n", text) : NULL;
-    int bad = lines ? write_text(folder, name, lines, strlen(lines), err) : error_set(err, "%s: out of memory", name);
-    free(lines);
-    free(text);
-    cJSON_Delete(root);
-    return bad;
-}
-
-// A text file put together in memory by `print`.
-typedef struct Report {
-    const EvalFiles *f;
-    const EvalSet *s;
-    const EvalSummary *sum;
-} Report;
-
-static int write_printed(const Report *r, const char *name, void (*print)(FILE *, const Report *), Error *err) {
-    char *data = NULL;
-    size_t size = 0;
-    FILE *memory = open_memstream(&data, &size);
-    if (!memory) return error_set(err, "%s: out of memory", name);
-    print(memory, r);
-    int bad =
-        fclose(memory) != 0 ? error_set(err, "%s: out of memory", name) : write_text(r->f->out, name, data, size, err);
-    free(data);
-    return bad;
-}
-
-static void print_txt(FILE *out, const Report *r) { print_table(out, r->f, r->s, r->sum); }
+// ---- tables for spreadsheets ---------------------------------------------------------------------------------------
 
 static void print_quoted(FILE *out, const char *text) {
     fputc('"', out);
@@ -338,67 +224,177 @@ static void print_quoted(FILE *out, const char *text) {
     fputc('"', out);
 }
 
-static void print_csv(FILE *out, const Report *r) {
+static void print_csv(FILE *out, const EvalFiles *f, const EvalSet *s) {
     fprintf(out, "id,tokens,output_tokens,ended,char_precision,edit_distance,reference_chars,output_chars,exact,"
-                 "same_tokens,forced_rows,forced_correct,word_precision,word_recall,word_f1,bleu4,rouge_l");
+                 "same_tokens,forced_rows,forced_correct,word_precision,word_recall,word_f1,bleu4,rouge_l,by_character,"
+                 "loss,decoder_alone_loss,decoder_alone_correct");
     for (int c = 0; c < N_CONTROLS; c++) {
-        if (control_ran(r->f, r->s, c)) fprintf(out, ",%s_precision,%s_correct", control_name[c], control_name[c]);
+        const char *name = eval_control_name[c];
+        if (eval_control_ran(f, s, c)) fprintf(out, ",%s_precision,%s_correct,%s_loss", name, name, name);
     }
     fprintf(out, "\n");
-    for (int i = 0; i < r->s->n; i++) {
-        const EvalPage *p = &r->s->pages[i];
+    for (int i = 0; i < s->n; i++) {
+        const EvalPage *p = &s->pages[i];
         const PageMetrics *m = &p->m;
+        const double rows = p->forced_rows;
         print_quoted(out, p->id);
-        fprintf(out, ",%zu,%d,%d,%.6f,%zu,%zu,%zu,%d,%d,%d,%d,%.6f,%.6f,%.6f,%.6f,%.6f", p->context.n, p->output_tokens,
-                p->ended, m->char_precision, m->edit_distance, m->reference_chars, m->output_chars, m->exact,
-                p->same_tokens, p->forced_rows, p->forced_correct, m->word_precision, m->word_recall, m->word_f1,
-                m->bleu4, m->rouge_l);
+        fprintf(out, ",%zu,%d,%d,%.6f,%zu,%zu,%zu,%d,%d,%d,%d,%.6f,%.6f,%.6f,%.6f,%.6f,%d,%.6f,%.6f,%d", p->context.n,
+                p->output_tokens, p->ended, m->char_precision, m->edit_distance, m->reference_chars, m->output_chars,
+                m->exact, p->same_tokens, p->forced_rows, p->forced.correct, m->word_precision, m->word_recall,
+                m->word_f1, m->bleu4, m->rouge_l, m->by_character, p->forced.loss / rows, p->alone.loss / rows,
+                p->alone.correct);
         for (int c = 0; c < N_CONTROLS; c++) {
-            if (control_ran(r->f, r->s, c)) fprintf(out, ",%.6f,%d", p->control_precision[c], p->control_correct[c]);
+            if (eval_control_ran(f, s, c))
+                fprintf(out, ",%.6f,%d,%.6f", p->control_precision[c], p->control[c].correct,
+                        p->control[c].loss / rows);
         }
         fprintf(out, "\n");
     }
 }
 
-static int write_pages(const EvalFiles *f, const EvalSet *s, int latents, Error *err) {
-    FileWriter w;
-    char *path = string_format("%s/pages.jsonl", f->out);
-    if (!path) return error_set(err, "out of memory");
-    int bad = file_create(&w, path, err);
-    free(path);
-    if (bad) return -1;
-    for (int i = 0; i < s->n && !bad; i++) {
-        char *line = eval_page_json(&s->pages[i], latents);
-        bad = !line ? error_set(err, "pages.jsonl: out of memory")
-                    : file_write(&w, line, strlen(line), err) != 0 || file_write(&w, "\n", 1, err) != 0;
-        free(line);
+static void print_bucket_row(FILE *out, const EvalBucket *k) {
+    NamedMean list[N_MEANS];
+    name_means(list, &k->m);
+    int row = eval_published_bucket(k);
+    fprintf(out, "%d,%d,%d", k->from, k->to, k->m.pages);
+    if (k->m.pages) fprintf(out, ",%.4f", k->m.compression);
+    else fprintf(out, ",");
+    for (int i = 0; i < N_MEANS; i++) {
+        if (k->m.pages) fprintf(out, ",%.6f", list[i].value);
+        else fprintf(out, ",");
     }
-    if (!bad) return file_commit(&w, err);
-    file_discard(&w);
-    return -1;
+    for (int i = 0; i < METRICS_SLICES; i++) {
+        if (k->m.pages) fprintf(out, ",%.6f", k->m.by_position[i]);
+        else fprintf(out, ",");
+    }
+    for (int i = 0; i < N_PUBLISHED; i++) {
+        if (row >= 0) fprintf(out, ",%.3f", published[i].precision[row] / 100);
+        else fprintf(out, ",");
+    }
+    fprintf(out, "\n");
 }
 
-static int write_fox(const EvalFiles *f, const EvalSet *s, Error *err) {
+static void print_buckets_csv(FILE *out, const EvalSummary *sum) {
+    NamedMean list[N_MEANS];
+    name_means(list, &sum->all);
+    fprintf(out, "from,to,pages,compression");
+    for (int i = 0; i < N_MEANS; i++) fprintf(out, ",%s", list[i].key);
+    for (int i = 0; i < METRICS_SLICES; i++) fprintf(out, ",position_%02d", i + 1);
+    for (int i = 0; i < N_PUBLISHED; i++) {
+        fputc(',', out);
+        print_quoted(out, published[i].name);
+    }
+    fprintf(out, "\n");
+    for (int b = 0; b < sum->n_buckets; b++) print_bucket_row(out, &sum->buckets[b]);
+}
+
+// ---- the files, all or none ----------------------------------------------------------------------------------------
+
+// What the files are made of.
+typedef struct Report {
+    const EvalFiles *f;
+    const EvalSet *s;
+    const EvalSummary *sum;
+} Report;
+
+static int print_eval_txt(FILE *out, const Report *r) {
+    eval_print(out, r->f, r->s, r->sum);
+    return 0;
+}
+
+static int print_worst_txt(FILE *out, const Report *r) { return eval_print_worst(out, r->s, r->sum); }
+
+static int print_eval_csv(FILE *out, const Report *r) {
+    print_csv(out, r->f, r->s);
+    return 0;
+}
+
+static int print_bucket_table(FILE *out, const Report *r) {
+    print_buckets_csv(out, r->sum);
+    return 0;
+}
+
+static int print_pages_jsonl(FILE *out, const Report *r) {
+    for (int i = 0; i < r->s->n; i++) {
+        char *line = eval_page_json(&r->s->pages[i], r->sum->latents);
+        if (!line) return -1;
+        fprintf(out, "%s\n", line);
+        free(line);
+    }
+    return 0;
+}
+
+static int print_json(FILE *out, cJSON *root) {
+    char *text = root ? cJSON_Print(root) : NULL;
+    if (text) fprintf(out, "%s\n", text);
+    free(text);
+    cJSON_Delete(root);
+    return text ? 0 : -1;
+}
+
+static int print_eval_json(FILE *out, const Report *r) { return print_json(out, summary_json(r->f, r->s, r->sum)); }
+
+static int print_fox_json(FILE *out, const Report *r) {
     cJSON *list = cJSON_CreateArray();
-    for (int i = 0; i < s->n; i++) {
+    for (int i = 0; i < r->s->n; i++) {
+        const EvalPage *p = &r->s->pages[i];
         cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "image", s->pages[i].id);
+        cJSON_AddStringToObject(o, "image", p->id);
         cJSON_AddStringToObject(o, "question", "Repeat the text: ");
-        cJSON_AddStringToObject(o, "label", s->pages[i].reference);
-        cJSON_AddStringToObject(o, "answer", s->pages[i].output);
+        cJSON_AddStringToObject(o, "label", p->reference);
+        cJSON_AddStringToObject(o, "answer", p->output);
         cJSON_AddItemToArray(list, o);
     }
-    return write_json(f->out, "fox.json", list, err);
+    return print_json(out, list);
+}
+
+// eval.json is the last to get its name: when it is there, the others are.
+static const struct {
+    const char *name;
+    int (*print)(FILE *, const Report *); // -1: out of memory
+} files[] = {{"pages.jsonl", print_pages_jsonl},  {"fox.json", print_fox_json},   {"eval.csv", print_eval_csv},
+             {"buckets.csv", print_bucket_table}, {"worst.txt", print_worst_txt}, {"eval.txt", print_eval_txt},
+             {"eval.json", print_eval_json}};
+enum { N_FILES = sizeof files / sizeof *files };
+
+static int create(FileWriter *w, const char *folder, const char *name, Error *err) {
+    char *path = string_format("%s/%s", folder, name);
+    if (!path) return error_set(err, "out of memory");
+    int bad = file_create(w, path, err);
+    free(path);
+    return bad;
+}
+
+// One file's bytes under its temporary name.
+static int fill(FileWriter *w, const Report *r, int i, Error *err) {
+    char *data = NULL;
+    size_t size = 0;
+    TRY(create(w, r->f->out, files[i].name, err));
+    FILE *memory = open_memstream(&data, &size);
+    int bad = !memory || files[i].print(memory, r) != 0;
+    if (memory && fclose(memory) != 0) bad = 1;
+    bad = bad ? error_set(err, "%s: out of memory", files[i].name) : file_write(w, data, size, err);
+    free(data);
+    if (!bad && fflush(w->stream) != 0) bad = error_set(err, "%s: cannot write: disk full?", w->path);
+    return bad;
 }
 
 int eval_write(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum, FILE *stream, Error *err) {
-    Report r = {.f = f, .s = s, .sum = sum};
-    TRY(file_make_dirs(f->out, err));
-    TRY(write_pages(f, s, sum->latents, err));
-    TRY(write_fox(f, s, err));
-    TRY(write_printed(&r, "eval.csv", print_csv, err));
-    TRY(write_printed(&r, "eval.txt", print_txt, err));
-    TRY(write_json(f->out, "eval.json", summary_json(f, s, sum), err));
-    if (stream) print_table(stream, f, s, sum);
+    const Report r = {f, s, sum};
+    FileWriter w[N_FILES] = {0};
+    int bad = file_make_dirs(f->out, err);
+    for (int i = 0; i < N_FILES && !bad; i++) bad = fill(&w[i], &r, i, err);
+    for (int i = 0; i < N_FILES && !bad; i++) bad = file_commit(&w[i], err);
+    for (int i = 0; i < N_FILES; i++) file_discard(&w[i]);
+    if (bad || !stream) return bad;
+    eval_print(stream, f, s, sum);
+    return fflush(stream) != 0 || ferror(stream) ? error_set(err, "cannot print the table") : 0;
+}
+
+int eval_try_folder(const char *out, Error *err) {
+    FileWriter w;
+    TRY(file_make_dirs(out, err));
+    TRY(create(&w, out, "eval.json", err));
+    file_discard(&w);
     return 0;
 }

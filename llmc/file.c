@@ -22,6 +22,21 @@ char *string_format(const char *format, ...) {
     return n < 0 ? NULL : text;
 }
 
+int string_append(char **text, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    char *more = NULL;
+    int n = vasprintf(&more, format, args);
+    va_end(args);
+    if (n < 0) return -1;
+    char *longer = *text ? string_format("%s%s", *text, more) : more;
+    if (*text) free(more);
+    if (!longer) return -1;
+    free(*text);
+    *text = longer;
+    return 0;
+}
+
 uint32_t file_crc32(uint32_t crc, const void *data, size_t size) { return (uint32_t)crc32_z(crc, data, size); }
 
 // ---- reading -------------------------------------------------------------------------------------------------------
@@ -52,6 +67,17 @@ int file_map(FileMap *map, const char *path, Error *err) {
 void file_unmap(FileMap *map) {
     if (map->data) munmap((void *)(uintptr_t)map->data, map->size);
     *map = (FileMap){0};
+}
+
+void file_map_in_order(const FileMap *map) {
+    if (map->data) (void)madvise((void *)(uintptr_t)map->data, map->size, MADV_SEQUENTIAL);
+}
+
+// Whole pages: the one the bytes begin in, not the one they end in, where the next ones begin.
+void file_map_done(const void *data, size_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = (uintptr_t)data / page * page, end = ((uintptr_t)data + bytes) / page * page;
+    if (begin < end) (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
 int file_read(char **data, size_t *size, const char *path, Error *err) {

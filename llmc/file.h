@@ -16,6 +16,11 @@ typedef struct FileMap {
 
 int file_map(FileMap *map, const char *path, Error *err);
 void file_unmap(FileMap *map);
+// For a mapping that is read from front to back: says so to the system, which then reads further ahead; and gives
+// bytes back that have been read, so that a file of gigabytes does not count as this process's memory (they stay in the
+// file cache, and may be read again).
+void file_map_in_order(const FileMap *map);
+void file_map_done(const void *data, size_t bytes);
 
 // Reads a whole file into malloc'ed memory, with a zero byte behind the end; "-" is stdin. The caller frees *data.
 int file_read(char **data, size_t *size, const char *path, Error *err);
@@ -48,5 +53,7 @@ uint32_t file_crc32(uint32_t crc, const void *data, size_t size);
 
 // printf into a new string; the caller frees it. NULL when memory ran out.
 char *string_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+// The same at the end of a malloc'ed string (NULL: an empty one); -1 and *text as it was when memory ran out.
+int string_append(char **text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -57,7 +57,7 @@ struct Generator {
     void *arena, *batch_device, *step_device;
     StackActs enc_acts, dec_acts;
     elem_t *projected; // (fill*N,D_dec)
-    elem_t *logits;    // (slots,V)
+    elem_t *logits;    // (slots,params_head_rows(V))
     int *argmax;       // (slots)
     float *latents;    // (N,D_enc) fp32 on its way in or out
     elem_t *kv;        // (L,slots*slot_rows,2*KV*HS)
@@ -82,8 +82,7 @@ static StepArrays step_arrays(void *block, int pages, int rows) {
 }
 
 C3Limits generator_model_limits(void) {
-    return (C3Limits){
-        .pages = 1, .enc_rows = 1, .dec_rows = 1, .dec_kept = 1, .micro_batches = 1, .recompute = KEEP_NOTHING};
+    return (C3Limits){.pages = 1, .enc_rows = 1, .dec_rows = 1, .dec_kept = 1, .recompute = KEEP_NOTHING};
 }
 
 // ---- creation ------------------------------------------------------------------------------------------------------
@@ -115,12 +114,12 @@ static int carve(Generator *g, Arena *arena) {
         return -1;
     if (qwen2_carve(&g->dec_acts, arena, &c->dec, dtype, g->dec_rows, g->slots, KEEP_NOTHING) != 0) return -1;
     g->projected = arena_take(arena, (size_t)g->fill * N * c->dec.D * e);
-    g->logits = arena_take(arena, slots * c->dec.V * e);
+    g->logits = arena_take(arena, slots * (size_t)params_head_rows(c->dec.V) * e);
     g->argmax = arena_take(arena, slots * sizeof(int));
     g->latents = arena_take(arena, N * c->enc.D * sizeof(float));
     g->kv = arena_take(arena, (size_t)c->dec.L * slots * g->slot_rows * 2 * c->dec.KV * c->dec.HS * e);
     g->step_device = arena_take(arena, step_arrays(NULL, g->slots, g->dec_rows).bytes);
-    g->batch_device = arena_take(arena, batch_capacity(g->fill, g->enc_rows, g->dec_rows, g->fill));
+    g->batch_device = arena_take(arena, batch_capacity((BatchRows){g->fill, g->enc_rows, g->dec_rows, g->fill}));
     return 0;
 }
 
@@ -150,7 +149,7 @@ static int allocate_host(Generator *g, Error *err) {
         !g->history)
         return error_set(err, "decoding: out of memory");
     for (int s = 0; s < g->slots; s++) g->slot[s].history = g->history + (size_t)s * g->slot_rows;
-    return batch_create(&g->batch, g->fill, g->enc_rows, g->dec_rows, g->fill, err);
+    return batch_create(&g->batch, g->b, (BatchRows){g->fill, g->enc_rows, g->dec_rows, g->fill}, err);
 }
 
 static int allocate(Generator *g, const GeneratorLimits *limits, Error *err) {
@@ -218,8 +217,8 @@ static int repeats(const Slot *s, int n, int32_t token) {
 static void read_row(Generator *g, int r) {
     size_t V = (size_t)g->m->config.dec.V;
     int is_f32 = g->b->dtype == DTYPE_F32;
-    g->b->download(g->b, is_f32 ? (elem_t *)g->row_f32 : g->row, elem_at(g->b, g->logits, (size_t)r * V),
-                   V * dtype_size(g->b->dtype));
+    g->b->download(g->b, is_f32 ? (elem_t *)g->row_f32 : g->row,
+                   elem_at(g->b, g->logits, (size_t)r * params_head_rows((int)V)), V * dtype_size(g->b->dtype));
     for (size_t v = 0; v < V && !is_f32; v++) {
         uint32_t bits = (uint32_t)((const uint16_t *)g->row)[v] << 16;
         memcpy(&g->row_f32[v], &bits, sizeof bits);
@@ -271,8 +270,8 @@ static int choose_tokens(Generator *g, const int *slots, int n, int ngram, Error
     const Qwen2Config *c = &g->m->config.dec;
     int left = 0;
     b->matmul_forward(b, g->logits, g->dec_acts.out, elem_at(b, g->m->weights, g->m->params.dec.head), NULL, n, c->D,
-                      c->V);
-    b->argmax(b, g->argmax, g->logits, n, c->V);
+                      params_head_rows(c->V));
+    b->argmax(b, g->argmax, g->logits, n, c->V, params_head_rows(c->V));
     b->download(b, g->chosen, g->argmax, (size_t)n * sizeof *g->chosen);
     for (int i = 0; i < n; i++) {
         Slot *s = &g->slot[slots[i]];
@@ -318,7 +317,7 @@ static ShardPage prompt_page(const int32_t *context, int n) {
 static MicroBatch encode(Generator *g, int n) {
     Backend *b = g->b;
     const C3 *m = g->m;
-    batch_build(&g->batch, g->fill_pages, NULL, n, g->t, m->config.latents, UINT32_MAX, 1.0f);
+    batch_build(&g->batch, g->fill_pages, NULL, n, g->t, m->config.latents, UINT32_MAX, NULL);
     b->upload(b, g->batch_device, g->batch.block, g->batch.bytes);
     MicroBatch d = batch_view(&g->batch, g->batch_device);
     qwen2_forward(&g->enc, &g->enc_acts, &d.enc, elem_at(b, m->weights, m->params.Q), NULL);

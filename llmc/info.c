@@ -7,6 +7,8 @@
 
 #include "checkpoint.h"
 #include "file.h"
+#include "inspect.h"
+#include "latents.h"
 #include "plan.h" // format_count, format_bytes
 #include "safetensors.h"
 #include "shard.h"
@@ -126,10 +128,41 @@ static int print_folder(FILE *out, const char *folder, Error *err) {
     return bad;
 }
 
+// ---- latents -------------------------------------------------------------------------------------------------------
+
+// A safetensors file outside a folder is one of latents: its JSON begins at byte 8.
+static int looks_like_latents(const char *path) {
+    char head[9] = "";
+    FILE *f = fopen(path, "rbe");
+    if (!f) return 0;
+    int yes = fread(head, 1, sizeof head, f) == sizeof head && head[8] == '{';
+    fclose(f);
+    return yes;
+}
+
+static int print_latents(FILE *out, const char *path, Error *err) {
+    LatentFile f;
+    char text[32];
+    double tokens = 0;
+    TRY(latents_read(&f, path, err));
+    for (int i = 0; i < f.n_pages; i++) tokens += f.pages[i].tokens;
+    fprintf(out, "%s: latents, %s of them\n", path, format_bytes(text, (double)latents_bytes(&f)));
+    fprintf(out, "  %-14s %s in ", "pages", format_count(text, f.n_pages));
+    fprintf(out, "%s document%s\n", format_count(text, f.n_documents), f.n_documents == 1 ? "" : "s");
+    fprintf(out, "  %-14s %d of %d numbers a page, %s\n", "latents", f.latents, f.width,
+            f.dtype == DTYPE_F32 ? "fp32" : "bf16");
+    fprintf(out, "  %-14s %s, %.1f a latent\n", "tokens", format_count(text, tokens), tokens / f.n_pages / f.latents);
+    row(out, "model", f.model);
+    row(out, "checksum", "right");
+    latents_free(&f);
+    return 0;
+}
+
 // ---- shards --------------------------------------------------------------------------------------------------------
 
 static int print_shard(FILE *out, const char *path, Error *err) {
     Shard s;
+    if (looks_like_latents(path)) return print_latents(out, path, err);
     TRY(shard_open(&s, path, err));
     uint64_t longest = 0, own_answers = 0;
     for (uint64_t i = 0; i < s.pages; i++) {
@@ -152,16 +185,30 @@ static int print_shard(FILE *out, const char *path, Error *err) {
     return 0;
 }
 
-int info_print(FILE *out, const char *path, Error *err) {
+// What a path stands for: a folder (the newest checkpoint, where it is a run's), malloc'ed; NULL: a file.
+static int resolve(char **folder, const char *path, Error *err) {
     struct stat st;
+    *folder = NULL;
     if (stat(path, &st) != 0)
         return error_set(err, "%s: is not there (hint: a model folder, a run, or a .bin shard)", path);
-    if (!S_ISDIR(st.st_mode)) return print_shard(out, path, err);
+    if (!S_ISDIR(st.st_mode)) return 0;
     char *config = string_format("%s/config.json", path);
     if (!config) return error_set(err, "%s: out of memory", path);
-    char *newest = file_exists(config) ? NULL : checkpoint_newest(path);
-    int bad = print_folder(out, newest ? newest : path, err);
-    free(newest);
+    *folder = file_exists(config) ? NULL : checkpoint_newest(path);
     free(config);
+    if (!*folder) *folder = strdup(path);
+    return *folder ? 0 : error_set(err, "%s: out of memory", path);
+}
+
+static int print_path(FILE *out, const char *path, int check, Error *err) {
+    char *folder;
+    TRY(resolve(&folder, path, err));
+    if (!folder) return print_shard(out, path, err); // reads all of it
+    int bad = print_folder(out, folder, err);
+    if (!bad && check) bad = inspect_folder(out, folder, err);
+    free(folder);
     return bad;
 }
+
+int info_print(FILE *out, const char *path, Error *err) { return print_path(out, path, 0, err); }
+int info_check(FILE *out, const char *path, Error *err) { return print_path(out, path, 1, err); }

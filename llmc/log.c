@@ -33,7 +33,7 @@ struct Log {
     double per_step; // running mean of the time from step to step, validation and saving included
 };
 
-static double seconds(void) {
+double log_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
@@ -158,15 +158,26 @@ static void format_time(char *text, size_t room, double s) {
     else snprintf(text, room, "%lld s", t);
 }
 
-static double utilisation(const LogStep *s) { // of the peak; NAN: unknown
-    return s->peak_flops > 0 && s->flops > 0 && s->seconds > 0 ? s->flops / s->seconds / s->peak_flops : NAN;
+static double share_of(double peak, const LogStep *s) { // NAN: unknown
+    double flops = s->flops_encoder + s->flops_decoder + s->flops_head;
+    return peak > 0 && flops > 0 && s->seconds > 0 ? flops / s->seconds / peak : NAN;
+}
+
+// "MFU 41.2 %, 68.0 % of peak | ", with n/a for a GPU whose data sheet is not known; a CPU has its measured peak alone.
+static void peak_text(char *text, size_t room, const LogStep *s) {
+    double mfu = share_of(s->sheet_flops, s), peak = share_of(s->peak_flops, s);
+    int at = 0;
+    text[0] = 0;
+    if (isfinite(mfu)) at = snprintf(text, room, "MFU %.1f %%", 100 * mfu);
+    else if (s->is_gpu) at = snprintf(text, room, "MFU n/a");
+    if (isfinite(peak)) at += snprintf(text + at, room - (size_t)at, "%s%.1f %% of peak", at ? ", " : "", 100 * peak);
+    if (at) snprintf(text + at, room - (size_t)at, " | ");
 }
 
 // The words of a step; the counts of steps stand before them.
 static void step_text(char *text, size_t room, const Log *log, const LogStep *s) {
-    char peak[32] = "", left[64];
-    double mfu = utilisation(s);
-    if (isfinite(mfu)) snprintf(peak, sizeof peak, "%.1f %% of peak | ", 100 * mfu);
+    char peak[128], left[64];
+    peak_text(peak, sizeof peak, s);
     format_time(left, sizeof left, log->per_step * (double)(log->steps - s->step));
     snprintf(text, room, "loss %.4f | lr %.2e | norm %.3f | %.0f ms | %.0f tok/s | %s%.0f MB | %s left", s->loss, s->lr,
              s->grad_norm, 1e3 * s->seconds, s->seconds > 0 ? s->tokens / s->seconds : 0, peak, s->memory_bytes / 1e6,
@@ -187,7 +198,7 @@ static void print_bar(Log *log, const LogStep *s, const char *text) {
 }
 
 static void note_time(Log *log, const LogStep *s) {
-    double now = seconds(), took = log->seen ? now - log->before : s->seconds;
+    double now = log_seconds(), took = log->seen ? now - log->before : s->seconds;
     log->seen++;
     log->before = now;
     double weight = log->seen < 50 ? 1.0 / (double)log->seen : 0.02;
@@ -207,15 +218,19 @@ void log_step(Log *log, const LogStep *s) {
                             {"tokens", "%.0f", s->tokens},
                             {"ms", "%.3f", 1e3 * s->seconds},
                             {"tokens_per_second", "%.1f", s->seconds > 0 ? s->tokens / s->seconds : NAN},
-                            {"mfu", "%.4f", utilisation(s)},
-                            {"memory_mb", "%.1f", s->memory_bytes / 1e6}};
+                            {"mfu", "%.4f", share_of(s->sheet_flops, s)},
+                            {"memory_mb", "%.1f", s->memory_bytes / 1e6},
+                            {"peak_share", "%.4f", share_of(s->peak_flops, s)},
+                            {"tflop_encoder", "%.6g", s->flops_encoder / 1e12},
+                            {"tflop_decoder", "%.6g", s->flops_decoder / 1e12},
+                            {"tflop_head", "%.6g", s->flops_head / 1e12}};
     append_fields(log, s->step, fields, sizeof fields / sizeof *fields);
     char text[512];
     step_text(text, sizeof text, log, s);
     if (log->terminal) {
         print_bar(log, s, text);
-    } else if (seconds() - log->printed >= LINE_SECONDS || s->step == log->steps) {
-        log->printed = seconds();
+    } else if (log_seconds() - log->printed >= LINE_SECONDS || s->step == log->steps) {
+        log->printed = log_seconds();
         printf("step %*" PRId64 "/%" PRId64 " | %s\n", snprintf(NULL, 0, "%" PRId64, log->steps), s->step, log->steps,
                text);
     }

@@ -1,9 +1,13 @@
 // log.h: what a run says while it runs. A line a step on stdout (when steps are fast, one every five seconds; a
 // progress bar on a terminal), and OUT/log.jsonl, one object a line for every step:
 //
-//   {"step","loss","lr","grad_norm","pages","tokens","ms","tokens_per_second","mfu","memory_mb"}   a step
-//   {"step","val_loss","val_token_accuracy"}                                                       a validation
-//   {"step","eval":{...}}, ...                                                                     anything else
+//   {"step","loss","lr","grad_norm","pages","tokens","ms","tokens_per_second","mfu","memory_mb",
+//    "peak_share","tflop_encoder","tflop_decoder","tflop_head"}                  a step
+//   {"step","val_loss","val_token_accuracy"}                                      a validation
+//   {"step","eval":{...}}, ...                                                    anything else
+//
+// mfu is the share of the data sheet's peak, null where none is known; peak_share that of the peak measured at the
+// start. Both count the FLOPs the mathematics needs: true tokens, the head on supervised rows, nothing recomputed.
 //
 // The file is one consistent history: on resume, what was written after the resumed step is dropped first. Rank 0 has a
 // Log, the others have NULL, with which every function does nothing.
@@ -18,14 +22,19 @@
 extern "C" {
 #endif
 
+// A clock that only goes forward.
+double log_seconds(void);
+
 typedef struct LogStep {
     int64_t step; // from 1
     double loss, lr, grad_norm;
-    double pages, tokens; // of the whole step, all ranks; tokens of text
-    double seconds;       // wall clock
-    double flops;         // of the step, all ranks; 0: unknown
-    double peak_flops;    // of all ranks together, per second; 0: unknown
-    double memory_bytes;  // of one rank
+    double pages, tokens;                            // of the whole step, all ranks; tokens of text
+    double seconds;                                  // wall clock
+    double flops_encoder, flops_decoder, flops_head; // of the step, all ranks; 0: unknown
+    double sheet_flops;                              // data-sheet peak of all ranks together, per second; 0: unknown
+    double peak_flops;                               // the same, measured; 0: not measured
+    int is_gpu;                                      // an unknown data sheet is said
+    double memory_bytes;                             // of one rank
 } LogStep;
 
 typedef struct Log Log;

@@ -375,9 +375,8 @@ int metrics_page(PageMetrics *m, const char *reference, size_t n_reference, cons
     m->exact = n_reference == n_output && memcmp(reference, output, n_reference) == 0;
     if (characters(m, reference, n_reference, output, n_output) != 0) return -1;
     Ids units;
-    UnitKind kind = has_chinese(n_reference ? reference : output, n_reference ? n_reference : n_output)
-                        ? VISIBLE_CHARACTERS
-                        : WORDS;
+    m->by_character = has_chinese(n_reference ? reference : output, n_reference ? n_reference : n_output);
+    UnitKind kind = m->by_character ? VISIBLE_CHARACTERS : WORDS;
     if (ids_create(&units, reference, n_reference, output, n_output, kind) != 0) return -1;
     int bad = word_sets(m, &units) != 0 || bleu(m, &units) != 0 || rouge_l(m, &units) != 0;
     free(units.reference);

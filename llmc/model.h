@@ -21,7 +21,8 @@ typedef struct Model {
 // Reads configuration and tokenizer. folder: a C3 checkpoint, or a run's folder, which stands for its newest complete
 // step. tokenizer: a path, or NULL for the folder's own.
 int model_open(Model *m, const char *folder, const char *tokenizer, Error *err);
-// Reads the weights. device "auto" or "cpu"; dtype "auto" (the files' own), "bf16" or "fp32"; threads 0: all cores.
+// Reads the weights. device "auto", "cuda" or "cpu"; dtype "auto" (the files' own), "bf16" or "fp32"; threads 0: all
+// cores.
 int model_load(Model *m, const char *device, const char *dtype, int threads, const C3Limits *limits, Error *err);
 void model_close(Model *m);
 

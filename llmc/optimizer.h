@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "backend.h"
+#include "gradients.h"
 #include "params.h"
 
 typedef enum Schedule { SCHEDULE_COSINE, SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_WSD } Schedule;
@@ -21,7 +22,7 @@ typedef struct OptimizerConfig {
     int frozen[N_GROUPS];
     Schedule schedule;
     int64_t warmup, steps;
-    int zero; // 0 or 1
+    int zero; // 0, 1 or 2
 } OptimizerConfig;
 
 // Learning rate of step s (counted from 1): peak*s/warmup up to warmup, then the schedule; cosine:
@@ -33,32 +34,35 @@ typedef struct Optimizer {
     const C3Params *params;
     Backend *backend;
     elem_t *weights;     // (total) the model's parameters, not owned
-    float *grads;        // (total) not owned
+    const Gradients *grads; // not owned
+    float *shards;       // ZeRO 2: (total / ranks) this rank's sums of gradients; else NULL
     float *master, *m, *v; // (state_count) fp32; master is NULL in fp32 runs
-    size_t state_count;  // zero 0: total; zero 1: total / ranks
+    size_t state_count;  // zero 0: total; else total / ranks
     double *partial; // (ranks, buckets) device: sums of squares, each rank's shard of each bucket
-    double *norm;    // device
+    double *norm;    // device, not owned: the gradient norm of the step
     float *scale;    // device: clip factor
 } Optimizer;
 
-// Bytes of m, v (and master) and how many elements of state this rank holds.
+// Bytes of m, v (and master) of this rank; of its gradient shards (ZeRO 2, else 0).
 size_t optimizer_bytes(const C3Params *p, DType dtype, int zero);
+size_t optimizer_shard_bytes(const C3Params *p, int zero);
+// norm: device memory for the gradient norm of each step (C3.sums + 1).
 int optimizer_create(Optimizer *o, const OptimizerConfig *config, const C3Params *params, Backend *backend,
-                     elem_t *weights, float *grads, Error *err);
+                     elem_t *weights, const Gradients *grads, double *norm, Error *err);
 void optimizer_free(Optimizer *o);
 // master = weights (after initialisation or loading of weights alone), m = v = 0.
 void optimizer_reset(Optimizer *o);
 
-// Reduces the gradients of one bucket over the ranks; called once a step for each bucket as soon as its gradients are
-// complete, in the same order on every rank.
-void optimizer_reduce_bucket(Optimizer *o, int bucket);
+// Reduces the gradients of one bucket over the ranks, as soon as they are complete and in the same order on every rank:
+// in the step's last micro-batch, or, with ZeRO 2, in every one (accumulate = 0 in the first). Only queued.
+void optimizer_reduce_bucket(Optimizer *o, int bucket, int accumulate);
 
-typedef struct OptimizerResult {
-    double lr, grad_norm;
-    int finite; // 0: a gradient was NaN or Inf and nothing was changed
-} OptimizerResult;
-// Clip, AdamW, gather. All buckets have been reduced.
-OptimizerResult optimizer_step(Optimizer *o, int64_t step);
+// Queues clipping, AdamW and the gathering of the parameters; all buckets have been reduced. The gather of bucket k has
+// tag k: the next forward pass awaits it. A norm that is not finite changes nothing. Returns the learning rate.
+double optimizer_step(Optimizer *o, int64_t step);
+
+// The summed gradients this rank holds of a bucket: elements [*begin, *begin + *count) of it (device memory).
+const float *optimizer_gradients(const Optimizer *o, int bucket, size_t *begin, size_t *count);
 
 // The piece of state this rank is responsible for saving in a bucket: elements [*begin, *begin + *count) of the bucket
 // (offsets inside the bucket, the same whatever the rank count), found at o->m + *at and alike. Loading fills the

@@ -7,24 +7,31 @@
 
 #include "file.h" // string_format
 
+enum { MAX_FUSE = 65536 };
+
 int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
     *o = (TrainOptions){
         .template_name = "auto", .data = "data/ocr/train_*.bin", .maxlen = 8192, .seed = 1, .b = 2, .g = 16,
         .steps = 40000, .loss_norm = "token", .lr = 1e-5, .warmup = 100, .schedule = "cosine", .beta1 = 0.9,
         .beta2 = 0.999, .eps = 1e-8, .clip = 1.0, .lr_enc = 1, .lr_dec = 1, .freeze = "none", .device = "auto",
-        .dtype = "bf16", .zero = "auto", .recompute = "none", .out = "runs/c3", .val_every = 500, .val_pages = 256,
+        .dtype = "bf16", .zero = "auto", .recompute = "auto", .fuse = "auto", .plan_tokens = 950, .out = "runs/c3",
+        .val_every = 500, .val_pages = 256,
         .samples = 2, .save_every = 5000, .keep = 1, .resume = "auto",
     };
     const double big = 9e15;
     const Option rows[] = {
-        {.help = "Model (one of -m, -enc with -dec, -preset; default models/Qwen2.5-1.5B and models/Qwen2.5-3B)"},
+        {.help = "Model (-m, or -enc with -dec, or -preset; default models/Qwen2.5-1.5B and models/Qwen2.5-3B)"},
         {"m", OPTION_TEXT, &o->model, "DIR", 0, 0, NULL, "a C3 checkpoint to go on from", 0},
-        {"enc", OPTION_TEXT, &o->enc, "DIR", 0, 0, NULL, "Qwen2.5 folder of the encoder", 0},
-        {"dec", OPTION_TEXT, &o->dec, "DIR", 0, 0, NULL, "Qwen2.5 folder of the decoder", 0},
+        {"enc", OPTION_TEXT, &o->enc, "DIR", 0, 0, NULL, "Qwen2.5 folder of the encoder; with -m: instead of its own",
+         0},
+        {"dec", OPTION_TEXT, &o->dec, "DIR", 0, 0, NULL, "Qwen2.5 folder of the decoder; with -m: instead of its own",
+         0},
         {"preset", OPTION_CHOICE, &o->preset, NULL, 0, 0, "demo|tiny|small|medium|paper", "random weights, no files",
          0},
-        {"vocab", OPTION_INT, &o->vocab, "K", 0, 151643, NULL, "with -preset: base tokens kept, 0 = the preset's", 0},
-        {"n", OPTION_INT, &o->latents, "N", 0, 65536, NULL, "latents a page, 0 = the model's own or 32", 0},
+        {"vocab", OPTION_INT, &o->vocab, "K", 0, 151643, NULL, "base tokens: more get new rows, 0 = the model's own",
+         0},
+        {"n", OPTION_INT, &o->latents, "N", 0, 65536, NULL,
+         "latents a page: Q of -m grows or is cut, 0 = the model's own or 32", 0},
         {"template", OPTION_CHOICE, &o->template_name, NULL, 0, 0, "auto|c3|bare",
          "words around the latents: auto = the model's own", 0},
         {"tok", OPTION_TEXT, &o->tokenizer, "FILE", 0, 0, NULL,
@@ -58,12 +65,15 @@ int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
         {"lr_dec", OPTION_REAL, &o->lr_dec, "X", 0, 1e3, NULL, "learning rate of the decoder, times -lr", 0},
         {"freeze", OPTION_CHOICE, &o->freeze, NULL, 0, 0, "none|enc|dec", "stack that keeps its weights", 0},
         {.help = "Machine"},
-        {"device", OPTION_CHOICE, &o->device, NULL, 0, 0, "auto|cpu", "where to compute", 0},
+        {"device", OPTION_CHOICE, &o->device, NULL, 0, 0, "auto|cuda|cpu", "where to compute", 0},
         {"threads", OPTION_INT, &o->threads, "N", 0, 1024, NULL, "cores a rank, 0 = its share of the host's", 0},
         {"dtype", OPTION_CHOICE, &o->dtype, NULL, 0, 0, "bf16|fp32", "type of weights and activations", 0},
-        {"zero", OPTION_CHOICE, &o->zero, NULL, 0, 0, "auto|0|1", "1: optimizer state divided over the ranks", 0},
-        {"recompute", OPTION_CHOICE, &o->recompute, NULL, 0, 0, "none|cheap|layer",
-         "activations computed again in the backward pass", 0},
+        {"zero", OPTION_CHOICE, &o->zero, NULL, 0, 0, "auto|0|1|2",
+         "1: optimizer state divided over the ranks, 2: gradients too", 0},
+        {"recompute", OPTION_CHOICE, &o->recompute, NULL, 0, 0, "auto|none|cheap|layer",
+         "activations computed again in the backward pass; auto: what memory asks for", 0},
+        {"fuse", OPTION_TEXT, &o->fuse, "auto|N", 0, 0, NULL,
+         "micro-batches computed at once; auto: 1 on a CPU, what memory holds on a GPU", 0},
         {.help = "Output"},
         {"o", OPTION_TEXT, &o->out, "DIR", 0, 0, NULL, "folder of the run", 0},
         {"val_every", OPTION_INT, &o->val_every, "N", 0, big, NULL, "steps between validations, 0 = at the end", 0},
@@ -76,7 +86,15 @@ int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
         {"keep", OPTION_INT, &o->keep, "N", 0, 1e6, NULL, "newest checkpoints kept, 0 = all", 0},
         {"resume", OPTION_TEXT, &o->resume, "auto|no|DIR", 0, 0, NULL, "go on from the newest checkpoint in -o", 0},
         {"resume_force", OPTION_FLAG, &o->resume_force, NULL, 0, 0, NULL, "even if the settings disagree", 0},
-        {"plan", OPTION_FLAG, &o->plan, NULL, 0, 0, NULL, "print memory by kind and FLOPs a step, then exit", 0},
+        {.help = "Planning (needs neither GPU nor models nor data)"},
+        {"plan", OPTION_FLAG, &o->plan, NULL, 0, 0, NULL, "print memory by kind, work, predicted times, then exit", 0},
+        {"gpu", OPTION_CHOICE, &o->gpu, NULL, 0, 0, "h100|h800|h200|a100|b200|4090|measured",
+         "with -plan: for these GPUs instead of this machine", 0},
+        {"plan_ranks", OPTION_INT, &o->plan_ranks, "N", 0, 65536, NULL, "with -plan: ranks, 0 = those started", 0},
+        {"plan_tokens", OPTION_INT, &o->plan_tokens, "N", 1, 131072, NULL,
+         "with -plan: text tokens a page when there is no data", 0},
+        {"plan_longest", OPTION_INT, &o->plan_longest, "N", 0, 131072, NULL,
+         "with -plan: of the longest page when there is no data, 0 = all alike", 0},
     };
     memcpy(table, rows, sizeof rows);
     return (int)(sizeof rows / sizeof *rows);
@@ -102,25 +120,41 @@ char *options_json(const Option *table, int n, int64_t pages_a_step) {
 }
 
 int options_check(const TrainOptions *o, Error *err) {
-    if (!!o->enc != !!o->dec)
+    if (!o->model && !!o->enc != !!o->dec)
         return error_set(err, "-%s without -%s: a new model needs both folders", o->enc ? "enc" : "dec",
                          o->enc ? "dec" : "enc");
-    if (!!o->model + !!o->enc + !!o->preset > 1)
-        return error_set(err, "give one of -m, -enc with -dec, and -preset, found %s",
-                         o->model && o->enc ? "-m and -enc" : o->model ? "-m and -preset" : "-enc and -preset");
-    if (o->vocab && !o->preset) return error_set(err, "-vocab goes with -preset: other models have their vocabulary");
+    if (o->preset && (o->model || o->enc || o->dec))
+        return error_set(err, "-preset is a model from nothing: expected no -m, -enc, -dec beside it, found -%s",
+                         o->model ? "m" : o->enc ? "enc" : "dec");
     if (o->vocab && o->vocab < 256)
         return error_set(err, "-vocab: expected 0, or 256 to 151643, found %lld", (long long)o->vocab);
     if (o->lr_min > o->lr) return error_set(err, "-lr_min %g is above -lr %g", o->lr_min, o->lr);
     if (!o->out[0]) return error_set(err, "-o: expected a folder, found nothing");
+    if (strcmp(o->fuse, "auto") != 0 && (strspn(o->fuse, "0123456789") != strlen(o->fuse) || options_fuse(o) < 1))
+        return error_set(err, "-fuse: expected auto or a number from 1 to %d, found \"%s\"", MAX_FUSE, o->fuse);
+    if ((o->gpu || o->plan_ranks || o->plan_longest) && !o->plan)
+        return error_set(err, "-gpu, -plan_ranks and -plan_longest go with -plan (hint: -device chooses for a run)");
     return 0;
 }
 
 DType options_dtype(const TrainOptions *o) { return strcmp(o->dtype, "fp32") == 0 ? DTYPE_F32 : DTYPE_BF16; }
 
-Recompute options_recompute(const TrainOptions *o) {
+int options_zero(const TrainOptions *o, int ranks) {
+    if (!strcmp(o->zero, "auto")) return ranks > 1;
+    int stage = o->zero[0] - '0';
+    return stage == 2 && ranks == 1 ? 1 : stage;
+}
+
+int options_recompute(const TrainOptions *o) {
+    if (!strcmp(o->recompute, "auto")) return -1;
     if (!strcmp(o->recompute, "cheap")) return RECOMPUTE_CHEAP;
     return !strcmp(o->recompute, "layer") ? RECOMPUTE_LAYER : RECOMPUTE_NONE;
+}
+
+int options_fuse(const TrainOptions *o) {
+    if (!strcmp(o->fuse, "auto")) return 0;
+    long n = strtol(o->fuse, NULL, 10);
+    return n >= 1 && n <= MAX_FUSE ? (int)n : 0;
 }
 
 void options_print_given(FILE *out, const Option *table, int n) {
@@ -143,7 +177,7 @@ OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int rank
                  : !strcmp(o->schedule, "linear") ? SCHEDULE_LINEAR
                  : !strcmp(o->schedule, "wsd")    ? SCHEDULE_WSD
                                                   : SCHEDULE_COSINE;
-    c.zero = !strcmp(o->zero, "auto") ? ranks > 1 : o->zero[0] - '0';
+    c.zero = options_zero(o, ranks);
     return c;
 }
 
@@ -169,7 +203,8 @@ static int compare(char **said, const cJSON *saved, const Option *table, int n, 
                    Error *err) {
     static const char *const fixed[] = {"n", "vocab", "template", "seed", "dtype", "len_warmup", "maxlen", "loss_norm"};
     static const char *const by_product[] = {"b", "g"}; // only pages a step count
-    static const char *const silent[] = {"o", "resume", "resume_force", "plan", "threads"};
+    static const char *const silent[] = {"o",   "resume",     "resume_force", "plan",
+                                         "gpu", "plan_ranks", "plan_tokens",  "plan_longest", "threads"};
     const cJSON *pages = cJSON_GetObjectItemCaseSensitive(saved, "pages_a_step");
     if (cJSON_IsNumber(pages) && pages->valuedouble != (double)pages_a_step && !force)
         return error_set(err,
@@ -179,7 +214,8 @@ static int compare(char **said, const cJSON *saved, const Option *table, int n, 
     for (int i = 0; i < n; i++) {
         const Option *o = &table[i];
         const cJSON *item = o->name ? cJSON_GetObjectItemCaseSensitive(saved, o->name) : NULL;
-        if (!item || is_one_of(o->name, silent, 5) || is_one_of(o->name, by_product, 2) || same_value(item, o))
+        if (!item || is_one_of(o->name, silent, sizeof silent / sizeof *silent) ||
+            is_one_of(o->name, by_product, 2) || same_value(item, o))
             continue;
         char value[256];
         char *text = cJSON_PrintUnformatted(item);

@@ -28,11 +28,14 @@ typedef struct TrainOptions {
     int64_t warmup;
     const char *schedule, *freeze;
     // machine
-    const char *device, *dtype, *zero, *recompute;
+    const char *device, *dtype, *zero, *recompute, *fuse;
     int64_t threads;
+    // planning
+    const char *gpu;
+    int64_t plan, plan_ranks, plan_tokens, plan_longest;
     // output
     const char *out, *resume;
-    int64_t val_every, val_pages, sample_every, samples, save_every, keep, resume_force, plan;
+    int64_t val_every, val_pages, sample_every, samples, save_every, keep, resume_force;
     double save_minutes;
 } TrainOptions;
 
@@ -49,7 +52,9 @@ int options_check(const TrainOptions *o, Error *err);
 // The optimizer's part. steps: already worked out from -steps or -epochs; ranks decide -zero auto.
 OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int ranks);
 DType options_dtype(const TrainOptions *o);
-Recompute options_recompute(const TrainOptions *o);
+int options_zero(const TrainOptions *o, int ranks); // 0, 1 or 2; one rank has nothing to divide: 2 is 1 there
+int options_recompute(const TrainOptions *o);       // a Recompute; -1: choose
+int options_fuse(const TrainOptions *o);            // micro-batches a device batch; 0: choose
 // The options that stood on the command line, a line each.
 void options_print_given(FILE *out, const Option *table, int n);
 

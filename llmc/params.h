@@ -46,6 +46,7 @@ typedef struct ParamTable {
 typedef struct StackParams {
     int embed_bucket, layer_bucket, tail_bucket; // layer l is bucket layer_bucket + l
     size_t embed, norm, head;                    // head == embed when tied
+    size_t tail;                                 // where the tail bucket starts
     size_t layer0;                               // offset of layer 0; a layer's stride is layer_stride
     size_t layer_stride;
     size_t ln1, qkv, qkv_bias, o, ln2, gate_up, down; // relative to the layer
@@ -56,6 +57,10 @@ typedef struct C3Params {
     StackParams enc, dec;
     size_t Q, projector, projector_bias;
 } C3Params;
+
+// Rows that a vocabulary of V takes in the arena where it is the head's matrix: whole tiles of the product, rows of
+// logits that begin at multiples of 16 bytes. The rows behind V are zero in weights and gradients and stay so.
+static inline int params_head_rows(int V) { return V >= 16384 ? (V + 127) / 128 * 128 : (V + 7) / 8 * 8; }
 
 int params_build(C3Params *p, const C3Config *c, int ranks, Error *err);
 void params_free(C3Params *p);

@@ -1,129 +1,304 @@
-// plan.c: see plan.h.
+// plan.c: see plan.h. Here: memory, the choice, and the load of the roofline; plan_report.c prints it.
 #include "plan.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "checkpoint.h" // checkpoint_bytes
 
-const char *format_bytes(char buffer[32], double bytes) {
-    static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
-    int u = 0;
-    while (bytes >= 999.5 && u < 4) {
-        bytes /= 1000;
-        u++;
-    }
-    snprintf(buffer, 32, u == 0 || bytes >= 99.95 ? "%.0f %s" : "%.1f %s", bytes, units[u]);
-    return buffer;
+// ---- memory --------------------------------------------------------------------------------------------------------
+
+size_t plan_reserve(size_t memory, int is_gpu) {
+    return is_gpu ? (size_t)(0.04 * (double)memory) + (size_t)1500000000 : 0;
 }
 
-const char *format_count(char buffer[32], double count) {
-    char digits[32];
-    int n = snprintf(digits, sizeof digits, "%.0f", count), at = 0;
-    for (int i = 0; i < n && at < 30; i++) {
-        if (i > 0 && (n - i) % 3 == 0) buffer[at++] = ',';
-        buffer[at++] = digits[i];
-    }
-    buffer[at] = 0;
-    return buffer;
-}
-
-int plan_bytes(PlanBytes *bytes, const Plan *p, Error *err) {
+static int count_bytes(PlanBytes *bytes, const PlanShape *s, const C3Limits *limits, Error *err) {
     C3Memory m;
-    if (c3_memory(&m, p->config, p->params, &p->limits, p->dtype) != 0) return error_set(err, "out of memory");
-    *bytes = (PlanBytes){.parameters = m.parameters, .gradients = m.gradients, .activations = m.activations,
-                         .inputs = m.inputs, .optimizer = optimizer_bytes(p->params, p->dtype, p->zero)};
-    bytes->total = m.parameters + m.gradients + m.activations + m.inputs + bytes->optimizer;
-    bytes->checkpoint = checkpoint_bytes(p->params, p->dtype);
+    *bytes = (PlanBytes){0};
+    if (c3_memory(&m, s->config, s->params, limits, s->dtype, s->is_gpu) != 0)
+        return error_set(err, "plan: out of memory");
+    *bytes = (PlanBytes){.parameters = m.parameters,
+                         .gradients = m.gradients + optimizer_shard_bytes(s->params, s->zero),
+                         .optimizer = optimizer_bytes(s->params, s->dtype, s->zero),
+                         .activations = m.activations,
+                         .inputs = m.inputs,
+                         .scratch = m.scratch,
+                         .memory = s->memory,
+                         .reserve = s->reserve};
+    bytes->total =
+        bytes->parameters + bytes->gradients + bytes->optimizer + bytes->activations + bytes->inputs + bytes->scratch;
+    bytes->checkpoint = checkpoint_bytes(s->params, s->dtype);
+    return 0;
+}
+
+static int fits(const PlanBytes *b) { return b->memory == 0 || b->total + b->reserve <= b->memory; }
+
+// ---- candidates ----------------------------------------------------------------------------------------------------
+
+// Capacities are counted in parts of the longest page.
+enum { PART = 64 };
+
+static int scaled(int rows, int parts) { return (int)(((int64_t)rows * parts + PART - 1) / PART); }
+
+// Micro-batches of average pages that a device batch of these limits takes; 0: not one.
+static double whole_micro_batches(const PlanShape *s, const C3Limits *l) {
+    double n = floor(fmin(l->enc_rows / s->enc, fmin(l->dec_rows / s->dec, l->dec_kept / s->kept)) / s->b + 1e-9);
+    return fmin(n, (double)(l->pages / s->b));
+}
+
+static double device_batches(const PlanShape *s, const C3Limits *l, int fuse) {
+    double whole = fmin(whole_micro_batches(s, l), fuse);
+    if (whole >= 1) return ceil(s->g / whole);
+    double pages = fmax(1, floor(fmin(l->enc_rows / s->enc, l->dec_rows / s->dec)));
+    return s->g * ceil(s->b / pages);
+}
+
+// A batch with room for `parts` parts of the longest page. When the number of micro-batches is free it is bounded by
+// rows alone, but for the arrays that are sized by pages: twice what average pages would make it.
+static PlanChoice candidate(const PlanShape *s, Recompute mode, int parts) {
+    PlanChoice c = {.fuse = s->fuse < s->g ? s->fuse : s->g};
+    double average = (double)parts / PART * s->longest.dec / (s->dec * s->b);
+    if (!s->fuse) c.fuse = s->is_gpu ? (int)fmin(s->g, fmax(1, ceil(2 * average))) : 1;
+    c.limits = (C3Limits){.pages = c.fuse * s->b,
+                          .enc_rows = scaled(s->longest.enc, parts),
+                          .dec_rows = scaled(s->longest.dec, parts),
+                          .dec_kept = scaled(s->longest.kept, parts),
+                          .loss_rows = s->b * s->g * s->longest.kept,
+                          .zero = s->zero,
+                          .recompute = mode};
+    c.batches = device_batches(s, &c.limits, c.fuse);
+    return c;
+}
+
+static int most_parts(const PlanShape *s) {
+    int64_t pages = (int64_t)s->b * (s->fuse ? (s->fuse < s->g ? s->fuse : s->g) : s->is_gpu ? s->g : 1);
+    int64_t rows = s->longest.enc > s->longest.dec ? s->longest.enc : s->longest.dec;
+    int64_t most = INT_MAX / PART / (rows > 4 ? rows / 4 : 1); // rows of a batch stay far from the end of an int
+    return (int)((pages < most ? pages : most) * PART);
+}
+
+// The largest batch of this mode that fits. *found = 0: not even one longest page does; then c is that one page.
+static int largest(PlanChoice *c, int *found, const PlanShape *s, Recompute mode, Error *err) {
+    int low = PART, high = most_parts(s);
+    *c = candidate(s, mode, low);
+    TRY(count_bytes(&c->bytes, s, &c->limits, err));
+    *found = fits(&c->bytes);
+    while (*found && low < high) {
+        int middle = low + (high - low + 1) / 2;
+        PlanChoice tried = candidate(s, mode, middle);
+        TRY(count_bytes(&tried.bytes, s, &tried.limits, err));
+        if (fits(&tried.bytes)) low = middle;
+        else high = middle - 1;
+    }
+    if (!*found) return 0;
+    *c = candidate(s, mode, low);
+    // no more room than the same number of batches needs when all pages are of the longest
+    double needed = ceil(s->g / c->batches) * s->b * PART;
+    if (low > needed && needed >= PART) *c = candidate(s, mode, (int)needed);
+    return count_bytes(&c->bytes, s, &c->limits, err);
+}
+
+// ---- the load ------------------------------------------------------------------------------------------------------
+
+static double pairs(double n, double k) { return k * (n - k) + k * (k + 1) / 2; } // seen by the last k of n rows
+
+GpuLoad plan_load(const PlanShape *s, const PlanChoice *c) {
+    double pages = (double)s->b * s->g / c->batches; // of a device batch, on average
+    int shared = s->dtype == DTYPE_F32 ? 0 : 1;      // a master copy beside the weights
+    return (GpuLoad){
+        .stacks = {{&s->config->enc, pages * s->enc, pages * s->config->latents, pages * pairs(s->enc, s->enc),
+                    pages * pairs(s->enc, s->config->latents)},
+                   {&s->config->dec, pages * s->dec, pages * s->kept, pages * pairs(s->dec, s->dec),
+                    pages * pairs(s->dec, s->kept)}},
+        .n_stacks = 2,
+        .head_rows = pages * s->kept,
+        .D = s->config->dec.D,
+        .V = params_head_rows(s->config->dec.V),
+        .batches = c->batches,
+        .parameters = (double)s->params->table.total,
+        .element = (int)dtype_size(s->dtype),
+        .gradient = 4,
+        // norm: gradient; AdamW: gradient, m and v there and back, master or weight there and back, weight written
+        .state = 4 + 4 + 16 + 8 + 2 * shared,
+        .ranks = s->ranks,
+        .zero = s->zero,
+        .recompute = c->limits.recompute,
+    };
+}
+
+static double predicted_seconds(const PlanShape *s, const PlanChoice *c) {
+    GpuRates rates = gpu_rates(s->gpu ? s->gpu : gpu_find("h100"), s->dtype, 0);
+    GpuLoad load = plan_load(s, c);
+    GpuTimes times;
+    gpu_step(&times, &load, &rates);
+    return times.total;
+}
+
+// ---- refusal -------------------------------------------------------------------------------------------------------
+
+// Appends " OPTION saves BYTES," when the changed shape needs less.
+static void remedy(char *text, size_t room, const PlanShape *changed, Recompute mode, size_t total, const char *what) {
+    PlanChoice c = candidate(changed, mode, PART);
+    PlanBytes bytes;
+    char saved[32];
+    size_t at = strlen(text);
+    if (count_bytes(&bytes, changed, &c.limits, NULL) != 0 || bytes.total >= total) return;
+    snprintf(text + at, room - at, "%s %s %s%s", at ? "," : "", what,
+             format_bytes(saved, (double)(total - bytes.total)), fits(&bytes) ? " (enough)" : "");
+}
+
+static BatchRows half_as_long(const PlanShape *s) {
+    BatchRows r = s->longest;
+    int text = (r.kept - 1) / 2;
+    r.enc -= text;
+    r.dec -= text;
+    r.kept -= text;
+    return r;
+}
+
+static int refuse(const PlanShape *s, const PlanChoice *c, Error *err) {
+    char hints[512] = "", maxlen[64], need[32], have[32], kept[32], part[5][32];
+    Recompute mode = c->limits.recompute;
+    const PlanBytes *b = &c->bytes;
+    PlanShape changed = *s;
+    if (mode == RECOMPUTE_NONE) remedy(hints, sizeof hints, s, RECOMPUTE_CHEAP, b->total, "-recompute cheap saves");
+    if (mode != RECOMPUTE_LAYER) remedy(hints, sizeof hints, s, RECOMPUTE_LAYER, b->total, "-recompute layer saves");
+    for (int zero = s->zero + 1; zero <= 2 && s->ranks > 1; zero++) {
+        changed.zero = zero;
+        remedy(hints, sizeof hints, &changed, mode, b->total, zero == 1 ? "-zero 1 saves" : "-zero 2 saves");
+    }
+    changed = *s;
+    changed.longest = half_as_long(s);
+    snprintf(maxlen, sizeof maxlen, "-maxlen %d saves", changed.longest.dec + 1);
+    remedy(hints, sizeof hints, &changed, mode, b->total, maxlen);
+    changed = *s;
+    changed.dtype = DTYPE_BF16;
+    remedy(hints, sizeof hints, &changed, mode, b->total, "-dtype bf16 saves");
+    return error_set(
+        err,
+        "memory: a rank needs %s for one page of the longest, %d rows: parameters %s, gradients %s, optimizer %s, "
+        "activations %s, inputs and scratch %s; there are %s%s%s%s (hint:%s%s)",
+        format_bytes(need, (double)b->total), s->longest.dec, format_bytes(part[0], (double)b->parameters),
+        format_bytes(part[1], (double)b->gradients), format_bytes(part[2], (double)b->optimizer),
+        format_bytes(part[3], (double)b->activations), format_bytes(part[4], (double)(b->inputs + b->scratch)),
+        format_bytes(have, (double)b->memory), b->reserve ? ", of which " : "",
+        b->reserve ? format_bytes(kept, (double)b->reserve) : "", b->reserve ? " are kept in reserve" : "", hints,
+        s->ranks > 1 || s->zero ? "" : "; more ranks share the optimizer's state");
+}
+
+// ---- the choice ----------------------------------------------------------------------------------------------------
+
+int plan_choose(PlanChoice *c, const PlanShape *s, Error *err) {
+    Recompute first = s->recompute < 0 ? RECOMPUTE_NONE : (Recompute)s->recompute;
+    Recompute last = s->recompute < 0 ? RECOMPUTE_LAYER : first;
+    if ((int64_t)s->b * s->g > INT_MAX / 4 / s->longest.kept)
+        return error_set(err, "-b %d x -g %d pages of up to %d tokens: more rows a step than 500 million", s->b, s->g,
+                         s->longest.kept);
+    PlanChoice tried;
+    int chosen = 0, found;
+    double best = INFINITY;
+    for (int mode = (int)first; mode <= (int)last; mode++) {
+        TRY(largest(&tried, &found, s, (Recompute)mode, err));
+        if (!found) continue;
+        // on a CPU whatever keeps micro-batches whole, and of that what recomputes least
+        double seconds = s->is_gpu ? predicted_seconds(s, &tried) : tried.batches + 1e-3 * mode;
+        if (seconds >= best) continue;
+        best = seconds;
+        *c = tried;
+        chosen = 1;
+    }
+    return chosen ? 0 : refuse(s, &tried, err);
+}
+
+// ---- the plan of a run ---------------------------------------------------------------------------------------------
+
+int plan_ranks(const TrainOptions *o, const Dist *dist) { return o->plan_ranks ? (int)o->plan_ranks : dist->ranks; }
+
+// Decoder rows around latents and text, when no tokenizer has been loaded: with the whole vocabulary the paper's words
+// are 21 tokens before the latents and 11 behind them.
+static int assumed_overhead(const C3Config *c) { return c->latents + (strcmp(c->template_name, "c3") ? 2 : 32); }
+
+static void assume_pages(Plan *p) {
+    const TrainOptions *o = p->o;
+    int longest = (int)(o->plan_longest > o->plan_tokens ? o->plan_longest : o->plan_tokens);
+    p->assumed = 1;
+    p->text_tokens = (double)o->plan_tokens;
+    p->before_text = assumed_overhead(p->config);
+    p->shape.longest = (BatchRows){1, longest + 1 + p->config->latents, p->before_text + longest, longest + 1};
+}
+
+static void real_pages(Plan *p, const Corpus *corpus) {
+    p->pages = corpus->train.pages;
+    p->tokens = corpus->train.tokens;
+    p->skipped = corpus->train.skipped;
+    p->files = corpus->train.n_shards;
+    p->text_tokens = (double)p->tokens / (double)p->pages;
+    p->before_text = template_overhead(&corpus->words, p->config->latents);
+    p->shape.longest = corpus_longest(corpus);
+}
+
+PlanMachine plan_machine(Backend *b, const Dist *dist) {
+    PlanMachine m = {.is_gpu = b->is_gpu, .name = b->name, .peak_flops = b->peak_flops};
+    if (!b->is_gpu) return m;
+    size_t available, total;
+    b->memory(b, &available, &total);
+    int least = -(int)(available >> 20); // MB
+    dist_max_int(dist, &least, 1);
+    m.memory = (size_t)-least << 20;
+    return m;
+}
+
+// The GPU that -gpu names, or this machine's.
+static int find_machine(Plan *p, const PlanMachine *machine, Error *err) {
+    PlanShape *s = &p->shape;
+    const char *name = p->o->gpu;
+    if (name && strcmp(name, "measured") != 0) {
+        p->gpu = gpu_find(name);
+        p->machine = p->gpu->title;
+        s->is_gpu = 1;
+        s->memory = (size_t)p->gpu->memory;
+    } else {
+        p->machine = machine ? machine->name : NULL;
+        p->gpu = gpu_find(p->machine);
+        s->is_gpu = machine ? machine->is_gpu : 0;
+        s->memory = machine ? machine->memory : 0;
+        p->peak_flops = machine ? machine->peak_flops : 0;
+        if (name && !(s->is_gpu && p->peak_flops > 0))
+            return error_set(err,
+                             "-gpu measured: no GPU of this machine was measured (hint: -gpu h100, or -device cuda)");
+    }
+    if (!s->is_gpu && !s->memory)
+        s->memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGE_SIZE) / (size_t)p->local_ranks;
+    s->gpu = p->gpu;
+    s->reserve = plan_reserve(s->memory, s->is_gpu);
     return 0;
 }
 
 int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *corpus, const C3Config *config,
-              const C3Params *params, const Dist *dist, int64_t steps, Error *err) {
-    *p = (Plan){
-        .o = o,
-        .corpus = corpus,
-        .config = config,
-        .params = params,
-        .limits = corpus_limits(corpus, o),
-        .dtype = options_dtype(o),
-        .ranks = dist->ranks,
-        .local_ranks = dist->local_ranks,
-        .zero = options_optimizer(o, steps, dist->ranks).zero,
-        .pages_a_step = o->b * o->g * dist->ranks,
-        .text_tokens = (double)corpus->train.tokens / (double)corpus->train.pages,
-        .before_text = template_overhead(&corpus->words, config->latents),
-        .steps = steps,
-    };
-    return plan_bytes(bytes, p, err);
-}
-
-static void print_stack(FILE *out, const char *name, const Qwen2Config *c, const ParamTable *t, ParamOwner owner) {
-    char count[32];
-    double n = 0;
-    for (int i = 0; i < t->n; i++) n += t->params[i].owner == owner ? (double)t->params[i].count : 0;
-    fprintf(out, "  %-12s %14s   %d layers, width %d, heads %d/%d x %d, mlp %d, vocabulary %d\n", name,
-            format_count(count, n), c->L, c->D, c->NH, c->KV, c->HS, c->F, c->V);
-}
-
-static void print_row(FILE *out, const char *name, double bytes, const char *note) {
-    char text[32];
-    fprintf(out, "  %-12s %14s   %s\n", name, format_bytes(text, bytes), note);
-}
-
-void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
-    const ParamTable *t = &p->params->table;
-    char count[32], total[32];
-    double cascade = 0;
-    for (int i = 0; i < t->n; i++) cascade += t->params[i].owner == OWNER_CASCADE ? (double)t->params[i].count : 0;
-    const Dataset *d = &p->corpus->train;
-    fprintf(out, "data\n  %-14s %s of %s text tokens in %d file(s); %llu longer than -maxlen %lld left out\n", "pages",
-            format_count(count, (double)d->pages), format_count(total, (double)d->tokens), d->n_shards,
-            (unsigned long long)d->skipped, (long long)p->o->maxlen);
-    fprintf(out, "  %-14s %lld of %lld pages each (-b %lld x -g %lld x %d ranks): %.3g epochs\n", "steps",
-            (long long)p->steps, (long long)p->pages_a_step, (long long)p->o->b, (long long)p->o->g, p->ranks,
-            (double)p->steps * (double)p->pages_a_step / (double)d->pages);
-    fprintf(out, "parameters\n");
-    print_stack(out, "encoder", &p->config->enc, t, OWNER_ENCODER);
-    print_stack(out, "decoder", &p->config->dec, t, OWNER_DECODER);
-    fprintf(out, "  %-12s %14s   %d latents, projector %d -> %d\n", "cascade", format_count(count, cascade),
-            p->config->latents, p->config->enc.D, p->config->dec.D);
-    fprintf(out, "  %-12s %14s\n", "total", format_count(count, (double)t->parameters));
-
-    const char *element = p->dtype == DTYPE_F32 ? "fp32" : "bf16";
-    fprintf(out, "memory of a rank\n");
-    print_row(out, "parameters", (double)bytes->parameters, element);
-    print_row(out, "gradients", (double)bytes->gradients, "fp32");
-    print_row(out, "optimizer", (double)bytes->optimizer,
-              p->zero ? "AdamW moments and master weights, divided over the ranks (ZeRO-1)"
-                      : "AdamW moments and master weights");
-    print_row(out, "activations", (double)bytes->activations, "for the longest micro-batch the data can give");
-    print_row(out, "inputs", (double)bytes->inputs, "");
-    print_row(out, "total", (double)bytes->total, "");
-    fprintf(out, "disk\n");
-    print_row(out, "checkpoint", (double)bytes->checkpoint, "all ranks; twice that while the old one is still kept");
-
-    C3Flops f = c3_page_flops(p->config, (int)lround(p->text_tokens), p->before_text, 1);
-    double pages = (double)p->pages_a_step, step = pages * (f.encoder + f.decoder + f.head);
-    fprintf(out, "work of a step: %s pages of %.0f text tokens\n", format_count(count, pages), p->text_tokens);
-    fprintf(out, "  %-12s %12.3g FLOP   encoder %.0f %%, decoder %.0f %%, head and loss %.0f %%\n", "forward+back",
-            step, 100 * pages * f.encoder / step, 100 * pages * f.decoder / step, 100 * pages * f.head / step);
-    if (p->peak_flops > 0) {
-        double seconds = step / (p->peak_flops * p->ranks);
-        fprintf(out, "  %-12s %12.3g s      at the measured peak, %.0f GFLOP/s a rank; %lld steps: %.3g h\n",
-                "at least", seconds, p->peak_flops / 1e9, (long long)p->steps, seconds * (double)p->steps / 3600);
-    }
-}
-
-int plan_check_memory(const Plan *p, const PlanBytes *bytes, Error *err) {
-    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE);
-    double need = (double)bytes->total * p->local_ranks;
-    if (need <= have) return 0;
-    char a[32], b[32], c[32], d[32];
-    return error_set(err,
-                     "memory: %d ranks on this host need %s, it has %s (hint: -b 1 or a smaller -maxlen or -recompute "
-                     "layer cut the activations, %s a rank; -zero 1 divides the optimizer state, %s)",
-                     p->local_ranks, format_bytes(a, need), format_bytes(b, have),
-                     format_bytes(c, (double)bytes->activations), format_bytes(d, (double)bytes->optimizer));
+              const C3Params *params, const Dist *dist, const PlanMachine *machine, int64_t steps, Error *err) {
+    *p = (Plan){.o = o, .config = config, .params = params, .steps = steps, .local_ranks = dist->local_ranks};
+    PlanShape *s = &p->shape;
+    *s = (PlanShape){.config = config,
+                     .params = params,
+                     .b = (int)o->b,
+                     .g = (int)o->g,
+                     .ranks = plan_ranks(o, dist),
+                     .dtype = options_dtype(o),
+                     .recompute = options_recompute(o),
+                     .fuse = options_fuse(o)};
+    s->zero = options_zero(o, s->ranks);
+    p->pages_a_step = o->b * o->g * s->ranks;
+    TRY(find_machine(p, machine, err));
+    if (corpus) real_pages(p, corpus);
+    else assume_pages(p);
+    s->enc = p->text_tokens + 1 + config->latents; // context and answer are of one length in the paper's task
+    s->dec = p->text_tokens + p->before_text;
+    s->kept = p->text_tokens + 1;
+    TRY(plan_choose(&p->choice, s, err));
+    p->limits = p->choice.limits;
+    p->fuse = p->choice.fuse;
+    *bytes = p->choice.bytes;
+    return 0;
 }

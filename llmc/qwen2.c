@@ -10,13 +10,18 @@
 #include <stdlib.h>
 
 static elem_t *weight(const Qwen2 *q, size_t offset) { return elem_at(q->b, q->weights, offset); }
-static float *grad(const Qwen2 *q, size_t offset) { return q->train ? q->grads + offset : NULL; }
 static size_t layer_base(const Qwen2 *q, int l) { return q->p.layer0 + (size_t)l * q->p.layer_stride; }
+// Place of a gradient: `within` its bucket. NULL: the stack is frozen.
+static float *grad(const Qwen2 *q, int bucket, size_t within) {
+    return q->train ? q->grads->at[bucket] + within : NULL;
+}
+static float *tail_grad(const Qwen2 *q, size_t offset) { return grad(q, q->p.tail_bucket, offset - q->p.tail); }
+static float *layer_grad(const Qwen2 *q, int l, size_t within) { return grad(q, q->p.layer_bucket + l, within); }
 
 // ---- creation ------------------------------------------------------------------------------------------------------
 
-int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *b, elem_t *weights, float *grads,
-                 int positions, Error *err) {
+int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *b, elem_t *weights,
+                 const Gradients *grads, int positions, Error *err) {
     *q = (Qwen2){.c = *c, .p = *p, .b = b, .weights = weights, .grads = grads, .positions = positions};
     q->train = grads != NULL;
     q->trim = 1;
@@ -174,8 +179,11 @@ void qwen2_forward(const Qwen2 *q, StackActs *a, const StackBatch *d, const elem
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
     int T = d->rows, K = d->kept, D = c->D, L = c->L;
+    b->await(b, q->p.embed_bucket); // parameters may still be on their way from other ranks
     b->embedding_forward(b, a->layers[0].x, weight(q, q->p.embed), slots, d->ids, T, D);
     for (int l = 0; l < L; l++) {
+        b->range_push(b, "layer", l);
+        b->await(b, q->p.layer_bucket + l);
         LayerActs *n = &a->layers[l], *before = l > 0 ? n - 1 : NULL;
         elem_t *w = weight(q, layer_base(q, l) + q->p.ln1);
         b->rmsnorm_forward(b, n->ln1, n->x, n->rstd1, before ? before->x_mid : n->x, before ? a->delta : NULL, w, T, D,
@@ -183,7 +191,9 @@ void qwen2_forward(const Qwen2 *q, StackActs *a, const StackBatch *d, const elem
         layer_forward(q, a, l, d, cache);
         b->matmul_forward(b, a->delta, n->act, weight(q, layer_base(q, l) + q->p.down), NULL,
                           is_trimmed(q, l, d) ? K : T, c->F, D);
+        b->range_pop(b);
     }
+    b->await(b, q->p.tail_bucket);
     elem_t *x = a->layers[L - 1].x_mid, *delta = a->delta;
     if (!is_trimmed(q, L - 1, d) && K < T) { // untrimmed: pick the kept rows only now
         b->gather_rows(b, a->x_kept, x, d->kept_rows, K, D);
@@ -217,11 +227,12 @@ static void layer_recompute(const Qwen2 *q, StackActs *a, int l, const StackBatc
     b->swiglu_forward(b, n->act, n->gate_up, R, c->F);
 }
 
-// din = dout w and dw = dout^T in; the weight's gradient is skipped when the stack is frozen.
-static void linear_backward(const Qwen2 *q, elem_t *din, const elem_t *dout, const elem_t *in, size_t w, float *dbias,
-                            int T, int K, int N, int accumulate) {
-    q->b->matmul_backward_input(q->b, din, dout, weight(q, w), T, K, N, 0);
-    if (q->train) q->b->matmul_backward_weight(q->b, grad(q, w), dbias, dout, in, T, K, N, accumulate);
+// din = dout w and dw = dout^T in, for the weight at `w` within layer l; its gradient is skipped when the stack is
+// frozen.
+static void linear_backward(const Qwen2 *q, elem_t *din, const elem_t *dout, const elem_t *in, int l, size_t w,
+                            float *dbias, int T, int K, int N, int accumulate) {
+    q->b->matmul_backward_input(q->b, din, dout, weight(q, layer_base(q, l) + w), T, K, N, 0);
+    if (q->train) q->b->matmul_backward_weight(q->b, layer_grad(q, l, w), dbias, dout, in, T, K, N, accumulate);
 }
 
 // a->dln (T,D) = gradient of ln1, from the gradient of the attention's output.
@@ -229,22 +240,22 @@ static void attention_block_backward(const Qwen2 *q, StackActs *a, LayerActs *n,
                                      int trimmed, int accumulate) {
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
-    size_t w = layer_base(q, l) + q->p.qkv;
-    float *dbias = grad(q, layer_base(q, l) + q->p.qkv_bias);
+    size_t w = q->p.qkv;
+    float *dbias = layer_grad(q, l, q->p.qkv_bias);
     int T = d->rows, D = c->D, heads = c->NH * c->HS, kv = c->KV * c->HS;
     QKVView v = qkv_view(q, n->qkv, d, trimmed), g = qkv_view(q, a->dqkv, d, trimmed);
     b->attention_backward(b, g.q, g.ldq, g.k, g.v, g.ldk, a->dattn, n->attn, n->lse, v.q, v.k, v.v, &v.pages, c->NH,
                           c->KV, c->HS);
     if (!trimmed) {
         b->rope(b, g.q, g.ldq, q->cos_sin, d->positions, T, c->NH + c->KV, c->HS, 1);
-        linear_backward(q, a->dln, a->dqkv, n->ln1, w, dbias, T, D, heads + 2 * kv, accumulate);
+        linear_backward(q, a->dln, a->dqkv, n->ln1, l, w, dbias, T, D, heads + 2 * kv, accumulate);
         return;
     }
     size_t w_kv = w + (size_t)heads * D;
     b->rope(b, g.q, g.ldq, q->cos_sin, d->kept_positions, d->kept, c->NH, c->HS, 1);
     b->rope(b, g.k, g.ldk, q->cos_sin, d->positions, T, c->KV, c->HS, 1);
-    linear_backward(q, a->dln, g.k, n->ln1, w_kv, dbias ? dbias + heads : NULL, T, D, 2 * kv, accumulate);
-    linear_backward(q, a->dln_kept, g.q, a->ln1_kept, w, dbias, d->kept, D, heads, accumulate);
+    linear_backward(q, a->dln, g.k, n->ln1, l, w_kv, dbias ? dbias + heads : NULL, T, D, 2 * kv, accumulate);
+    linear_backward(q, a->dln_kept, g.q, a->ln1_kept, l, w, dbias, d->kept, D, heads, accumulate);
     b->scatter_add_rows(b, a->dln, a->dln_kept, d->kept_rows, d->kept, D);
 }
 
@@ -257,21 +268,22 @@ static elem_t *layer_backward(const Qwen2 *q, StackActs *a, int l, const StackBa
     size_t base = layer_base(q, l);
     int trimmed = is_trimmed(q, l, d), T = d->rows, R = trimmed ? d->kept : T, D = c->D, F = c->F;
     layer_recompute(q, a, l, d);
+    if (q->train && q->grads->before[q->p.layer_bucket + l] >= 0) b->await(b, q->grads->before[q->p.layer_bucket + l]);
     // MLP
-    linear_backward(q, a->dact, dx, n->act, base + q->p.down, NULL, R, F, D, accumulate);
+    linear_backward(q, a->dact, dx, n->act, l, q->p.down, NULL, R, F, D, accumulate);
     b->swiglu_backward(b, n->gate_up, a->dact, n->gate_up, R, F);
-    linear_backward(q, a->dln, n->gate_up, n->ln2, base + q->p.gate_up, NULL, R, D, 2 * F, accumulate);
-    b->rmsnorm_backward(b, dx, grad(q, base + q->p.ln2), a->dln, n->x_mid, weight(q, base + q->p.ln2), n->rstd2, R, D,
+    linear_backward(q, a->dln, n->gate_up, n->ln2, l, q->p.gate_up, NULL, R, D, 2 * F, accumulate);
+    b->rmsnorm_backward(b, dx, layer_grad(q, l, q->p.ln2), a->dln, n->x_mid, weight(q, base + q->p.ln2), n->rstd2, R, D,
                         accumulate);
     // attention
-    linear_backward(q, a->dattn, dx, n->attn, base + q->p.o, NULL, R, c->NH * c->HS, D, accumulate);
+    linear_backward(q, a->dattn, dx, n->attn, l, q->p.o, NULL, R, c->NH * c->HS, D, accumulate);
     attention_block_backward(q, a, n, l, d, trimmed, accumulate);
     if (trimmed) { // rows that were not kept get their gradient through keys and values alone
         b->zero(b, a->dx, (size_t)T * D * dtype_size(b->dtype));
         b->scatter_add_rows(b, a->dx, dx, d->kept_rows, d->kept, D);
         dx = a->dx;
     }
-    b->rmsnorm_backward(b, dx, grad(q, base + q->p.ln1), a->dln, n->x, weight(q, base + q->p.ln1), n->rstd1, T, D,
+    b->rmsnorm_backward(b, dx, layer_grad(q, l, q->p.ln1), a->dln, n->x, weight(q, base + q->p.ln1), n->rstd1, T, D,
                         accumulate);
     return dx;
 }
@@ -284,7 +296,7 @@ void qwen2_backward(const Qwen2 *q, StackActs *a, const StackBatch *d, const ele
     size_t e = dtype_size(b->dtype);
     elem_t *dx = a->dx_kept;
     b->zero(b, dx, (size_t)K * D * e);
-    b->rmsnorm_backward(b, dx, grad(q, q->p.norm), dout, a->x_final, weight(q, q->p.norm), a->rstd_final, K, D,
+    b->rmsnorm_backward(b, dx, tail_grad(q, q->p.norm), dout, a->x_final, weight(q, q->p.norm), a->rstd_final, K, D,
                         accumulate);
     if (!is_trimmed(q, L - 1, d)) {
         b->zero(b, a->dx, (size_t)T * D * e);
@@ -292,9 +304,11 @@ void qwen2_backward(const Qwen2 *q, StackActs *a, const StackBatch *d, const ele
         dx = a->dx;
     }
     for (int l = L - 1; l >= 0; l--) {
+        b->range_push(b, "layer", l);
         dx = layer_backward(q, a, l, d, dx, accumulate);
         if (ready) ready(arg, q->p.layer_bucket + l);
+        b->range_pop(b);
     }
     if (q->train || dslots)
-        b->embedding_backward(b, grad(q, q->p.embed), dslots, dx, d->ids, d->order, d->run_begin, d->runs, D);
+        b->embedding_backward(b, grad(q, q->p.embed_bucket, 0), dslots, dx, d->ids, d->order, d->run_begin, d->runs, D);
 }

@@ -11,6 +11,7 @@
 #include "backend.h"
 #include "batch.h"
 #include "config.h"
+#include "gradients.h"
 #include "params.h"
 
 // What the forward pass keeps for the backward pass. The result does not depend on it, bit for bit.
@@ -70,15 +71,15 @@ typedef struct Qwen2 {
     StackParams p;
     Backend *b;
     elem_t *weights;  // the parameter arena
-    float *grads;     // the gradient arena; NULL in inference
+    const Gradients *grads; // where gradients go; NULL in inference
     float *cos_sin;   // (positions,HS), device, owned
     int positions;    // rows of cos_sin
     int train;        // 0: frozen, no weight gradients
     int trim;         // 1: the last layer computes only what the kept rows need (tests compare with 0)
 } Qwen2;
 
-int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *b, elem_t *weights, float *grads,
-                 int positions, Error *err);
+int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *b, elem_t *weights,
+                 const Gradients *grads, int positions, Error *err);
 void qwen2_free(Qwen2 *q);
 
 // Carves the activations for at most `rows` rows and `kept` kept rows out of an arena (see arena.h; run it twice).

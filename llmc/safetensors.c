@@ -183,6 +183,7 @@ static int add_file(SafeTensors *s, const char *path, Error *err) {
     if (!f->path) return error_set(err, "%s: out of memory", path);
     s->n_files++; // from here on safetensors_close frees it
     TRY(file_map(&f->map, path, err));
+    file_map_in_order(&f->map);
     TRY(parse_header(f, err));
     int count = cJSON_GetArraySize(f->header);
     Entry *entries = realloc(s->entries, (size_t)(s->n + count + 1) * sizeof *entries);
@@ -416,6 +417,31 @@ void safetensors_convert(void *restrict out, DType out_type, const void *restric
     } else {
         for (size_t i = 0; i < n; i++) narrow[i] = bf16_of_bits(bits_of_half(load16(x, i)));
     }
+}
+
+// 1 when the exponent of one of n elements is all ones: NaN or infinite. Without a branch inside, for vectors.
+static int any_special(const char *x, DType type, size_t n) {
+    uint32_t found = 0;
+    if (type == DTYPE_F32) {
+        for (size_t i = 0; i < n; i++) found |= (load32(x, i) & 0x7f800000u) == 0x7f800000u;
+    } else {
+        const uint16_t exponent = type == DTYPE_BF16 ? 0x7f80u : 0x7c00u;
+        for (size_t i = 0; i < n; i++) found |= (load16(x, i) & exponent) == exponent;
+    }
+    return found != 0;
+}
+
+size_t safetensors_not_finite(const void *data, DType type, size_t n) {
+    enum { BLOCK = 4096 };
+    const char *x = data;
+    const size_t size = dtype_size(type);
+    for (size_t at = 0; at < n; at += BLOCK) {
+        size_t some = n - at < BLOCK ? n - at : BLOCK;
+        if (!any_special(x + at * size, type, some)) continue;
+        while (!any_special(x + at * size, type, 1)) at++;
+        return at;
+    }
+    return n;
 }
 
 // ---- writing -------------------------------------------------------------------------------------------------------

@@ -36,6 +36,9 @@ const char *safetensors_path(const SafeTensors *s, const SafeTensor *t);    // f
 // Converts n elements from a tensor's type (F32, BF16, F16) to fp32 or bf16 (round to nearest even).
 void safetensors_convert(void *out, DType out_type, const void *in, DType in_type, size_t n);
 
+// Index of the first of n elements that is NaN or infinite; n when there is none.
+size_t safetensors_not_finite(const void *x, DType type, size_t n);
+
 // Writing: declare all tensors, then give the bytes in the same order in any pieces.
 typedef struct SafeWriter SafeWriter;
 typedef struct SafeEntry {

@@ -5,29 +5,54 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint.h"
+#include "checkpoint.h" // checkpoint_folder
 #include "file.h"
+#include "weights.h"
 
 static const char default_enc[] = "models/Qwen2.5-1.5B", default_dec[] = "models/Qwen2.5-3B";
 
-// Rows of the decoder's embedding that C3's numbering of special tokens leaves: the padding behind them is cut.
-enum { C3_VOCAB = 151860 };
+// The vocabulary of the model: -vocab, or the one its stacks agree on. Stacks of another vocabulary get the rows of
+// this one; of a plain decoder the padding is cut, to a plain encoder rows are added where it has too few.
+static int set_vocabulary(ModelSource *s, const TrainOptions *o, Error *err) {
+    C3Config *c = &s->config;
+    s->files[0].rows = c->enc.V;
+    s->files[1].rows = c->dec.V;
+    if (!o->vocab && s->files[0].base != s->files[1].base)
+        return error_set(err,
+                         "%s has %d base tokens, %s has %d (hint: -vocab K keeps the first K of both, and adds rows "
+                         "where there are fewer)",
+                         s->enc ? s->enc : s->folder, s->files[0].base, s->dec ? s->dec : s->folder, s->files[1].base);
+    int base = o->vocab ? (int)o->vocab : s->files[1].base, rows = config_rows(base);
+    if (base != s->files[0].base || (s->enc && c->enc.V < rows)) c->enc.V = rows;
+    if (base != s->files[1].base || s->dec) c->dec.V = rows;
+    c->base_vocab = base;
+    c->specials = config_specials(base);
+    return 0;
+}
 
 static int from_two_stacks(ModelSource *s, const TrainOptions *o, Error *err) {
     C3Config *c = &s->config;
-    TRY(config_read_qwen2(&c->enc, s->enc, err));
-    TRY(config_read_qwen2(&c->dec, s->dec, err));
-    if (c->enc.V < C3_VOCAB || c->dec.V < C3_VOCAB)
-        return error_set(err, "%s: vocab_size %d: expected at least %d rows, as Qwen2.5 has them",
-                         c->enc.V < C3_VOCAB ? s->enc : s->dec, c->enc.V < C3_VOCAB ? c->enc.V : c->dec.V, C3_VOCAB);
-    c->dec.V = C3_VOCAB;
+    TRY(config_read_qwen2_base(&c->enc, &s->files[0].base, s->enc, err));
+    TRY(config_read_qwen2_base(&c->dec, &s->files[1].base, s->dec, err));
     c->latents = 32;
-    c->base_vocab = QWEN_BASE_RANKS;
-    c->specials = config_specials(QWEN_BASE_RANKS);
     snprintf(c->template_name, sizeof c->template_name, "c3");
     c->dtype = options_dtype(o);
     snprintf(s->text, sizeof s->text, "%s + %s", s->enc, s->dec);
-    return 0;
+    return set_vocabulary(s, o, err);
+}
+
+// A C3 folder; a stack named beside it takes the place of its own.
+static int from_c3(ModelSource *s, const TrainOptions *o, Error *err) {
+    C3Config *c = &s->config;
+    TRY(checkpoint_folder(&s->folder, o->model, err));
+    TRY(config_read_c3(c, s->folder, err));
+    s->files[0].base = s->files[1].base = c->base_vocab;
+    s->files_latents = c->latents;
+    if (s->enc) TRY(config_read_qwen2_base(&c->enc, &s->files[0].base, s->enc, err));
+    if (s->dec) TRY(config_read_qwen2_base(&c->dec, &s->files[1].base, s->dec, err));
+    snprintf(s->text, sizeof s->text, "%s%s%s%s%s", s->folder, s->enc ? ", encoder " : "", s->enc ? s->enc : "",
+             s->dec ? ", decoder " : "", s->dec ? s->dec : "");
+    return set_vocabulary(s, o, err);
 }
 
 static int nothing_there(const TrainOptions *o, Error *err) {
@@ -39,21 +64,22 @@ static int nothing_there(const TrainOptions *o, Error *err) {
         default_enc, default_dec, o->data, default_enc);
 }
 
-static int find_shapes(ModelSource *s, const TrainOptions *o, Error *err) {
-    if (o->preset) {
-        snprintf(s->text, sizeof s->text, "preset %s, random weights", o->preset);
-        TRY(config_preset(&s->config, o->preset, (int)o->vocab, err));
+// assume: missing default models have the paper's shapes.
+static int find_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err) {
+    int nothing = !o->preset && !o->model && !o->enc && !file_exists(default_enc) && !file_exists(default_dec);
+    if (o->preset || (nothing && assume)) {
+        if (nothing) snprintf(s->text, sizeof s->text, "no files in models/: the shapes of preset paper");
+        else snprintf(s->text, sizeof s->text, "preset %s, random weights", o->preset);
+        TRY(config_preset(&s->config, nothing ? "paper" : o->preset, (int)o->vocab, err));
         s->config.dtype = options_dtype(o);
         return 0;
     }
-    if (o->model) {
-        s->folder = o->model;
-        snprintf(s->text, sizeof s->text, "%s", o->model);
-        return config_read_c3(&s->config, o->model, err);
-    }
-    s->enc = o->enc ? o->enc : default_enc;
-    s->dec = o->dec ? o->dec : default_dec;
-    if (!o->enc && !file_exists(s->enc) && !file_exists(s->dec)) return nothing_there(o, err);
+    s->enc = o->enc;
+    s->dec = o->dec;
+    if (o->model) return from_c3(s, o, err);
+    if (!s->enc) s->enc = default_enc;
+    if (!s->dec) s->dec = default_dec;
+    if (nothing) return nothing_there(o, err);
     return from_two_stacks(s, o, err);
 }
 
@@ -74,18 +100,19 @@ static int find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err) {
             s->tokenizer = NULL;
         }
     }
-    return error_set(err, "no tokenizer: expected tokenizer.json or qwen.tiktoken in %s%sdata/qwen2.5 (hint: bash "
-                          "data/get_tokenizer.sh, or -tok FILE)",
-                     s->folder ? s->folder : s->enc ? s->enc : "", s->folder || s->enc ? " or " : "");
+    return error_set(err,
+                     "no tokenizer: expected tokenizer.json or qwen.tiktoken in %s%sdata/qwen2.5 (hint: bash "
+                     "data/get_tokenizer.sh, or -tok FILE)",
+                     s->folder ? s->folder
+                     : s->enc  ? s->enc
+                               : "",
+                     s->folder || s->enc ? " or " : "");
 }
 
-int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
+int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err) {
     *s = (ModelSource){0};
-    TRY(find_shapes(s, o, err));
+    TRY(find_shapes(s, o, assume, err));
     C3Config *c = &s->config;
-    if (s->folder && o->latents && o->latents != c->latents)
-        return error_set(err, "%s: has %d latents a page, -n asks for %lld (hint: leave -n out)", s->folder, c->latents,
-                         (long long)o->latents);
     if (o->latents) c->latents = (int)o->latents;
     if (strcmp(o->template_name, "auto") != 0) {
         if (s->folder && strcmp(o->template_name, c->template_name) != 0)
@@ -93,18 +120,66 @@ int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
                              o->template_name);
         snprintf(c->template_name, sizeof c->template_name, "%s", o->template_name);
     }
+    return 0;
+}
+
+int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
+    TRY(source_shapes(s, o, 0, err));
     return find_tokenizer(s, o, err);
 }
 
 void source_close(ModelSource *s) {
     free(s->tokenizer);
-    s->tokenizer = NULL;
+    free(s->folder);
+    free(s->said);
+    s->tokenizer = s->folder = s->said = NULL;
 }
 
-int source_fill(const ModelSource *s, C3 *m, uint64_t seed, Error *err) {
-    if (s->folder) return checkpoint_load_weights(m->b, m->weights, &m->params, &m->config, s->folder, err);
-    if (!s->enc) return c3_init_weights(m, seed, 0, err);
-    TRY(c3_init_weights(m, seed, 1, err));
-    TRY(checkpoint_load_stack(m->b, m->weights, &m->params, OWNER_ENCODER, s->enc, err));
-    return checkpoint_load_stack(m->b, m->weights, &m->params, OWNER_DECODER, s->dec, err);
+int source_tokenizer(Tokenizer **out, const ModelSource *s, Error *err) {
+    const int base = s->config.base_vocab;
+    TRY(tokenizer_load(out, s->tokenizer, base == QWEN_BASE_RANKS ? 0 : base, err));
+    if (tokenizer_base(*out) == base) return 0;
+    return error_set(err, "%s: has %d base tokens, the model %s expects %d (hint: -tok FILE)", s->tokenizer,
+                     tokenizer_base(*out), s->text, base);
+}
+
+// ---- weights -------------------------------------------------------------------------------------------------------
+
+// The tensors of a new encoder or decoder, or of the C3 folder's own (files).
+static int fill_stack(Adapter *a, ParamOwner owner, const char *folder, const SafeTensors *files, FilesConfig config,
+                      Error *err) {
+    if (!folder) return adapt_stack(a, owner, files, config, err);
+    SafeTensors *own;
+    TRY(safetensors_open(&own, folder, err));
+    int bad = adapt_stack(a, owner, own, config, err);
+    safetensors_close(own);
+    return bad;
+}
+
+// Queries belong to the encoder, the projector to both: a new stack makes them new.
+static int fill(const ModelSource *s, Adapter *a, SafeTensors *const files[2], Error *err) {
+    TRY(fill_stack(a, OWNER_ENCODER, s->enc, files[1], s->files[0], err));
+    TRY(fill_stack(a, OWNER_DECODER, s->dec, files[0], s->files[1], err));
+    if (!s->folder) return 0;
+    if (!s->enc) TRY(adapt_queries(a, files[0], s->files_latents, err));
+    if (!s->enc && !s->dec) return adapt_projector(a, files[0], err);
+    if (string_append(&a->said, "  %-14s %s%s new: what they were fits no other %s\n", "cascade",
+                      s->enc ? "queries and projector" : "the projector", s->enc ? " are" : " is",
+                      s->enc ? "encoder" : "decoder") != 0)
+        return error_set(err, "out of memory");
+    return 0;
+}
+
+int source_fill(ModelSource *s, C3 *m, uint64_t seed, Error *err) {
+    if (!s->folder && !s->enc) return c3_init_weights(m, seed, 0, err);
+    TRY(c3_init_weights(m, seed, 1, err)); // what no file has
+    SafeTensors *files[2] = {NULL, NULL};
+    if (s->folder) TRY(weights_open_c3(files, s->folder, err));
+    Adapter a = {
+        .backend = m->b, .weights = m->weights, .params = &m->params, .base = m->config.base_vocab, .seed = seed};
+    int bad = fill(s, &a, files, err);
+    s->said = a.said;
+    safetensors_close(files[0]);
+    safetensors_close(files[1]);
+    return bad;
 }

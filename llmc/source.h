@@ -1,8 +1,9 @@
-// source.h: where a run's model comes from: a C3 checkpoint (-m), two Qwen2.5 folders (-enc, -dec), or a preset with
-// random weights; and where its tokenizer lies.
+// source.h: where a run's model comes from: a C3 checkpoint (-m), of which -enc or -dec may replace a stack; two
+// Qwen2.5 folders (-enc, -dec); or a preset with random weights. And where its tokenizer lies.
 #ifndef LLMC_SOURCE_H
 #define LLMC_SOURCE_H
 
+#include "adapt.h" // FilesConfig
 #include "c3.h"
 #include "config.h"
 #include "options.h"
@@ -13,19 +14,28 @@ extern "C" {
 
 typedef struct ModelSource {
     C3Config config;
-    const char *folder;   // -m: a C3 folder; else NULL
-    const char *enc, *dec; // two Qwen2 folders; else NULL
+    char *folder;         // -m: the C3 folder itself, also when a run's was named, owned; else NULL
+    const char *enc, *dec; // Qwen2 folders of new stacks; else NULL
+    FilesConfig files[2]; // encoder, decoder: the vocabularies in the files
+    int files_latents;    // of the C3 folder
     char *tokenizer;      // path, owned
     char text[256];       // one line for the settings table
+    char *said;           // after source_fill: a line for each thing that was changed, owned; NULL: nothing was
 } ModelSource;
 
 // Works out the shapes and finds the tokenizer. When nothing was named and the default folders are not there, the error
 // says what was looked for and which lines get it.
 int source_open(ModelSource *s, const TrainOptions *o, Error *err);
+// The shapes alone, without a tokenizer. assume: when the default folders are not there, the paper's shapes (for -plan;
+// s->text says so). Nothing to close.
+int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err);
 void source_close(ModelSource *s);
 
-// Fills the weights: reads the folders, or draws random numbers.
-int source_fill(const ModelSource *s, C3 *m, uint64_t seed, Error *err);
+// Loads the tokenizer, which must have the model's vocabulary.
+int source_tokenizer(Tokenizer **out, const ModelSource *s, Error *err);
+
+// Fills the weights: reads the folders, fits them to the model's sizes, draws what is new. All ranks get the same.
+int source_fill(ModelSource *s, C3 *m, uint64_t seed, Error *err);
 
 #ifdef __cplusplus
 }

@@ -4,11 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <sha256.h> // libmd
-
 #include "bpe.h"
 #include "file.h"
 #include "pretokenize.h"
+#include "sha256.h"
 #include "unicode.h"
 #include "vocabulary.h"
 
@@ -41,20 +40,20 @@ static SpecialTokens number_specials(int vocab) {
     return (SpecialTokens){vocab, vocab + 1, vocab + 2, vocab + 3, vocab + 4, vocab + 5};
 }
 
-static void hash_token(SHA2_CTX *hash, int id, const void *bytes, size_t length) {
+static void hash_token(Sha256 *hash, int id, const void *bytes, size_t length) {
     uint8_t head[8];
     for (int i = 0; i < 4; i++) {
         head[i] = (uint8_t)((uint32_t)id >> 8 * i);
         head[4 + i] = (uint8_t)(length >> 8 * i);
     }
-    SHA256Update(hash, head, sizeof head);
-    SHA256Update(hash, bytes, length);
+    sha256_update(hash, head, sizeof head);
+    sha256_update(hash, bytes, length);
 }
 
 // SHA-256 of (id, length, bytes) of every token in order of rank, then of the specials; numbers are u32, little endian.
 static void make_fingerprint(Tokenizer *t) {
-    SHA2_CTX hash;
-    SHA256Init(&hash);
+    Sha256 hash;
+    sha256_init(&hash);
     for (int rank = 0; rank < t->vocabulary.ranks; rank++) {
         size_t n;
         const uint8_t *p = vocabulary_rank(&t->vocabulary, rank, &n);
@@ -62,7 +61,7 @@ static void make_fingerprint(Tokenizer *t) {
     }
     for (int i = 0; i < SPECIALS; i++)
         hash_token(&hash, special_id(&t->specials, i), special_text[i], strlen(special_text[i]));
-    SHA256Final(t->fingerprint, &hash);
+    sha256_final(&hash, t->fingerprint);
 }
 
 int tokenizer_load(Tokenizer **out, const char *path, int vocab, Error *err) {

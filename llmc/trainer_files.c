@@ -267,6 +267,7 @@ int trainer_write_optimizer(const Optimizer *o, int rank, int ranks, const char 
 typedef struct Piece {
     int kind, bucket;
     size_t begin, count; // elements of the bucket
+    const SafeTensors *file;
     const SafeTensor *tensor;
 } Piece;
 
@@ -310,7 +311,7 @@ static int add_pieces(Pieces *pieces, const SafeTensors *s, const ParamTable *ta
     for (int i = 0; i < count; i++) {
         const SafeTensor *t = safetensors_at(s, i);
         Piece *p = &all[pieces->n++];
-        *p = (Piece){.tensor = t};
+        *p = (Piece){.file = s, .tensor = t};
         if (parse_name(p, t->name) != 0 || !t->supported || t->dtype != DTYPE_F32 || t->dims != 1)
             return error_set(err, "%s: tensor \"%s\": expected F32 pieces of optimizer state, named as m.0.0",
                              safetensors_path(s, t), t->name);
@@ -385,7 +386,7 @@ static int fill(const Pieces *p, int kind, int bucket, Backend *b, void *device,
         size_t to = end < begin + count ? end : begin + count;
         if (from >= to) continue;
         char *out = (char *)device + (from - begin) * dtype_size(type);
-        TRY(weights_read(b, out, type, piece->tensor, from - piece->begin, to - from, err));
+        TRY(weights_read(b, out, type, piece->file, piece->tensor, from - piece->begin, to - from, err));
     }
     return 0;
 }

@@ -6,22 +6,26 @@
 #include "generate.h"
 #include "metrics.h"
 #include "render.h"
+#include "step.h" // step_fits
 
 Validation validate(C3 *m, const Dataset *d, const Template *words, MicroBatch *scratch, const Dist *dist,
                     uint64_t pages) {
-    ShardPage *batch = calloc((size_t)m->limits.pages, sizeof *batch);
-    uint64_t *ids = calloc((size_t)m->limits.pages, sizeof *ids);
+    BatchRows most = c3_batch_rows(&m->limits);
+    ShardPage *batch = calloc((size_t)most.pages, sizeof *batch);
+    uint64_t *ids = calloc((size_t)most.pages, sizeof *ids);
     double sums[3] = {0, 0, 0}; // loss, right rows, rows
     uint64_t end = pages < d->pages ? pages : d->pages;
     for (uint64_t at = (uint64_t)dist->rank; batch && ids && at < end;) {
-        int n = 0;
-        for (; n < m->limits.pages && at < end; at += (uint64_t)dist->ranks, n++) {
-            batch[n] = dataset_page(d, at);
+        BatchRows sum = {0};
+        for (int n = 0; at < end; at += (uint64_t)dist->ranks, n = sum.pages) {
+            ShardPage page = dataset_page(d, at);
+            if (!step_fits(&sum, batch_page_rows(&page, words, m->config.latents, UINT32_MAX), most)) break;
+            batch[n] = page;
             ids[n] = at;
         }
-        batch_build(scratch, batch, ids, n, words, m->config.latents, UINT32_MAX, 1.0f);
-        c3_forward(m, scratch, 0);
-        C3Loss loss = c3_read_loss(m, scratch, 0);
+        batch_build(scratch, batch, ids, sum.pages, words, m->config.latents, UINT32_MAX, NULL);
+        c3_forward(m, scratch);
+        C3Loss loss = c3_read_loss(m, scratch);
         sums[0] += loss.sum;
         sums[1] += loss.correct;
         sums[2] += loss.rows;

@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fnmatch.h>
-#include <sha256.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,6 +12,7 @@
 #include "checkpoint.h"
 #include "file.h"
 #include "json.h"
+#include "sha256.h"
 
 enum { PIECE_BYTES = 1 << 24, MAX_CONFIG_BYTES = 1 << 20 };
 
@@ -31,19 +31,36 @@ int weights_write(SafeWriter *w, Backend *b, const void *device, size_t bytes, E
     return bad;
 }
 
-int weights_read(Backend *b, void *device, DType type, const SafeTensor *t, size_t from, size_t n, Error *err) {
-    size_t size = dtype_size(type), most = PIECE_BYTES / size, piece = n < most ? n : most;
+int weights_check_finite(const void *x, DType type, size_t n, const SafeTensors *s, const SafeTensor *t, size_t from,
+                         Error *err) {
+    size_t i = safetensors_not_finite(x, type, n);
+    if (i == n) return 0;
+    return error_set(err,
+                     "%s: tensor \"%s\": element %zu is NaN or infinite (hint: the file is damaged, or the training "
+                     "that made it had gone wrong)",
+                     safetensors_path(s, t), t->name, from + i);
+}
+
+// Pieces of the file are given back as they are done with: a mapping of the whole would count as a second model.
+int weights_read(Backend *b, void *device, DType type, const SafeTensors *s, const SafeTensor *t, size_t from, size_t n,
+                 Error *err) {
+    const size_t size = dtype_size(type), in_size = dtype_size(t->dtype), most = PIECE_BYTES / size;
+    const size_t piece = n < most ? n : most;
+    const char *in = (const char *)t->data + from * in_size;
     char *host = t->dtype == type ? NULL : malloc(piece * size + 1);
     if (!host && t->dtype != type)
         return error_set(err, "checkpoint: buffer of %zu bytes: out of memory", piece * size);
-    for (size_t at = 0; at < n; at += piece) {
+    int bad = 0;
+    for (size_t at = 0; at < n && !bad; at += piece) {
         size_t count = n - at < piece ? n - at : piece;
-        const char *in = (const char *)t->data + (from + at) * dtype_size(t->dtype);
-        if (host) safetensors_convert(host, type, in, t->dtype, count);
-        b->upload(b, (char *)device + at * size, host ? host : in, count * size);
+        if (host) safetensors_convert(host, type, in + at * in_size, t->dtype, count);
+        const void *values = host ? host : in + at * in_size;
+        bad = weights_check_finite(values, type, count, s, t, from + at, err);
+        if (!bad) b->upload(b, (char *)device + at * size, values, count * size);
+        file_map_done(in + at * in_size, count * in_size);
     }
     free(host);
-    return 0;
+    return bad;
 }
 
 // ---- loading -------------------------------------------------------------------------------------------------------
@@ -56,13 +73,11 @@ static const char *shape_text(char text[64], const int64_t *shape, int dims) {
     return text;
 }
 
-// Tables over the vocabulary may be longer in a file: rows behind the last special token are padding.
-static int may_be_cut(const Param *p) {
+int weights_over_vocabulary(const Param *p) {
     return strcmp(p->name, "model.embed_tokens.weight") == 0 || strcmp(p->name, "lm_head.weight") == 0;
 }
 
-// The tensor of a parameter, its type and shape checked; NULL and err otherwise.
-static const SafeTensor *find_tensor(const SafeTensors *s, const Param *p, Error *err) {
+const SafeTensor *weights_find(const SafeTensors *s, const Param *p, int any_rows, Error *err) {
     const SafeTensor *t = safetensors_find(s, p->name);
     if (!t) {
         error_set(err, "%s: tensor \"%s\" is missing%s", safetensors_path(s, NULL), p->name,
@@ -77,13 +92,32 @@ static const SafeTensor *find_tensor(const SafeTensors *s, const Param *p, Error
         return NULL;
     }
     const int64_t expected[2] = {p->rows, p->cols};
-    int fits = t->dims == p->dims && (t->shape[0] == p->rows || (may_be_cut(p) && t->shape[0] > p->rows)) &&
-               (p->dims == 1 || t->shape[1] == p->cols);
-    if (fits) return t;
+    int longer = weights_over_vocabulary(p) && t->dims > 0 && t->shape[0] > p->rows;
+    if (t->dims == p->dims && (t->shape[0] == p->rows || longer || (any_rows && t->shape[0] > 0)) &&
+        (p->dims == 1 || t->shape[1] == p->cols))
+        return t;
     char a[64], b[64];
     error_set(err, "%s: tensor \"%s\": expected shape %s, found %s", safetensors_path(s, t), p->name,
               shape_text(a, expected, p->dims), shape_text(b, t->shape, t->dims));
     return NULL;
+}
+
+static int ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+int weights_check_layers(const SafeTensors *s, const ParamTable *table, ParamOwner owner, Error *err) {
+    for (int i = 0; i < safetensors_count(s); i++) {
+        const SafeTensor *t = safetensors_at(s, i);
+        if (strncmp(t->name, "model.layers.", 13) != 0 || params_find(table, owner, t->name)) continue;
+        if (ends_with(t->name, ".rotary_emb.inv_freq")) continue; // old files keep what config.json says as well
+        return error_set(err,
+                         "%s: tensor \"%s\" is no part of the model that config.json describes (hint: is "
+                         "num_hidden_layers right, is it a Qwen2 model?)",
+                         safetensors_path(s, t), t->name);
+    }
+    return 0;
 }
 
 static int load_owner(Backend *b, elem_t *weights, const ParamTable *table, ParamOwner owner, const SafeTensors *s,
@@ -91,15 +125,14 @@ static int load_owner(Backend *b, elem_t *weights, const ParamTable *table, Para
     for (int i = 0; i < table->n; i++) {
         const Param *p = &table->params[i];
         if (p->owner != owner) continue;
-        const SafeTensor *t = find_tensor(s, p, err);
+        const SafeTensor *t = weights_find(s, p, 0, err);
         if (!t) return -1;
-        TRY(weights_read(b, elem_at(b, weights, p->offset), b->dtype, t, 0, p->count, err));
+        TRY(weights_read(b, elem_at(b, weights, p->offset), b->dtype, s, t, 0, p->count, err));
     }
-    return 0;
+    return owner == OWNER_CASCADE ? 0 : weights_check_layers(s, table, owner, err);
 }
 
-// Opens the files of a C3 folder: files[0] its own, files[1] the encoder's. One without the other is closed again.
-static int open_c3(SafeTensors *files[2], const char *folder, Error *err) {
+int weights_open_c3(SafeTensors *files[2], const char *folder, Error *err) {
     char *llm1 = string_format("%s/llm1", folder);
     if (!llm1) return error_set(err, "%s: out of memory", folder);
     files[1] = NULL;
@@ -114,21 +147,12 @@ int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, cons
                             Error *err) {
     (void)c; // the table was built from it
     SafeTensors *files[2];
-    TRY(open_c3(files, folder, err));
+    TRY(weights_open_c3(files, folder, err));
     int bad = load_owner(b, weights, &p->table, OWNER_ENCODER, files[1], err);
     if (!bad) bad = load_owner(b, weights, &p->table, OWNER_CASCADE, files[0], err);
     if (!bad) bad = load_owner(b, weights, &p->table, OWNER_DECODER, files[0], err);
     safetensors_close(files[0]);
     safetensors_close(files[1]);
-    return bad;
-}
-
-int checkpoint_load_stack(Backend *b, elem_t *weights, const C3Params *p, ParamOwner owner, const char *folder,
-                          Error *err) {
-    SafeTensors *s;
-    TRY(safetensors_open(&s, folder, err));
-    int bad = load_owner(b, weights, &p->table, owner, s, err);
-    safetensors_close(s);
     return bad;
 }
 
@@ -139,17 +163,17 @@ static int load_master_of(const Optimizer *o, const Param *p, const SafeTensors 
     size_t from = start > begin ? start : begin;
     size_t to = start + p->count < begin + count ? start + p->count : begin + count;
     if (from >= to) return 0;
-    const SafeTensor *t = find_tensor(s, p, err);
+    const SafeTensor *t = weights_find(s, p, 0, err);
     if (!t) return -1;
     if (t->dtype != DTYPE_F32)
         return error_set(err, "%s: tensor \"%s\" is %s and there are no master weights beside it in fp32",
                          safetensors_path(s, t), p->name, t->type);
-    return weights_read(o->backend, o->master + at + (from - begin), DTYPE_F32, t, from - start, to - from, err);
+    return weights_read(o->backend, o->master + at + (from - begin), DTYPE_F32, s, t, from - start, to - from, err);
 }
 
 int weights_load_master(const Optimizer *o, const char *folder, Error *err) {
     SafeTensors *files[2];
-    TRY(open_c3(files, folder, err));
+    TRY(weights_open_c3(files, folder, err));
     int bad = 0;
     for (int i = 0; i < o->params->table.n && !bad; i++) {
         const Param *p = &o->params->table.params[i];
@@ -236,21 +260,24 @@ static int copy_into(const char *from, const char *folder, const char *name, Err
     return bad;
 }
 
-static int travels(const char *name) {
-    static const char *const patterns[] = {"*.py",       "tokenizer*", "vocab.json",
-                                           "merges.txt", "*.tiktoken", "generation_config.json"};
-    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+// What travels along; the tokenizer's files come first.
+static const char *const patterns[] = {"tokenizer*", "vocab.json", "merges.txt", "*.tiktoken", "generation_config.json",
+                                       "*.py"};
+enum { TOKENIZER_PATTERNS = 4, ALL_PATTERNS = 6 };
+
+static int travels(const char *name, int n_patterns) {
+    for (int i = 0; i < n_patterns; i++) {
         if (fnmatch(patterns[i], name, FNM_PERIOD) == 0) return 1;
     }
     return 0;
 }
 
-static int copy_travellers(const char *source, const char *folder, Error *err) {
+static int copy_travellers(const char *source, int n_patterns, const char *folder, Error *err) {
     DIR *dir = opendir(source);
     if (!dir) return error_set(err, "%s: cannot list: %s", source, strerror(errno));
     int bad = 0;
     for (struct dirent *e; !bad && (e = readdir(dir));) {
-        if (!travels(e->d_name)) continue;
+        if (!travels(e->d_name, n_patterns)) continue;
         char *from = string_format("%s/%s", source, e->d_name);
         struct stat st;
         if (!from) bad = error_set(err, "%s: out of memory", source);
@@ -261,8 +288,12 @@ static int copy_travellers(const char *source, const char *folder, Error *err) {
     return bad;
 }
 
+int weights_copy_tokenizer(const char *source, const char *folder, Error *err) {
+    return copy_travellers(source, TOKENIZER_PATTERNS, folder, err);
+}
+
 int weights_copy_others(const char *tokenizer_path, const char *source, const char *folder, Error *err) {
-    if (source) TRY(copy_travellers(source, folder, err));
+    if (source) TRY(copy_travellers(source, ALL_PATTERNS, folder, err));
     if (!tokenizer_path) return 0;
     const char *slash = strrchr(tokenizer_path, '/');
     return copy_into(tokenizer_path, folder, slash ? slash + 1 : tokenizer_path, err);
@@ -277,21 +308,26 @@ int checkpoint_save_weights(Backend *b, const elem_t *weights, const C3Params *p
 
 // ---- fingerprint ---------------------------------------------------------------------------------------------------
 
-static void hash_number(SHA2_CTX *sha, uint64_t n) {
+static void hash_number(Sha256 *sha, uint64_t n) {
     uint8_t bytes[8];
     for (int i = 0; i < 8; i++) bytes[i] = (uint8_t)(n >> 8 * i);
-    SHA256Update(sha, bytes, sizeof bytes);
+    sha256_update(sha, bytes, sizeof bytes);
 }
 
 // Names with their zero byte, shapes as dimensions and sizes in 64 bits, then the bytes; sorted by name.
-static void hash_tensors(SHA2_CTX *sha, const SafeTensors *s, const char *prefix) {
+static void hash_tensors(Sha256 *sha, const SafeTensors *s, const char *prefix) {
     for (int i = 0; i < safetensors_count(s); i++) {
         const SafeTensor *t = safetensors_at(s, i);
-        SHA256Update(sha, (const uint8_t *)prefix, strlen(prefix));
-        SHA256Update(sha, (const uint8_t *)t->name, strlen(t->name) + 1);
+        sha256_update(sha, prefix, strlen(prefix));
+        sha256_update(sha, t->name, strlen(t->name) + 1);
         hash_number(sha, (uint64_t)t->dims);
         for (int d = 0; d < t->dims; d++) hash_number(sha, (uint64_t)t->shape[d]);
-        SHA256Update(sha, t->data, t->bytes);
+        for (size_t at = 0; at < t->bytes; at += PIECE_BYTES) {
+            size_t n = t->bytes - at < PIECE_BYTES ? t->bytes - at : PIECE_BYTES;
+            const uint8_t *data = (const uint8_t *)t->data + at;
+            sha256_update(sha, data, n);
+            file_map_done(data, n);
+        }
     }
 }
 
@@ -302,11 +338,11 @@ int checkpoint_fingerprint(char hex[65], const char *folder, Error *err) {
     int bad = safetensors_open(&root, folder, err);
     if (!bad && file_exists(llm1)) bad = safetensors_open(&encoder, llm1, err);
     if (!bad) {
-        SHA2_CTX sha;
-        SHA256Init(&sha);
+        Sha256 sha;
+        sha256_init(&sha);
         hash_tensors(&sha, root, "");
         if (encoder) hash_tensors(&sha, encoder, "llm1/");
-        SHA256End(&sha, hex);
+        sha256_final_hex(&sha, hex);
     }
     safetensors_close(root);
     safetensors_close(encoder);

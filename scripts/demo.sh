@@ -71,10 +71,12 @@ r = json.load(open("data/demo/split.json"))
 print("13-token runs of the held-out pages that training pages hold as well: English %.2f %%, Chinese %.2f %%" % tuple(
     100 * r[k]["share_of_grams_in_training"] for k in ("val_en", "val_zh")))'
 .venv/bin/python dev/plot.py $run_dir
+./c3 report $run_dir
 
 cat <<TXT
 
 Done in $(minutes $((SECONDS - started))) after set-up, $(minutes $trained) of it training. Look next at
+  $run_dir/report.html                          all of it in a browser: curves, tables, pages with their errors marked
   $run_dir/eval_en/eval.txt, eval_zh/eval.txt   the tables; pages.jsonl beside them holds every page
   $run_dir/*.png                                how the loss fell; where in a page errors stand
   ./c3 reconstruct -m $run_dir -f FILE          your own text (this model has learned pages of at most 64 tokens)

@@ -5,7 +5,8 @@
 #
 #   build   what `make` needs: compiler, Open MPI, small libraries
 #   demo    (default) build, and for the demo the Qwen vocabulary and a Python with matplotlib in .venv
-#   test    demo, and the references the tests compare with (PyTorch, transformers: a download of gigabytes), clang
+#   test    demo, and the references the tests compare with (PyTorch, transformers: a download of gigabytes), clang, and
+#           a CUDA toolkit in .cuda, if there is none, to compile the kernels and simulate them (no GPU is needed)
 #
 # Each thing is looked for by what it offers (a header, a command, a module), so what came by other means counts too.
 # Packages come by apt, as root or through sudo; without either the line for the administrator is printed. Python
@@ -42,7 +43,7 @@ want() {
 has() { command -v "$1"; }
 probe_headers() {
     local h
-    for h in stdio.h cjson/cJSON.h utf8proc.h zlib.h sha256.h; do
+    for h in stdio.h cjson/cJSON.h utf8proc.h zlib.h openssl/evp.h; do
         printf '#if __has_include(<%s>)\nhave:%s\n#endif\n' $h $h
     done | gcc -E -P -x c - 2>/dev/null
 }
@@ -61,7 +62,7 @@ look() {
     need libcjson-dev "reads config.json, JSONL" header cjson/cJSON.h
     need libutf8proc-dev "Unicode for the tokenizer" header utf8proc.h
     need zlib1g-dev "checksums, compression" header zlib.h
-    need libmd-dev "SHA-256" header sha256.h
+    need libssl-dev "SHA-256" header openssl/evp.h
     want libopenmpi-dev "several ranks: cores, GPUs, machines (MPI)" openmpi || true
     want openmpi-bin "mpirun" has mpirun || true
     at_least demo || return 0
@@ -188,5 +189,11 @@ vocabulary=data/qwen2.5/qwen.tiktoken
 if at_least demo && [ -f data/get_tokenizer.sh ] && ! [ -f $vocabulary ]; then
     say "  the Qwen2.5 vocabulary: $vocabulary"
     bash data/get_tokenizer.sh
+fi
+if at_least test; then
+    start=$SECONDS
+    toolkit=$(bash dev/cuda/get_toolkit.sh) || die "no CUDA toolkit, see above"
+    bash dev/cuda/get_toolkit.sh nvdisasm >/dev/null || die "no nvdisasm, see above"
+    [ $((SECONDS - start)) -lt 5 ] || say "  the CUDA toolkit in $toolkit: done in $((SECONDS - start)) s"
 fi
 say "'$stage' is ready"

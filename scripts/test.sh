@@ -7,7 +7,7 @@
 #
 # A test is test/test_NAME.c, .py or .sh; it runs in the root, prints what it likes and ends with "N passed, N failed".
 # One that prints no such line, crashes, hangs (TEST_LIMIT seconds, 900 by default) or counts nothing is a failure.
-# Legs: `build` fails on compiler warnings; `sanitize` runs the C tests again under gcc's address and undefined-
+# Legs: `build` fails on compiler warnings, nvcc's too: for all GPUs that are promised; `sanitize` runs the C tests again under gcc's address and undefined-
 # behaviour sanitizers; `fuzz` gives each parser FUZZ_SECONDS (10) of libFuzzer. Logs are kept in build/test-logs/.
 # Exit code: 0 when all passed, 1 when something failed, 2 when nothing could be run.
 set -uo pipefail
@@ -143,6 +143,9 @@ steps_total=
 step "setup"
 bash scripts/setup.sh test || { warn "setup failed: nothing was run"; exit 2; }
 mpi_environment
+# The toolkit that set-up found or fetched; all GPUs, whatever this machine has.
+CUDA_HOME=$(bash dev/cuda/get_toolkit.sh) || { warn "no CUDA toolkit: nothing was run"; exit 2; }
+export CUDA_HOME GPU_ARCH=${GPU_ARCH:-all}
 mkdir -p $logs
 say "logs in $logs/, time limit $limit s a test"
 

@@ -121,5 +121,5 @@ def wait_for(condition, seconds):
 
 def checkpoints(run_dir):
     """Steps with a COMPLETE marker, ascending."""
-    return sorted(int(os.path.basename(os.path.dirname(p))[5:])
-                  for p in glob.glob(os.path.join(run_dir, "step_*", "COMPLETE")))
+    steps = (os.path.basename(os.path.dirname(p))[5:] for p in glob.glob(os.path.join(run_dir, "step_*", "COMPLETE")))
+    return sorted(int(step) for step in steps if step.isdigit())  # step_N.tmp is still being written

@@ -20,12 +20,13 @@ enum { GUARD = 256, MAX_ARRAYS = 64 };
 typedef struct Array {
     char kind; // 'e' elem, 'f' float, 'd' double, 'i' int
     size_t n;
-    double *h;   // host values, exactly representable
-    char *base;  // device, with guards
-    void *d;     // device, first element
+    double *h;  // host values, exactly representable
+    char *base; // device, with guards
+    void *d;    // device, first element
 } Array;
 static Array *arrays[MAX_ARRAYS];
 static int n_arrays;
+static int array_shift; // elements by which arrays begin later than on a 64-byte border
 
 static uint64_t random_state = 88172645463325252ull;
 static double uniform(void) { // [-1, 1)
@@ -79,23 +80,26 @@ static double *get(Array *a) { // device -> host; returns a->h
     return a->h;
 }
 
+// Bytes of an array on the device: guard, shift, elements, guard.
+static size_t whole_size(char kind, size_t n) { return 2 * GUARD + ((size_t)array_shift + n) * kind_size(kind); }
+
 static Array *array(char kind, size_t n) { // the device's copy is filled with NaN
     Error err;
     Array *a = calloc(1, sizeof *a);
-    const size_t bytes = n * kind_size(kind);
-    char *fill = malloc(bytes + 2 * GUARD);
-    memset(fill, 0xff, bytes + 2 * GUARD);
+    const size_t bytes = whole_size(kind, n);
+    char *fill = malloc(bytes);
+    memset(fill, 0xff, bytes);
     a->kind = kind;
     a->n = n;
     a->h = calloc(n + 1, sizeof(double));
     void *base = NULL;
-    if (n_arrays == MAX_ARRAYS || B->alloc(B, &base, bytes + 2 * GUARD, "test array", &err)) {
+    if (n_arrays == MAX_ARRAYS || B->alloc(B, &base, bytes, "test array", &err)) {
         printf("cannot allocate: %s\n", n_arrays == MAX_ARRAYS ? "too many arrays" : err.text);
         exit(1);
     }
     a->base = base;
-    a->d = a->base + GUARD;
-    B->upload(B, base, fill, bytes + 2 * GUARD);
+    a->d = a->base + GUARD + (size_t)array_shift * kind_size(kind);
+    B->upload(B, base, fill, bytes);
     free(fill);
     arrays[n_arrays++] = a;
     return a;
@@ -118,7 +122,7 @@ static Array *int_array(const int *values, size_t n) {
 static void free_arrays(void) { // and look at the guards
     for (int i = 0; i < n_arrays; i++) {
         Array *a = arrays[i];
-        const size_t bytes = a->n * kind_size(a->kind) + 2 * GUARD;
+        const size_t bytes = whole_size(a->kind, a->n);
         unsigned char *raw = malloc(bytes);
         B->download(B, raw, a->base, bytes);
         int bad = 0;

@@ -105,7 +105,7 @@ static inline void ref_attention_forward(double *out, double *mag, double *round
                                          const RefPages *g, int NH, int KV, int HS) {
     for (int page = 0; page < g->pages; page++) {
         const int q_len = g->cu_q[page + 1] - g->cu_q[page], k_len = g->k_end[page] - g->k_begin[page];
-        double *p = malloc(((size_t)k_len + 1) * sizeof *p);
+        double *p = (double *)malloc(((size_t)k_len + 1) * sizeof *p);
         for (int i = 0; i < q_len; i++) {
             for (int h = 0; h < NH; h++) {
                 const int t = g->cu_q[page] + i, seen = k_len - q_len + i + 1, kv = h / (NH / KV);
@@ -138,9 +138,9 @@ static inline void ref_attention_forward(double *out, double *mag, double *round
 // out and lse are what the forward stored. dq, dk, dv must be zero at rows of the pages.
 static inline void ref_attention_backward(double *dq, double *dq_mag, double *dq_rounded, double *dk, double *dk_mag,
                                           double *dk_rounded, double *dv, double *dv_mag, double *dv_rounded,
-                                          const double *dout, const double *out, const double *lse,
-                                          const double *q, int ldq, const double *k, const double *v, int ldk,
-                                          const RefPages *g, int NH, int KV, int HS) {
+                                          const double *dout, const double *out, const double *lse, const double *q,
+                                          int ldq, const double *k, const double *v, int ldk, const RefPages *g, int NH,
+                                          int KV, int HS) {
     const double scale = 1 / sqrt(HS);
     for (int page = 0; page < g->pages; page++) {
         const int q_len = g->cu_q[page + 1] - g->cu_q[page], k_len = g->k_end[page] - g->k_begin[page];
@@ -222,7 +222,7 @@ static inline void ref_cross_entropy(double *loss, double *loss_mag, int *correc
         if (!weights) continue;
         for (int i = 0; i < V; i++) {
             const double p = exp(x[i] - largest) / sum, onehot = i == labels[r];
-            mag[(size_t)r * V + i] = fabs(weights[r]) * (p * (1 + largest - x[i]) + onehot);
+            mag[(size_t)r * V + i] = fabs(weights[r]) * ((p > 0 ? p * (1 + largest - x[i]) : 0) + onehot);
             x[i] = weights[r] * (p - onehot);
         }
     }

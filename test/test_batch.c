@@ -132,6 +132,9 @@ static void drop_template(Template *t) {
     free(t->after);
 }
 
+static Backend *cpu;
+static const float quarter = 0.25f;
+
 static void test_random(void) {
     check_begin("random batches equal the plain derivation");
     static Plain enc, dec;
@@ -148,16 +151,19 @@ static void test_random(void) {
         plain_build(&enc, &dec, pages, n, &t, N, cut);
         MicroBatch m;
         Error err;
-        CHECK(batch_create(&m, n, enc.rows, dec.rows, dec.kept, &err) == 0, "%s", err.text);
-        float weight = 1.0f / (float)(1 + round);
+        CHECK(batch_create(&m, cpu, (BatchRows){n, enc.rows, dec.rows, dec.kept}, &err) == 0, "%s", err.text);
+        float weights[MAX_PAGES]; // a page's own
+        for (int p = 0; p < n; p++) weights[p] = 1.0f / (float)(1 + round + p);
         for (int again = 0; again < 2; again++) { // a block is used again and again
-            batch_build(&m, pages, numbers, n, &t, N, cut, weight);
+            batch_build(&m, pages, numbers, n, &t, N, cut, weights);
             compare_stack("encoder", &m.enc, &enc);
             compare_stack("decoder", &m.dec, &dec);
             for (int i = 0; i < m.dec.kept; i++) {
                 CHECK(m.labels[i] == dec.label[m.dec.kept_rows[i]], "label %d is %d", i, m.labels[i]);
-                CHECK(m.weights[i] == weight, "weight %d", i);
             }
+            for (int p = 0; p < n; p++)
+                for (int i = m.dec.kept_cu[p]; i < m.dec.kept_cu[p + 1]; i++)
+                    CHECK(m.weights[i] == weights[p], "weight %d", i);
             CHECK(memcmp(m.page_ids, numbers, (size_t)n * sizeof *numbers) == 0, "page numbers");
             CHECK(m.bytes <= m.capacity, "%zu bytes of %zu", m.bytes, m.capacity);
         }
@@ -175,8 +181,8 @@ static void test_example(void) {
     MicroBatch m;
     Error err;
     CHECK(template_overhead(&t, 2) == 6, "overhead %d", template_overhead(&t, 2));
-    CHECK(batch_create(&m, 1, 6, 9, 4, &err) == 0, "%s", err.text);
-    batch_build(&m, &page, NULL, 1, &t, 2, UINT32_MAX, 0.25f);
+    CHECK(batch_create(&m, cpu, (BatchRows){1, 6, 9, 4}, &err) == 0, "%s", err.text);
+    batch_build(&m, &page, NULL, 1, &t, 2, UINT32_MAX, &quarter);
     static const int enc_ids[] = {5, 6, 5, 103, -1, -2}, dec_ids[] = {100, 103, -1, -2, 104, 7, 5, 6, 5},
                      enc_order[] = {5, 4, 0, 2, 1, 3}, enc_runs[] = {0, 1, 2, 4, 5, 6}, labels[] = {5, 6, 5, 102},
                      kept[] = {5, 6, 7, 8};
@@ -189,13 +195,13 @@ static void test_example(void) {
     CHECK(memcmp(m.labels, labels, sizeof labels) == 0, "labels");
 
     check_begin("a cut shortens context and answer, and the end mark stays");
-    batch_build(&m, &page, NULL, 1, &t, 2, 2, 0.25f);
+    batch_build(&m, &page, NULL, 1, &t, 2, 2, &quarter);
     CHECK(m.enc.rows == 5 && m.dec.rows == 8 && m.dec.kept == 3, "%d %d %d", m.enc.rows, m.dec.rows, m.dec.kept);
     CHECK(m.labels[0] == 5 && m.labels[1] == 6 && m.labels[2] == 102, "labels");
 
     check_begin("without anything behind the latents the last latent predicts the first token");
     t.n_after = 0;
-    batch_build(&m, &page, NULL, 1, &t, 2, UINT32_MAX, 0.25f);
+    batch_build(&m, &page, NULL, 1, &t, 2, UINT32_MAX, &quarter);
     CHECK(m.dec.rows == 7 && m.dec.kept == 4 && m.dec.kept_rows[0] == 3 && m.dec.ids[3] == -2, "kept row %d",
           m.dec.kept_rows[0]);
     batch_free(&m);
@@ -210,9 +216,10 @@ static void test_view(void) {
     plain_build(&enc, &dec, pages, 3, &t, 6, UINT32_MAX);
     MicroBatch m;
     Error err;
-    CHECK(batch_create(&m, 5, enc.rows + 100, dec.rows + 100, dec.kept + 50, &err) == 0, "%s", err.text);
-    CHECK(m.capacity == batch_capacity(5, enc.rows + 100, dec.rows + 100, dec.kept + 50), "capacity");
-    batch_build(&m, pages, NULL, 3, &t, 6, UINT32_MAX, 0.5f);
+    BatchRows most = {5, enc.rows + 100, dec.rows + 100, dec.kept + 50};
+    CHECK(batch_create(&m, cpu, most, &err) == 0, "%s", err.text);
+    CHECK(m.capacity == batch_capacity(most), "capacity");
+    batch_build(&m, pages, NULL, 3, &t, 6, UINT32_MAX, NULL);
     char *copy = malloc(m.bytes); // exactly as large as what is copied: a sanitizer sees what lies outside
     memcpy(copy, m.block, m.bytes);
     MicroBatch view = batch_view(&m, copy);
@@ -220,7 +227,7 @@ static void test_view(void) {
     compare_stack("encoder", &view.enc, &enc);
     compare_stack("decoder", &view.dec, &dec);
     for (int i = 0; i < view.dec.kept; i++)
-        CHECK(view.labels[i] == dec.label[view.dec.kept_rows[i]] && view.weights[i] == 0.5f, "label or weight %d", i);
+        CHECK(view.labels[i] == dec.label[view.dec.kept_rows[i]] && view.weights[i] == 1.0f, "label or weight %d", i);
     CHECK(view.block == copy, "block");
     free(copy);
     batch_free(&m);
@@ -228,8 +235,11 @@ static void test_view(void) {
 }
 
 int main(void) {
+    Error err;
+    if (backend_cpu_create(&cpu, DTYPE_F32, 1, NULL, &err) != 0) return 1;
     test_example();
     test_random();
     test_view();
+    cpu->destroy(cpu);
     return check_done();
 }

@@ -252,8 +252,8 @@ def test_eval(tmp, model, texts):
           (code, text, err))
     if code:
         return
-    check("the files", sorted(os.listdir(out)) == ["eval.csv", "eval.json", "eval.txt", "fox.json", "pages.jsonl"],
-          os.listdir(out))
+    check("the files", sorted(os.listdir(out)) == ["buckets.csv", "eval.csv", "eval.json", "eval.txt", "fox.json",
+          "pages.jsonl", "worst.txt"], os.listdir(out))
     sums = json.load(open(f"{out}/eval.json"))
     pages = [json.loads(line) for line in open(f"{out}/pages.jsonl")]
     rows = list(csv.DictReader(open(f"{out}/eval.csv")))
@@ -312,9 +312,9 @@ def test_eval(tmp, model, texts):
     check("-no_controls, -buckets", code == 0 and "control_no_latents" not in sums and
           [b["from"] for b in sums["buckets"]] == [10, 20], sums)
     mixed = '{"text": "a page"}\n{"text": ""}\n{"text": "%s"}\n{"text": "e\u0301"}\n' % ("long " * 100)
-    code, text, err = run("eval", "-m", model, "-", "-o", out, stdin=mixed)
+    code, text, err = run("eval", "-m", model, "-", "-o", out, "-skip", stdin=mixed)
     sums = json.load(open(f"{out}/eval.json"))
-    check("empty and long pages are counted and said once", code == 0 and sums["left_out_empty"] == 1 and
+    check("-skip: empty and long pages are counted and said once", code == 0 and sums["left_out_empty"] == 1 and
           sums["left_out_too_long"] == 1 and sums["pages"] == 2 and err.count("left out") == 2, (code, err, sums))
     check("a page that is not NFC is counted and compared in NFC", sums["pages_not_nfc"] == 1 and
           json.loads(open(f"{out}/pages.jsonl").read().splitlines()[1])["text"] == "\u00e9", sums)

@@ -153,6 +153,10 @@ if [ -x $bin/opt/test_nccl ]; then
     done
     expect "nccl: an error shows in the asynchronous query" 0 'rank 1: remote process exited' \
         env SIM_ASYNC=lazy SIM_NCCL_FAULT=error:1:2 bash -c "mpi 2 $bin/opt/test_nccl watchdog"
+    expect "nccl: a rank that dies in a collective" ! 'process rank 1 .* exited on signal 9' \
+        env SIM_NCCL_FAULT=kill:1:2 bash -c "mpi 2 $bin/opt/test_nccl watchdog"
+    expect "nccl: refuses a fault it does not know" 86 'SIM_NCCL_FAULT=explode:0:1: hang, error, stop or kill' \
+        env SIM_NCCL_FAULT=explode:0:1 $bin/opt/test_nccl watchdog
 
     # The event log: reduce-scatters overlap with the backward pass of later layers, and with nothing else.
     for step in overlapped serial; do

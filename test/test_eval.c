@@ -19,7 +19,8 @@ static EvalPage page_of(int tokens, int errors, int where) {
     p.n_reference = 4;
     p.n_output = 6;
     p.forced_rows = tokens + 1;
-    p.forced_correct = tokens;
+    p.forced = (EvalForced){.loss = 0.5 * (tokens + 1), .correct = tokens};
+    p.alone = (EvalForced){.loss = 3.0 * (tokens + 1), .correct = 2};
     p.m = (PageMetrics){.char_precision = 1 - errors / 100.0,
                         .edit_distance = (size_t)errors,
                         .reference_chars = 100,
@@ -34,7 +35,7 @@ static EvalPage page_of(int tokens, int errors, int where) {
     p.m.slice_errors[where] = (size_t)errors;
     p.control_precision[CONTROL_SWAPPED] = 0.2;
     p.control_precision[CONTROL_NO_LATENTS] = 0.1;
-    p.control_correct[CONTROL_SWAPPED] = 1;
+    p.control[CONTROL_SWAPPED] = (EvalForced){.loss = 2.0 * (tokens + 1), .correct = 1};
     return p;
 }
 
@@ -54,22 +55,24 @@ static void test_sums(void) {
     EvalSet s = set_of(pages, 4);
     EvalSummary sum;
     eval_summarise(&sum, &s, 5, NULL, 0);
-    CHECK(sum.pages == 4 && sum.cut == 1, "%d %d", sum.pages, sum.cut);
-    CHECK(near(sum.char_precision, (1 + 0.96 + 0.98 + 0.9) / 4), "%.15g", sum.char_precision);
-    CHECK(near(sum.char_precision_micro, 1 - 16.0 / 600), "%.15g", sum.char_precision_micro);
-    CHECK(near(sum.exact_match, 0.25), "%.15g", sum.exact_match);
-    CHECK(near(sum.token_accuracy, 100.0 / 104), "%.15g", sum.token_accuracy);
-    CHECK(near(sum.token_match, 0.5), "%.15g", sum.token_match);
-    CHECK(near(sum.tokens_per_latent, 25.0 / 5), "%.15g", sum.tokens_per_latent);
-    CHECK(near(sum.word_precision, 0.5) && near(sum.word_recall, 0.25) && near(sum.word_f1, 1.0 / 3), "words");
-    CHECK(near(sum.bleu4, 0.125) && near(sum.rouge_l, 0.75), "bleu, rouge");
-    CHECK(near(sum.by_position[19], 1 - 6.0 / 20) && near(sum.by_position[0], 1), "%.15g", sum.by_position[19]);
-    CHECK(near(sum.by_position[3], 0.5), "%.15g", sum.by_position[3]);
+    CHECK(sum.all.pages == 4 && sum.all.cut == 1, "%d %d", sum.all.pages, sum.all.cut);
+    CHECK(near(sum.all.char_precision, (1 + 0.96 + 0.98 + 0.9) / 4), "%.15g", sum.all.char_precision);
+    CHECK(near(sum.all.char_precision_micro, 1 - 16.0 / 600), "%.15g", sum.all.char_precision_micro);
+    CHECK(near(sum.all.exact_match, 0.25), "%.15g", sum.all.exact_match);
+    CHECK(near(sum.all.token_accuracy, 100.0 / 104), "%.15g", sum.all.token_accuracy);
+    CHECK(near(sum.all.token_match, 0.5), "%.15g", sum.all.token_match);
+    CHECK(near(sum.all.compression, 25.0 / 5), "%.15g", sum.all.compression);
+    CHECK(near(sum.all.word_precision, 0.5) && near(sum.all.word_recall, 0.25) && near(sum.all.word_f1, 1.0 / 3),
+          "words");
+    CHECK(near(sum.all.bleu4, 0.125) && near(sum.all.rouge_l, 0.75), "bleu, rouge");
+    CHECK(near(sum.all.by_position[19], 1 - 6.0 / 20) && near(sum.all.by_position[0], 1), "%.15g",
+          sum.all.by_position[19]);
+    CHECK(near(sum.all.by_position[3], 0.5), "%.15g", sum.all.by_position[3]);
     CHECK(near(sum.control_precision[CONTROL_SWAPPED], 0.2), "%.15g", sum.control_precision[CONTROL_SWAPPED]);
     CHECK(near(sum.control_accuracy[CONTROL_SWAPPED], 4.0 / 104), "%.15g", sum.control_accuracy[CONTROL_SWAPPED]);
     s.pages[0].m.slice_errors[7] = 1000; // insertions
     eval_summarise(&sum, &s, 5, NULL, 0);
-    CHECK(sum.by_position[7] == 0, "below zero: %g", sum.by_position[7]);
+    CHECK(sum.all.by_position[7] == 0, "below zero: %g", sum.all.by_position[7]);
     eval_free(&s);
 }
 
@@ -81,8 +84,8 @@ static void test_answer_tokens(void) {
     EvalSet s = set_of(&p, 1);
     EvalSummary sum;
     eval_summarise(&sum, &s, 8, NULL, 0);
-    CHECK(near(sum.token_match, 0.5), "%g", sum.token_match);
-    CHECK(near(sum.tokens_per_latent, 5), "%g", sum.tokens_per_latent);
+    CHECK(near(sum.all.token_match, 0.5), "%g", sum.all.token_match);
+    CHECK(near(sum.all.compression, 5), "%g", sum.all.compression);
     eval_free(&s);
 }
 
@@ -95,11 +98,11 @@ static void test_buckets(void) {
     int edges[] = {10, 20, 30, 40};
     eval_summarise(&sum, &s, 2, edges, 4);
     CHECK(sum.n_buckets == 3, "%d", sum.n_buckets);
-    CHECK(sum.buckets[0].pages == 2 && near(sum.buckets[0].char_precision, 0.95), "%d %g", sum.buckets[0].pages,
-          sum.buckets[0].char_precision);
-    CHECK(near(sum.buckets[0].compression, 14.5 / 2), "%g", sum.buckets[0].compression);
-    CHECK(sum.buckets[1].pages == 1 && near(sum.buckets[1].char_precision, 0.8), "second");
-    CHECK(sum.buckets[2].pages == 0, "third");
+    CHECK(sum.buckets[0].m.pages == 2 && near(sum.buckets[0].m.char_precision, 0.95), "%d %g", sum.buckets[0].m.pages,
+          sum.buckets[0].m.char_precision);
+    CHECK(near(sum.buckets[0].m.compression, 14.5 / 2), "%g", sum.buckets[0].m.compression);
+    CHECK(sum.buckets[1].m.pages == 1 && near(sum.buckets[1].m.char_precision, 0.8), "second");
+    CHECK(sum.buckets[2].m.pages == 0, "third");
     eval_free(&s);
 
     check_begin("buckets from the data: round borders, every page inside, at most 8");
@@ -109,7 +112,7 @@ static void test_buckets(void) {
         s = set_of(two, 2);
         eval_summarise(&sum, &s, 1, NULL, 0);
         int inside = 0;
-        for (int b = 0; b < sum.n_buckets; b++) inside += sum.buckets[b].pages;
+        for (int b = 0; b < sum.n_buckets; b++) inside += sum.buckets[b].m.pages;
         int width = sum.buckets[0].to - sum.buckets[0].from, digit = width;
         while (digit % 10 == 0) digit /= 10;
         CHECK(inside == 2 && sum.n_buckets >= 1 && sum.n_buckets <= 8, "%d..%d: %d inside %d", low, high, inside,
@@ -167,7 +170,8 @@ static void test_files(void) {
     EvalSet s = set_of(pages, 2);
     EvalSummary sum;
     Error err = {""};
-    EvalFiles f = {.out = out, .model = "m", .source = "p", .dtype = "fp32", .no_latents_text = "the the"};
+    EvalFiles f = {
+        .out = out, .model = "m", .source = "p", .dtype = "fp32", .vocab = 100, .no_latents_text = "the the"};
     eval_summarise(&sum, &s, 5, NULL, 0);
     CHECK(eval_write(&f, &s, &sum, NULL, &err) == 0, "%s", err.text);
     cJSON *root = read_json(out, "eval.json");
@@ -177,7 +181,15 @@ static void test_files(void) {
     CHECK(number(root, "left_out_too_long") == 2 && number(root, "left_out_empty") == 1, "left out");
     CHECK(cJSON_GetArraySize(cJSON_GetObjectItem(root, "by_position")) == 20, "by_position");
     const cJSON *swapped = cJSON_GetObjectItem(root, "control_swapped_latents");
-    CHECK(near(number(swapped, "char_precision"), 0.2), "swapped");
+    CHECK(near(number(swapped, "char_precision"), 0.2) && near(number(swapped, "perplexity"), exp(2)), "swapped");
+    const cJSON *alone = cJSON_GetObjectItem(root, "decoder_alone");
+    CHECK(near(number(alone, "loss"), 3) && number(alone, "uniform_perplexity") == 100, "decoder alone");
+    CHECK(near(number(root, "loss"), 0.5) && near(number(root, "perplexity"), exp(0.5)), "loss");
+    const cJSON *worst = cJSON_GetObjectItem(root, "worst"), *meaning = cJSON_GetObjectItem(root, "definitions");
+    CHECK(cJSON_GetArraySize(worst) == 1 && number(cJSON_GetArrayItem(worst, 0), "page") == 1, "worst");
+    for (const cJSON *m = meaning ? meaning->child : NULL; m; m = m->next)
+        CHECK(cJSON_GetObjectItem(root, m->string), "%s is defined, but not there", m->string);
+    CHECK(cJSON_GetArraySize(meaning) >= 16, "definitions");
     const cJSON *bucket = cJSON_GetArrayItem(cJSON_GetObjectItem(root, "buckets"), 0);
     CHECK(!isnan(number(bucket, "from")) && !isnan(number(bucket, "to")) && number(bucket, "pages") == 1, "bucket");
     cJSON_Delete(root);
@@ -194,6 +206,7 @@ static void test_files(void) {
     CHECK(file_read(&data, &size, path, &err) == 0, "%s", err.text);
     for (size_t i = 0; i < size; i++) lines += data[i] == '\n';
     CHECK(lines == 3 && strstr(data, "\"a \"\"page\"\", one\",10,10,1,1.000000,0,"), "%s", data);
+    CHECK(strstr(data, ",0,0.500000,3.000000,2,0.200000,1,2.000000,") != NULL, "losses a token: %s", data);
     free(data);
     free(path);
     eval_free(&s);
@@ -214,6 +227,186 @@ static void test_files(void) {
     eval_free(&s);
     file_remove_tree(folder, &err);
     free(out);
+}
+
+static char *read_text(const char *folder, const char *name) {
+    Error err;
+    char *path = string_format("%s/%s", folder, name), *data = NULL;
+    size_t size;
+    if (file_read(&data, &size, path, &err) != 0) CHECK(0, "%s", err.text);
+    free(path);
+    return data ? data : strdup("");
+}
+
+static void test_losses(void) {
+    check_begin("loss, perplexity, errors at the end");
+    EvalPage pages[] = {page_of(10, 0, 0), page_of(30, 6, 15), page_of(20, 2, 14)};
+    pages[2].forced.loss = 0;
+    pages[1].m.by_character = 1;
+    EvalSet s = set_of(pages, 3);
+    EvalSummary sum;
+    eval_summarise(&sum, &s, 5, NULL, 0);
+    CHECK(near(sum.all.loss, 0.5 * 42 / 63), "%.15g", sum.all.loss);
+    CHECK(near(sum.alone_loss, 3) && near(sum.alone_accuracy, 6.0 / 63), "%.15g %.15g", sum.alone_loss,
+          sum.alone_accuracy);
+    CHECK(near(sum.control_loss[CONTROL_SWAPPED], 2) && near(sum.control_loss[CONTROL_ZERO], 0), "%.15g",
+          sum.control_loss[CONTROL_SWAPPED]);
+    CHECK(near(sum.all.late_errors, 0.75), "slices 15 to 19: %.15g", sum.all.late_errors);
+    CHECK(sum.all.by_character == 1, "%d", sum.all.by_character);
+    eval_free(&s);
+}
+
+static void test_worst(void) {
+    check_begin("the worst pages: in order, equal ones as in the file, whole ones never, at most ten");
+    static const int errors[] = {5, 0, 9, 9, 1, 0, 30, 2};
+    EvalPage pages[30];
+    EvalSummary sum;
+    for (int i = 0; i < 8; i++) pages[i] = page_of(10, errors[i], 0);
+    EvalSet s = set_of(pages, 8);
+    eval_summarise(&sum, &s, 5, NULL, 0);
+    static const int order[] = {6, 2, 3, 0, 7, 4};
+    CHECK(sum.n_worst == 6 && memcmp(sum.worst, order, sizeof order) == 0, "%d: %d %d %d %d %d %d", sum.n_worst,
+          sum.worst[0], sum.worst[1], sum.worst[2], sum.worst[3], sum.worst[4], sum.worst[5]);
+    eval_free(&s);
+    for (int i = 0; i < 30; i++) pages[i] = page_of(10, 1 + i * 7 % 30, 0); // every number from 1 to 30 once
+    s = set_of(pages, 30);
+    eval_summarise(&sum, &s, 5, NULL, 0);
+    CHECK(sum.n_worst == EVAL_WORST, "%d", sum.n_worst);
+    for (int k = 0; k < sum.n_worst; k++)
+        CHECK(s.pages[sum.worst[k]].m.edit_distance == (size_t)(30 - k), "place %d: page %d", k, sum.worst[k]);
+    eval_free(&s);
+}
+
+static void test_paper(char *folder) {
+    check_begin("the paper's buckets when most pages lie in them, its figures beside ours");
+    EvalPage pages[] = {page_of(650, 3, 0), page_of(1250, 20, 19), page_of(40, 0, 0), page_of(1300, 0, 0),
+                        page_of(700, 0, 0)};
+    EvalSet s = set_of(pages, 5);
+    EvalSummary sum;
+    Error err = {""};
+    eval_summarise(&sum, &s, 32, NULL, 0);
+    CHECK(sum.n_buckets == 7 && sum.buckets[0].from == 600 && sum.buckets[6].to == 1300, "%d", sum.n_buckets);
+    CHECK(near(sum.buckets[0].m.compression, 650.0 / 32) && near(sum.buckets[6].m.by_position[19], 0),
+          "a bucket's own");
+    EvalFiles f = {.out = folder, .model = "m", .source = "p", .dtype = "fp32", .vocab = 100};
+    CHECK(eval_write(&f, &s, &sum, NULL, &err) == 0, "%s", err.text);
+    char *table = read_text(folder, "eval.txt"), *buckets = read_text(folder, "buckets.csv");
+    // tables 1 and 2 of arXiv 2511.15244
+    CHECK(strstr(table, "   600-700         1        20.3x          97.00%          50.00%       25.00%"
+                        " |   99.7%   99.7%   99.9%   96.5%   98.5%\n"),
+          "%s", table);
+    CHECK(strstr(table, "  1200-1300        1        39.1x          80.00%          50.00%       25.00%"
+                        " |   93.3%   98.4%   97.5%   59.1%   87.1%\n"),
+          "%s", table);
+    CHECK(strstr(table, "   800-900         0            -               -               -            -"
+                        " |   98.8%   99.7%   99.7%   83.6%   96.8%\n"),
+          "%s", table);
+    CHECK(strstr(table, "this model's vocabulary of 100, the paper's"), "%s", table);
+    CHECK(strstr(table, "2 pages lie outside these buckets\n") && strstr(table, "does not define precision"), "%s",
+          table);
+    CHECK(strstr(buckets, "\n1100,1200,0,,,") && strstr(buckets, ",0.940,0.986,0.985,0.764,0.898\n"), "%s", buckets);
+    cJSON *root = read_json(folder, "eval.json");
+    const cJSON *paper = cJSON_GetArrayItem(cJSON_GetObjectItem(root, "published"), 0);
+    const cJSON *last = cJSON_GetArrayItem(cJSON_GetObjectItem(paper, "buckets"), 6);
+    CHECK(number(last, "from") == 1200 && near(number(last, "precision"), 0.933) &&
+              near(number(last, "compression"), 39.4),
+          "published");
+    const cJSON *empty = cJSON_GetArrayItem(cJSON_GetObjectItem(root, "buckets"), 2);
+    CHECK(number(empty, "pages") == 0 && cJSON_IsNull(cJSON_GetObjectItem(empty, "char_precision")), "an empty bucket");
+    cJSON_Delete(root);
+    free(table);
+    free(buckets);
+    s.n = 2;
+    s.pages[1].context.n = 40;
+    eval_summarise(&sum, &s, 32, NULL, 0);
+    CHECK(sum.n_buckets != 7 || sum.buckets[0].from != 600, "half is not most");
+    s.pages[1].context.n = 1250;
+    s.n = 5;
+    const int edges[] = {0, 600, 700};
+    eval_summarise(&sum, &s, 32, edges, 3);
+    CHECK(eval_published_bucket(&sum.buckets[0]) == -1 && eval_published_bucket(&sum.buckets[1]) == 0, "places");
+    CHECK(eval_published_bucket(&(EvalBucket){.from = 650, .to = 750}) == -1 &&
+              eval_published_bucket(&(EvalBucket){.from = 1300, .to = 1400}) == -1,
+          "no such places");
+    CHECK(eval_write(&f, &s, &sum, NULL, &err) == 0, "%s", err.text);
+    table = read_text(folder, "eval.txt");
+    CHECK(strstr(table, "   600-700         1        20.3x          97.00%          50.00%       25.00% |   99.7%") &&
+              strstr(table, "     0-600         1         1.2x         100.00%          50.00%       25.00%\n"),
+          "%s", table);
+    free(table);
+    eval_free(&s);
+}
+
+static void test_all_or_none(char *folder) {
+    check_begin("when one file cannot be written the folder stays as it was");
+    EvalSet s = set_of((EvalPage[]){page_of(10, 0, 0), page_of(30, 4, 19)}, 2);
+    EvalSummary sum;
+    Error err = {""};
+    char *out = string_format("%s/whole", folder), *blocked = string_format("%s/eval.json.tmp", out);
+    EvalFiles f = {.out = out, .model = "first", .source = "p", .dtype = "fp32", .vocab = 100};
+    eval_summarise(&sum, &s, 5, NULL, 0);
+    CHECK(eval_write(&f, &s, &sum, NULL, &err) == 0, "%s", err.text);
+    char *before = read_text(out, "eval.txt");
+    CHECK(file_make_dirs(blocked, &err) == 0, "%s", err.text);
+    f.model = "second";
+    CHECK(eval_try_folder(out, &err) == -1 && strstr(err.text, "eval.json"), "%s", err.text);
+    CHECK(eval_write(&f, &s, &sum, NULL, &err) == -1 && strstr(err.text, "eval.json"), "%s", err.text);
+    char *after = read_text(out, "eval.txt");
+    CHECK(strcmp(before, after) == 0, "%s", after);
+    CHECK(file_remove_tree(blocked, &err) == 0, "%s", err.text);
+    int files = 0, temporary = 0;
+    DIR *d = opendir(out);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        files += e->d_name[0] != '.';
+        temporary += strstr(e->d_name, ".tmp") != NULL;
+    }
+    if (d) closedir(d);
+    CHECK(files == 7 && temporary == 0, "%d files, %d temporary", files, temporary);
+    CHECK(eval_try_folder(out, &err) == 0, "%s", err.text);
+    FILE *full = fopen("/dev/full", "w");
+    CHECK(full && eval_write(&f, &s, &sum, full, &err) == -1, "a full device is taken");
+    if (full) fclose(full);
+    free(before);
+    free(after);
+    free(out);
+    free(blocked);
+    eval_free(&s);
+}
+
+static void check_diff(const char *reference, const char *output, const char *ops, size_t context,
+                       const char *expected) {
+    char *data = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&data, &size);
+    CHECK(render_diff(out, reference, strlen(reference), output, strlen(output), ops, strlen(ops), context) == 0,
+          "memory");
+    fclose(out);
+    CHECK(strcmp(data, expected) == 0, "found %s", data);
+    free(data);
+}
+
+static void test_diff(void) {
+    check_begin("a readable difference");
+    check_diff("abc", "abc", "===", 2, "abc\n");
+    check_diff("abcdefgh", "abxxdefgh", "==si=====", 9, "ab[-c-]{+xx+}defgh\n");
+    check_diff("ab", "abyz", "==ii", 9, "ab{+yz+}\n");
+    check_diff("abyz", "ab", "==dd", 9, "ab[-yz-]\n");
+    check_diff("", "好", "i", 9, "{+好+}\n");
+    check_begin("changes three characters apart are one, four apart are two");
+    check_diff("aXbcdYe", "aUbcdVe", "=s===s=", 9, "a[-XbcdY-]{+UbcdV+}e\n");
+    check_diff("aXbcdeYf", "aUbcdeVf", "=s====s=", 9, "a[-X-]{+U+}bcde[-Y-]{+V+}f\n");
+    check_diff("aXbcf", "abcVf", "=d==i=", 9, "a[-Xbc-]{+bcV+}f\n");
+    check_begin("long equal stretches are left out");
+    char text[101], other[101], ops[101], expected[200];
+    memset(text, '.', 100), memset(ops, '=', 100);
+    text[100] = ops[100] = 0;
+    memcpy(text, "BEGIN", 5), memcpy(text + 45, "left", 4), memcpy(text + 50, "right", 5), memcpy(text + 97, "END", 3);
+    memcpy(other, text, 101);
+    other[49] = '!', ops[49] = 's';
+    snprintf(expected, sizeof expected, "[... 45 characters ...] left[-.-]{+!+}righ [... 46 characters ...]\n");
+    check_diff(text, other, ops, 4, expected);
+    check_diff("a\nb", "acb", "=s=", 4, "a[-\\n-]{+c+}b\n");
+    check_diff("a\033b", "acb", "=s=", 4, "a[-\\x1b-]{+c+}b\n");
 }
 
 static void check_marked(const char *text, const char *ops, RenderSide side, int colour, const char *expected) {
@@ -247,6 +440,14 @@ int main(void) {
     test_buckets();
     test_edges();
     test_files();
+    test_losses();
+    test_worst();
+    char folder[] = "/tmp/test_eval_XXXXXX";
+    CHECK(mkdtemp(folder) != NULL, "mkdtemp");
+    test_paper(folder);
+    test_all_or_none(folder);
+    file_remove_tree(folder, NULL);
     test_render();
+    test_diff();
     return check_done();
 }

@@ -81,9 +81,9 @@ static void set_up(Fixture *f, DType dtype, const C3Config *c) {
     Error err;
     static Dist dist = {.ranks = 1, .local_ranks = 1, .cores = 1};
     C3Limits l = {
-        .pages = 1, .enc_rows = 64, .dec_rows = 96, .dec_kept = 64, .micro_batches = 1, .recompute = KEEP_NOTHING};
+        .pages = 1, .enc_rows = 64, .dec_rows = 96, .dec_kept = 64, .recompute = KEEP_NOTHING};
     if (backend_cpu_create(&f->b, dtype, 1, &dist, &err) != 0 || c3_create(&f->m, c, f->b, &l, &err) != 0 ||
-        batch_create(&f->batch, 1, l.enc_rows, l.dec_rows, l.dec_kept, &err) != 0) {
+        batch_create(&f->batch, f->b, c3_batch_rows(&l), &err) != 0) {
         printf("%s\n", err.text);
         exit(1);
     }
@@ -125,8 +125,8 @@ static void plain_logits(Fixture *f, float *logits, const int32_t *context, int 
                       .context_length = (uint32_t)n_context,
                       .answer = (const uint32_t *)(n ? ids : none),
                       .answer_length = (uint32_t)n};
-    batch_build(&f->batch, &page, NULL, 1, &words, m->config.latents, UINT32_MAX, 1.0f);
-    c3_forward(m, &f->batch, 0);
+    batch_build(&f->batch, &page, NULL, 1, &words, m->config.latents, UINT32_MAX, NULL);
+    c3_forward(m, &f->batch);
     const elem_t *hidden = elem_at(b, m->dec_acts.out, (size_t)n * m->config.dec.D);
     b->matmul_forward(b, m->logits, hidden, elem_at(b, m->weights, m->params.dec.head), NULL, 1, m->config.dec.D,
                       VOCAB);

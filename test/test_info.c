@@ -8,13 +8,15 @@
 
 static char folder[] = "build/test_info_XXXXXX";
 
+static int checking; // info -check
+
 // What info_print writes, or the error; free it.
 static char *info(const char *path, int *bad) {
     char *text = NULL;
     size_t size = 0;
     Error err = {""};
     FILE *out = open_memstream(&text, &size);
-    *bad = info_print(out, path, &err);
+    *bad = checking ? info_check(out, path, &err) : info_print(out, path, &err);
     fclose(out);
     if (!*bad) return text;
     free(text);
@@ -90,6 +92,84 @@ static void test_models(void) {
     free(run);
 }
 
+// One byte of a file, from its end.
+static void flip(const char *path, size_t from_end, uint8_t bits) {
+    char *data = NULL;
+    size_t size = 0;
+    Error err = {""};
+    CHECK(file_read(&data, &size, path, &err) == 0, "%s", err.text);
+    if (!data) return;
+    data[size - from_end] = (char)((uint8_t)data[size - from_end] ^ bits);
+    put(path, data, size);
+    free(data);
+}
+
+static void expect_refusal(const char *path, const char *a, const char *b) {
+    const char *const words[] = {a, b};
+    expect(path, 1, words, 2);
+}
+
+static void test_check(void) {
+    check_begin("-check reads all: shapes, numbers, checksums, the trainer's state; the run stands for its checkpoint");
+    char *run = in_run(folder, "checked"), *step = in_run(run, "step_00000001"), *llm1 = in_run(step, "llm1");
+    char *weights = in_run(step, "model.safetensors"), *encoder = in_run(llm1, "model.safetensors"),
+         *marker = in_run(step, "COMPLETE"), *tokenizer = in_run(step, "qwen.tiktoken"),
+         *optimizer = in_run(step, "trainer/optimizer_00000.safetensors"), sum[64];
+    Error err = {""};
+    Rig r;
+    rig_open(&r, small_config(), DTYPE_F32, 0);
+    rig_fill(&r, 1);
+    float loss = 2;
+    TrainState s = {.step = 1, .settings = "{}", .losses = &loss};
+    CheckpointJob job = job_of(&r);
+    CHECK(checkpoint_save(&job, &s, run, 1, &err) == 0, "%s", err.text);
+    checking = 1;
+    snprintf(sum, sizeof sum, "%zu,%03zu, all finite", r.params.table.parameters / 1000,
+             r.params.table.parameters % 1000);
+    const char *const right[] = {"checksums      of 6 files right", "56, each there", sum,
+                                 "numbers of optimizer state, all finite", "fingerprint"};
+    expect(run, 0, right, 5);
+    const char *const plain[] = {"26, each there", "checksums      none"};
+    expect(llm1, 0, plain, 2);
+
+    check_begin("-check finds one flipped bit by the checksum, where no checksum is kept by the numbers");
+    flip(weights, 1, 0x01);
+    expect_refusal(run, weights, "CRC-32");
+    flip(weights, 1, 0x01);
+    put(marker, "{\"files\": []}", 13);
+    put(tokenizer, "IQ== 0\n", 7);
+    expect_refusal(step, tokenizer, "");
+    unlink(tokenizer);
+    const uint32_t nan = 0xffc00000u;
+    char *data = NULL;
+    size_t size = 0;
+    CHECK(file_read(&data, &size, encoder, &err) == 0, "%s", err.text);
+    memcpy(data + size - 4, &nan, 4); // the last tensor of the encoder's file is its final norm
+    put(encoder, data, size);
+    expect_refusal(step, encoder, "tensor \"model.norm.weight\": element 29 is NaN");
+    free(data);
+    rig_fill(&r, 1);
+    CHECK(file_remove_tree(run, &err) == 0 && checkpoint_save(&job, &s, run, 1, &err) == 0, "%s", err.text);
+    CHECK(file_read(&data, &size, optimizer, &err) == 0, "%s", err.text);
+    memcpy(data + size - 4, &nan, 4);
+    put(optimizer, data, size);
+    put(marker, "{\"files\": []}", 13);
+    expect_refusal(step, optimizer, "is NaN");
+    CHECK(truncate(optimizer, (off_t)size - 8) == 0, "truncate");
+    expect_refusal(step, optimizer, "");
+    checking = 0;
+    rig_close(&r);
+    free(data);
+    free(optimizer);
+    free(tokenizer);
+    free(marker);
+    free(encoder);
+    free(weights);
+    free(llm1);
+    free(step);
+    free(run);
+}
+
 static void test_shards(void) {
     check_begin("a shard: pages, tokens, vocabulary, tokenizer, checksums; a damaged one is refused");
     char *path = in_run(folder, "pages.bin");
@@ -114,6 +194,7 @@ int main(void) {
     dist = (Dist){.ranks = 1, .local_ranks = 1, .cores = 1};
     if (!mkdtemp(folder)) return perror(folder), 2;
     test_models();
+    test_check();
     test_shards();
     if (file_remove_tree(folder, &err) != 0) printf("%s\n", err.text);
     return check_done();

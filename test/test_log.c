@@ -52,8 +52,12 @@ static LogStep step_of(int64_t step) {
                      .pages = 256,
                      .tokens = 1000,
                      .seconds = 0.5,
-                     .flops = 2e9,
+                     .flops_encoder = 4e8,
+                     .flops_decoder = 14e8,
+                     .flops_head = 2e8,
+                     .sheet_flops = 16e9,
                      .peak_flops = 8e9,
+                     .is_gpu = 1,
                      .memory_bytes = 123.4e6};
 }
 
@@ -113,13 +117,15 @@ static void test_lines(void) {
     static const struct {
         const char *key;
         double value;
-    } expected[] = {{"step", 12}, {"lr", 1e-5}, {"grad_norm", 0.25},         {"pages", 256},      {"tokens", 1000},
-                    {"ms", 500},  {"mfu", 0.5}, {"tokens_per_second", 2000}, {"memory_mb", 123.4}};
+    } expected[] = {{"step", 12},         {"lr", 1e-5},        {"grad_norm", 0.25},     {"pages", 256},
+                    {"tokens", 1000},     {"ms", 500},         {"mfu", 0.25},           {"tokens_per_second", 2000},
+                    {"memory_mb", 123.4}, {"peak_share", 0.5}, {"tflop_encoder", 4e-4}, {"tflop_decoder", 14e-4},
+                    {"tflop_head", 2e-4}};
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
         CHECK(fabs(number(o, expected[i].key) - expected[i].value) < 1e-9, "%s is %g", expected[i].key,
               number(o, expected[i].key));
     CHECK((float)number(o, "loss") == 3.14159274101257324f, "the loss lost digits: %.17g", number(o, "loss"));
-    CHECK(cJSON_GetArraySize(o) == 10, "%d keys", cJSON_GetArraySize(o));
+    CHECK(cJSON_GetArraySize(o) == 14, "%d keys", cJSON_GetArraySize(o));
     cJSON_Delete(o);
     o = line_of_log(1);
     CHECK(number(o, "step") == 12 && number(o, "val_loss") == 2.5 && number(o, "val_token_accuracy") == 0.75,
@@ -134,9 +140,9 @@ static void test_lines(void) {
 
     check_begin("stdout has a plain line a step with everything on it");
     text = read_text(said_path);
-    static const char *const words[] = {"step    12/40000 ", "loss 3.1416", "lr 1.00e-05",
-                                        "norm 0.250",        "500 ms",      "2000 tok/s",
-                                        "50.0 % of peak",    "123 MB",      "5 h 33 min left"};
+    static const char *const words[] = {
+        "step    12/40000 ",          "loss 3.1416", "lr 1.00e-05",    "norm 0.250", "500 ms", "2000 tok/s",
+        "MFU 25.0 %, 50.0 % of peak", "123 MB",      "5 h 33 min left"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         CHECK(strstr(text, words[i]), "no '%s': %s", words[i], text);
     CHECK(strstr(text, "saved step 12\n"), "note");
@@ -153,7 +159,7 @@ static void test_not_finite(void) {
     s.loss = NAN;
     s.grad_norm = INFINITY;
     s.lr = -INFINITY;
-    s.peak_flops = 0;
+    s.peak_flops = s.sheet_flops = 0;
     log_step(log, &s);
     s = step_of(2);
     s.seconds = 0;
@@ -166,14 +172,15 @@ static void test_not_finite(void) {
     for (int i = 0; i < 3; i++) {
         cJSON *o = line_of_log(i);
         CHECK(o, "line %d is no JSON", i);
-        static const char *const keys[3][3] = {
-            {"loss", "grad_norm", "mfu"}, {"mfu", "tokens_per_second"}, {"val_loss"}};
-        for (int k = 0; k < 3 && keys[i][k]; k++)
+        static const char *const keys[3][4] = {
+            {"loss", "grad_norm", "mfu", "peak_share"}, {"mfu", "tokens_per_second"}, {"val_loss"}};
+        for (int k = 0; k < 4 && keys[i][k]; k++)
             CHECK(cJSON_IsNull(cJSON_GetObjectItem(o, keys[i][k])), "line %d: %s is not null", i, keys[i][k]);
         cJSON_Delete(o);
     }
     char *text = read_text(said_path);
     CHECK(!strstr(text, "of peak"), "a share of an unknown peak: %s", text);
+    CHECK(strstr(text, "| MFU n/a |"), "an unknown GPU: %s", text);
     free(text);
 }
 

@@ -30,15 +30,33 @@ static void shapes(C3Config *c, int tied, int untrimmed_layers) {
         fprintf(stderr, "%s\n", err.text);
         exit(1);
     }
-    c->enc = (Qwen2Config){.V = 206, .D = 48, .L = untrimmed_layers, .NH = 3, .KV = 1, .HS = 32, .F = 80,
-                           .max_positions = 512, .rope_theta = 1e6f, .rms_eps = 1e-6f, .tied = 1};
-    c->dec = (Qwen2Config){.V = 206, .D = 64, .L = untrimmed_layers + 1, .NH = 4, .KV = 2, .HS = 64, .F = 112,
-                           .max_positions = 512, .rope_theta = 1e6f, .rms_eps = 1e-6f, .tied = tied};
+    c->enc = (Qwen2Config){.V = 206,
+                           .D = 48,
+                           .L = untrimmed_layers,
+                           .NH = 3,
+                           .KV = 1,
+                           .HS = 32,
+                           .F = 80,
+                           .max_positions = 512,
+                           .rope_theta = 1e6f,
+                           .rms_eps = 1e-6f,
+                           .tied = 1};
+    c->dec = (Qwen2Config){.V = 206,
+                           .D = 64,
+                           .L = untrimmed_layers + 1,
+                           .NH = 4,
+                           .KV = 2,
+                           .HS = 64,
+                           .F = 112,
+                           .max_positions = 512,
+                           .rope_theta = 1e6f,
+                           .rms_eps = 1e-6f,
+                           .tied = tied};
     c->latents = 5;
     c->specials = (SpecialTokens){200, 201, 202, 203, 204, 205};
 }
 
-static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mode, int micro_batches) {
+static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mode) {
     Error err;
     memset(s, 0, sizeof *s);
     shapes(&s->config, tied, layers);
@@ -46,7 +64,7 @@ static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mo
                   .enc_rows = PAGES * (LONGEST + 6),
                   .dec_rows = PAGES * (LONGEST + 11),
                   .dec_kept = PAGES * (LONGEST + 1),
-                  .micro_batches = micro_batches,
+                  .loss_rows = PAGES * (LONGEST + 1),
                   .head_rows = 17,
                   .recompute = mode};
     if (backend_cpu_create(&s->b, dtype, 1, &one, &err) != 0 || c3_create(&s->m, &s->config, s->b, &l, &err) != 0 ||
@@ -60,7 +78,7 @@ static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mo
         for (int i = 0; i < LONGEST; i++) s->tokens[p][i] = (random = random * 1664525u + 1013904223u) >> 25;
         s->pages[p] = (ShardPage){s->tokens[p], s->tokens[p], (uint32_t)lengths[p], (uint32_t)lengths[p]};
         s->ids[p] = (uint64_t)p;
-        if (batch_create(&s->batch[p], l.pages, l.enc_rows, l.dec_rows, l.dec_kept, &err) != 0) exit(1);
+        if (batch_create(&s->batch[p], s->b, c3_batch_rows(&l), &err) != 0) exit(1);
     }
     // larger weights than the usual start: attention and gates leave their flat regions
     float *piece = malloc(s->m.params.table.total * sizeof *piece);
@@ -82,22 +100,33 @@ static int rows_of_all(void) {
     return rows;
 }
 
+// Packs pages first..first+n-1, each row with its share of the loss of all pages.
+static void build(Setup *s, int batch, int first, int n) {
+    float weights[PAGES];
+    for (int i = 0; i < n; i++) weights[i] = 1.0f / (float)rows_of_all();
+    batch_build(&s->batch[batch], s->pages + first, s->ids + first, n, &s->words, s->config.latents, UINT32_MAX,
+                weights);
+}
+
 // Loss and gradients of all pages, `per` pages a micro-batch.
 static double pass(Setup *s, int per) {
-    double loss = 0;
-    for (int p = 0, i = 0; p < PAGES; p += per, i++) {
+    double loss = 0, sum, norm;
+    for (int p = 0, i = 0, row = 0; p < PAGES; p += per, i++) {
         int n = PAGES - p < per ? PAGES - p : per;
-        batch_build(&s->batch[i], s->pages + p, s->ids + p, n, &s->words, s->config.latents, UINT32_MAX,
-                    1.0f / (float)rows_of_all());
-        c3_forward_backward(&s->m, &s->batch[i], i, i > 0, NULL, NULL);
-        loss += c3_read_loss(&s->m, &s->batch[i], i).weighted;
+        build(s, i, p, n);
+        s->batch[i].loss_row = row;
+        c3_forward_backward(&s->m, &s->batch[i], i > 0, NULL, NULL);
+        row += s->batch[i].dec.kept;
     }
+    for (int p = 0, i = 0; p < PAGES; p += per, i++) loss += c3_read_loss(&s->m, &s->batch[i]).weighted;
+    c3_read_step(&s->m, &sum, &norm);
+    CHECK(fabs(sum / loss - 1) < 1e-12, "the device's sum of losses %.17g, the host's %.17g", sum, loss);
     return loss;
 }
 
 static float *gradients(Setup *s) {
     float *g = malloc(s->m.params.table.total * sizeof *g);
-    s->b->download(s->b, g, s->m.grads, s->m.params.table.total * sizeof *g);
+    s->b->download(s->b, g, s->m.grads.arena, s->m.params.table.total * sizeof *g);
     return g;
 }
 
@@ -112,13 +141,13 @@ static double distance(const float *a, const float *b, size_t n) {
 
 static void test_recompute(DType dtype) {
     Setup s;
-    open_setup(&s, dtype, 1, 2, RECOMPUTE_NONE, PAGES);
+    open_setup(&s, dtype, 1, 2, RECOMPUTE_NONE);
     double loss = pass(&s, 2);
     float *g = gradients(&s);
     size_t bytes = s.m.params.table.total * sizeof *g;
     close_setup(&s);
     for (Recompute mode = RECOMPUTE_CHEAP; mode <= RECOMPUTE_LAYER; mode++) {
-        open_setup(&s, dtype, 1, 2, mode, PAGES);
+        open_setup(&s, dtype, 1, 2, mode);
         double other = pass(&s, 2);
         float *h = gradients(&s);
         CHECK(loss == other, "%.17g %.17g", loss, other);
@@ -128,13 +157,12 @@ static void test_recompute(DType dtype) {
     }
     free(g);
     // inference keeps nothing and adds to the residual stream in place: the same losses
-    open_setup(&s, dtype, 1, 2, KEEP_NOTHING, PAGES);
+    open_setup(&s, dtype, 1, 2, KEEP_NOTHING);
     double sum = 0;
     for (int p = 0; p < PAGES; p += 2) {
-        batch_build(&s.batch[p], s.pages + p, s.ids + p, PAGES - p < 2 ? 1 : 2, &s.words, s.config.latents, UINT32_MAX,
-                    1.0f / (float)rows_of_all());
-        c3_forward(&s.m, &s.batch[p], p);
-        sum += c3_read_loss(&s.m, &s.batch[p], p).weighted;
+        build(&s, p, p, PAGES - p < 2 ? 1 : 2);
+        c3_forward(&s.m, &s.batch[p]);
+        sum += c3_read_loss(&s.m, &s.batch[p]).weighted;
     }
     CHECK(sum == loss, "%.17g %.17g", sum, loss);
     close_setup(&s);
@@ -143,7 +171,7 @@ static void test_recompute(DType dtype) {
 // The same step with `per` pages a micro-batch and trimming on or off.
 static float *step(int tied, int layers, int per, int trim, double *loss, size_t *n) {
     Setup s;
-    open_setup(&s, DTYPE_F32, tied, layers, RECOMPUTE_NONE, PAGES);
+    open_setup(&s, DTYPE_F32, tied, layers, RECOMPUTE_NONE);
     s.m.enc.trim = s.m.dec.trim = trim;
     *loss = pass(&s, per);
     float *g = gradients(&s);
@@ -156,9 +184,7 @@ static void test_same_mathematics(int tied, int layers) {
     size_t n;
     double loss, other;
     float *g = step(tied, layers, PAGES, 1, &loss, &n);
-    const struct {
-        int per, trim;
-    } ways[] = {{PAGES, 0}, {1, 1}, {2, 1}, {2, 0}};
+    const struct { int per, trim; } ways[] = {{PAGES, 0}, {1, 1}, {2, 1}, {2, 0}};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         float *h = step(tied, layers, ways[i].per, ways[i].trim, &other, &n);
         CHECK(fabs(loss - other) < 1e-6 * loss, "%d pages, trim %d: loss %.9g %.9g", ways[i].per, ways[i].trim, loss,
@@ -173,7 +199,7 @@ static void test_same_mathematics(int tied, int layers) {
 // (loss(w + h d) - loss(w - h d)) / 2h against the gradient times d, d = the gradient itself plus a random direction.
 static void test_finite_differences(int tied) {
     Setup s;
-    open_setup(&s, DTYPE_F32, tied, 2, RECOMPUTE_NONE, PAGES);
+    open_setup(&s, DTYPE_F32, tied, 2, RECOMPUTE_NONE);
     pass(&s, PAGES);
     float *g = gradients(&s);
     for (int i = 0; i < s.m.params.table.n; i++) {
@@ -187,8 +213,7 @@ static void test_finite_differences(int tied) {
         const double h = 4e-3;
         double side[2];
         for (int sign = 0; sign < 2; sign++) {
-            for (size_t k = 0; k < p->count; k++)
-                w[k] = old[k] + (float)((sign ? -h : h) * g[p->offset + k] / norm);
+            for (size_t k = 0; k < p->count; k++) w[k] = old[k] + (float)((sign ? -h : h) * g[p->offset + k] / norm);
             side[sign] = pass(&s, PAGES);
         }
         memcpy(w, old, p->count * sizeof *old);
@@ -208,12 +233,12 @@ static void test_ready_order(void) {
     // every bucket is reported exactly once, whatever is frozen
     for (int frozen = 0; frozen < 3; frozen++) {
         Setup s;
-        open_setup(&s, DTYPE_F32, 1, 2, RECOMPUTE_NONE, 1);
+        open_setup(&s, DTYPE_F32, 1, 2, RECOMPUTE_NONE);
         s.m.enc.train = frozen != 1;
         s.m.dec.train = frozen != 2;
         int seen[64] = {0};
-        batch_build(&s.batch[0], s.pages, s.ids, PAGES, &s.words, s.config.latents, UINT32_MAX, 0.01f);
-        c3_forward_backward(&s.m, &s.batch[0], 0, 0, count_bucket, seen);
+        build(&s, 0, 0, PAGES);
+        c3_forward_backward(&s.m, &s.batch[0], 0, count_bucket, seen);
         for (int i = 0; i < s.m.params.table.n_buckets; i++) CHECK(seen[i] == 1, "bucket %d: %d times", i, seen[i]);
         float *g = gradients(&s);
         for (int i = 0; i < s.m.params.table.n; i++) {

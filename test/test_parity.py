@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """test_parity.py: the model against its PyTorch twin (dev/reference.py), both ways. For each case the twin writes a
 random checkpoint, pages and what a step on them gives; parity_check compares (its head says what, and the tolerances).
-Then the twin loads what parity_check saved, with transformers' own loader, and must find the same losses."""
+Then the twin loads what parity_check saved, with transformers' own loader, and must find the same losses.
+PARITY_CHECK and PARITY_DEVICE in the environment: another build of parity_check, cuda instead of cpu."""
 import os
 import shutil
 import subprocess
@@ -15,7 +16,8 @@ os.environ |= {"OMP_NUM_THREADS": "1"}
 import reference  # noqa: E402
 import torch  # noqa: E402
 
-BUILD = os.environ.get("BUILD", "build")
+PROGRAM = os.environ.get("PARITY_CHECK") or os.path.join(os.environ.get("BUILD", "build"), "test/parity_check")
+DEVICE = os.environ.get("PARITY_DEVICE", "cpu")
 LOSS = 1e-5  # relative norm error of the row losses
 passed = failed = 0
 
@@ -44,7 +46,7 @@ def compare_with_twin(folder, losses):
 
 def run_case(folder, case):
     global passed, failed
-    done = subprocess.run([f"{BUILD}/test/parity_check", folder], capture_output=True, text=True)
+    done = subprocess.run([PROGRAM, folder, DEVICE], capture_output=True, text=True)
     lines = (done.stdout + done.stderr).splitlines()
     print("\n".join("   " + line for line in lines))
     ours = lines[-1].split() if lines else []

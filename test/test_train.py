@@ -40,6 +40,9 @@ def equalities(folder, data, dtype):
     base = train(folder, f"{dtype}_zero1", data, ["-dtype", dtype, "-b", 2, "-g", 2, "-zero", 1], 2)
     zero0 = train(folder, f"{dtype}_zero0", data, ["-dtype", dtype, "-b", 2, "-g", 2, "-zero", 0], 2)
     case(f"{dtype}: ZeRO 0 and 1 are bit-equal", same(base, zero0))
+    zero2 = train(folder, f"{dtype}_zero2", data, ["-dtype", dtype, "-b", 4, "-g", 1, "-zero", 2], 2)
+    whole = train(folder, f"{dtype}_zero1_g1", data, ["-dtype", dtype, "-b", 4, "-g", 1, "-zero", 1], 2)
+    case(f"{dtype}: ZeRO 1 and 2 are bit-equal with one micro-batch", same(whole, zero2))
     again = train(folder, f"{dtype}_again", data, ["-dtype", dtype, "-b", 2, "-g", 2, "-zero", 1], 2)
     case(f"{dtype}: two runs are bit-equal", same(base, again))
     other = train(folder, f"{dtype}_seed", data, ["-dtype", dtype, "-b", 2, "-g", 2, "-zero", 1, "-seed", 2], 2)
@@ -84,6 +87,19 @@ def refusals(folder, data, whole):
              r.stderr)
 
 
+def packing(folder, data):
+    one = train(folder, "pack1", data, ["-dtype", "fp32", "-b", 1, "-g", 4, "-zero", 1, "-fuse", 1], 2)
+    for options in (["-zero", 2, "-fuse", 1], ["-zero", 1, "-fuse", 3], ["-zero", 2, "-fuse", 2], ["-fuse", "auto"]):
+        name = " ".join(map(str, options))
+        out = train(folder, "pack" + name.replace(" ", ""), data, ["-dtype", "fp32", "-b", 1, "-g", 4] + options, 2)
+        worst = relative(losses(out), losses(one))
+        case(f"fp32: {name}: losses within 1e-5 of -zero 1 -fuse 1", worst <= 1e-5, f"{worst:.2e}")
+    micro = [train(folder, f"pack_micro{fuse}", data,
+                   ["-dtype", "fp32", "-b", 2, "-g", 4, "-loss_norm", "micro", "-fuse", fuse]) for fuse in (1, 4)]
+    worst = relative(losses(micro[1]), losses(micro[0]))
+    case("fp32: -loss_norm micro: fused micro-batches keep their weights: within 1e-5", worst <= 1e-5, f"{worst:.2e}")
+
+
 def micro_norm(folder, data):
     a = train(folder, "micro1", data, ["-dtype", "fp32", "-b", 2, "-g", 4, "-loss_norm", "micro"])
     b = train(folder, "micro2", data, ["-dtype", "fp32", "-b", 2, "-g", 2, "-loss_norm", "micro"], 2)
@@ -108,6 +124,7 @@ with Folder() as tmp:
     two = resume(tmp, pages, "fp32", 2)
     resume_on_other_ranks(tmp, pages, two)
     refusals(tmp, pages, two)
+    packing(tmp, pages)
     micro_norm(tmp, pages)
     frozen(tmp, pages)
 done()

@@ -3,8 +3,9 @@
     log = EventLog("log.0")
     log.find(kind="kernel", name="backward_kernel", range="layer 3")     operations, in the order of issue
     log.must_precede(a, b)      has a to end before b may begin, whatever the speed of streams and hosts?
+                                host=False: by the order of the streams alone, not because this run's host saw a end
     log.can_overlap(a, b)       neither must precede the other
-    log.host_waits(a, b)        calls in which the host waited between the issues of a and b
+    log.host_waits(a, b)        calls in which the host waited between the issues of a and b; polls=True: or asked
 
 From a shell: python3 event_log.py LOG lists the operations, with what each waits for, and the host's waits between them.
 """
@@ -51,11 +52,11 @@ class EventLog:
                 if (kind is None or op.kind == kind) and (name is None or op.name.startswith(name)) and
                 (range is None or f"/{range}/" in f"/{op.range}/") and (stream is None or op.stream == stream)]
 
-    def must_precede(self, a, b):
+    def must_precede(self, a, b, host=True):
         seen, todo = set(), [b.id]
         while todo:
             op = self.ops[todo.pop()]
-            for i in (*op.needs, *op.needs_by_host):
+            for i in (*op.needs, *(op.needs_by_host if host else ())):
                 if i == a.id:
                     return True
                 if i > a.id and i not in seen:  # what was issued before a cannot wait for it
@@ -66,9 +67,9 @@ class EventLog:
     def can_overlap(self, a, b):
         return a.id != b.id and not self.must_precede(a, b) and not self.must_precede(b, a)
 
-    def host_waits(self, a, b):
+    def host_waits(self, a, b, polls=False):
         return [call for position, what, call, _ in self.waits
-                if what == "wait" and a.position < position < b.position]
+                if (what == "wait" or polls) and a.position < position < b.position]
 
 
 def main():

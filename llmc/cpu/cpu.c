@@ -75,6 +75,39 @@ static void memory_zero(Backend *b, void *device, size_t bytes) {
 
 static void synchronize(Backend *b) { (void)b; }
 
+// The number that a line of a small text file holds in this format, or `otherwise`.
+static size_t read_number(const char *path, const char *format, size_t otherwise) {
+    FILE *f = fopen(path, "r");
+    char line[256];
+    size_t value = otherwise;
+    while (f && fgets(line, sizeof line, f)) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        if (sscanf(line, format, &value) == 1) break;
+#pragma GCC diagnostic pop
+    }
+    if (f) fclose(f);
+    return value;
+}
+
+// What the kernel would give without swapping, and no more than this container's limit leaves.
+static void memory_size(Backend *b, size_t *available, size_t *total) {
+    (void)b;
+    *total = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGE_SIZE);
+    *available = read_number("/proc/meminfo", "MemAvailable: %zu", *total / 1024) * 1024;
+    const size_t limit = read_number("/sys/fs/cgroup/memory.max", "%zu", *total);
+    const size_t used = read_number("/sys/fs/cgroup/memory.current", "%zu", 0);
+    const size_t left = limit > used ? limit - used : 0;
+    if (limit >= *total) return;
+    *total = limit;
+    if (left < *available) *available = left;
+}
+
+static int reserve(Backend *b, int rows, int heads, int width, Error *err) { // scratch grows by itself here
+    (void)b, (void)rows, (void)heads, (void)width, (void)err;
+    return 0;
+}
+
 static void cast_from_f32(Backend *b, elem_t *out, const float *in, size_t n) {
     CPU_PARALLEL(cpu_threads(b, (double)n), {
         const size_t begin = cpu_split(n, thread, threads), end = cpu_split(n, thread + 1, threads);
@@ -181,7 +214,12 @@ int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Erro
     b->destroy = destroy;
     b->alloc = memory_alloc;
     b->release = memory_release;
+    b->memory = memory_size;
+    b->alloc_host = memory_alloc;
+    b->release_host = memory_release;
+    b->reserve = reserve;
     b->upload = memory_copy;
+    b->upload_async = memory_copy;
     b->download = memory_copy;
     b->copy = memory_copy;
     b->zero = memory_zero;

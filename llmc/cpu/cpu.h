@@ -60,8 +60,8 @@ typedef struct CpuKernels {
     void (*swiglu_forward)(elem_t *out, const elem_t *gate_up, int begin, int end, int F);
     void (*swiglu_backward)(elem_t *dgate_up, const elem_t *dout, const elem_t *gate_up, int begin, int end, int F);
     void (*cross_entropy)(float *loss, int *correct, elem_t *logits, const int *labels, const float *weights, int begin,
-                          int end, int V);
-    void (*argmax)(int *out, const elem_t *logits, int begin, int end, int V);
+                          int end, int V, int row_stride);
+    void (*argmax)(int *out, const elem_t *logits, int begin, int end, int V, int row_stride);
     void (*adamw)(elem_t *param, float *master, float *m, float *v, const float *grad, float scale, size_t begin,
                   size_t end, const AdamWParams *p);
     double (*sum_squares)(const float *x, size_t n); // n a multiple of 256

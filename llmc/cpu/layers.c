@@ -108,14 +108,21 @@ static void swiglu_backward(Backend *b, elem_t *dgate_up, const elem_t *dout, co
 }
 
 static void cross_entropy(Backend *b, float *loss, int *correct, elem_t *logits, const int *labels,
-                          const float *weights, int R, int V) {
+                          const float *weights, int R, int V, int ld) {
     const CpuKernels *k = cpu_kernels(b);
-    CPU_PARALLEL_ROWS(b, R, 4.0 * V, k->cross_entropy(loss, correct, logits, labels, weights, begin, end, V););
+    CPU_PARALLEL_ROWS(b, R, 4.0 * V, k->cross_entropy(loss, correct, logits, labels, weights, begin, end, V, ld););
 }
 
-static void argmax(Backend *b, int *out, const elem_t *logits, int R, int V) {
+static void argmax(Backend *b, int *out, const elem_t *logits, int R, int V, int ld) {
     const CpuKernels *k = cpu_kernels(b);
-    CPU_PARALLEL_ROWS(b, R, V, k->argmax(out, logits, begin, end, V););
+    CPU_PARALLEL_ROWS(b, R, V, k->argmax(out, logits, begin, end, V, ld););
+}
+
+static void weighted_sum(Backend *b, double *sum, const float *loss, const float *weights, int n, int accumulate) {
+    (void)b;
+    double total = 0;
+    for (int i = 0; i < n; i++) total += (double)weights[i] * (double)loss[i];
+    *sum = accumulate ? *sum + total : total;
 }
 
 // ---- optimizer ----
@@ -153,19 +160,29 @@ static void clip_scale(Backend *b, float *scale, double *norm, const double *par
     *scale = isfinite(*norm) ? (float)(factor < 1.0 ? factor : 1.0) : NAN;
 }
 
-// ---- collectives ----
-static void reduce_scatter(Backend *b, float *buffer, size_t n) {
-    if (!b->dist || b->dist->ranks == 1) return;
-    dist_reduce_scatter(b->dist, buffer, n);
+// ---- collectives: done at once, so there is nothing to wait for ----
+static void reduce_scatter(Backend *b, float *shard, float *buffer, size_t n, int accumulate, int tag) {
+    (void)tag;
+    const int ranks = b->dist ? b->dist->ranks : 1, rank = b->dist ? b->dist->rank : 0;
+    if (ranks > 1) dist_reduce_scatter(b->dist, buffer, n);
+    const float *sum = buffer + (size_t)rank * n;
+    if (shard == sum) return;
+    if (!accumulate) {
+        memcpy(shard, sum, n * sizeof *shard);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) shard[i] += sum[i];
 }
 
-static void all_gather(Backend *b, void *buffer, size_t bytes) {
+static void all_gather(Backend *b, void *buffer, size_t bytes, int tag) {
+    (void)tag;
     if (b->dist && b->dist->ranks > 1) dist_all_gather_in_place(b->dist, buffer, bytes);
 }
 
-static void broadcast(Backend *b, void *buffer, size_t bytes, int root) {
-    if (b->dist && b->dist->ranks > 1) dist_broadcast(b->dist, buffer, bytes, root);
-}
+static void await(Backend *b, int tag) { (void)b, (void)tag; }
+
+static void range_push(Backend *b, const char *name, int number) { (void)b, (void)name, (void)number; }
+static void range_pop(Backend *b) { (void)b; }
 
 void cpu_layers_fill(Backend *b) {
     b->embedding_forward = embedding_forward;
@@ -180,10 +197,13 @@ void cpu_layers_fill(Backend *b) {
     b->swiglu_backward = swiglu_backward;
     b->cross_entropy = cross_entropy;
     b->argmax = argmax;
+    b->weighted_sum = weighted_sum;
     b->adamw = adamw;
     b->sum_squares = sum_squares;
     b->clip_scale = clip_scale;
     b->reduce_scatter = reduce_scatter;
     b->all_gather = all_gather;
-    b->broadcast = broadcast;
+    b->await = await;
+    b->range_push = range_push;
+    b->range_pop = range_pop;
 }

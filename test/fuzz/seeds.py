@@ -4,6 +4,7 @@
 Without them a fuzzer spends its seconds on finding out what the first bytes of a file look like.
 """
 import base64
+import hashlib
 import json
 import os
 import struct
@@ -52,6 +53,29 @@ def safetensors():
     yield json.dumps(two).encode() + b"\x20"  # the fuzzer's own second form: a header and the bytes behind it
 
 
+def latent_file(documents, numbers=bytes(4), shape=(2, 1, 1), **other):
+    """Layout at the head of llmc/latents.h."""
+    model, text = "ab" * 32, json.dumps(documents)
+    meta = {"format": "c3-latents", "version": "1", "model": model, "documents": text,
+            "sha256": hashlib.sha256(model.encode() + b"\0" + text.encode() + b"\0" + numbers).hexdigest(), **other}
+    return tensors({"__metadata__": meta, "latents": {"dtype": "BF16", "shape": list(shape),
+                                                      "data_offsets": [0, len(numbers)]}}, numbers)
+
+
+def latents():
+    page = {"tokens": 7, "sha256": "0f" * 32}
+    one = {"documents": [{"id": "a", "nfc": True, "pages": [page], "gaps": ["", "\n"]},
+                         {"id": "b", "nfc": False, "pages": [page], "gaps": [" ", ""]}]}
+    two = {"documents": [{"id": "a", "nfc": True, "pages": [page, page], "gaps": ["", "\n\n", "\n"]}]}
+    yield latent_file(one)
+    yield latent_file(two)
+    yield latent_file(two, b"\x80\x7f\0\0")  # not finite
+    yield latent_file(one, version="2")
+    yield latent_file({"documents": []})
+    yield json.dumps(one).encode()  # the fuzzer's own second form: documents alone
+    yield json.dumps(two).encode()
+
+
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 4102, "hidden_size": 192,
          "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 512,
          "max_position_embeddings": 8192, "rope_theta": 1000000.0, "rms_norm_eps": 1e-06, "tie_word_embeddings": True,
@@ -68,6 +92,40 @@ def configs():
     yield json.dumps({**QWEN2, "num_key_value_heads": 0}).encode()
     yield json.dumps({**QWEN2, "hidden_size": 1e99, "rope_theta": None}).encode()
     yield json.dumps({key: QWEN2[key] for key in QWEN2 if key != "vocab_size"}).encode()
+
+
+def small_model():
+    """The tensors of the root file of fuzz_folder.c's model: 256 base tokens, one layer, every width 8, 2 latents."""
+    layer = {"self_attn." + n + "_proj." + k: s for n in "qkv" for k, s in (("weight", [8, 8]), ("bias", [8]))}
+    layer |= {"self_attn.o_proj.weight": [8, 8], "input_layernorm.weight": [8], "post_attention_layernorm.weight": [8]}
+    layer |= {f"mlp.{n}_proj.weight": [8, 8] for n in ("gate", "up", "down")}
+    return {"model.embed_tokens.weight": [262, 8], "model.norm.weight": [8], "model.Q.weight": [2, 8],
+            "model.mm_projector.weight": [8, 8], "model.mm_projector.bias": [8],
+            **{"model.layers.0." + name: shape for name, shape in layer.items()}}
+
+
+def folders():
+    """The first byte is the file of fuzz_folder.c that the rest replaces."""
+    small = {"vocab_size": 262, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+             "num_key_value_heads": 1, "intermediate_size": 8}
+    c3 = {**C3, **small, "latent_token_len": 2, "contexts_compression_llm_hidden_size": 8, "c3_template": "bare",
+          "im_start_token": 259, "im_end_token": 260, "im_patch_token": 261, "eos_token_id": 258, "bos_token_id": 256}
+    header, at = {}, 0
+    for name, shape in small_model().items():
+        size = 2 * shape[0] * (shape[1] if len(shape) == 2 else 1)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    extra = {**header, "model.layers.1.mlp.up_proj.weight": {"dtype": "BF16", "shape": [0], "data_offsets": [at, at]}}
+    index = {"metadata": {"total_size": at}, "weight_map": {name: "model-00001.safetensors" for name in header}}
+    state = {"format": 1, "step": 0, "tokens_seen": 5, "loader_seed": "1", "loader_epoch": "0", "loader_position": "9",
+             "dataset": "77", "tokenizer": "ab" * 32, "ranks": 1, "dtype": "bf16"}
+    marker = {"files": [{"name": "config.json", "bytes": 600, "crc32": 1}]}
+    encoder = {**QWEN2, **small}
+    for which, content in ((0, c3), (0, {**c3, "num_hidden_layers": 2}), (0, {**c3, "tie_word_embeddings": False}),
+                           (1, encoder), (1, {**encoder, "vocab_size": 263}), (1, {**encoder, "hidden_size": 16}),
+                           (2, header), (2, extra), (3, index), (3, {"weight_map": {}}), (4, marker),
+                           (4, {"files": []}), (5, state), (5, {**state, "step": 1})):
+        yield bytes([which]) + json.dumps(content).encode()
 
 
 def vocabulary():
@@ -120,14 +178,35 @@ def pages():
     yield b"\xff\xfe\x0c\x0c"
 
 
+def reports():
+    """log.jsonl, eval.json, pages.jsonl, settings.json of a run, zero bytes between them."""
+    steps = [{"step": i + 1, "loss": 8 / (i + 1), "lr": 1e-5, "grad_norm": 2, "pages": 2, "tokens": 9, "ms": 5,
+              "tokens_per_second": 1800, "mfu": 0.5, "memory_mb": 7} for i in range(4)]
+    log = steps + [{"step": 4, "val_loss": 2.5, "val_token_accuracy": 0.5}]
+    control = {"char_precision": 0.1, "token_accuracy": 0.2}
+    evaluation = {"source": "a.jsonl", "latents": 32, "pages": 2, "char_precision": 0.9, "by_position": [0.9] * 20,
+                  "buckets": [{"from": 600, "to": 700, "pages": 2, "char_precision": 0.9, "compression": 20}],
+                  "published": [{"name": "a", "latents": 32, "buckets": [{"from": 600, "to": 700, "precision": 1}]}],
+                  "control_swapped_latents": control, "perturb": "none"}
+    page = {"id": "a", "text": "abc\nd", "reconstruction": "a<b>c", "tokens": 4, "latents": 1, "char_precision": 0.4}
+    settings = {"preset": "tiny", "steps": 4, "lr": 1e-3, "schedule": "cosine", "warmup": 1, "len_warmup": 0.5,
+                "m": None}
+    lines = ["\n".join(map(json.dumps, log)), json.dumps(evaluation), "\n".join([json.dumps(page)] * 3),
+             json.dumps(settings)]
+    yield "\0".join(lines).encode()
+    yield "\0".join(lines[:1]).encode()
+    yield "\0".join(["", lines[1], lines[2]]).encode()
+    yield "\0".join(["", "{", '{"text": "\\u202e", "reconstruction": ""}', '{"</dd>": "<b>"}']).encode()
+
+
 def anything():
     yield b"{}"
     yield b'{"step": 1, "text": "a", "list": [1, 2.5e3, null, true]}'
     yield b"a line\nanother\n"
 
 
-GENERATORS = {"shard": shards, "safetensors": safetensors, "config": configs, "tokenizer": tokenizers,
-              "encode": texts, "pages": pages}
+GENERATORS = {"shard": shards, "safetensors": safetensors, "config": configs, "latents": latents,
+              "tokenizer": tokenizers, "encode": texts, "pages": pages, "folder": folders, "report": reports}
 
 
 def main():

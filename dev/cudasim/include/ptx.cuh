@@ -3,6 +3,8 @@
 #ifndef LLMC_CUDA_PTX_CUH
 #define LLMC_CUDA_PTX_CUH
 
+#include <math.h>
+
 #include "sim.h"
 
 namespace sim {
@@ -39,5 +41,7 @@ inline void cp_async_commit() { sim::cp_async_commit(); }
 // Until at most the N newest groups are under way.
 template <int N> inline void cp_async_wait() { sim::cp_async_wait(N); }
 inline void cp_async_wait_all() { sim::cp_async_wait_all(); }
+
+inline float exp2_approx(float x) { return ::exp2f(x); }
 
 #endif

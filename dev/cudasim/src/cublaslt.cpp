@@ -2,7 +2,8 @@
 // accumulation, bf16 or fp32 out. Types and enums are NVIDIA's; what is not here fails loudly.
 //
 // Stricter than the library where a GPU would only sometimes notice: a plan is valid for the alignments it was asked
-// for, of pointers as well as leading dimensions, and its workspace must be there (it is filled with NaN).
+// for, of pointers as well as leading dimensions, and its workspace must be there (it is filled with NaN). Sizes may
+// differ from those it was made for, but an even k must stay even: cublasLtMatmulAlgoCheck says so.
 #include "runtime.h"
 #include "fault.h"
 #include <cublasLt.h>
@@ -22,11 +23,13 @@ struct Layout {
 };
 struct Preference {
     uint64_t workspace = 0;
+    uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_MASK; // there are none here
     uint32_t align_a = 256, align_b = 256, align_c = 256, align_d = 256; // bytes that all pointers are multiples of
 };
 struct Plan { // inside cublasLtMatmulAlgo_t
     uint64_t magic, workspace;
     uint32_t align[4], ld_align[4]; // of A, B, C, D, in bytes
+    uint32_t even_k;
 };
 constexpr uint64_t PLAN_MAGIC = 0x6d69732d6e616c70;
 static_assert(sizeof(Matmul) <= sizeof(cublasLtMatmulDescOpaque_t), "fits the opaque type");
@@ -76,7 +79,9 @@ void check_matrix(const void *p, const Layout &l, const char *name) {
     std::string what = std::string("cublasLtMatmul, matrix ") + name;
     sim::check_device_range(p, ((l.cols - 1) * l.ld + l.rows) * element_size(l.type), what.c_str());
 }
-void check_plan(const Plan &plan, const void *const (&p)[4], const Layout *const (&l)[4], size_t workspace) {
+bool takes_shape(const Plan &plan, const Shapes &s) { return !plan.even_k || s.k % 2 == 0; }
+void check_plan(const Plan &plan, const void *const (&p)[4], const Layout *const (&l)[4], const Shapes &s,
+                size_t workspace) {
     if (plan.magic != PLAN_MAGIC) sim::fail("cublasLtMatmul: the algorithm does not come from the heuristic");
     for (int i = 0; i < 4; i++) {
         if (p[i] && (uintptr_t)p[i] % plan.align[i])
@@ -85,6 +90,7 @@ void check_plan(const Plan &plan, const void *const (&p)[4], const Layout *const
         if (ld_alignment(*l[i]) < plan.ld_align[i])
             sim::fail("cublasLtMatmul: the leading dimension of matrix %c is less aligned than in its plan", "ABCD"[i]);
     }
+    if (!takes_shape(plan, s)) sim::fail("cublasLtMatmul: the plan was made for an even k, not for %d", s.k);
     if (workspace < plan.workspace)
         sim::fail("cublasLtMatmul: the plan needs %zu bytes of workspace, got %zu", (size_t)plan.workspace, workspace);
 }
@@ -221,6 +227,17 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
     delete layout;
     return CUBLAS_STATUS_SUCCESS;
 }
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t attribute,
+                                                const void *value, size_t size) {
+    switch (attribute) {
+    case CUBLASLT_MATRIX_LAYOUT_ROWS:
+        return set(inside<Layout>(layout).rows, value, size);
+    case CUBLASLT_MATRIX_LAYOUT_COLS:
+        return set(inside<Layout>(layout).cols, value, size);
+    default:
+        sim::fail("cublasLtMatrixLayoutSetAttribute: attribute %d is not emulated", (int)attribute);
+    }
+}
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference) {
     *preference = new cublasLtMatmulPreferenceOpaque_t;
     inside<Preference>(*preference) = Preference();
@@ -237,6 +254,8 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     switch (attribute) {
     case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
         return set(p.workspace, value, size);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+        return set(p.reductions, value, size);
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
         return set(p.align_a, value, size);
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
@@ -263,13 +282,31 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     if (requested < 1) return CUBLAS_STATUS_INVALID_VALUE;
     const Preference &p = inside<Preference>(preference);
     Plan plan = {
-        PLAN_MAGIC, std::min<uint64_t>(p.workspace, 64 << 10), {p.align_a, p.align_b, p.align_c, p.align_d}, {}};
+        PLAN_MAGIC, std::min<uint64_t>(p.workspace, 64 << 10), {p.align_a, p.align_b, p.align_c, p.align_d}, {}, shape.k % 2 == 0};
     for (int i = 0; i < 4; i++) plan.ld_align[i] = ld_alignment(*l[i]);
     results[0] = {};
     memcpy((void *)&results[0].algo, &plan, sizeof plan);
     results[0].workspaceSize = plan.workspace;
     results[0].state = CUBLAS_STATUS_SUCCESS;
     *returned = 1;
+    return CUBLAS_STATUS_SUCCESS;
+}
+// Whether the algorithm of a plan takes this problem; pointers are not known here.
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algo, cublasLtMatmulHeuristicResult_t *result) {
+    const Layout *l[4] = {&inside<Layout>(a), &inside<Layout>(b), &inside<Layout>(c), &inside<Layout>(d)};
+    const Plan &plan = inside<const Plan>(algo);
+    Shapes shape;
+    cublasStatus_t status = check_problem(inside<Matmul>(desc), *l[0], *l[1], *l[2], *l[3], &shape);
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+    if (plan.magic != PLAN_MAGIC) return CUBLAS_STATUS_INVALID_VALUE;
+    for (int i = 0; i < 4; i++)
+        if (ld_alignment(*l[i]) < plan.ld_align[i]) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (!takes_shape(plan, shape)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    *result = {};
+    result->algo = *algo;
+    result->workspaceSize = plan.workspace;
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
@@ -301,7 +338,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
         sim::check_device_range(p.op.bias, p.shape.m * element_size(p.ld.type), "cublasLtMatmul, bias");
     else if (p.op.epilogue != CUBLASLT_EPILOGUE_DEFAULT)
         sim::fail("cublasLtMatmul: epilogue %d is not emulated", (int)p.op.epilogue);
-    if (algo) check_plan(inside<const Plan>(algo), {a, b, c, d}, {&p.la, &p.lb, &p.lc, &p.ld}, workspace_size);
+    if (algo) check_plan(inside<const Plan>(algo), {a, b, c, d}, {&p.la, &p.lb, &p.lc, &p.ld}, p.shape, workspace_size);
     if (workspace_size) sim::check_device_range(workspace, workspace_size, "cublasLtMatmul, workspace");
     if ((uintptr_t)workspace % 16) sim::fail("cublasLtMatmul: the workspace is not aligned to 16 bytes");
 

@@ -137,6 +137,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int d) {
     if (d < 0 || d >= settings.devices) return error(cudaErrorInvalidDevice);
     *p = {};
     snprintf(p->name, sizeof p->name, "CUDA simulation sm_%d", settings.arch);
+    memset(p->uuid.bytes, d + 1, sizeof p->uuid.bytes);
     p->major = settings.arch / 10;
     p->minor = settings.arch % 10;
     p->totalGlobalMem = settings.memory;
@@ -174,6 +175,12 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int d) 
         fail("cudaDeviceGetAttribute: attribute %d is not emulated", (int)attribute);
     }
     return cudaSuccess;
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *) { // there is code for every device
+    *attributes = {};
+    attributes->maxThreadsPerBlock = MAX_THREADS;
+    attributes->binaryVersion = attributes->ptxVersion = settings.arch;
+    return error(usable());
 }
 cudaError_t cudaFuncSetAttribute(const void *function, cudaFuncAttribute attribute, int value) {
     CUDASIM_API;

@@ -8,6 +8,7 @@
 #include <mpi.h>
 #include <nccl.h>
 #include <random>
+#include <signal.h>
 #include <unistd.h>
 
 struct ncclComm {
@@ -16,6 +17,7 @@ struct ncclComm {
     int issued;
     bool aborted;
     ncclResult_t async_error;
+    int in_progress; // times that a call or query still says so: a communicator that does not block
 };
 
 namespace {
@@ -176,16 +178,18 @@ bool Collective::poll() {
     return true;
 }
 
-// SIM_NCCL_FAULT=hang|error:RANK:N
+// SIM_NCCL_FAULT=hang|error|stop|kill:RANK:N
 bool planted_fault(ncclComm *comm, int number) {
     char what[8];
     int rank, n;
     if (sim::settings.nccl_fault.empty()) return false;
     if (sscanf(sim::settings.nccl_fault.c_str(), "%7[a-z]:%d:%d", what, &rank, &n) != 3 ||
-        (strcmp(what, "hang") && strcmp(what, "error")))
-        sim::fail("SIM_NCCL_FAULT=%s: hang:RANK:N or error:RANK:N is expected", sim::settings.nccl_fault.c_str());
+        (strcmp(what, "hang") && strcmp(what, "error") && strcmp(what, "stop") && strcmp(what, "kill")))
+        sim::fail("SIM_NCCL_FAULT=%s: hang, error, stop or kill:RANK:N is expected", sim::settings.nccl_fault.c_str());
     if (rank != comm->rank || n != number) return false;
     if (!strcmp(what, "error")) comm->async_error = ncclRemoteError;
+    if (!strcmp(what, "stop")) raise(SIGSTOP);
+    if (!strcmp(what, "kill")) raise(SIGKILL);
     return true;
 }
 
@@ -219,7 +223,7 @@ ncclResult_t add(Kind kind, const void *in, size_t in_count, void *out, size_t o
     c->hangs = planted_fault(comm, comm->issued);
     if (group_depth) group.push_back({s, c});
     else queue(s, c);
-    return ncclSuccess;
+    return comm->in_progress ? ncclInProgress : ncclSuccess;
 }
 // In place means these very addresses; any other overlap is an error.
 void check_overlap(const void *in, size_t in_bytes, const void *out, size_t out_bytes, const void *in_place,
@@ -296,7 +300,7 @@ ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id, int r
     }
     if (rank < 0 || rank >= ranks) return ncclInvalidArgument;
     if (ranks != 1 && ranks != size) sim::fail("ncclCommInitRank: only all %d ranks or one are emulated", size);
-    ncclComm comm = {MPI_COMM_NULL, rank, ranks, sim::current_device(), 0, false, ncclSuccess};
+    ncclComm comm = {MPI_COMM_NULL, rank, ranks, sim::current_device(), 0, false, ncclSuccess, 0};
     if (ranks > 1) {
         mpi(MPI_Comm_split(MPI_COMM_WORLD, 0, rank, &comm.mpi), "MPI_Comm_split");
         struct Member {
@@ -321,11 +325,25 @@ ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id, int r
     *out = new ncclComm(comm);
     return ncclSuccess;
 }
+// Without blocking, the call and the first query after it say that it is under way.
+ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int ranks, ncclUniqueId id, int rank, ncclConfig_t *config) {
+    ncclResult_t result = ncclCommInitRank(out, ranks, id, rank);
+    if (result != ncclSuccess || config->blocking) return result;
+    (*out)->in_progress = 2;
+    return ncclInProgress;
+}
 ncclResult_t ncclCommCount(const ncclComm_t comm, int *ranks) { return *ranks = comm->ranks, ncclSuccess; }
 ncclResult_t ncclCommUserRank(const ncclComm_t comm, int *rank) { return *rank = comm->rank, ncclSuccess; }
 ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int *device) { return *device = comm->device, ncclSuccess; }
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *result) {
-    return *result = comm->async_error, ncclSuccess;
+    if (comm->in_progress) comm->in_progress--;
+    bool under_way = comm->async_error == ncclSuccess && comm->in_progress;
+    return *result = under_way ? ncclInProgress : comm->async_error, ncclSuccess;
+}
+ncclResult_t ncclCommFinalize(ncclComm_t) {
+    CUDASIM_API;
+    sim::finish_collectives();
+    return ncclSuccess;
 }
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
     CUDASIM_API;

@@ -27,7 +27,7 @@ struct Settings {
     int driver = CUDART_VERSION;     // SIM_DRIVER: what cudaDriverGetVersion says
     bool host_guard = true;          // SIM_HOST_GUARD=0: let host code touch device memory
     std::string log;                 // SIM_LOG: file of the event log
-    std::string nccl_fault;          // SIM_NCCL_FAULT=hang|error:RANK:N: collective N (from 1) of this rank never ends
+    std::string nccl_fault;          // SIM_NCCL_FAULT=hang|error|stop|kill:RANK:N, of collective N (from 1)
 };
 extern Settings settings;
 const char *rank_of_process(); // NULL when there is one process only

@@ -128,6 +128,30 @@ static void test_products() {
     }
 }
 
+// A plan for k = 48 on other sizes: what AlgoCheck says, with sizes set in the layouts that the plan was made for.
+static void test_other_sizes() {
+    check_begin("a plan on other sizes");
+    const Problem p = {false, true, 40, 56, 48, CUDA_R_16BF, CUDA_R_32F, 1, 0, false, 0};
+    Descriptors s = describe(p, nullptr, 1 << 20);
+    cublasLtMatmulHeuristicResult_t plan, checked;
+    int found = 0;
+    cublasLtMatmulAlgoGetHeuristic(handle, s.op, s.a, s.b, s.d, s.d, s.preference, 1, &plan, &found);
+    CHECK(found == 1, "no plan");
+    const struct {
+        uint64_t k;
+        cublasStatus_t status;
+    } sizes[] = {{48, CUBLAS_STATUS_SUCCESS}, {46, CUBLAS_STATUS_SUCCESS}, {47, CUBLAS_STATUS_NOT_SUPPORTED}};
+    for (auto &size : sizes) {
+        for (cublasLtMatrixLayout_t l : {s.a, s.b})
+            cublasLtMatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_COLS, &size.k, sizeof size.k);
+        cublasStatus_t status =
+            cublasLtMatmulAlgoCheck(handle, s.op, s.a, s.b, s.d, s.d, &plan.algo, &checked);
+        CHECK(status == size.status, "k %d: %d", (int)size.k, status);
+        CHECK(status || checked.workspaceSize == plan.workspaceSize, "workspace %zu", checked.workspaceSize);
+    }
+    destroy(s);
+}
+
 static void test_refusals() {
     check_begin("what the library refuses");
     cublasLtMatrixLayout_t l;
@@ -163,6 +187,7 @@ int main(int argc, char **argv) {
         return check_done();
     }
     test_products();
+    test_other_sizes();
     test_refusals();
     cublasLtDestroy(handle);
     return check_done();

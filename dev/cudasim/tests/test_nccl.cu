@@ -109,6 +109,30 @@ static void test_collectives() {
     CHECK(error == ncclSuccess, "%d", error);
 }
 
+// Calls and the first query say that they are under way; the sum is right all the same.
+static void test_without_blocking() {
+    const size_t n = 64;
+    check_begin("a communicator that does not block");
+    ncclUniqueId id;
+    ncclComm_t own;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    if (rank == 0) NCCL_OK(ncclGetUniqueId(&id));
+    MPI_Bcast(&id, sizeof id, MPI_BYTE, 0, MPI_COMM_WORLD);
+    ncclResult_t state = ncclCommInitRankConfig(&own, ranks, id, rank, &config);
+    CHECK(state == ncclInProgress, "%d", state);
+    int queries = 0;
+    while (state == ncclInProgress && queries++ < 10) NCCL_OK(ncclCommGetAsyncError(own, &state));
+    CHECK(state == ncclSuccess && queries == 2, "%d after %d queries", state, queries);
+    Device<float> x(inputs(n));
+    CUDA_OK(cudaDeviceSynchronize());
+    NCCL_OK(ncclAllReduce(x.p, x.p, n, ncclFloat32, ncclSum, own, communication));
+    NCCL_OK(ncclCommFinalize(own));
+    CUDA_OK(cudaStreamSynchronize(communication));
+    CHECK(x.host()[9] == sum_of_inputs(9), "%g", x.host()[9]);
+    NCCL_OK(ncclCommDestroy(own));
+}
+
 // ---- a training step in small: backward layer by layer, each layer's gradients reduced meanwhile ----
 __global__ void backward_kernel(float *gradient, float value, int n) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -197,7 +221,7 @@ int main(int argc, char **argv) {
         CUDA_OK(cudaStreamSynchronize(communication));
         return 0;
     }
-    if (!*what) test_collectives();
+    if (!*what) test_collectives(), test_without_blocking();
     test_overlapped_step(!strcmp(what, "serial"));
     check_begin("the end");
     NCCL_OK(ncclCommDestroy(comm));

@@ -5,7 +5,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
-#include "ptx.cuh"
+#include "llmc/cuda/ptx.cuh"
 
 typedef __nv_bfloat16 bf16;
 enum TileGemmBug { TILE_CORRECT, TILE_NO_WAIT, TILE_NO_BARRIER_BEFORE, TILE_NO_BARRIER_AFTER };

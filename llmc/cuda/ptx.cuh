@@ -1,4 +1,5 @@
-// Inline PTX behind small wrappers that take generic pointers: what ../include/ptx.cuh stands for, as nvcc compiles it.
+// ptx.cuh: all inline PTX, behind small wrappers that take generic pointers. Everything else is plain CUDA C++; in
+// simulation dev/cudasim/include/ptx.cuh stands for this file. sm_80 and newer.
 #ifndef LLMC_CUDA_PTX_CUH
 #define LLMC_CUDA_PTX_CUH
 
@@ -9,6 +10,8 @@ __device__ __forceinline__ uint32_t shared_address(const void *p) {
 }
 
 // D = A(16x16, row major) * B(16x8, column major) + D; bf16 in, fp32 out.
+// With g = lane / 4, t = lane % 4: a[i] holds row g + 8 (i & 1), columns 2t, 2t+1 (+ 8 for i >= 2); b0, b1 hold
+// k = 2t, 2t+1 (b1: + 8) of column g; d[i] holds row g + 8 (i >> 1), column 2t + (i & 1).
 __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
                  "{%0,%1,%2,%3};\n"
@@ -53,5 +56,12 @@ template <int N> __device__ __forceinline__ void cp_async_wait() { // until at m
     asm volatile("cp.async.wait_group %0;\n" ::"n"(N) : "memory");
 }
 __device__ __forceinline__ void cp_async_wait_all() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
+
+// 2^x: one instruction, 2 ulp; -inf gives 0, results below 2^-126 are 0.
+__device__ __forceinline__ float exp2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
 
 #endif

@@ -1,0 +1,248 @@
+// bench.c: time of each operation of the backend table at the shapes of the paper's run, beside the peak: matrix
+// products and attention in TFLOP/s against the data sheet and a measured product, the rest in GB/s against a measured
+// copy.
+//
+//     make bench && build/dev/cuda/bench [-device cuda|cpu] [-dtype bf16|fp32] [-rows 5900] [-repeats 20]
+//
+// A time is the median of the repeats, each long enough to hide what a synchronisation costs. Bytes are those that have
+// to be moved, each once. On a CPU take few rows: -device cpu -rows 128 -repeats 3.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "llmc/backend.h"
+#include "llmc/cli.h"
+#include "llmc/config.h"
+#include "llmc/params.h" // params_head_rows
+
+static Backend *B;
+static int64_t rows = 5900, repeats = 20;
+static double copy_rate; // bytes a second, measured
+static size_t e;         // bytes of an element
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void must(int bad, const Error *err) {
+    if (!bad) return;
+    fprintf(stderr, "bench: %s\n", err->text);
+    exit(1);
+}
+
+// n elements of small numbers, so that nothing overflows whatever is computed from them.
+static void *numbers(size_t n) {
+    enum { PIECE = 1 << 20 };
+    static float host[PIECE];
+    static float *piece;
+    void *p;
+    Error err;
+    must(B->alloc(B, &p, n * e, "bench", &err), &err);
+    if (!piece) {
+        uint32_t x = 1;
+        for (int i = 0; i < PIECE; i++) host[i] = (float)((x = x * 1664525u + 1013904223u) >> 16) / 65536.0f - 0.5f;
+        must(B->alloc(B, (void **)&piece, sizeof host, "bench", &err), &err);
+        B->upload(B, piece, host, sizeof host);
+    }
+    for (size_t at = 0; at < n; at += PIECE)
+        B->cast_from_f32(B, elem_at(B, p, at), piece, n - at < PIECE ? n - at : PIECE);
+    return p;
+}
+
+static void *memory(size_t bytes) {
+    void *p;
+    Error err;
+    must(B->alloc(B, &p, bytes, "bench", &err), &err);
+    B->zero(B, p, bytes);
+    return p;
+}
+
+static int *integers(const int *host, size_t n) {
+    int *p = memory(n * sizeof *p);
+    B->upload(B, p, host, n * sizeof *p);
+    return p;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void report(const char *what, double time, double flops, double bytes) {
+    if (flops > 0) {
+        const double unit = B->is_gpu ? 1e12 : 1e9;
+        printf("%-44s %9.3f ms %8.1f %cFLOP/s", what, 1e3 * time, flops / time / unit, B->is_gpu ? 'T' : 'G');
+        if (B->sheet_flops > 0) printf(" %5.1f %% of the data sheet", 100 * flops / time / B->sheet_flops);
+        if (B->peak_flops > 0) printf(" %5.1f %% of the measured peak", 100 * flops / time / B->peak_flops);
+    } else {
+        printf("%-44s %9.3f ms %8.1f GB/s   ", what, 1e3 * time, bytes / time / 1e9);
+        if (copy_rate > 0) printf(" %5.1f %% of a copy", 100 * bytes / time / copy_rate);
+    }
+    printf("\n");
+    fflush(stdout);
+}
+
+// Runs the statement until a run takes 5 ms or more, then takes the median of as many runs as asked for.
+#define MEASURE(what, flops, bytes, ...)                                                                               \
+    do {                                                                                                               \
+        double times[1000], once = 0;                                                                                  \
+        int calls = 1;                                                                                                 \
+        for (;; calls *= 2) {                                                                                          \
+            B->synchronize(B);                                                                                         \
+            const double start = seconds();                                                                            \
+            for (int call = 0; call < calls; call++) __VA_ARGS__;                                                      \
+            B->synchronize(B);                                                                                         \
+            once = seconds() - start;                                                                                  \
+            if (once > 5e-3 || calls >= 4096) break;                                                                   \
+        }                                                                                                              \
+        for (int64_t run = 0; run < repeats; run++) {                                                                  \
+            const double start = seconds();                                                                            \
+            for (int call = 0; call < calls; call++) __VA_ARGS__;                                                      \
+            B->synchronize(B);                                                                                         \
+            times[run] = (seconds() - start) / calls;                                                                  \
+        }                                                                                                              \
+        qsort(times, (size_t)repeats, sizeof *times, ascending);                                                       \
+        report(what, times[repeats / 2], flops, bytes);                                                                \
+        if (copy_rate == 0) copy_rate = (bytes) / times[repeats / 2];                                                  \
+    } while (0)
+
+// The three products of one weight (N,K).
+static void products(const char *name, int K, int N, int with_bias) {
+    char what[96];
+    const int T = (int)rows;
+    void *in = numbers((size_t)T * K), *w = numbers((size_t)N * K), *out = numbers((size_t)T * N);
+    void *bias = with_bias ? numbers((size_t)N) : NULL;
+    float *dw = memory((size_t)N * K * 4), *dbias = with_bias ? memory((size_t)N * 4) : NULL;
+    const double flops = 2.0 * T * K * N;
+    snprintf(what, sizeof what, "%s %d -> %d forward", name, K, N);
+    MEASURE(what, flops, 0.0, B->matmul_forward(B, out, in, w, bias, T, K, N));
+    snprintf(what, sizeof what, "%s %d -> %d d input", name, K, N);
+    MEASURE(what, flops, 0.0, B->matmul_backward_input(B, in, out, w, T, K, N, 0));
+    snprintf(what, sizeof what, "%s %d -> %d d weight", name, K, N);
+    MEASURE(what, flops, 0.0, B->matmul_backward_weight(B, dw, dbias, out, in, T, K, N, 1));
+    void *all[] = {in, w, out, bias, dw, dbias};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (all[i]) B->release(B, all[i]);
+    }
+}
+
+// Pages of equal length, as many as fill the rows.
+static void attention(const char *name, const Qwen2Config *c, int length) {
+    char what[96];
+    const int pages = (int)rows / length > 0 ? (int)rows / length : 1, T = pages * length;
+    const int heads = c->NH * c->HS, kv = c->KV * c->HS, ld = heads + 2 * kv;
+    int *cu = malloc(((size_t)pages + 1) * sizeof *cu);
+    for (int p = 0; p <= pages; p++) cu[p] = p * length;
+    int *borders = integers(cu, (size_t)pages + 1);
+    elem_t *qkv = numbers((size_t)T * ld), *d = numbers((size_t)T * ld), *out = numbers((size_t)T * heads),
+           *dout = numbers((size_t)T * heads);
+    float *lse = memory((size_t)T * c->NH * 4);
+    AttentionPages a = {
+        .pages = pages, .max_q = length, .max_k = length, .cu_q = borders, .k_begin = borders, .k_end = borders + 1};
+    const double pairs = pages * ((double)length * (length + 1) / 2), flops = 4.0 * pairs * heads;
+    elem_t *k = elem_at(B, qkv, (size_t)heads), *v = elem_at(B, qkv, (size_t)(heads + kv));
+    snprintf(what, sizeof what, "%s attention %d x %d forward", name, pages, length);
+    MEASURE(what, flops, 0.0, B->attention_forward(B, out, lse, qkv, ld, k, v, ld, &a, c->NH, c->KV, c->HS));
+    snprintf(what, sizeof what, "%s attention %d x %d backward", name, pages, length);
+    MEASURE(what, 2.5 * flops, 0.0,
+            B->attention_backward(B, d, ld, elem_at(B, d, (size_t)heads), elem_at(B, d, (size_t)(heads + kv)), ld, dout,
+                                  out, lse, qkv, k, v, &a, c->NH, c->KV, c->HS));
+    void *all[] = {borders, qkv, d, out, dout, lse};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) B->release(B, all[i]);
+    free(cu);
+}
+
+static void elementwise(const char *name, const Qwen2Config *c) {
+    char what[96];
+    const int T = (int)rows, D = c->D, F = c->F;
+    const double row = (double)T * D * (double)e;
+    elem_t *x = numbers((size_t)T * D), *delta = numbers((size_t)T * D), *out = numbers((size_t)T * D),
+           *w = numbers((size_t)D), *gate_up = numbers((size_t)T * 2 * F), *act = numbers((size_t)T * F);
+    float *rstd = memory((size_t)T * 4), *dw = memory((size_t)D * 4);
+    snprintf(what, sizeof what, "%s RMSNorm with residual, forward", name);
+    MEASURE(what, 0.0, 4 * row, B->rmsnorm_forward(B, out, x, rstd, x, delta, w, T, D, 1e-6f));
+    snprintf(what, sizeof what, "%s RMSNorm backward", name);
+    MEASURE(what, 0.0, 4 * row, B->rmsnorm_backward(B, delta, dw, out, x, w, rstd, T, D, 1));
+    const double wide = (double)T * F * (double)e;
+    snprintf(what, sizeof what, "%s SwiGLU forward", name);
+    MEASURE(what, 0.0, 3 * wide, B->swiglu_forward(B, act, gate_up, T, F));
+    snprintf(what, sizeof what, "%s SwiGLU backward", name);
+    MEASURE(what, 0.0, 5 * wide, B->swiglu_backward(B, gate_up, act, gate_up, T, F));
+    void *all[] = {x, delta, out, w, gate_up, act, rstd, dw};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) B->release(B, all[i]);
+}
+
+static void loss_and_optimizer(const C3Config *c) {
+    const int R = rows < 2048 ? (int)rows : 2048, V = c->dec.V, ld = params_head_rows(V);
+    int *labels = calloc((size_t)R, sizeof *labels);
+    float *ones = calloc((size_t)R, sizeof *ones);
+    int *device_labels = integers(labels, (size_t)R);
+    float *weights = memory((size_t)R * 4), *loss = memory((size_t)R * 4);
+    int *correct = memory((size_t)R * 4);
+    elem_t *logits = numbers((size_t)R * ld);
+    B->upload(B, weights, ones, (size_t)R * 4);
+    MEASURE("cross entropy and its gradient", 0.0, 2.0 * R * ld * (double)e,
+            B->cross_entropy(B, loss, correct, logits, device_labels, weights, R, V, ld));
+    const size_t n = (size_t)1 << 26;
+    elem_t *param = numbers(n);
+    float *state = memory(3 * n * 4), *grad = memory(n * 4), *scale = memory(4);
+    double *sum = memory(8);
+    AdamWParams p = {.lr = 1e-5f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .bias1 = 0.1f, .bias2 = 0.001f};
+    MEASURE("AdamW, 64 M parameters", 0.0, (double)n * (28.0 + (double)e),
+            B->adamw(B, param, state, state + n, state + 2 * n, grad, scale, n, &p));
+    MEASURE("squared norm, 64 M gradients", 0.0, (double)n * 4, B->sum_squares(B, sum, grad, n));
+    void *all[] = {device_labels, weights, loss, correct, logits, param, state, grad, scale, sum};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) B->release(B, all[i]);
+    free(labels);
+    free(ones);
+}
+
+int main(int argc, char **argv) {
+    const char *device = "auto", *dtype = "bf16";
+    Option table[] = {
+        {"device", OPTION_CHOICE, &device, NULL, 0, 0, "auto|cuda|cpu", "where to compute", 0},
+        {"dtype", OPTION_CHOICE, &dtype, NULL, 0, 0, "bf16|fp32", "element type", 0},
+        {"rows", OPTION_INT, &rows, "N", 1, 1 << 20, NULL, "rows of a packed batch", 0},
+        {"repeats", OPTION_INT, &repeats, "N", 1, 1000, NULL, "runs whose median counts", 0},
+    };
+    Error err;
+    C3Config c;
+    const char *said = NULL;
+    int help = 0;
+    must(cli_parse(table, sizeof table / sizeof *table, argc, argv, NULL, NULL, &help, &err), &err);
+    if (help) {
+        cli_help(stdout, table, sizeof table / sizeof *table);
+        return 0;
+    }
+    must(config_preset(&c, "paper", 0, &err), &err);
+    must(backend_create(&B, device, strcmp(dtype, "fp32") ? DTYPE_BF16 : DTYPE_F32, 0, NULL, &said, &err), &err);
+    e = dtype_size(B->dtype);
+    must(B->reserve(B, (int)rows, c.dec.NH, (c.dec.NH + 2 * c.dec.KV) * c.dec.HS, &err), &err);
+    printf("%s, %s, %lld rows%s%s\n", B->name, dtype, (long long)rows, said ? "; " : "", said ? said : "");
+    const size_t copied = (size_t)1 << (B->is_gpu ? 30 : 26);
+    void *from = memory(copied), *to = memory(copied);
+    MEASURE("copy", 0.0, 2.0 * (double)copied, B->copy(B, to, from, copied));
+    B->release(B, from);
+    B->release(B, to);
+    const struct {
+        const char *name;
+        const Qwen2Config *c;
+    } stacks[] = {{"encoder", &c.enc}, {"decoder", &c.dec}};
+    for (int i = 0; i < 2; i++) {
+        const Qwen2Config *q = stacks[i].c;
+        products(stacks[i].name, q->D, (q->NH + 2 * q->KV) * q->HS, 1);
+        products(stacks[i].name, q->NH * q->HS, q->D, 0);
+        products(stacks[i].name, q->D, 2 * q->F, 0);
+        products(stacks[i].name, q->F, q->D, 0);
+        attention(stacks[i].name, q, rows < 983 ? (int)rows : 983);
+        elementwise(stacks[i].name, q);
+    }
+    if (rows > 2048) rows = 2048; // a chunk of the head
+    products("head", c.dec.D, params_head_rows(c.dec.V), 0);
+    loss_and_optimizer(&c);
+    B->destroy(B);
+    return 0;
+}

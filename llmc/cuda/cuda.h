@@ -1,0 +1,94 @@
+// cuda.h: inside the CUDA backend: its state, checks, and what each file beside it fills in of the table.
+//
+// Everything is queued on one compute stream; collectives run on a second stream, tied to the first by events; nothing
+// waits on the host but download and synchronize. Files: cuda.cu (birth, memory, streams), rows.cu, rmsnorm.cu, rope.cu,
+// swiglu.cu, loss.cu, adamw.cu, attention*.cu (kernels, then launchers), matmul.cu (cuBLASLt), nccl.cu (collectives).
+#ifndef LLMC_CUDA_CUDA_H
+#define LLMC_CUDA_CUDA_H
+
+#include <cublasLt.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+extern "C" {
+#include "llmc/backend.h"
+#include "llmc/dist.h"
+}
+
+typedef __nv_bfloat16 bf16;
+
+typedef struct CudaMatmul CudaMatmul; // matmul.cu: handle, workspace, plans by shape
+typedef struct CudaComm CudaComm;     // nccl.cu: communicator, stream, events by tag
+
+// Page-locked memory through which `upload` sends: a ring of segments, filled one after the other. A segment is filled
+// again when its event, recorded behind its last copy, has passed.
+enum { CUDA_STAGING_SEGMENTS = 4, CUDA_STAGING_SEGMENT = 4 << 20 };
+typedef struct CudaStaging {
+    char *memory;
+    cudaEvent_t sent[CUDA_STAGING_SEGMENTS];
+    int segment; // being filled
+    size_t used; // of it
+} CudaStaging;
+
+typedef struct CudaState {
+    char name[320];       // "cuda NVIDIA H100 80GB HBM3, sm_90"
+    int device, arch, sms; // arch: 90 for sm_90; multiprocessors
+    cudaStream_t stream;  // compute
+    void *scratch;        // device, shared by all operations in stream order
+    size_t scratch_bytes;
+    CudaMatmul *matmul;
+    CudaComm *comm;       // NULL: one rank
+    CudaStaging staging;
+} CudaState;
+
+static inline CudaState *cuda_state(const Backend *b) { return (CudaState *)b->state; }
+static inline cudaStream_t cuda_stream(const Backend *b) { return cuda_state(b)->stream; }
+
+// At least `bytes` of 256-byte aligned device memory, contents undefined, free to the next operation in the stream.
+// `reserve` sized it: a request beyond that is a bug and ends all ranks, naming `who`.
+void *cuda_scratch(Backend *b, size_t bytes, const char *who);
+
+// Prints "rank R: FILE:LINE: CALL: text" and ends all ranks.
+[[noreturn]] void cuda_fatal(const char *file, int line, const char *call, const char *text);
+#define CUDA_CHECK(call)                                                                                               \
+    do {                                                                                                               \
+        cudaError_t cuda_check_code = (call);                                                                          \
+        if (cuda_check_code != cudaSuccess)                                                                            \
+            cuda_fatal(__FILE__, __LINE__, #call, cudaGetErrorString(cuda_check_code));                                \
+    } while (0)
+// Behind every launch.
+#define CUDA_CHECK_LAUNCH(kernel)                                                                                      \
+    do {                                                                                                               \
+        cudaError_t cuda_check_code = cudaGetLastError();                                                              \
+        if (cuda_check_code != cudaSuccess)                                                                            \
+            cuda_fatal(__FILE__, __LINE__, kernel, cudaGetErrorString(cuda_check_code));                               \
+    } while (0)
+#define CUBLAS_CHECK(call)                                                                                             \
+    do {                                                                                                               \
+        cublasStatus_t cublas_check_code = (call);                                                                     \
+        if (cublas_check_code != CUBLAS_STATUS_SUCCESS)                                                                \
+            cuda_fatal(__FILE__, __LINE__, #call, cublasLtGetStatusString(cublas_check_code));                         \
+    } while (0)
+
+// Loads cuBLASLt, and NCCL when it is asked for (libraries.c; NULL in the simulation, which brings its own).
+extern "C" int cuda_libraries_load(int with_nccl, Error *err) __attribute__((weak));
+
+// What fills the Backend.
+void cuda_rows_fill(Backend *b);      // rows.cu: embedding, gather, scatter, casts
+void cuda_rmsnorm_fill(Backend *b);   // rmsnorm.cu
+void cuda_rope_fill(Backend *b);      // rope.cu
+void cuda_swiglu_fill(Backend *b);    // swiglu.cu
+void cuda_loss_fill(Backend *b);      // loss.cu: cross entropy, argmax, weighted sum
+void cuda_adamw_fill(Backend *b);     // adamw.cu: AdamW, squared norms, clip factor
+void cuda_attention_fill(Backend *b); // attention.cu
+int cuda_matmul_create(Backend *b, Error *err); // matmul.cu; also fills
+void cuda_matmul_free(Backend *b);
+// FLOP/s of a square product of up to 8192, measured; 0 when there is no memory for it.
+double cuda_matmul_peak(Backend *b);
+int cuda_comm_create(Backend *b, Error *err);   // nccl.cu; also fills; one rank: nothing but the fill
+void cuda_comm_free(Backend *b);
+// Waits for the compute stream and, if asked to, for collectives that nobody awaits, watching them: an error or a
+// time-out names rank and operation and ends all ranks.
+void cuda_comm_wait(Backend *b, int collectives);
+
+#endif

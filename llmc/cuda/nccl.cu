@@ -1,0 +1,313 @@
+// nccl.cu: collectives, on a stream of their own, and the watch over them.
+//
+// A collective is tied to the compute stream by two events: it starts behind `ready`, recorded where it was called, and
+// `await` holds the compute stream at `done`. Sums are fp32. Whoever waits on the host polls, and meanwhile asks NCCL
+// for errors and looks at the clock: it runs while the oldest collective that has not ended could run, its input being
+// ready, but waits for other ranks. Time spent computing does not count. With C3_COMM_TIMEOUT (60) seconds on it the
+// ranks call the roll, and each names those that did not answer or are behind, and ends all.
+#include "llmc/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+// ---- kernels ----
+__global__ void add_kernel(float *sum, const float *x, size_t n) {
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) sum[i] += x[i];
+}
+
+static void add(float *sum, const float *x, size_t n, cudaStream_t stream) {
+    enum { THREADS = 256 };
+    if (n == 0) return;
+    add_kernel<<<(unsigned)((n + THREADS - 1) / THREADS), THREADS, 0, stream>>>(sum, x, n);
+    CUDA_CHECK_LAUNCH("add_kernel");
+}
+
+// ---- one rank ----
+static void reduce_scatter_alone(Backend *b, float *shard, float *buffer, size_t n, int accumulate, int tag) {
+    (void)tag;
+    if (accumulate) add(shard, buffer, n, cuda_stream(b));
+    else if (shard != buffer) b->copy(b, shard, buffer, n * sizeof(float));
+}
+static void all_gather_alone(Backend *b, void *buffer, size_t bytes, int tag) {
+    (void)b, (void)buffer, (void)bytes, (void)tag;
+}
+static void await_alone(Backend *b, int tag) { (void)b, (void)tag; }
+
+static void fill_alone(Backend *b) {
+    b->reduce_scatter = reduce_scatter_alone;
+    b->all_gather = all_gather_alone;
+    b->await = await_alone;
+}
+
+#ifdef HAVE_NCCL
+#include <nccl.h>
+
+// ---- several ----
+typedef struct Flight { // a collective that no wait of the host has seen end
+    cudaEvent_t ready, done;
+    const char *operation;
+    size_t bytes; // from each rank
+    int tag;
+} Flight;
+
+struct CudaComm {
+    ncclComm_t nccl;
+    cudaStream_t stream;
+    double timeout; // seconds
+    Flight *flights;
+    int n, capacity; // in use; with events
+    int oldest;      // of those that were not seen to end
+    int *last;       // (tags) the last flight of each tag, -1: none that is not awaited
+    int tags;
+    int ended;          // collectives before flights[0]
+    double waits_since; // when the oldest was first seen ready and not done; 0: not yet
+};
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+static void nap(void) { usleep(20); }
+
+// A communicator that does not block: calls may come back early, and are asked after until they have got through.
+static ncclResult_t settle(CudaComm *c, ncclResult_t result) {
+    const double start = seconds();
+    while (result == ncclInProgress && seconds() - start < c->timeout) {
+        nap();
+        const ncclResult_t asked = ncclCommGetAsyncError(c->nccl, &result);
+        if (asked != ncclSuccess) return asked;
+    }
+    return result;
+}
+
+static const char *explain(CudaComm *c, ncclResult_t result) {
+    static char text[512];
+    const char *more = ncclGetLastError(c->nccl);
+    if (result == ncclInProgress) return "not through in time: another rank does not come";
+    snprintf(text, sizeof text, "%s%s%s", ncclGetErrorString(result), more && *more ? ": " : "", more ? more : "");
+    return text;
+}
+#define NCCL_CHECK(c, call)                                                                                            \
+    do {                                                                                                               \
+        ncclResult_t nccl_check_result = settle(c, call);                                                              \
+        if (nccl_check_result != ncclSuccess) cuda_fatal(__FILE__, __LINE__, #call, explain(c, nccl_check_result));    \
+    } while (0)
+
+// ---- flights ----
+static void *grown(void *memory, size_t count, size_t size) {
+    void *larger = realloc(memory, count * size);
+    if (!larger) cuda_fatal(__FILE__, __LINE__, "realloc", "out of memory");
+    return larger;
+}
+
+// A collective's input is ready behind all that is queued so far.
+static Flight *depart(Backend *b, const char *operation, size_t bytes, int tag) {
+    CudaComm *c = cuda_state(b)->comm;
+    if (c->n == c->capacity) {
+        c->flights = (Flight *)grown(c->flights, (size_t)c->capacity + 64, sizeof *c->flights);
+        for (int end = c->capacity + 64; c->capacity < end; c->capacity++) {
+            CUDA_CHECK(cudaEventCreateWithFlags(&c->flights[c->capacity].ready, cudaEventDisableTiming));
+            CUDA_CHECK(cudaEventCreateWithFlags(&c->flights[c->capacity].done, cudaEventDisableTiming));
+        }
+    }
+    if (tag >= c->tags) {
+        c->last = (int *)grown(c->last, (size_t)tag + 1, sizeof *c->last);
+        while (c->tags <= tag) c->last[c->tags++] = -1;
+    }
+    c->last[tag] = c->n;
+    Flight *f = &c->flights[c->n++];
+    f->operation = operation;
+    f->bytes = bytes;
+    f->tag = tag;
+    CUDA_CHECK(cudaEventRecord(f->ready, cuda_stream(b)));
+    CUDA_CHECK(cudaStreamWaitEvent(c->stream, f->ready, 0));
+    return f;
+}
+
+static void reduce_scatter(Backend *b, float *shard, float *buffer, size_t n, int accumulate, int tag) {
+    CudaComm *c = cuda_state(b)->comm;
+    float *sum = accumulate ? buffer + (size_t)b->dist->rank * n : shard;
+    Flight *f = depart(b, "reduce-scatter", n * sizeof(float), tag);
+    NCCL_CHECK(c, ncclReduceScatter(buffer, sum, n, ncclFloat32, ncclSum, c->nccl, c->stream));
+    if (accumulate) add(shard, sum, n, c->stream);
+    CUDA_CHECK(cudaEventRecord(f->done, c->stream));
+}
+
+static void all_gather(Backend *b, void *buffer, size_t bytes, int tag) {
+    CudaComm *c = cuda_state(b)->comm;
+    const char *mine = (const char *)buffer + (size_t)b->dist->rank * bytes;
+    Flight *f = depart(b, "all-gather", bytes, tag);
+    NCCL_CHECK(c, ncclAllGather(mine, buffer, bytes, ncclUint8, c->nccl, c->stream));
+    CUDA_CHECK(cudaEventRecord(f->done, c->stream));
+}
+
+static void await(Backend *b, int tag) {
+    CudaComm *c = cuda_state(b)->comm;
+    if (tag >= c->tags || c->last[tag] < 0) return;
+    CUDA_CHECK(cudaStreamWaitEvent(cuda_stream(b), c->flights[c->last[tag]].done, 0));
+    c->last[tag] = -1; // later work is behind it anyway
+}
+
+// ---- the watch ----
+static int passed(cudaError_t code, const char *call) {
+    if (code == cudaSuccess) return 1;
+    (void)cudaGetLastError();
+    if (code != cudaErrorNotReady) cuda_fatal(__FILE__, __LINE__, call, cudaGetErrorString(code));
+    return 0;
+}
+
+// Ranks do not wait equally long; those that are well come to the roll call within this time.
+static double roll_call_seconds(const CudaComm *c) { return c->timeout < 20 ? c->timeout / 4 : 5; }
+
+[[noreturn]] static void overdue(const Backend *b, const CudaComm *c) {
+    const Dist *d = b->dist;
+    const Flight *f = &c->flights[c->oldest];
+    const int number = c->ended + c->oldest;
+    char call[128], text[512];
+    int length = 0, *numbers = (int *)calloc((size_t)d->ranks, sizeof *numbers);
+    snprintf(call, sizeof call, "%s of tag %d (%zu bytes a rank, the %dth)", f->operation, f->tag, f->bytes,
+             number + 1);
+    snprintf(text, sizeof text,
+             "no progress for %.0f s; all ranks are in it (hint: NCCL_DEBUG=INFO says more, "
+             "C3_COMM_TIMEOUT=SECONDS allows more time)",
+             c->timeout);
+    if (numbers) dist_roll_call(d, number, roll_call_seconds(c), numbers);
+    for (int r = 0; numbers && r < d->ranks && length < 400; r++) {
+        if (numbers[r] >= number) continue;
+        if (!length) length = snprintf(text, sizeof text, "no progress for %.0f s: it waits for", c->timeout);
+        length += snprintf(text + length, sizeof text - (size_t)length, " rank %d (%s)", r,
+                           numbers[r] < 0 ? "no answer" : "behind");
+    }
+    cuda_fatal(__FILE__, __LINE__, call, text);
+}
+
+static void watch(Backend *b, CudaComm *c) {
+    ncclResult_t result = ncclSuccess, asked = ncclCommGetAsyncError(c->nccl, &result);
+    if (asked != ncclSuccess) result = asked;
+    if (result != ncclSuccess && result != ncclInProgress) {
+        const Flight *f = &c->flights[c->oldest < c->n ? c->oldest : 0];
+        char call[96] = "NCCL";
+        if (c->n) snprintf(call, sizeof call, "%s of tag %d (%zu bytes a rank)", f->operation, f->tag, f->bytes);
+        cuda_fatal(__FILE__, __LINE__, call, explain(c, result));
+    }
+    for (; c->oldest < c->n && passed(cudaEventQuery(c->flights[c->oldest].done), "collective"); c->oldest++)
+        c->waits_since = 0;
+    if (c->oldest == c->n || !passed(cudaEventQuery(c->flights[c->oldest].ready), "compute stream")) return;
+    const double now = seconds();
+    if (c->waits_since == 0) c->waits_since = now;
+    if (now - c->waits_since > c->timeout - roll_call_seconds(c)) overdue(b, c);
+}
+
+// Forgets what has ended; those under way move to the front.
+static void retire(CudaComm *c) {
+    while (c->oldest < c->n && passed(cudaEventQuery(c->flights[c->oldest].done), "collective")) c->oldest++;
+    const int gone = c->oldest;
+    for (int i = 0; gone > 0 && gone + i < c->n; i++) {
+        const Flight ended = c->flights[i]; // its events are kept
+        c->flights[i] = c->flights[gone + i];
+        c->flights[gone + i] = ended;
+    }
+    for (int i = 0; i < c->tags; i++) c->last[i] = c->last[i] < gone ? -1 : c->last[i] - gone;
+    c->ended += gone;
+    c->n -= gone;
+    c->oldest = 0;
+    c->waits_since = 0;
+}
+
+void cuda_comm_wait(Backend *b, int collectives) {
+    CudaComm *c = cuda_state(b)->comm;
+    if (!c) {
+        CUDA_CHECK(cudaStreamSynchronize(cuda_stream(b)));
+        return;
+    }
+    while (!passed(cudaStreamQuery(cuda_stream(b)), "compute stream") ||
+           (collectives && !passed(cudaStreamQuery(c->stream), "communication stream"))) {
+        watch(b, c);
+        nap();
+    }
+    retire(c);
+}
+
+// ---- birth and end ----
+static int read_timeout(double *out, Error *err) {
+    const char *text = getenv("C3_COMM_TIMEOUT");
+    char *end = NULL;
+    *out = text && *text ? strtod(text, &end) : 60;
+    if (end && (*end || !(*out > 0)))
+        return error_set(err, "C3_COMM_TIMEOUT=%s: expected the seconds that a collective may stand still (default 60)",
+                         text);
+    return 0;
+}
+
+static int connect(Backend *b, CudaComm *c, Error *err) {
+    const Dist *d = b->dist;
+    ncclUniqueId id = {};
+    ncclResult_t result = d->rank == 0 ? ncclGetUniqueId(&id) : ncclSuccess;
+    int bad = result != ncclSuccess ? error_set(err, "NCCL: no identity: %s", ncclGetErrorString(result)) : 0;
+    TRY(dist_agree(d, bad, err));
+    dist_broadcast(d, &id, sizeof id, 0);
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    result = settle(c, ncclCommInitRankConfig(&c->nccl, d->ranks, id, d->rank, &config));
+    if (result != ncclSuccess)
+        bad = error_set(err, "rank %d: NCCL cannot connect the ranks: %s (hint: NCCL_DEBUG=INFO says more)", d->rank,
+                        explain(c, result));
+    return dist_agree(d, bad, err);
+}
+
+int cuda_comm_create(Backend *b, Error *err) {
+    const Dist *d = b->dist;
+    fill_alone(b);
+    if (!d || d->ranks == 1) return 0;
+    CudaComm *c = (CudaComm *)calloc(1, sizeof *c);
+    if (!c) cuda_fatal(__FILE__, __LINE__, "calloc", "out of memory");
+    cuda_state(b)->comm = c;
+    TRY(dist_agree(d, read_timeout(&c->timeout, err), err));
+    int least = 0, greatest = 0; // its kernels are short and others wait for them: they come first
+    CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    CUDA_CHECK(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, greatest));
+    TRY(connect(b, c, err));
+    b->reduce_scatter = reduce_scatter;
+    b->all_gather = all_gather;
+    b->await = await;
+    return 0;
+}
+
+void cuda_comm_free(Backend *b) {
+    CudaComm *c = cuda_state(b)->comm;
+    if (!c) return;
+    for (int i = 0; i < c->capacity; i++) {
+        CUDA_CHECK(cudaEventDestroy(c->flights[i].ready));
+        CUDA_CHECK(cudaEventDestroy(c->flights[i].done));
+    }
+    if (c->nccl) {
+        NCCL_CHECK(c, ncclCommFinalize(c->nccl));
+        ncclCommDestroy(c->nccl); // only frees, behind the former
+    }
+    if (c->stream) CUDA_CHECK(cudaStreamDestroy(c->stream));
+    free(c->flights);
+    free(c->last);
+    free(c);
+    cuda_state(b)->comm = NULL;
+}
+
+#else
+int cuda_comm_create(Backend *b, Error *err) {
+    fill_alone(b);
+    if (b->dist && b->dist->ranks > 1)
+        return error_set(err,
+                         "this program was built without NCCL: one GPU, one rank; found %d ranks (hint: install "
+                         "NCCL with its headers and make again, or -device cpu)",
+                         b->dist->ranks);
+    return 0;
+}
+void cuda_comm_free(Backend *b) { (void)b; }
+void cuda_comm_wait(Backend *b, int collectives) {
+    (void)collectives;
+    CUDA_CHECK(cudaStreamSynchronize(cuda_stream(b)));
+}
+#endif

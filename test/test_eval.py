@@ -1,0 +1,368 @@
+#!/usr/bin/env python3
+"""test_eval.py: c3 eval end to end. Losses against the PyTorch twin on a random model; means and definitions against
+Python's packages and the Fox benchmark's way to count; Fox's files as published; the demo's model on the kinds of text
+of the paper's Figure 4; bad input; pictures."""
+import base64
+import csv
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+
+from harness import C3, ROOT, Folder, case, done, environment, run
+
+sys.path.insert(0, os.path.join(ROOT, "dev"))
+
+import torch
+from nltk.metrics.scores import f_measure, precision, recall
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from rapidfuzz.distance import Levenshtein
+from reference import C3Twin, checkpoint_names, save_checkpoint
+from qwen_words import Words
+from transformers import Qwen2Config
+
+DEMO = os.path.join(ROOT, "runs/demo")
+K, N = 256, 5  # every byte is a token: a text's ids are its bytes
+SPECIALS = dict(zip(("endoftext", "im_start", "im_end", "img", "img_end", "img_pad"), range(K, K + 6)))
+WORDS = Words([K + 3], [K + 4], K + 2, K + 3)  # template "bare"
+
+
+def read(folder, name="eval.json"):
+    with open(os.path.join(folder, name), encoding="utf-8") as f:
+        if name.endswith(".jsonl"):
+            return [json.loads(line) for line in f]
+        return list(csv.DictReader(f)) if name.endswith(".csv") else json.load(f) if name.endswith("json") else f.read()
+
+
+def write_jsonl(path, pages):
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(json.dumps(p) + "\n" for p in pages)
+
+
+def evaluate(model, pages, out, *options):
+    run(C3, ["eval", "-m", model, pages, "-o", out, "-threads", 1, *options])
+    return read(out)
+
+
+# ---- losses ---------------------------------------------------------------------------------------------------------
+
+
+def random_twin(folder):
+    torch.manual_seed(3)
+    configs = [Qwen2Config(vocab_size=K + 6, hidden_size=D, num_hidden_layers=2, num_attention_heads=heads,
+                           num_key_value_heads=1, intermediate_size=96, tie_word_embeddings=tied,
+                           max_position_embeddings=400, rms_norm_eps=1e-6,
+                           rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+               for D, heads, tied in ((64, 2, True), (96, 3, False))]  # fmt: skip
+    twin = C3Twin(*configs, N, WORDS)
+    with torch.no_grad():
+        for name, p in checkpoint_names(twin).items():
+            p.copy_((1 if "norm" in name else 0) + 0.25 * torch.randn_like(p))
+    save_checkpoint(twin, folder, SPECIALS, "bare")
+    with open(os.path.join(folder, "qwen.tiktoken"), "wb") as f:
+        for b in range(256):
+            f.write(base64.b64encode(bytes([b])) + b" %d\n" % b)
+    return twin
+
+
+def alone_losses(twin, answer):
+    """Row losses of the decoder's sequence without its latents."""
+    ids = torch.cat([torch.tensor(WORDS.before + WORDS.after), answer])[None]
+    logits = twin.decoder(input_ids=ids, use_cache=False).logits[0, -len(answer) - 1 :]
+    return twin.row_losses(logits[None], answer[None])
+
+
+@torch.no_grad()
+def test_losses(tmp):
+    model = os.path.join(tmp, "twin")
+    twin = random_twin(model)
+    texts = ["The sea was calm.", "x", "天地玄黄，宇宙洪荒。", "one two three\nfour five six " * 5, "é😀"]
+    pages = os.path.join(tmp, "twin.jsonl")
+    write_jsonl(pages, [{"id": f"p{i}", "text": t} for i, t in enumerate(texts)])
+    found = evaluate(model, pages, os.path.join(tmp, "o"), "-dtype", "fp32", "-max_new", 20)
+    rows = read(os.path.join(tmp, "o"), "eval.csv")
+    answers = [torch.tensor(list(t.encode())) for t in texts]
+    latents = [twin.encode(a[None]) for a in answers]
+    mean = sum(latents) / len(latents)
+    moved = latents[1:] + latents[:1]
+    losses = {
+        "loss": [twin.row_losses(twin.decode(x, a[None]), a[None]) for x, a in zip(latents, answers)],
+        "decoder_alone_loss": [alone_losses(twin, a) for a in answers],
+        "swapped_latents_loss": [twin.row_losses(twin.decode(x, a[None]), a[None]) for x, a in zip(moved, answers)],
+        "no_latents_loss": [twin.row_losses(twin.decode(mean, a[None]), a[None]) for a in answers],
+        "zero_latents_loss": [twin.row_losses(twin.decode(0 * mean, a[None]), a[None]) for a in answers],
+    }
+    for name, want in losses.items():
+        wrong = [(r["id"], w.mean().item(), r[name]) for w, r in zip(want, rows)
+                 if abs(w.mean().item() - float(r[name])) > 1e-4]  # fmt: skip
+        case(f"{name} of each page is PyTorch's", not wrong, wrong)
+        key = "control_" + name[:-5] if name.endswith("latents_loss") else name[:-5]
+        part = found if name == "loss" else found[key]
+        total = torch.cat(want).double().mean().item()
+        case(f"{name} over all rows, and its perplexity", abs(part["loss"] / total - 1) < 1e-5 and
+             abs(part["perplexity"] / math.exp(total) - 1) < 1e-4, f"PyTorch {total}, found {part['loss']}")
+    case("the conditions differ", len({round(torch.cat(v).mean().item(), 2) for v in losses.values()}) == len(losses))
+    case("a guess with equal chances", found["decoder_alone"]["uniform_perplexity"] == K + 6)
+    # with the paper's instruction, which tokenizes to bytes here
+    config = os.path.join(model, "config.json")
+    with open(config) as f:
+        text = f.read()
+    with open(config, "w") as f:
+        f.write(text.replace('"bare"', '"c3"'))
+    before = [K + 1, *b"system\nYou should follow the instructions carefully and explain your answers in detail.",
+              K + 2, K + 1, *b"user\n", K + 3]  # fmt: skip
+    twin.words = Words(before, [K + 4, *b"\nRepeat the text: ", K + 2, K + 1, *b"assistant\n"], K + 2, K + 3)
+    ids = torch.tensor([twin.words.before + twin.words.after + list(texts[0].encode())])
+    logits = twin.decoder(input_ids=ids, use_cache=False).logits[:, -len(answers[0]) - 1 :]
+    want = twin.row_losses(logits, answers[0][None]).mean().item()
+    evaluate(model, pages, os.path.join(tmp, "c3"), "-dtype", "fp32", "-max_new", 2, "-no_controls", "-limit", 1)
+    row = read(os.path.join(tmp, "c3"), "eval.csv")[0]
+    case("the decoder alone keeps the paper's instruction", abs(want - float(row["decoder_alone_loss"])) < 1e-4,
+         f"PyTorch {want}, found {row['decoder_alone_loss']}")
+    return model
+
+
+# ---- metrics, tables ------------------------------------------------------------------------------------------------
+
+
+def is_chinese(s):
+    return any("\u3400" <= c <= "\u9fff" for c in s)
+
+
+def cut(s, like):
+    return [c for c in s if not c.isspace()] if is_chinese(like) else s.split()
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def demo_pages(tmp, n=24):
+    """n of the demo's held-out pages in each language, as the demo's model has never seen them."""
+    made = {}
+    for lang in ("en", "zh"):
+        with open(os.path.join(ROOT, f"data/demo/val_{lang}.jsonl"), encoding="utf-8") as f:
+            made[lang] = [json.loads(line) for line, _ in zip(f, range(n))]
+        write_jsonl(os.path.join(tmp, f"{lang}.jsonl"), made[lang])
+    return made
+
+
+def test_metrics(tmp):
+    """On shuffled pages, most of which do not come back whole."""
+    for lang in ("en", "zh"):
+        out = os.path.join(tmp, "shuffled_" + lang)
+        found = evaluate(DEMO, os.path.join(tmp, f"{lang}.jsonl"), out, "-perturb", "shuffle", "-no_controls")
+        pairs = [(p["text"], p["reconstruction"]) for p in read(out, "pages.jsonl")]
+        cuts = [(cut(a, a or b), cut(b, a or b)) for a, b in pairs]
+        smooth = SmoothingFunction().method1
+        want = {
+            "char_precision": mean(Levenshtein.normalized_similarity(a, b) for a, b in pairs),
+            "exact_match": mean(float(a == b) for a, b in pairs),
+            "word_precision": mean(precision(set(a), set(b)) or 0 for a, b in cuts),
+            "word_recall": mean(recall(set(a), set(b)) or 0 for a, b in cuts),
+            "bleu4": mean(float(sentence_bleu([a], b, smoothing_function=smooth)) for a, b in cuts),
+        }
+        wrong = {k: (v, found[k]) for k, v in want.items() if abs(v - found[k]) > 1e-9}
+        case(f"{lang}: means over the pages are the packages'", not wrong, wrong)
+        case(f"{lang}: errors there were", 0.2 < found["char_precision"] < 0.99, found["char_precision"])
+        # Fox's tool: split texts as sets, its function called with label and answer swapped
+        fox = read(out, "fox.json")
+        case(f"{lang}: fox.json is a list of image, question, label, answer", [f["label"] for f in fox] ==
+             [a for a, _ in pairs] and all(list(f) == ["image", "question", "label", "answer"] for f in fox), fox[:1])
+        if lang == "en":
+            sets = [(set(f["answer"].split()), set(f["label"].split())) for f in fox]  # (its gt, its pred)
+            case("en: Fox's tool prints our word recall as precision, word F1 as f_measure",
+                 abs(mean(precision(g, p) or 0 for g, p in sets) - found["word_recall"]) < 1e-9 and
+                 abs(mean(recall(g, p) or 0 for g, p in sets) - found["word_precision"]) < 1e-9 and
+                 abs(mean(f_measure(g, p) or 0 for g, p in sets) - found["word_f1"]) < 1e-9, found)
+        counted = sum(is_chinese(a or b) for a, b in pairs)
+        case(f"{lang}: pages cut into characters are counted", found["pages_by_character"] == counted, counted)
+        rows = read(out, "eval.csv")
+        damaged = [i for i, r in enumerate(rows) if r["exact"] == "0"]
+        worst = sorted(damaged, key=lambda i: float(rows[i]["char_precision"]))
+        case(f"{lang}: worst pages", [w["page"] for w in found["worst"]] == worst[:10] and
+             [w["id"] for w in found["worst"]] == [rows[i]["id"] for i in worst[:10]], (found["worst"], worst))
+        text = read(out, "worst.txt")
+        case(f"{lang}: worst.txt names them and marks what was lost and written", "[-" in text and "{+" in text and
+             all(f"--- {w['id']}\n" in text for w in found["worst"]), text[:500])
+        table = read(out, "eval.txt")
+        case(f"{lang}: the table says what was done to the texts, and defines what it prints",
+             "shuffled (seed 1)" in table and "1 - edit distance / longer length" in table and "%" in table, table)
+        missing = set(found["definitions"]) - set(found)
+        case(f"{lang}: what is defined is there", not missing and len(found["definitions"]) >= 16, missing)
+        buckets = read(out, "buckets.csv")
+        counts = [(int(r["from"]), int(r["to"]), int(r["pages"])) for r in buckets]
+        full = [(r, b) for r, b in zip(buckets, found["buckets"]) if b["pages"]]
+        case(f"{lang}: buckets.csv is eval.json's buckets", full and
+             counts == [(b["from"], b["to"], b["pages"]) for b in found["buckets"]] and
+             all(abs(float(r["char_precision"]) - b["char_precision"]) < 1e-6 and
+                 abs(float(r["position_20"]) - b["by_position"][19]) < 1e-6 for r, b in full), buckets)  # fmt: skip
+
+
+def test_figure4(tmp, pages):
+    """The paper's kinds of text: what a language model cannot guess comes back worse, or through the latents."""
+    result = {}
+    for kind in ("none", "random", "shuffle"):
+        out = os.path.join(tmp, "figure4_" + kind)
+        result[kind] = evaluate(DEMO, os.path.join(tmp, "en.jsonl"), out, "-perturb", kind, "-no_controls")
+        texts = [p["text"] for p in read(out, "pages.jsonl")]
+        tokens = [p["tokens"] for p in read(out, "pages.jsonl")]
+        own = [p["text"] for p in pages["en"]]
+        if kind == "none":
+            whole = tokens
+            case("none: the texts as they are", texts == own)
+        elif kind == "random":
+            case("random: letters, digits and blanks, as many tokens",
+                 all(0 <= w - t <= 1 for t, w in zip(tokens, whole)) and
+                 all(c.isascii() and (c.isalnum() or c == " ") for t in texts for c in t), texts[:2])
+        else:
+            case("shuffle: the page's own characters, not more tokens", all(t <= w for t, w in zip(tokens, whole)) and
+                 all(not set(a) - set(b) and a != b for a, b in zip(texts, own)), texts[:2])
+    case("the demo's English comes back, characters without a language do not", result["none"]["char_precision"] > 0.97
+         and all(result[k]["char_precision"] < 0.9 for k in ("random", "shuffle")),
+         {k: v["char_precision"] for k, v in result.items()})  # fmt: skip
+    again, other = (evaluate(DEMO, os.path.join(tmp, "en.jsonl"), os.path.join(tmp, f"seed{seed}"), "-perturb",
+                             "random", "-no_controls", "-seed", seed) for seed in (1, 2))  # fmt: skip
+    case("the same seed, the same texts", again == result["random"] and
+         other["char_precision"] != again["char_precision"])  # fmt: skip
+
+
+def test_fox(tmp):
+    """en_page_ocr.json and cn_page_ocr.json as published: a list of image and two turns, with or without roles."""
+    texts = {"en": ["A page of the benchmark.\nIt has two lines, \"quoted\".", "Another page."],
+             "cn": ["第一页的文字，\n有两行。", "第二页。"]}
+    for lang, roles in (("en", False), ("cn", True)):
+        path = os.path.join(tmp, f"{lang}_page_ocr.json")
+        asked, told = ({"from": "human"}, {"from": "gpt"}) if roles else ({}, {})
+        pages = [{"image": f"{lang}_{i + 1}.png",
+                  "conversations": [asked | {"value": "<image>\nOCR this image:"}, told | {"value": t}]}
+                 for i, t in enumerate(texts[lang])]  # fmt: skip
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump(pages, f, ensure_ascii=roles, indent=1)
+        out = os.path.join(tmp, "fox_" + lang)
+        evaluate(DEMO, path, out, "-no_controls")
+        fox, pages = read(out, "fox.json"), read(out, "pages.jsonl")
+        case(f"Fox's {lang}_page_ocr.json is read as it is", [p["text"] for p in pages] == texts[lang] and
+             [p["id"] for p in pages] == [f"{lang}_1.png", f"{lang}_2.png"], pages)
+        case(f"and fox.json answers it: {lang}", [(f["image"], f["label"], f["answer"]) for f in fox] ==
+             [(p["id"], p["text"], p["reconstruction"]) for p in pages], fox)  # fmt: skip
+
+
+def test_paper_tables(tmp, model):
+    """Pages of the paper's lengths: its buckets, its figures beside ours. The random model may take more rows here."""
+    long = os.path.join(tmp, "long")
+    shutil.copytree(model, long)
+    for part in ("", "llm1"):
+        path = os.path.join(long, part, "config.json")
+        with open(path) as f:
+            config = json.load(f)
+        with open(path, "w") as f:
+            json.dump(config | {"max_position_embeddings": 2000}, f)
+    rng = random.Random(5)
+    lengths = [600, 699, 700, 850, 1299, 1300, 40]
+    pages = [{"id": f"p{n}", "text": "".join(rng.choice("abcdefgh ") for _ in range(n))} for n in lengths]
+    write_jsonl(os.path.join(tmp, "long.jsonl"), pages)
+    out = os.path.join(tmp, "long_out")
+    found = evaluate(long, os.path.join(tmp, "long.jsonl"), out, "-max_new", 3, "-no_controls", "-dtype", "fp32")
+    case("buckets of 100 from 600 to 1300", [(b["from"], b["to"], b["pages"]) for b in found["buckets"]] ==
+         [(600, 700, 2), (700, 800, 1), (800, 900, 1), (900, 1000, 0), (1000, 1100, 0), (1100, 1200, 0),
+          (1200, 1300, 1)], found["buckets"])  # fmt: skip
+    table = [line for line in read(out, "eval.txt").splitlines() if line.startswith("   600-700 ")]
+    case("the paper's figures stand beside them", len(table) == 1 and
+         table[0].split("|")[1].split() == ["99.7%", "99.7%", "99.9%", "96.5%", "98.5%"], table)
+    case("pages outside are said", "2 pages lie outside these buckets" in read(out, "eval.txt"))
+    names = {p["name"]: p for p in found["published"]}
+    case("published figures in eval.json", len(names) == 5 and
+         [b["precision"] for b in names["C3, paper, 32 latents"]["buckets"]][-1] == 0.933, list(names))
+    case("compression is tokens a latent", abs(found["buckets"][0]["compression"] - 649.5 / N) < 1e-9)
+    return out
+
+
+# ---- bad input ------------------------------------------------------------------------------------------------------
+
+
+def refused(name, args, says, out, files=(), stdin=b""):
+    """One line on stderr, exit code 1, nothing on stdout, no file in the results' folder but those it had."""
+    command = [C3, "eval", "-threads", "1", *args, "-o", out]
+    r = subprocess.run(command, cwd=ROOT, env=environment(), input=stdin, capture_output=True)
+    err = r.stderr.decode()
+    there = sorted(os.listdir(out)) if os.path.isdir(out) else []
+    case(name, r.returncode == 1 and err.startswith("c3: ") and err.count("\n") == 1 and not r.stdout and
+         all(s in err for s in says) and there == sorted(files), (r.returncode, err, r.stdout, there))
+
+
+def test_bad_input(tmp, model):
+    out = os.path.join(tmp, "bad")
+    good = json.dumps({"text": "a page"}).encode() + b"\n"
+    refused("a page without a token is named", ["-m", model, "-"], ["stdin:2", "without a token", "-skip"], out,
+            stdin=good + b'{"text": ""}\n')
+    refused("so is one the model cannot take", ["-m", model, "-"], ["stdin: named: 500 tokens", "400", "-skip"], out,
+            stdin=good + b'{"id": "named", "text": "%s"}\n' % (b"x" * 500))
+    refused("or -maxlen forbids", ["-m", model, "-maxlen", "16", "-"], ["20 tokens", "16", "-maxlen"], out,
+            stdin=b'{"text": "%s"}\n' % (b"x" * 20))
+    refused("-skip leaves them out, but one must stay", ["-m", model, "-skip", "-"], ["no page", "1 empty", "1 longer"],
+            out, stdin=b'{"text": ""}\n{"text": "%s"}\n' % (b"x" * 500))
+    refused("invalid UTF-8", ["-m", model, "-"], ["line 2", "invalid UTF-8"], out, stdin=good + b'{"text": "a\xff"}\n')
+    with open(os.path.join(tmp, "cut.json"), "w") as f:
+        f.write('[{"image": "a",\n "conversations": [{"value": "OCR:"}')
+    refused("a Fox file cut short", ["-m", model, os.path.join(tmp, "cut.json")], ["cut.json: line 2", "truncated"],
+            out)  # fmt: skip
+    refused("no pages", ["-m", model, "-"], ["no page"], out)
+    taken = os.path.join(tmp, "file")
+    with open(taken, "w") as f:
+        f.write("kept")
+    refused("a file in place of the folder", ["-m", model, "-"], [taken], taken, stdin=good)
+    os.makedirs(os.path.join(out, "eval.json.tmp"))
+    refused("a folder that takes no files", ["-m", model, "-"], [out], out, ["eval.json.tmp"], stdin=good)
+    os.rmdir(os.path.join(out, "eval.json.tmp"))
+    with open("/dev/full", "w") as full:
+        r = subprocess.run([C3, "eval", "-threads", "1", "-m", model, "-", "-o", out, "-max_new", "2"], input=good,
+                           cwd=ROOT, env=environment(), stdout=full, stderr=subprocess.PIPE)
+    case("a full standard output", r.returncode == 1 and r.stderr.count(b"\n") == 1, (r.returncode, r.stderr))
+    r = run(C3, ["eval", "-m", model, "x", "-o", out, "-perturb", "mix"], check=False)
+    case("another kind of perturbation", r.returncode == 2 and "-perturb" in r.stderr, r.stderr)
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+
+def test_pictures(tmp, paper):
+    """dev/plot.py of a single evaluation, of pages of the paper's lengths, and of a run with several."""
+    plot = [sys.executable, os.path.join(ROOT, "dev/plot.py")]
+    for name, source in (("short pages", os.path.join(tmp, "shuffled_en")), ("the paper's lengths", paper)):
+        subprocess.run([*plot, source], check=True, capture_output=True)
+        for picture in ("precision_by_length.png", "by_position.png"):
+            path = os.path.join(source, picture)
+            with open(path, "rb") as f:
+                case(f"{name}: {picture} is a PNG", f.read(8) == b"\x89PNG\r\n\x1a\n" and os.path.getsize(path) > 10000)
+    several = os.path.join(tmp, "several")
+    os.makedirs(several)
+    for lang in ("en", "zh"):
+        shutil.copytree(os.path.join(tmp, "shuffled_" + lang), os.path.join(several, "eval_" + lang))
+    shutil.copy(os.path.join(DEMO, "log.jsonl"), several)
+    r = subprocess.run([*plot, several], capture_output=True, text=True)
+    case("a run: its losses and its evaluations", r.returncode == 0 and all(
+        os.path.exists(os.path.join(several, p)) for p in ("loss.png", "by_position.png", "precision_by_length.png")),
+         r.stderr)  # fmt: skip
+    r = subprocess.run([*plot, os.path.join(tmp, "nothing")], capture_output=True, text=True)
+    case("a folder that is neither", r.returncode == 1 and r.stderr.count("\n") == 1 and "hint" in r.stderr, r.stderr)
+
+
+def main():
+    with Folder() as tmp:
+        model = test_losses(tmp)
+        pages = demo_pages(tmp)
+        test_metrics(tmp)
+        test_figure4(tmp, pages)
+        test_fox(tmp)
+        paper = test_paper_tables(tmp, model)
+        test_bad_input(tmp, model)
+        test_pictures(tmp, paper)
+    done()
+
+
+main()

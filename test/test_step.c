@@ -1,0 +1,153 @@
+// test_step.c: packing a step into device batches: fused, split, every page once, in order, with its own weight.
+#include "test/check.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "llmc/config.h"
+#include "llmc/step.h"
+
+enum { PAGES = 60, LONGEST = 40, LATENTS = 3, B = 3, G = 5 };
+static char folder[] = "build/test_step_XXXXXX";
+static int32_t before[] = {490, 491}, after[] = {492};
+static const Template words = {.before = before, .after = after, .n_before = 2, .n_after = 1, .end = 493, .img = 494};
+static Backend *cpu;
+static Dataset data;
+static C3Config model;
+
+static void must(int bad, const Error *err) {
+    if (!bad) return;
+    printf("FAIL cannot set up: %s\n", err->text);
+    exit(1);
+}
+
+static void make_data(void) {
+    Error err = {""};
+    ShardWriter *w;
+    static const uint8_t tokenizer[32] = {1};
+    char *path = string_format("%s/pages.bin", mkdtemp(folder));
+    must(shard_writer_open(&w, path, 500, tokenizer, &err), &err);
+    for (int p = 0; p < PAGES; p++) {
+        int32_t ids[LONGEST];
+        int length = p == 17 ? LONGEST : 1 + p * 7 % 31; // page 17 is the longest by far
+        for (int i = 0; i < length; i++) ids[i] = (p * 5 + i) % 480;
+        must(shard_writer_add(w, ids, (size_t)length, NULL, 0, &err), &err);
+    }
+    must(shard_writer_commit(w, &err), &err);
+    must(dataset_open(&data, path, 0, 0, &err), &err);
+    unlink(path);
+    free(path);
+    must(config_preset(&model, "demo", 256, &err), &err);
+    model.latents = LATENTS;
+}
+
+static BatchRows longest(void) {
+    ShardPage page = {.context_length = LONGEST, .answer_length = LONGEST};
+    return batch_page_rows(&page, &words, LATENTS, UINT32_MAX);
+}
+
+static StepConfig config(int fuse, int pages_of_room, int micro_norm) {
+    BatchRows one = longest();
+    return (StepConfig){.model = &model,
+                        .words = &words,
+                        .data = &data,
+                        .longest = one,
+                        .fuse = fuse,
+                        .b = B,
+                        .g = G,
+                        .ranks = 2,
+                        .micro_norm = micro_norm,
+                        .most = {fuse * B, pages_of_room * one.enc, pages_of_room * one.dec, pages_of_room * one.kept}};
+}
+
+// What was asked for, in the order of the loader.
+static void make_step(LoaderStep *s, uint64_t *pages, int *borders, uint32_t cut) {
+    *s = (LoaderStep){.pages = pages,
+                      .micro_begin = borders,
+                      .n = B * G,
+                      .micro = G,
+                      .total_pages = 2 * B * G,
+                      .total_supervised = 1000,
+                      .cut = cut,
+                      .after = {.seed = 3, .epoch = 4, .position = 5}};
+    for (int i = 0; i < B * G; i++) pages[i] = (uint64_t)(i * 4 + 1); // page 17 is the second of a micro-batch
+    for (int i = 0; i <= G; i++) borders[i] = i * B;
+}
+
+// Pages, weights and rows of the batches, one after the other, against the step; the batches within their limits.
+static void check_pack(const StepPack *p, const StepConfig *c, const LoaderStep *s) {
+    int page = 0, loss_row = 0, begun = 0;
+    C3Flops flops = {0};
+    const char *end = p->block;
+    CHECK(p->pages == s->total_pages && p->supervised == s->total_supervised && p->after.position == 5, "counts");
+    for (int i = 0; i < p->n; i++) {
+        const MicroBatch *m = &p->micro[i];
+        CHECK(m->dec.pages > 0 && m->dec.pages <= c->most.pages, "batch %d: %d pages", i, m->dec.pages);
+        CHECK(m->enc.rows <= c->most.enc && m->dec.rows <= c->most.dec && m->dec.kept <= c->most.kept, "batch %d: rows",
+              i);
+        CHECK(m->loss_row == loss_row, "batch %d: losses from row %d", i, m->loss_row);
+        CHECK((const char *)m->block >= end, "batch %d overlaps the one before", i);
+        end = (const char *)m->block + m->bytes;
+        for (int k = 0; k < m->dec.pages; k++, page++) {
+            ShardPage original = dataset_page(&data, s->pages[page]);
+            int micro = page / B, length = (int)(original.answer_length < s->cut ? original.answer_length : s->cut);
+            double rows = 0;
+            for (int q = micro * B; q < micro * B + B; q++) {
+                uint32_t n = dataset_page(&data, s->pages[q]).answer_length;
+                rows += (n < s->cut ? n : s->cut) + 1;
+            }
+            double weight = c->micro_norm ? 1 / (rows * G * 2) : 1.0 / 1000;
+            CHECK(m->page_ids[k] == s->pages[page], "page %d is %d", page, (int)m->page_ids[k]);
+            CHECK(m->dec.kept_cu[k + 1] - m->dec.kept_cu[k] == length + 1, "page %d: rows", page);
+            for (int r = m->dec.kept_cu[k]; r < m->dec.kept_cu[k + 1]; r++) {
+                CHECK(m->weights[r] == (float)weight, "page %d: weight %g, expected %g", page, m->weights[r], weight);
+                int label = r + 1 < m->dec.kept_cu[k + 1] ? (int)original.answer[r - m->dec.kept_cu[k]] : words.end;
+                CHECK(m->labels[r] == label, "page %d: label", page);
+            }
+            begun += page % B == 0;
+        }
+        loss_row += m->dec.kept;
+        C3Flops f = c3_flops(&model, m, 1);
+        flops.encoder += f.encoder, flops.decoder += f.decoder, flops.head += f.head;
+    }
+    CHECK(page == B * G && begun == G, "%d pages of %d micro-batches", page, begun);
+    CHECK(flops.encoder == p->flops.encoder && flops.decoder == p->flops.decoder && flops.head == p->flops.head,
+          "FLOPs");
+}
+
+static void test_packing(void) {
+    Error err;
+    uint64_t pages[B * G];
+    int borders[G + 1];
+    LoaderStep s;
+    for (int micro_norm = 0; micro_norm < 2; micro_norm++) {
+        for (int fuse = 1; fuse <= G + 1; fuse++) {
+            for (int room = 1; room <= fuse * B; room++) {
+                StepConfig c = config(fuse, room, micro_norm);
+                StepPack p;
+                must(step_create(&p, &c, cpu, &err), &err);
+                for (int again = 0; again < 2; again++) { // its memory serves every second step
+                    make_step(&s, pages, borders, again ? UINT32_MAX : 9);
+                    step_pack(&p, &c, &s);
+                    check_pack(&p, &c, &s);
+                }
+                if (room == fuse * B) CHECK(p.n == (G + fuse - 1) / fuse, "fuse %d: %d batches", fuse, p.n);
+                if (room == 1) CHECK(p.n > G, "nothing was split: %d batches", p.n);
+                step_free(&p);
+            }
+        }
+    }
+}
+
+int main(void) {
+    Error err;
+    must(backend_cpu_create(&cpu, DTYPE_F32, 1, NULL, &err), &err);
+    make_data();
+    check_begin("fused and split: every page once, in order, with its weight, within the limits");
+    test_packing();
+    dataset_close(&data);
+    rmdir(folder);
+    cpu->destroy(cpu);
+    return check_done();
+}

@@ -82,8 +82,7 @@ static StepArrays step_arrays(void *block, int pages, int rows) {
 }
 
 C3Limits generator_model_limits(void) {
-    return (C3Limits){
-        .pages = 1, .enc_rows = 1, .dec_rows = 1, .dec_kept = 1, .recompute = KEEP_NOTHING};
+    return (C3Limits){.pages = 1, .enc_rows = 1, .dec_rows = 1, .dec_kept = 1, .recompute = KEEP_NOTHING};
 }
 
 // ---- creation ------------------------------------------------------------------------------------------------------
@@ -218,8 +217,8 @@ static int repeats(const Slot *s, int n, int32_t token) {
 static void read_row(Generator *g, int r) {
     size_t V = (size_t)g->m->config.dec.V;
     int is_f32 = g->b->dtype == DTYPE_F32;
-    g->b->download(g->b, is_f32 ? (elem_t *)g->row_f32 : g->row, elem_at(g->b, g->logits, (size_t)r * (size_t)params_head_rows((int)V)),
-                   V * dtype_size(g->b->dtype));
+    g->b->download(g->b, is_f32 ? (elem_t *)g->row_f32 : g->row,
+                   elem_at(g->b, g->logits, (size_t)r * params_head_rows((int)V)), V * dtype_size(g->b->dtype));
     for (size_t v = 0; v < V && !is_f32; v++) {
         uint32_t bits = (uint32_t)((const uint16_t *)g->row)[v] << 16;
         memcpy(&g->row_f32[v], &bits, sizeof bits);

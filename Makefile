@@ -66,8 +66,8 @@ $(BUILD)/libc3.a: $(LIB_OBJ)
 	ar rcs $@ $^
 
 # Programs that can use a GPU name the CUDA objects: nothing in the library asks for them (llmc/backend.c).
-$(BIN)train_c3 $(BIN)c3 $(BUILD)/test/test_ops $(BUILD)/test/parity_check $(BUILD)/dev/bench_ops: $(CUDA_OBJ) $(BUILD)/cuda.key
-link = $(CC) $(LDFLAGS) -o $@ $(filter-out %.key,$^) $(LDLIBS) $(if $(filter %/cuda.o,$^),$(CUDA_LIBS))
+$(BIN)train_c3 $(BIN)c3 $(BUILD)/test/test_ops $(BUILD)/test/parity_check $(BUILD)/dev/bench_ops $(BUILD)/dev/cuda/bench: $(CUDA_OBJ) $(BUILD)/cuda.key
+link = $(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) $(if $(filter %/cuda.o,$^),$(CUDA_LIBS))
 
 $(BIN)train_c3: $(BUILD)/train_c3.o $(BUILD)/libc3.a
 	$(link)

@@ -11,11 +11,11 @@
 #             activations 44.4 GB for 4 micro-batches of 2 pages at a time: total 79.2 GB of an H100's 84.9 GB
 #             (-fuse 1: total 46.3 GB; pages of more than 8,000 tokens among short ones: -recompute cheap by itself)
 #   time      GPU     s a step   range          40,000 steps
-#             h100    1.61       1.49 to 1.74   17.8 h
-#             h800    1.61       1.50 to 1.75   17.9 h
-#             h200    1.49       1.38 to 1.63   16.6 h
-#             a100    4.62       4.26 to 5.05   51.3 h
-#             b200    0.69       0.64 to 0.75   7.7 h
+#             h100    1.63       1.51 to 1.77   18.1 h
+#             h800    1.63       1.52 to 1.77   18.1 h
+#             h200    1.51       1.40 to 1.65   16.8 h
+#             a100    4.69       4.33 to 5.12   52.1 h
+#             b200    0.70       0.65 to 0.76   7.8 h
 #   disk      a checkpoint is 64.9 GB, and two are there while a new one is written
 #
 # What must be there first: models/Qwen2.5-1.5B and models/Qwen2.5-3B (README.md), pages in data/ocr/train_*.bin (or

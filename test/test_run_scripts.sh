@@ -40,11 +40,11 @@ check "run_paper.sh: FLOPs of a step" says "$work/h100" "$(grep -oE '[0-9.]+e\+1
 
 plan -gpu h100 -plan_ranks 2 -b 1 -g 32 >"$work/plan"
 check "run_finetune.sh: memory of 2 x H100" says scripts/run_finetune.sh "$(memory total "$work/plan") a rank"
-check "run_finetune.sh: its time" eval "says $work/plan 'predicted  1.71 s a step' && says $work/plan '1.71e+15 FLOP' &&
-    says scripts/run_finetune.sh '1.71e+15 FLOP and 1.71 s'"
+check "run_finetune.sh: its time" eval "says $work/plan 'predicted  1.74 s a step' && says $work/plan '1.71e+15 FLOP' &&
+    says scripts/run_finetune.sh '1.71e+15 FLOP and 1.74 s'"
 plan -gpu h100 -plan_ranks 32 -g 4 >"$work/plan"
-check "run_slurm.sh: its time" eval "says $work/plan 'predicted  0.40 s a step' && says $work/plan '0.38 to 0.44 s, 4.2' &&
-    says $work/plan '40000 steps in 4.5 h' && says scripts/run_slurm.sh '0.40 s a step (0.38 to 0.44), 40,000 steps in 4.5 h'"
+check "run_slurm.sh: its time" eval "says $work/plan 'predicted  0.41 s a step' && says $work/plan '0.38 to 0.44 s, 4.2' &&
+    says $work/plan '40000 steps in 4.6 h' && says scripts/run_slurm.sh '0.41 s a step (0.38 to 0.44), 40,000 steps in 4.6 h'"
 
 # ---- what they start ----
 mkdir "$work/bin"

@@ -244,22 +244,10 @@ static void test_rmsnorm(void) {
 // ---- matmul ----
 static void test_matmul(void) {
     check_begin("matmul");
-    static const int shapes[][3] = {{1, 1, 1},
-                                    {1, 128, 256},
-                                    {2, 17, 33},
-                                    {3, 192, 70},
-                                    {4, 64, 5},
-                                    {5, 31, 1},
-                                    {13, 48, 31},
-                                    {14, 64, 32},
-                                    {15, 65, 34},
-                                    {29, 5, 129},
-                                    {100, 33, 63},
-                                    {43, 600, 96},
-                                    {57, 1100, 40},
-                                    {600, 40, 48},
-                                    {530, 30, 65},
-                                    {31, 128, 1000},
+    static const int shapes[][3] = {{1, 1, 1},      {1, 128, 256}, {2, 17, 33},   {3, 192, 70},
+                                    {4, 64, 5},     {5, 31, 1},    {13, 48, 31},  {14, 64, 32},
+                                    {15, 65, 34},   {29, 5, 129},  {100, 33, 63}, {43, 600, 96},
+                                    {57, 1100, 40}, {600, 40, 48}, {530, 30, 65}, {31, 128, 1000},
                                     // decoding: one row up to a tile of them; odd, short and cut K; ends of columns
                                     {1, 896, 35},
                                     {1, 1, 33},
@@ -583,55 +571,6 @@ static void test_same_bits(DType dtype) {
     free(again.data);
 }
 
-// On the CPU a row's result has the same bits whatever else is in the batch: the text a model writes for a page does
-// not depend on the pages beside it.
-static void test_alone(void) {
-    check_begin("a row's bits do not depend on the rest of the batch");
-    static const int shapes[][2] = {{1, 1}, {33, 70}, {320, 130}, {600, 33}, {1103, 97}, {4864, 40}};
-    enum { ROWS = 40 };
-    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        const int K = shapes[s][0], N = shapes[s][1];
-        Array *in = random_array('e', (size_t)ROWS * K, 1), *w = random_array('e', (size_t)N * K, 1);
-        Array *bias = random_array('e', (size_t)N, 1), *all = array('e', (size_t)ROWS * N);
-        B->matmul_forward(B, all->d, in->d, w->d, bias->d, ROWS, K, N);
-        get(all);
-        for (int T = 1; T <= 18; T++) {
-            const int first = T * 7 % (ROWS - T + 1);
-            at("rows %d to %d of %d, K %d N %d", first, first + T - 1, ROWS, K, N);
-            Array *some = array('e', (size_t)T * N);
-            B->matmul_forward(B, some->d, elem_at(B, in->d, (size_t)first * K), w->d, bias->d, T, K, N);
-            compare_exact("out", some, all->h + (size_t)first * N);
-        }
-        free_arrays();
-    }
-    enum { PAGES = 5, NH = 6, KV = 2, HS = 64, LDK = 2 * KV * HS };
-    static const int q_len[PAGES] = {1, 1, 40, 2, 3}, k_len[PAGES] = {300, 1, 40, 700, 3};
-    int cu[PAGES + 1] = {0}, begin[PAGES], end[PAGES], rows = 0;
-    for (int p = 0; p < PAGES; p++) {
-        cu[p + 1] = cu[p] + q_len[p];
-        begin[p] = rows;
-        rows = end[p] = rows + k_len[p];
-    }
-    Array *q = random_array('e', (size_t)cu[PAGES] * NH * HS, 2), *kv = random_array('e', (size_t)rows * LDK, 1);
-    Array *all = array('e', (size_t)cu[PAGES] * NH * HS), *acu = int_array(cu, PAGES + 1);
-    Array *ab = int_array(begin, PAGES), *ae = int_array(end, PAGES);
-    void *v = elem_at(B, kv->d, KV * HS);
-    const AttentionPages together = {PAGES, 40, 700, acu->d, ab->d, ae->d};
-    B->attention_forward(B, all->d, NULL, q->d, NH * HS, kv->d, v, LDK, &together, NH, KV, HS);
-    get(all);
-    for (int p = 0; p < PAGES; p++) {
-        at("attention, page %d", p);
-        const int one[2] = {0, q_len[p]};
-        const size_t from = (size_t)cu[p] * NH * HS;
-        Array *acu1 = int_array(one, 2), *ab1 = int_array(&begin[p], 1), *ae1 = int_array(&end[p], 1);
-        Array *out = array('e', (size_t)q_len[p] * NH * HS);
-        const AttentionPages alone = {1, q_len[p], k_len[p], acu1->d, ab1->d, ae1->d};
-        B->attention_forward(B, out->d, NULL, elem_at(B, q->d, from), NH * HS, kv->d, v, LDK, &alone, NH, KV, HS);
-        compare_exact("out", out, all->h + from);
-    }
-    free_arrays();
-}
-
 // ---- all of them ----
 static const struct {
     const char *name;
@@ -665,7 +604,6 @@ static void test_all(DType dtype, const char *only) {
     }
     array_shift = 0;
     if (!only || strstr("bits", only)) test_same_bits(dtype);
-    if (!strcmp(device, "cpu") && (!only || strstr("alone", only))) test_alone();
     check_end_case();
 }
 

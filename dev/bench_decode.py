@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """bench_decode.py: decoding in transformers and here, side by side: the same weights, greedy, on a CPU.
 
-  dev/bench_decode.py [--models small qwen0.5b] [--dtypes fp32 bf16] [--batches 1 8] [--rounds 3] [--tokens N] [--json FILE]
+  dev/bench_decode.py [--models small qwen0.5b] [--dtypes fp32 bf16] [--batches 1 8] [--rounds 3] [--tokens N]
+                      [--json FILE]
 
 small: the preset; qwen0.5b: two stacks of Qwen2.5-0.5B's widths cut to 4 layers, with the real vocabulary. Random
 weights, written once as a checkpoint. transformers runs generate() of the decoder (static batch, sdpa attention, KV
-cache, eval mode) on the prompt with the latents in it; we run the generator on the same page. Both write --tokens tokens
-a page, the end mark is taken out of what transformers may choose. Counted are tokens behind the first, so no prompt and
-no encoder, in turn (A B A B), each in a process of its own.
+cache, eval mode) on the prompt with the latents in it; we run the generator on the same page. Both write --tokens
+tokens a page, the end mark is taken out of what transformers may choose. Counted are tokens behind the first, so no
+prompt and no encoder, in turn (A B A B), each in a process of its own.
 
 The table: median tokens per second over the rounds, the fastest round, ratio of medians to transformers' in the same
-type and batch and to our own batch 1; GB/s: bytes of weights a step reads (layers and head) by the time of a step of the
-fastest round, beside what reading memory alone reaches with as many threads (the fastest of several passes over 512 MB).
+type and batch and to our own batch 1; GB/s: bytes of weights a step reads (layers and head) by the time of a step of
+the fastest round, beside what reading memory alone reaches with as many threads (fastest of several passes, 512 MB).
 """
 import argparse
 import json
@@ -158,8 +159,9 @@ def compare(folder, name, dtype, args):
     rows = []
     for (who, batch), all_rates in rates.items():
         gb = weight_bytes(MODELS[name], dtype) * max(all_rates) / batch / 1e9
-        rows.append({"model": name, "dtype": dtype, "batch": batch, "name": who, "tokens_per_second": median[who, batch],
-                     "fastest": max(all_rates), "ratio": median[who, batch] / median["transformers", batch],
+        rows.append({"model": name, "dtype": dtype, "batch": batch, "name": who,
+                     "tokens_per_second": median[who, batch], "fastest": max(all_rates),
+                     "ratio": median[who, batch] / median["transformers", batch],
                      "to_batch_1": median[who, batch] / median[who, args.batches[0]], "gb_per_second": gb,
                      "stream": stream})  # fmt: skip
     return rows
@@ -179,8 +181,8 @@ def main():
     if not (os.path.exists(DECODE) and os.path.exists(STREAM)):
         raise SystemExit("not built (hint: make tests bench)")
     rows = []
-    print(f"{'model':10}{'type':6}{'batch':>6}  {'what':14}{'tok/s':>9}{'fastest':>9}{'ratio':>7}{'x own 1':>8}{'GB/s':>7}"
-          f"{'stream':>8}")  # fmt: skip
+    print(f"{'model':10}{'type':6}{'batch':>6}  {'what':14}{'tok/s':>9}{'fastest':>9}{'ratio':>7}{'x own 1':>8}"
+          f"{'GB/s':>7}{'stream':>8}")  # fmt: skip
     with tempfile.TemporaryDirectory() as tmp:
         for name in args.models:
             folder = os.path.join(tmp, name)

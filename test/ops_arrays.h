@@ -145,12 +145,12 @@ static void at(const char *format, ...) {
 }
 
 static double *doubles(size_t n) { return calloc(n + 1, sizeof(double)); }
-static double *copy_of(const Array *a) {
+static inline double *copy_of(const Array *a) {
     double *x = doubles(a->n);
     memcpy(x, a->h, a->n * sizeof *x);
     return x;
 }
-static const int *ints_of(const Array *a) {
+static inline const int *ints_of(const Array *a) {
     int *x = malloc((a->n + 1) * sizeof *x);
     for (size_t i = 0; i < a->n; i++) x[i] = (int)a->h[i];
     return x;
@@ -178,7 +178,7 @@ static void compare_rounded(const char *what, Array *got, const double *ref, con
           ref[at_worst], got->h[at_worst], worst);
 }
 
-static void compare(const char *what, Array *got, const double *ref, const double *mag, double terms) {
+static inline void compare(const char *what, Array *got, const double *ref, const double *mag, double terms) {
     compare_rounded(what, got, ref, mag, NULL, terms);
 }
 

@@ -207,7 +207,8 @@ int backend_create(Backend **out, const char *device, DType dtype, int threads, 
 // The two backends alone. A build without CUDA has no backend_cuda_create: the symbol is NULL then.
 int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Error *err);
 int backend_cuda_create(Backend **out, DType dtype, Dist *dist, Error *err) __attribute__((weak));
-int backend_cuda_devices(void) __attribute__((weak)); // GPUs this process can use; 0 also when there is no driver
+// GPUs this process can use; 0 also when there is no driver, -1 when the driver is too old for this build.
+int backend_cuda_devices(void) __attribute__((weak));
 // First thing in main: makes waiting threads sleep soon instead of spinning. libgomp reads its settings before main, so
 // the program starts itself once more with GOMP_SPINCOUNT in its environment, unless the user set that or
 // OMP_WAIT_POLICY.

@@ -56,7 +56,7 @@ if [ -n "$quick" ] || [ -z "$sanitizer" ]; then
     rows+=("| compute-sanitizer | left out: ${quick:-not installed} | | |")
 else
     for tool in memcheck racecheck synccheck; do
-        check "compute-sanitizer $tool" "$sanitizer" --tool $tool --error-exitcode 9 build/test/test_ops -device cuda -small
+        check "compute-sanitizer $tool" "$sanitizer" --tool $tool --error-exitcode 9 build/test/test_ops -device cuda
     done
 fi
 

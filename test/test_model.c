@@ -56,6 +56,8 @@ static void shapes(C3Config *c, int tied, int untrimmed_layers) {
     c->specials = (SpecialTokens){200, 201, 202, 203, 204, 205};
 }
 
+static int zero_stage;
+
 static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mode) {
     Error err;
     memset(s, 0, sizeof *s);
@@ -66,6 +68,7 @@ static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mo
                   .dec_kept = PAGES * (LONGEST + 1),
                   .loss_rows = PAGES * (LONGEST + 1),
                   .head_rows = 17,
+                  .zero = zero_stage,
                   .recompute = mode};
     if (backend_cpu_create(&s->b, dtype, 1, &one, &err) != 0 || c3_create(&s->m, &s->config, s->b, &l, &err) != 0 ||
         c3_init_weights(&s->m, 7, 0, &err) != 0) {
@@ -229,6 +232,35 @@ static void test_finite_differences(int tied) {
 
 static void count_bucket(void *arg, int bucket) { ((int *)arg)[bucket]++; }
 
+// ZeRO 2: what a rank with fewer micro-batches does in the others' reductions.
+typedef struct Order {
+    const C3 *m;
+    int bucket[64], n;
+    double sum; // of the gradients' magnitudes
+} Order;
+
+static void note_bucket(void *arg, int bucket) {
+    Order *o = arg;
+    const float *g = o->m->grads.at[bucket];
+    o->bucket[o->n++] = bucket;
+    for (size_t i = 0; i < o->m->params.table.buckets[bucket].count; i++) o->sum += fabs(g[i]);
+}
+
+static void test_no_gradients(void) {
+    Setup s;
+    zero_stage = 2;
+    open_setup(&s, DTYPE_F32, 0, 3, RECOMPUTE_NONE);
+    zero_stage = 0;
+    Order with = {.m = &s.m}, without = {.m = &s.m};
+    build(&s, 0, 0, PAGES);
+    c3_forward_backward(&s.m, &s.batch[0], 0, note_bucket, &with);
+    c3_no_gradients(&s.m, note_bucket, &without);
+    CHECK(with.n == s.m.params.table.n_buckets && without.n == with.n, "%d and %d buckets", with.n, without.n);
+    CHECK(!memcmp(with.bucket, without.bucket, sizeof with.bucket), "another order of buckets");
+    CHECK(with.sum > 0 && without.sum == 0, "gradients of %g and %g", with.sum, without.sum);
+    close_setup(&s);
+}
+
 static void test_ready_order(void) {
     // every bucket is reported exactly once, whatever is frozen
     for (int frozen = 0; frozen < 3; frozen++) {
@@ -268,5 +300,7 @@ int main(void) {
     test_finite_differences(0);
     check_begin("every bucket is ready once; frozen stacks get no gradient");
     test_ready_order();
+    check_begin("ZeRO 2: without a micro-batch, the same buckets in the same order, all zero");
+    test_no_gradients();
     return check_done();
 }

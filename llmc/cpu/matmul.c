@@ -79,10 +79,14 @@ static void multiply(Backend *b, const Gemm *g) {
 // Few rows, as in decoding: the weights are read once, at the memory's speed. Threads take the next columns when they
 // are done with some: on a shared machine not all of them are equally fast.
 static void multiply_thin(Backend *b, const Gemm *g) {
-    enum { CHUNK_BYTES = 1 << 18 };
+    enum { MOST_BYTES = 1 << 22, PARTS = 4 };
     const CpuKernels *k = cpu_kernels(b);
-    const int tile = k->tile_cols, wanted = CHUNK_BYTES / (g->K * (int)dtype_size(b->dtype) + 1);
-    const int chunk = (wanted / tile + 1) * tile, chunks = (g->N + chunk - 1) / chunk;
+    // Four parts a thread, at most 4 MB: a part begins with weights that nothing has prefetched, and ends with others
+    // that somebody else will read.
+    const int tile = k->tile_cols, tiles = (g->N + tile - 1) / tile, parts = PARTS * b->threads;
+    const int most = MOST_BYTES / (tile * g->K * (int)dtype_size(b->dtype) + 1) + 1;
+    const int shared = (tiles + parts - 1) / parts, chunk = (shared < most ? shared : most) * tile;
+    const int chunks = (g->N + chunk - 1) / chunk;
     // A column is turned over in registers, which costs as much as multiplying it with four rows. The products of a
     // step follow one another so soon that the threads are still awake: less work is worth sharing than elsewhere.
     const int count = cpu_threads(b, 4.0 * g->N * g->K * (g->M + 4) / 16);

@@ -141,7 +141,7 @@ static void test_paper_time(void) {
     CHECK(fabs(t.flops / flops - 1) < 2e-3, "%.4g against %.4g", t.flops, flops);
     CHECK(fabs(ideal - 0.867) < 0.01, "%.3f", ideal);
 
-    // 1.5 s was hoped for: the central prediction misses it by 9 %, the faster end of what the public figures allow by 1.
+    // 1.5 s was hoped for: the central prediction misses it by 9 %, the fast end of what the public figures allow by 1.
     check_begin("predicted: at most 1.65 s a step, 1.52 with products 10 % faster, which keeps LLM.Q within 10 %");
     double fast = times_of(&s, &c, "h100", 1.1).total;
     printf("  predicted %.3f s a step, 40,000 steps %.1f h; with products 10 %% faster %.3f s, %.1f h; ideal %.3f s\n",

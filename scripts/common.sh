@@ -29,6 +29,11 @@ run() {
 }
 
 cores() { nproc 2>/dev/null || getconf _NPROCESSORS_ONLN; } # those this process may use, not those of the machine
+# GPUs that programs started from here can use.
+gpus() {
+    [ -n "${CUDA_VISIBLE_DEVICES-all}" ] || { echo 0; return; }
+    { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU ' || true
+}
 memory_mb() { awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo; }
 
 # What Open MPI must be told to run as root, to start more ranks than cores and not to tie each rank to one core (it

@@ -5,7 +5,7 @@
 #   2 build    ./train_c3 and ./c3
 #   3 pages    English and Chinese texts from Debian packages, cut into pages of 24-64 tokens; whole documents held out
 #   4 train    preset demo: 2 + 2 layers of width 128, vocabulary 2048, 16 latents a page: up to 4 tokens a latent.
-#              One rank a core. Pages grow from 10 tokens to whole over the first half of the steps (-len_warmup).
+#              One rank a core, or one GPU. Pages grow from 10 tokens to whole over the first half of the steps (-len_warmup).
 #   5 look     held-out pages, greedy decoding from the latents alone; figures; controls that must fail
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,6 +15,7 @@ run_dir=runs/demo
 ranks=$(cores)
 [ "$ranks" -le 4 ] || ranks=4 # more would leave too few pages a rank
 command -v mpirun >/dev/null || ranks=1
+[ "$(gpus)" = 0 ] || ranks=1 # two ranks never share a GPU, and one is plenty for a model of this size
 pages=32 # a step
 steps=5600
 steps_total=5
@@ -34,7 +35,7 @@ for part in train val_en val_zh; do
         ./c3 tokenize -tok data/qwen2.5/qwen.tiktoken -vocab 2048 -o data/demo/$part data/demo/$part.jsonl
 done
 
-step "train, one rank a core"
+step "train, $ranks rank(s)"
 mpi_environment
 launcher=()
 [ "$ranks" = 1 ] || launcher=(mpirun -np "$ranks")

@@ -15,6 +15,10 @@ cd "$(dirname "$0")/.."
 . scripts/common.sh
 { # read whole before it runs, so that the file may change meanwhile
 export LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1
+# All tests but test_gpu.py compute on the CPU, also where there are GPUs.
+if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then sees_gpus=(env CUDA_VISIBLE_DEVICES="$CUDA_VISIBLE_DEVICES")
+else sees_gpus=(env -u CUDA_VISIBLE_DEVICES); fi
+export CUDA_VISIBLE_DEVICES=
 limit=${TEST_LIMIT:-900} fuzz_seconds=${FUZZ_SECONDS:-10}
 logs=build/test-logs
 
@@ -166,6 +170,7 @@ for file in ${chosen[@]+"${chosen[@]}"}; do
     name=$(name_of "$file")
     case $file in
     *.c) test_one "$name" $logs/"$name".log build/test/test_"$name" ;;
+    test/test_gpu.py) test_one "$name" $logs/"$name".py.log ${sees_gpus[@]+"${sees_gpus[@]}"} .venv/bin/python "$file" ;;
     *.py) test_one "$name" $logs/"$name".py.log .venv/bin/python "$file" ;;
     *.sh) test_one "$name" $logs/"$name".sh.log bash "$file" ;;
     esac

@@ -46,7 +46,7 @@ def bad_options(out):
     refuse("-steps 1e3", base + ["-steps", "1e3"], ["-steps", "whole number"])
     refuse("an unknown option", base + ["-stpes", 5], ["-stpes", "-steps"])
     refuse("a value left out", base + ["-lr"], ["-lr", "expected a value"])
-    refuse("-m and -preset", base + ["-m", "x"], ["-m and -preset"])
+    refuse("-m and -preset", base + ["-m", "x"], ["-preset is a model from nothing", "found -m"])
 
 
 def bad_data(folder, out, shard):
@@ -151,8 +151,8 @@ def bad_models(folder, data):
     copy_with(os.path.join(model, "model.safetensors"), weights, first, b"\xff\xff" * 64)  # bf16 NaN
     r = run(TRAIN, base + ["-m", broken, "-dtype", "bf16"], check=False)
     lines = [x for x in r.stderr.splitlines() if x.startswith("train_c3: ")]
-    case("NaN weights: stops at step 1, names the tensors, saves nothing",
-         r.returncode == 1 and len(lines) == 1 and "step 1" in lines[0] and "bad weights" in lines[0] and
+    case("NaN weights: refused when they are read, by file and tensor; nothing is saved",
+         r.returncode == 1 and len(lines) == 1 and "model.safetensors: tensor" in lines[0] and "NaN" in lines[0] and
          not checkpoints(os.path.join(folder, "o2")), r.stderr)
 
 

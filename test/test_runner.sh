@@ -6,9 +6,10 @@ set -u
 cd "$(dirname "$0")/.."
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
-mkdir -p "$tree"/scripts "$tree"/test
+mkdir -p "$tree"/scripts "$tree"/test "$tree"/dev/cuda
 cp scripts/test.sh scripts/common.sh "$tree"/scripts/
 echo 'exit ${SETUP_STATUS:-0}' >"$tree"/scripts/setup.sh
+echo 'echo /a/toolkit' >"$tree"/dev/cuda/get_toolkit.sh
 printf 'all tests:\n\t@echo built $(NOTE)\n' >"$tree"/Makefile
 fake() { printf '%s\n' "$2" >"$tree/test/test_$1.sh"; }
 fake good 'echo "3 passed, 0 failed"'

@@ -164,15 +164,15 @@ static int make_plan(Trainer *t, const PlanMachine *m, Error *err) {
 static void pack(Trainer *t, int64_t step) {
     StepPack *p = &t->packs[step % 2];
     step_pack(p, &t->packing, loader_next(t->loader));
-    if (t->optimizer.config.zero == 2) dist_max_int(&t->dist, &p->rounds, 1);
 }
 
 // One optimizer step. Fills everything of the log line but the time; grad_norm is not finite when nothing was changed.
 static void train_step(Trainer *t, LogStep *line) {
     int64_t step = t->state.step + 1;
-    const StepPack *p = &t->packs[step % 2];
+    StepPack *p = &t->packs[step % 2];
     memset(line, 0, sizeof *line);
     line->step = step;
+    if (t->optimizer.config.zero == 2) dist_max_int(&t->dist, &p->rounds, 1);
     step_queue(p, &t->model, &t->optimizer);
     line->lr = optimizer_step(&t->optimizer, step);
     if (step < t->steps) pack(t, step + 1);

@@ -173,7 +173,7 @@ struct Backend {
 
     // ---- collectives over the ranks of b->dist; every rank calls them in the same order ----
     // They are queued behind all work queued so far, on a stream of their own; work queued later does not wait for
-    // them until `await` says so. tag: a small number >= 0 that names a collective (buckets use their own number).
+    // them until `await` says so. tag: a small number >= 0 that names a collective (params.h gives each bucket two).
     // Reduce-scatter: buffer (ranks * n); shard (n) = or += the sum over ranks of piece `rank`, added in rank order
     // 0,1,2,... on the CPU. shard may be that piece itself, buffer + rank*n, with accumulate = 0; the buffer's other
     // pieces are undefined afterwards.

@@ -181,7 +181,7 @@ static void project(C3 *m, const elem_t *latents, int rows) {
 
 void c3_encode(C3 *m, const StackBatch *d) {
     m->b->range_push(m->b, "encoder forward", -1);
-    m->b->await(m->b, m->params.enc.tail_bucket); // Q and projector
+    m->b->await(m->b, params_gather_tag(m->params.enc.tail_bucket)); // Q and projector
     qwen2_forward(&m->enc, &m->enc_acts, d, weight(m, m->params.Q), NULL);
     project(m, m->enc_acts.out, d->kept);
     m->b->range_pop(m->b);
@@ -238,7 +238,7 @@ void c3_forward(C3 *m, const MicroBatch *host) {
 
 void c3_forward_latents(C3 *m, const MicroBatch *host, const elem_t *latents) {
     MicroBatch d = upload(m, host);
-    m->b->await(m->b, m->params.enc.tail_bucket);
+    m->b->await(m->b, params_gather_tag(m->params.enc.tail_bucket));
     project(m, latents, d.enc.kept);
     decode(m, &d.dec);
     head(m, &d, 0, 0);
@@ -249,7 +249,7 @@ static void await_whole_buckets(C3 *m) {
     const C3Params *p = &m->params;
     int buckets[] = {p->dec.embed_bucket, p->dec.tail_bucket, p->enc.embed_bucket, p->enc.tail_bucket};
     for (int i = 0; i < 4; i++) {
-        if (m->grads.before[buckets[i]] >= 0) m->b->await(m->b, m->grads.before[buckets[i]]);
+        if (m->grads.before[buckets[i]] >= 0) m->b->await(m->b, params_reduce_tag(m->grads.before[buckets[i]]));
     }
 }
 
@@ -308,7 +308,7 @@ void c3_forward_backward(C3 *m, const MicroBatch *host, int accumulate, void (*r
 }
 
 static void ready_without(C3 *m, int bucket, void (*ready)(void *, int), void *arg) {
-    if (m->grads.before[bucket] >= 0) m->b->await(m->b, m->grads.before[bucket]);
+    if (m->grads.before[bucket] >= 0) m->b->await(m->b, params_reduce_tag(m->grads.before[bucket]));
     m->b->zero(m->b, m->grads.at[bucket], m->params.table.buckets[bucket].count * sizeof(float));
     ready(arg, bucket);
 }

@@ -120,20 +120,22 @@ const float *optimizer_gradients(const Optimizer *o, int bucket, size_t *begin, 
 void optimizer_reduce_bucket(Optimizer *o, int bucket, int accumulate) {
     Backend *b = o->backend;
     size_t n = share(o, &o->params->table.buckets[bucket]);
-    b->reduce_scatter(b, shard(o, bucket), o->grads->at[bucket], n, o->shards && accumulate, bucket);
+    b->reduce_scatter(b, shard(o, bucket), o->grads->at[bucket], n, o->shards && accumulate,
+                      params_reduce_tag(bucket));
 }
 
 // Global norm and clip factor, on the device.
 static void clip(Optimizer *o) {
     Backend *b = o->backend;
     const ParamTable *t = &o->params->table;
+    const int norm_tag = params_reduce_tag(t->n_buckets);
     double *mine = o->partial + rank_of(o) * (size_t)t->n_buckets;
     for (int i = 0; i < t->n_buckets; i++) {
-        b->await(b, i);
+        b->await(b, params_reduce_tag(i));
         b->sum_squares(b, mine + i, shard(o, i), share(o, &t->buckets[i]));
     }
-    b->all_gather(b, o->partial, (size_t)t->n_buckets * sizeof(double), t->n_buckets);
-    b->await(b, t->n_buckets);
+    b->all_gather(b, o->partial, (size_t)t->n_buckets * sizeof(double), norm_tag);
+    b->await(b, norm_tag);
     b->clip_scale(b, o->scale, o->norm, o->partial, t->n_buckets * t->ranks, o->config.clip);
 }
 
@@ -183,17 +185,19 @@ double optimizer_step(Optimizer *o, int64_t step) {
     b->range_push(b, "optimizer", -1);
     clip(o);
     for (int i = 0; c->zero < 1 && i < t->n_buckets; i++)
-        b->all_gather(b, o->grads->at[i], share(o, &t->buckets[i]) * sizeof(float), i);
+        b->all_gather(b, o->grads->at[i], share(o, &t->buckets[i]) * sizeof(float),
+                      params_gather_tag(i));
     for (int j = 0; j < t->n_buckets; j++) {
         int i = needed(o, j);
         const Bucket *k = &t->buckets[i];
         size_t n = share(o, k), mine = rank_of(o) * n;
         if (c->zero < 1) {
-            b->await(b, i);
+            b->await(b, params_gather_tag(i));
             update(o, k, o->grads->at[i], 0, k->count, p);
         } else {
             update(o, k, shard(o, i), mine, mine + n, p);
-            b->all_gather(b, elem_at(b, o->weights, k->offset), n * dtype_size(b->dtype), i);
+            b->all_gather(b, elem_at(b, o->weights, k->offset), n * dtype_size(b->dtype),
+                          params_gather_tag(i));
         }
     }
     b->range_pop(b);

@@ -62,6 +62,10 @@ typedef struct C3Params {
 // logits that begin at multiples of 16 bytes. The rows behind V are zero in weights and gradients and stay so.
 static inline int params_head_rows(int V) { return V >= 16384 ? (V + 127) / 128 * 128 : (V + 7) / 8 * 8; }
 
+// Tags of a bucket's collectives (backend.h): its gradients are reduced, its parameters gathered.
+static inline int params_reduce_tag(int bucket) { return 2 * bucket; }
+static inline int params_gather_tag(int bucket) { return 2 * bucket + 1; }
+
 int params_build(C3Params *p, const C3Config *c, int ranks, Error *err);
 void params_free(C3Params *p);
 const Param *params_find(const ParamTable *t, ParamOwner owner, const char *name); // NULL: not there

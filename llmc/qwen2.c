@@ -179,11 +179,11 @@ void qwen2_forward(const Qwen2 *q, StackActs *a, const StackBatch *d, const elem
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
     int T = d->rows, K = d->kept, D = c->D, L = c->L;
-    b->await(b, q->p.embed_bucket); // parameters may still be on their way from other ranks
+    b->await(b, params_gather_tag(q->p.embed_bucket)); // parameters may still be on their way from other ranks
     b->embedding_forward(b, a->layers[0].x, weight(q, q->p.embed), slots, d->ids, T, D);
     for (int l = 0; l < L; l++) {
         b->range_push(b, "layer", l);
-        b->await(b, q->p.layer_bucket + l);
+        b->await(b, params_gather_tag(q->p.layer_bucket + l));
         LayerActs *n = &a->layers[l], *before = l > 0 ? n - 1 : NULL;
         elem_t *w = weight(q, layer_base(q, l) + q->p.ln1);
         b->rmsnorm_forward(b, n->ln1, n->x, n->rstd1, before ? before->x_mid : n->x, before ? a->delta : NULL, w, T, D,
@@ -193,7 +193,7 @@ void qwen2_forward(const Qwen2 *q, StackActs *a, const StackBatch *d, const elem
                           is_trimmed(q, l, d) ? K : T, c->F, D);
         b->range_pop(b);
     }
-    b->await(b, q->p.tail_bucket);
+    b->await(b, params_gather_tag(q->p.tail_bucket));
     elem_t *x = a->layers[L - 1].x_mid, *delta = a->delta;
     if (!is_trimmed(q, L - 1, d) && K < T) { // untrimmed: pick the kept rows only now
         b->gather_rows(b, a->x_kept, x, d->kept_rows, K, D);
@@ -268,7 +268,8 @@ static elem_t *layer_backward(const Qwen2 *q, StackActs *a, int l, const StackBa
     size_t base = layer_base(q, l);
     int trimmed = is_trimmed(q, l, d), T = d->rows, R = trimmed ? d->kept : T, D = c->D, F = c->F;
     layer_recompute(q, a, l, d);
-    if (q->train && q->grads->before[q->p.layer_bucket + l] >= 0) b->await(b, q->grads->before[q->p.layer_bucket + l]);
+    int before = q->grads->before[q->p.layer_bucket + l];
+    if (before >= 0) b->await(b, params_reduce_tag(before)); // it lies where this layer's gradients go
     // MLP
     linear_backward(q, a->dact, dx, n->act, l, q->p.down, NULL, R, F, D, accumulate);
     b->swiglu_backward(b, n->gate_up, a->dact, n->gate_up, R, F);

@@ -57,8 +57,8 @@ void optimizer_reset(Optimizer *o);
 // in the step's last micro-batch, or, with ZeRO 2, in every one (accumulate = 0 in the first). Only queued.
 void optimizer_reduce_bucket(Optimizer *o, int bucket, int accumulate);
 
-// Queues clipping, AdamW and the gathering of the parameters; all buckets have been reduced. The next forward pass awaits
-// each bucket's gather. A norm that is not finite changes nothing. Returns the learning rate.
+// Queues clipping, AdamW and the gathering of the parameters; all buckets have been reduced. The next forward pass
+// awaits each bucket's gather. A norm that is not finite changes nothing. Returns the learning rate.
 double optimizer_step(Optimizer *o, int64_t step);
 
 // The summed gradients this rank holds of a bucket: elements [*begin, *begin + *count) of it (device memory).

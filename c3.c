@@ -9,6 +9,7 @@
 #include "llmc/compress.h"
 #include "llmc/eval.h"
 #include "llmc/extract.h"
+#include "llmc/file.h" // the standard streams
 #include "llmc/follow.h"
 #include "llmc/info.h"
 #include "llmc/model.h"
@@ -225,7 +226,7 @@ static int run_compress(int argc, char **argv) {
     if (compress_file(&sizes, &m, file, out, (int)page_tokens, isatty(STDERR_FILENO) ? show_pages : NULL, "encoding",
                       &err) != 0)
         return fail(&err, 1);
-    compress_print(strcmp(out, "-") ? stdout : stderr, &sizes, out);
+    compress_print(file_is_stdout(out) ? stderr : stdout, &sizes, out);
     return 0;
 }
 
@@ -239,7 +240,7 @@ static int decompress(const CompressModel *m, const DecompressOptions *d, Error 
 
 static int run_decompress(int argc, char **argv) {
     CompressModel m = {.device = "auto", .dtype = "auto"};
-    DecompressOptions d = {0};
+    DecompressOptions d = {.output = "-"};
     int64_t json = 0, verify = 0, batch = 0, max_new = 0, ngram = 0, threads = 0;
     const char **words = calloc((size_t)argc, sizeof *words);
     int n_words = 0;
@@ -247,7 +248,7 @@ static int run_decompress(int argc, char **argv) {
     Option table[] = {
         {.help = "Latents to documents"},
         {"m", OPTION_TEXT, &m.folder, "DIR", 0, 0, NULL, "the model that made them; any other is refused", 0},
-        {"o", OPTION_TEXT, &d.output, "FILE", 0, 0, NULL, "file of the documents; default: stdout", 0},
+        {"o", OPTION_TEXT, &d.output, "FILE", 0, 0, NULL, "file of the documents; - is stdout", 0},
         {"json", OPTION_FLAG, &json, NULL, 0, 0, NULL, "one JSON object a document and line", 0},
         {"verify", OPTION_FLAG, &verify, NULL, 0, 0, NULL, "say whether all came back exactly; exit code 1 if not", 0},
         {"tok", OPTION_TEXT, &m.tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
@@ -465,7 +466,7 @@ static int write_report(const char *run, const char *out, Error *err) {
     char *file = out ? strdup(out) : string_format("%s/report.html", run);
     if (!file) return error_set(err, "out of memory");
     int bad = report_write(run, file, err);
-    if (!bad) printf("report: %s\n", file);
+    if (!bad) fprintf(file_is_stdout(file) ? stderr : stdout, "report: %s\n", file);
     free(file);
     return bad;
 }

@@ -132,11 +132,10 @@ static int print_folder(FILE *out, const char *folder, Error *err) {
 
 // A safetensors file outside a folder is one of latents: its JSON begins at byte 8.
 static int looks_like_latents(const char *path) {
-    char head[9] = "";
-    FILE *f = fopen(path, "rbe");
-    if (!f) return 0;
-    int yes = fread(head, 1, sizeof head, f) == sizeof head && head[8] == '{';
-    fclose(f);
+    FileMap map;
+    if (file_map(&map, path, NULL) != 0) return 0;
+    int yes = map.size > 8 && map.data[8] == '{';
+    file_unmap(&map);
     return yes;
 }
 

@@ -79,18 +79,17 @@ static int at_terminal(void) { return isatty(STDOUT_FILENO) && !getenv("OMPI_COM
 int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *err) {
     *out = NULL;
     Log *log = calloc(1, sizeof *log);
-    char *path = string_format("%s/log.jsonl", folder), *text = NULL;
-    size_t size = 0;
+    char *path = string_format("%s/log.jsonl", folder);
+    FileMap old = {0};
     if (!log || !path) {
         free(log);
         free(path);
         return error_set(err, "%s/log.jsonl: out of memory", folder);
     }
     *log = (Log){.path = path, .fd = -1, .steps = steps, .terminal = at_terminal(), .printed = -INFINITY};
-    int bad = 0;
-    if (step > 0 && file_exists(path)) bad = file_read(&text, &size, path, err);
-    if (!bad) bad = write_history(path, text, size, step, err);
-    free(text);
+    int bad = file_exists(path) ? file_map(&old, path, err) : 0; // whatever is no regular file is refused here
+    if (!bad) bad = write_history(path, (const char *)old.data, step > 0 ? old.size : 0, step, err);
+    file_unmap(&old);
     if (!bad) {
         log->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
         log->size = log->fd < 0 ? -1 : lseek(log->fd, 0, SEEK_END);

@@ -280,6 +280,7 @@ int main(int argc, char **argv) {
     static Trainer t;
     Error err;
     int help = 0;
+    file_hold_standard();
     backend_cpu_prepare(argv);
     t.n_options = options_table(&t.o, t.table);
     int bad = dist_init(&t.dist, &argc, &argv, &err);
@@ -287,6 +288,7 @@ int main(int argc, char **argv) {
     if (!bad && help && t.dist.rank == 0) options_help(stdout);
     if (!bad && !help) bad = run(&t, &err);
     if (t.log) log_close(t.log);
+    if (!bad) bad = file_check_stdout(&err);
     if (bad && t.dist.rank == 0) {
         fflush(stdout);
         fprintf(stderr, "train_c3: %s\n", err.text);

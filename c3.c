@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "llmc/clean.h"
 #include "llmc/cli.h"
 #include "llmc/compress.h"
 #include "llmc/eval.h"
@@ -103,10 +104,11 @@ static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, EvalOp
                              const char *out, FILE *text, Error *err) {
     *s = (EvalSet){0};
     TRY(model_open(m, o->model, o->tokenizer, err));
-    if (strcmp(m->folder, o->model) != 0) fprintf(stderr, "c3: model %s\n", m->folder);
+    if (strcmp(m->folder, o->model) != 0) fprintf(stderr, "c3: model %s\n", clean(m->folder));
     TRY(eval_read(s, m, path, e, err));
-    if (s->empty) fprintf(stderr, "c3: %s: %d pages without a token are left out\n", path, s->empty);
-    if (s->too_long) fprintf(stderr, "c3: %s: %d pages longer than the model takes are left out\n", path, s->too_long);
+    if (s->empty) fprintf(stderr, "c3: %s: %d pages without a token are left out\n", clean(path), s->empty);
+    if (s->too_long)
+        fprintf(stderr, "c3: %s: %d pages longer than the model takes are left out\n", clean(path), s->too_long);
     C3Limits limits = out ? eval_limits(s, m) : generator_model_limits();
     TRY(model_load(m, o->device, o->dtype, (int)o->threads, &limits, err));
     if (out) TRY(eval_try_folder(out, err)); // not after hours of decoding
@@ -121,8 +123,7 @@ static int print_page(const EvalPage *p, const Model *m, int number, int n, int 
     size_t n_ops, bytes = (size_t)c->latents * c->enc.D * dtype_size(m->b->dtype);
     if (metrics_align(&ops, &n_ops, p->reference, p->n_reference, p->output, p->n_output) != 0)
         return error_set(err, "out of memory");
-    printf("page %d of %d: ", number, n);
-    render_plain(stdout, p->id, strlen(p->id));
+    printf("page %d of %d: %s\n", number, n, clean(p->id));
     printf("%s characters (%s bytes), %s tokens -> %d latents of %d numbers (%s bytes): %.1f tokens a latent\n",
            format_count(text[0], (double)p->m.reference_chars), format_count(text[1], (double)p->n_reference),
            format_count(text[2], (double)p->context.n), c->latents, c->enc.D, format_count(text[3], (double)bytes),
@@ -313,7 +314,7 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
     int bad = eval_write(&files, s, &sum, stdout, err);
     free(no_latents);
     if (bad) return -1;
-    printf("\nfiles: %s/eval.json eval.txt eval.csv buckets.csv worst.txt pages.jsonl fox.json\n", c->out);
+    printf("\nfiles: %s/eval.json eval.txt eval.csv buckets.csv worst.txt pages.jsonl fox.json\n", clean(c->out));
     return 0;
 }
 
@@ -365,7 +366,8 @@ static int make_shards(const TokenizeOptions *o, Error *err) {
     char text[2][32];
     TRY(tokenize_files(o, &r, err));
     printf("%s pages, %s tokens (%.2f bytes a token) in %d file%s: %s_*.bin\n", format_count(text[0], (double)r.pages),
-           format_count(text[1], (double)r.tokens), r.bytes_per_token, r.files, r.files == 1 ? "" : "s", o->prefix);
+           format_count(text[1], (double)r.tokens), r.bytes_per_token, r.files, r.files == 1 ? "" : "s",
+           clean(o->prefix));
     if (r.empty) printf("%s pages without a token were left out\n", format_count(text[0], (double)r.empty));
     if (r.removed) printf("%d later files of that name, from an earlier run, were removed\n", r.removed);
     return 0;
@@ -455,7 +457,7 @@ static int run_extract(int argc, char **argv) {
     if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
     if (extract_stack(model, strcmp(part, "encoder") == 0 ? OWNER_ENCODER : OWNER_DECODER, out, &err) != 0)
         return fail(&err, 1);
-    printf("%s: the %s of %s\n", out, part, model);
+    printf("%s: the %s of %s\n", clean(out), part, clean(model));
     return 0;
 }
 
@@ -465,7 +467,7 @@ static int write_report(const char *run, const char *out, Error *err) {
     char *file = out ? strdup(out) : string_format("%s/report.html", run);
     if (!file) return error_set(err, "out of memory");
     int bad = report_write(run, file, err);
-    if (!bad) fprintf(file_is_stdout(file) ? stderr : stdout, "report: %s\n", file);
+    if (!bad) fprintf(file_is_stdout(file) ? stderr : stdout, "report: %s\n", clean(file));
     free(file);
     return bad;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "checkpoint.h" // checkpoint_fingerprint
+#include "clean.h"
 #include "cut.h"
 #include "file.h"
 #include "latents.h"
@@ -237,7 +238,7 @@ int compress_file(CompressSizes *sizes, const CompressModel *model, const char *
 
 void compress_print(FILE *out, const CompressSizes *s, const char *file) {
     char t[3][32];
-    fprintf(out, "%s: %s document%s, %s page%s\n", strcmp(file, "-") ? file : "standard output",
+    fprintf(out, "%s: %s document%s, %s page%s\n", strcmp(file, "-") ? clean(file) : "standard output",
             format_count(t[0], s->documents), s->documents == 1 ? "" : "s", format_count(t[1], s->pages),
             s->pages == 1 ? "" : "s");
     fprintf(out, "text     %s characters, %s bytes, %s tokens\n", format_count(t[0], s->characters),

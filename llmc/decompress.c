@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "checkpoint.h" // checkpoint_fingerprint
+#include "clean.h"
 #include "compress.h"
 #include "file.h"
 #include "generate.h"
@@ -148,9 +149,9 @@ static char *document_line(const Decompressor *d, const LatentDocument *doc, con
     cJSON_AddStringToObject(o, "text", text);
     for (int i = 0; i < doc->pages && exact; i++) exact = is_exact(d, doc->first + i);
     if (d->o->verify) cJSON_AddBoolToObject(o, "exact", exact);
-    char *line = o ? cJSON_PrintUnformatted(o) : NULL, *ended = line ? string_format("%s\n", line) : NULL;
+    char *line = json_line(o), *ended = line ? string_format("%s\n", line) : NULL;
     cJSON_Delete(o);
-    cJSON_free(line);
+    free(line);
     return ended;
 }
 
@@ -229,7 +230,7 @@ int decompress_file(DecompressResult *result, const CompressModel *model, const 
 void decompress_print(FILE *out, const DecompressResult *r) {
     fprintf(out, "verify: %d of %d pages came back exactly, %d of %d documents%s%s\n", r->exact_pages, r->pages,
             r->exact_documents, r->documents, r->first_wrong[0] ? "; the first page that did not: " : "",
-            r->first_wrong);
+            clean(r->first_wrong));
     if (r->not_nfc)
         fprintf(out, "verify: %d document%s not in NFC before; compared is the NFC form\n", r->not_nfc,
                 r->not_nfc == 1 ? " was" : "s were");

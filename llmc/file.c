@@ -16,6 +16,8 @@
 #include <unistd.h>
 #include <zlib.h> // crc32_z
 
+#include "clean.h"
+
 char *string_format(const char *format, ...) {
     va_list args;
     va_start(args, format);
@@ -99,7 +101,7 @@ static FileMapping *free_mapping(void) {
 // NULL: out of memory.
 static FileMapping *remember_mapping(const void *data, size_t size, const char *path) {
     pthread_once(&handler_once, install_handler);
-    char *copy = strdup(path), *shown = strdup(path);
+    char *copy = strdup(path), *shown = strdup(clean(path));
     pthread_mutex_lock(&mappings_lock);
     FileMapping *m = copy && shown ? free_mapping() : NULL;
     if (m) {

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clean.h"
 #include "file.h"
 #include "json.h"
 
@@ -109,7 +110,7 @@ static void append(Log *log, const char *line, size_t n) {
     int code = wrote < 0 ? errno : ENOSPC;
     int cut = wrote > 0 ? ftruncate(log->fd, log->size) : 0;
     if (!log->said_full) {
-        fprintf(stderr, "%s: cannot write%s: %s; the run goes on without\n", log->path,
+        fprintf(stderr, "%s: cannot write%s: %s; the run goes on without\n", clean(log->path),
                 cut ? " or cut a half line" : "", strerror(code));
         log->said_full = 1;
     }
@@ -260,11 +261,12 @@ int log_event(Log *log, const char *json, Error *err) {
 void log_note(Log *log, const char *format, ...) {
     if (!log) return;
     clear_bar(log);
+    char text[4096];
     va_list args;
     va_start(args, format);
-    vprintf(format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    putchar('\n');
+    printf("%s\n", clean(text));
     fflush(stdout);
 }
 

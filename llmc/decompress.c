@@ -1,6 +1,7 @@
 // decompress.c: latents to documents, see compress.h.
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "checkpoint.h" // checkpoint_fingerprint
 #include "clean.h"
@@ -155,6 +156,13 @@ static char *document_line(const Decompressor *d, const LatentDocument *doc, con
     return ended;
 }
 
+// As it is, byte for byte; for a person's eyes alone it is cleaned.
+static int write_text(FileWriter *w, const char *text, Error *err) {
+    if (!isatty(fileno(w->stream))) return file_write(w, text, strlen(text), err);
+    clean_print(w->stream, text, strlen(text));
+    return 0;
+}
+
 static int write_documents(const Decompressor *d, FileWriter *w, Error *err) {
     int bad = 0;
     for (int k = 0; k < d->file.n_documents && !bad; k++) {
@@ -163,7 +171,7 @@ static int write_documents(const Decompressor *d, FileWriter *w, Error *err) {
         const char *out = d->o->json ? line : text;
         if (!out) bad = no_memory(err);
         if (!bad && k > 0 && !d->o->json) bad = file_write(w, "\f", 1, err);
-        if (!bad) bad = file_write(w, out, strlen(out), err);
+        if (!bad) bad = write_text(w, out, err);
         free(line);
         free(text);
     }

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h> // PATH_MAX
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -50,7 +51,7 @@ uint32_t file_crc32(uint32_t crc, const void *data, size_t size) { return (uint3
 // the faulting thread is reading from, which therefore nobody is changing: it needs no lock.
 typedef struct FileMapping {
     _Atomic uintptr_t begin, end; // both 0: free
-    char *path, *shown;           // as it is opened, as it is printed
+    char *path, *said;            // "PROGRAM: PATH: " as it is printed
     struct FileMapping *next;
 } FileMapping;
 
@@ -58,25 +59,30 @@ static _Atomic(FileMapping *) mappings;
 static pthread_mutex_t mappings_lock = PTHREAD_MUTEX_INITIALIZER; // of those who change the list
 static pthread_once_t handler_once = PTHREAD_ONCE_INIT;
 
-static void say(const char *text) {
-    if (write(STDERR_FILENO, text, strlen(text)) < 0) return; // nobody is left to be told
+// Ends the program with one line, of whichever thread comes first. Calls only what a handler may call.
+static void end_program(const FileMapping *m, size_t size) {
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    if (atomic_flag_test_and_set(&told)) {
+        for (;;) pause();
+    }
+    struct stat st;
+    int cut = stat(m->path, &st) == 0 && (uintmax_t)st.st_size < size;
+    const char *what = cut ? "somebody cut this file short while it was being read\n"
+                           : "bytes of this file could not be read any more (replaced by a shorter one, a bad disk?)\n";
+    char line[PATH_MAX + 512];
+    size_t head = strlen(m->said), tail = strlen(what);
+    memcpy(line, m->said, head);
+    memcpy(line + head, what, tail);
+    (void)!write(STDERR_FILENO, line, head + tail); // nobody else is left to be told
+    _exit(1);
 }
 
-// Calls only what may be called here: stat, write, _exit, signal.
 static void on_bus_error(int number, siginfo_t *info, void *context) {
     (void)context;
     const uintptr_t at = (uintptr_t)info->si_addr;
     for (FileMapping *m = atomic_load(&mappings); m; m = m->next) {
         const uintptr_t begin = atomic_load(&m->begin), end = atomic_load(&m->end);
-        if (at < begin || at >= end) continue;
-        struct stat st;
-        int cut = stat(m->path, &st) == 0 && (uintmax_t)st.st_size < end - begin;
-        say(program_invocation_short_name);
-        say(": ");
-        say(m->shown);
-        say(cut ? ": somebody cut this file short while it was being read\n"
-                : ": bytes of this file could not be read any more (cut short and written again, or a bad disk)\n");
-        _exit(1);
+        if (at >= begin && at < end) end_program(m, end - begin);
     }
     signal(number, SIG_DFL); // not one of ours: comes again, as it would have without us
 }
@@ -101,19 +107,19 @@ static FileMapping *free_mapping(void) {
 // NULL: out of memory.
 static FileMapping *remember_mapping(const void *data, size_t size, const char *path) {
     pthread_once(&handler_once, install_handler);
-    char *copy = strdup(path), *shown = strdup(clean(path));
+    char *copy = strdup(path), *said = string_format("%s: %s: ", program_invocation_short_name, clean(path));
     pthread_mutex_lock(&mappings_lock);
-    FileMapping *m = copy && shown ? free_mapping() : NULL;
+    FileMapping *m = copy && said ? free_mapping() : NULL;
     if (m) {
         m->path = copy;
-        m->shown = shown;
+        m->said = said;
         atomic_store(&m->end, (uintptr_t)data + size);
         atomic_store(&m->begin, (uintptr_t)data);
     }
     pthread_mutex_unlock(&mappings_lock);
     if (m) return m;
     free(copy);
-    free(shown);
+    free(said);
     return NULL;
 }
 
@@ -123,8 +129,8 @@ static void forget_mapping(FileMapping *m) {
     atomic_store(&m->end, 0);
     atomic_store(&m->begin, 0);
     free(m->path);
-    free(m->shown);
-    m->path = m->shown = NULL;
+    free(m->said);
+    m->path = m->said = NULL;
     pthread_mutex_unlock(&mappings_lock);
 }
 

@@ -37,8 +37,8 @@ int file_read(char **data, size_t *size, const char *path, Error *err);
 
 // A file under construction, which file_commit makes durable and gives its name. Symlinks are followed: the file at
 // their end is replaced, with its mode and owner kept. What is there and is no regular file (a device, a pipe), "-"
-// (stdout) and this process's own descriptors (/dev/stdout, /dev/fd/N, a shell's >(command)) are written in place: there
-// is nothing to replace, and what was written before an error stays written.
+// (stdout) and this process's own descriptors (/dev/stdout, /dev/fd/N, a shell's >(command)) are written in place:
+// there is nothing to replace, and what was written before an error stays written.
 typedef struct FileWriter {
     FILE *stream;
     char *path;      // as it was given, for messages

@@ -235,7 +235,7 @@ static int sync_parent(const char *path, Error *err) {
 
 // A pipe or a device has nothing that could be made durable.
 static int sync_stream(const FileWriter *w) {
-    if (fflush(w->stream) != 0) return -1;
+    if (fflush(w->stream) != 0 || ferror(w->stream)) return -1;
     return fsync(fileno(w->stream)) == 0 || (!w->temporary && (errno == EINVAL || errno == EROFS || errno == ENOTSUP))
                ? 0
                : -1;

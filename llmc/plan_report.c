@@ -135,7 +135,7 @@ static void print_memory(FILE *out, const Plan *p, const PlanBytes *b) {
     double space = p->o->gpu ? 0 : free_space(p->o->out); // of another machine nothing is known
     if (space > 0) {
         size_t at = strlen(note);
-        snprintf(note + at, sizeof note - at, "; free for %s: %s%s", p->o->out, format_bytes(text[0], space),
+        snprintf(note + at, sizeof note - at, "; free for %s: %s%s", clean(p->o->out), format_bytes(text[0], space),
                  2 * (double)b->checkpoint > space ? ", too little for two" : "");
     }
     fprintf(out, "disk\n");

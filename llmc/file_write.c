@@ -67,7 +67,8 @@ static int follow_links(Target *t, const char *path, Error *err) {
 
 static int find_target(Target *t, const char *path, Error *err) {
     *t = (Target){.fd = -1};
-    TRY(follow_links(t, strcmp(path, "-") ? path : "/dev/stdout", err));
+    if (strcmp(path, "-") == 0) t->fd = STDOUT_FILENO;
+    else TRY(follow_links(t, path, err));
     t->exists = (t->fd >= 0 ? fstat(t->fd, &t->st) : stat(t->name, &t->st)) == 0;
     if (t->exists && S_ISDIR(t->st.st_mode)) return error_set(err, "%s: cannot create: it is a folder", path);
     t->is_file = t->fd < 0 && (!t->exists || S_ISREG(t->st.st_mode));

@@ -84,6 +84,7 @@ static int open_shards(Dataset *d, const Names *names, Error *err) {
         Shard *s = &d->shards[i], *first = &d->shards[0];
         TRY(shard_open(s, names->list[i], err));
         d->n_shards++;
+        d->trusted += s->trusted;
         if (s->vocab != first->vocab)
             return error_set(err,
                              "%s: expected the vocabulary of %s, %" PRIu32 " ids, found %" PRIu32
@@ -115,8 +116,11 @@ static int list_pages(Dataset *d, const char *globs, uint32_t overhead, uint32_t
     for (int i = 0; i < d->n_shards; i++) {
         for (uint64_t p = 0; p < d->shards[i].pages; p++) {
             ShardPage page = shard_page(&d->shards[i], p);
+            d->too_long.all_pages++;
+            d->too_long.all_tokens += page.answer_length;
             if (maxlen && (uint64_t)overhead + page.answer_length > maxlen) {
-                d->skipped++;
+                d->too_long.pages++;
+                d->too_long.tokens += page.answer_length;
                 continue;
             }
             d->page_shard[d->pages] = (uint32_t)i;

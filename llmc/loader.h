@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "error.h"
+#include "left_out.h"
 #include "shard.h"
 
 // All shards matched by a glob (or several, separated by commas), in sorted order, as one numbered list of pages.
@@ -18,7 +19,8 @@ typedef struct Dataset {
     Shard *shards;
     int n_shards;
     uint64_t pages;       // usable pages: those longer than maxlen are left out
-    uint64_t skipped;     // pages left out
+    LeftOut too_long;     // pages left out, in answer tokens
+    int trusted;          // shards whose checksums an earlier check vouches for
     uint64_t tokens;      // answer tokens of the usable pages
     uint32_t longest_context, longest_answer; // among the usable pages
     uint32_t vocab;

@@ -80,7 +80,9 @@ def skipped_pages(folder, out, shard):
         [shard, os.path.join(folder, "long_00000.bin")])])
     said = [line for line in r.stdout.splitlines() if "left out" in line]
     case("pages longer than -maxlen are counted and said once", len(said) == 1 and
-         re.search(r"; [1-9][0-9]* longer than -maxlen 100 ", said[0]), said)
+         re.search(r"; ([1-9]\d*) of (\d+) pages with [1-9][\d,]* of [\d,]+ tokens \((\d+\.\d) %\) longer than "
+                   r"-maxlen 100 left out", said[0]) and r.stdout.count("warning: much of the text is not used") == 1,
+         r.stdout)
 
 
 def bad_tokenizers(folder, out, shard):

@@ -413,7 +413,7 @@ static void test_globs(void) {
 
     check_begin("all files of a glob in sorted order, as one list of pages");
     CHECK(dataset_open(&d, all, 0, 0, &err) == 0, "%s", err.text);
-    CHECK(d.n_shards == 3 && d.pages == 11 && d.skipped == 0, "%d shards %d pages", d.n_shards, (int)d.pages);
+    CHECK(d.n_shards == 3 && d.pages == 11 && d.too_long.pages == 0, "%d shards %d pages", d.n_shards, (int)d.pages);
     CHECK(d.tokens == 57 + 37 + 15, "%d answer tokens", (int)d.tokens);
     CHECK(d.longest_context == 20 && d.longest_answer == 20, "%u %u", d.longest_context, d.longest_answer);
     CHECK(d.vocab == VOCAB && memcmp(d.fingerprint, one_tokenizer, 32) == 0, "tokenizer");
@@ -436,8 +436,11 @@ static void test_globs(void) {
 
     check_begin("pages that do not fit into maxlen are left out and counted");
     CHECK(dataset_open(&e, all, 4, 14, &err) == 0, "%s", err.text);
-    CHECK(e.pages == 8 && e.skipped == 3 && e.tokens == 22 + 22 + 15, "%d pages, %d skipped", (int)e.pages,
-          (int)e.skipped);
+    CHECK(e.pages == 8 && e.tokens == 22 + 22 + 15, "%d pages, %d tokens", (int)e.pages, (int)e.tokens);
+    CHECK(e.too_long.pages == 3 && e.too_long.all_pages == 11 && e.too_long.tokens == d.tokens - e.tokens &&
+              e.too_long.all_tokens == d.tokens,
+          "%d of %d pages, %d of %d tokens", (int)e.too_long.pages, (int)e.too_long.all_pages, (int)e.too_long.tokens,
+          (int)e.too_long.all_tokens);
     CHECK(e.longest_answer == 10 && e.longest_context == 10, "%u %u", e.longest_answer, e.longest_context);
     static const uint32_t fitting[] = {5, 10, 7, 5, 10, 7, 5, 10};
     for (int p = 0; p < 8; p++) CHECK(dataset_page(&e, (uint64_t)p).answer_length == fitting[p], "page %d", p);

@@ -79,6 +79,7 @@ static void print_pages(FILE *out, const char *name, const Dataset *d, int64_t m
     fprintf(out, "\n");
     if (left_out_much(&d->too_long))
         fprintf(out, "  %-14s warning: much of the text is not used: raise -maxlen, or cut the pages\n", "");
+    if (d->unnamed) fprintf(out, "  %-14s %d more file(s) of the same data are not named\n", "", d->unnamed);
     if (d->trusted)
         fprintf(out, "  %-14s checksums of %d file(s) not computed, an earlier check is remembered (c3 info -check)\n",
                 "", d->trusted);

@@ -45,11 +45,6 @@ static int add_page(Job *j, const Page *page, Error *err) {
     j->context.n = j->answer.n = 0;
     TRY(tokenizer_encode(j->tokenizer, &j->context, page->text, page->length, err));
     if (page->answer) TRY(tokenizer_encode(j->tokenizer, &j->answer, page->answer, page->answer_length, err));
-    if (j->context.n == 0 || (page->answer && j->answer.n == 0)) {
-        if (!j->o->skip_empty) return error_set(err, "the page is empty (hint: -skip_empty leaves such pages out)");
-        j->r->empty++;
-        return 0;
-    }
     uint64_t tokens = j->context.n + j->answer.n;
     if (j->writer && shard_writer_tokens(j->writer) + tokens > j->limit) TRY(commit_shard(j, err));
     if (!j->writer) TRY(open_shard(j, err));
@@ -66,14 +61,13 @@ static int add_file(Job *j, const char *path, Error *err) {
     TRY(pages_open(&reader, path, err));
     Page page;
     int got;
-    uint64_t number = 0;
     while ((got = pages_next(reader, &page, err)) > 0) {
-        number++;
         if (add_page(j, &page, err) != 0) {
-            got = error_prefix(err, "%s: page %llu (%.80s)", path, (unsigned long long)number, page.id);
+            got = error_prefix(err, "%s: page %llu (%.80s)", path, (unsigned long long)page.number, page.id);
             break;
         }
     }
+    j->r->without_text += pages_without_text(reader);
     pages_close(reader);
     return got;
 }
@@ -119,7 +113,7 @@ static int run(Job *j, Error *err) {
     TRY(make_folder(j->o->prefix, err));
     for (int i = 0; i < j->o->n_inputs; i++) TRY(add_file(j, j->o->inputs[i], err));
     if (j->r->pages == 0)
-        return error_set(err, "%s: no page in %d file%s, nothing to write", j->o->n_inputs ? j->o->inputs[0] : "input",
+        return error_set(err, "%s: no page with text in %d file%s, nothing to write", j->o->n_inputs ? j->o->inputs[0] : "input",
                          j->o->n_inputs, j->o->n_inputs == 1 ? "" : "s");
     TRY(commit_shard(j, err));
     return remove_later(j, err);

@@ -13,13 +13,12 @@ typedef struct TokenizeOptions {
     const char *const *inputs; // (n_inputs) files as pages.h reads them
     int n_inputs;
     uint64_t shard_tokens; // a new shard begins before this many would be exceeded; 0: 2^27
-    int skip_empty;        // 1: pages without tokens are left out; 0: such a page is an error
 } TokenizeOptions;
 
 typedef struct TokenizeResult {
     uint64_t pages, tokens; // tokens stored: a page's answer counts only where it differs from the context
     uint64_t bytes;         // of the texts behind these tokens
-    uint64_t empty;         // pages left out
+    uint64_t without_text;  // pages left out
     int files;              // shards written
     int removed;            // later shards of the same prefix, left by an earlier and longer run
     double bytes_per_token;

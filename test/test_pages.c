@@ -67,14 +67,48 @@ static void expect_text(const char *name, const char *text, const char *wanted) 
     expect(name, text, strlen(text), wanted);
 }
 
+// The same, and so many pages without text.
+static void expect_blank(const char *name, const char *text, uint64_t blank, const char *wanted) {
+    expect_text(name, text, wanted);
+    char *path = put_text(name, text);
+    PageReader *r;
+    Page page;
+    CHECK(pages_open(&r, path, &err) == 0, "%s", err.text);
+    while (pages_next(r, &page, &err) > 0) CHECK(page.number > 0, "no number");
+    CHECK(pages_without_text(r) == blank, "%s: %llu pages without text", name,
+          (unsigned long long)pages_without_text(r));
+    pages_close(r);
+    free(path);
+}
+
+#define TURNS(context, prompt, answer)                                                                                 \
+    "{\"image\":\"\",\"conversations\":[{\"from\":\"context\",\"value\":\"" context                                    \
+    "\"},{\"from\":\"human\",\"value\":\"" prompt "\"},{\"from\":\"gpt\",\"value\":\"" answer "\"}]}"
+
 static void test_text(void) {
     check_begin("text: form feeds part pages, every byte between them is kept");
     expect_text("a.txt", "one\r\ntwo\n\fthree", "[%:1=one\r\ntwo\n][%:2=three]");
-    expect_text("b.txt", "one\f\ftwo\f", "[%:1=one][%:2=][%:3=two]");
+    expect_text("b.txt", "one\ftwo\f", "[%:1=one][%:2=two]");
     expect_text("c.txt", "", "");
     expect_text("d.txt", "\xef\xbb\xbfone", "[%:1=one]");
     expect_text("e", "[not a list]\f{", "[%:1=[not a list]][%:2={]");
+    expect_text("g", "[1] Smith\n", "[%:1=[1] Smith\n]");
+    expect_text("h.md", "[ ] to do", "[%:1=[ ] to do]");
+    expect_text("i", "[", "[%:1=[]");
     expect_text("f.txt", "{\"text\":1}", "[%:1={\"text\":1}]");
+    check_begin("a page without text is left out and counted; its number stays its own");
+    expect_blank("j.txt", "one\f\ftwo\f \t\v\r\n\fthree", 2, "[%:1=one][%:3=two][%:5=three]");
+    expect_blank("k.jsonl", "{\"text\":\"\"}\n{\"text\":\"x\"}\n{\"text\":\" \\n\",\"id\":\"b\"}\n", 2, "[%:2=x]");
+    expect_blank("l.json", "[" TURNS("c", "repeat the text", " ") "," TURNS("c", "repeat the text", "d") "]", 1,
+                 "[%:2=c|d]");
+    expect_blank("m.txt", " \n", 1, "");
+    expect_blank("n.txt", "\f\f", 2, "");
+    expect_blank("o.txt", "\xe3\x80\x80", 0, "[%:1=\xe3\x80\x80]"); // not ASCII: text
+    check_begin("white space behind the last form feed is no page");
+    expect_blank("p.txt", "one\f\n", 0, "[%:1=one]");
+    expect_blank("q.txt", "one\f \r\n\n", 0, "[%:1=one]");
+    expect_blank("r.txt", "one\f \f", 1, "[%:1=one]");
+    expect_blank("s.txt", "one\ftwo", 0, "[%:1=one][%:2=two]");
     check_begin("text: a page longer than any buffer, delimiters on every border");
     for (size_t n = (1 << 16) - 3; n < (1 << 16) + 4; n++) {
         char *text = malloc(2 * n + 2);
@@ -94,7 +128,7 @@ static void test_lines(void) {
         "a.jsonl",
         "{\"text\":\"a\",\"id\":\"first\",\"x\":[1,{}]}\n\n  \r\n{\"id\":7,\"text\":\"\\u00e9\\n\\ud83d\\ude00\"}",
         "[first=a][7=\xc3\xa9\n\xf0\x9f\x98\x80]");
-    expect_text("b.jsonl", "{\"text\":\"\"}\n{\"text\":\"x\",\"image\":\"en_1.png\"}\n", "[%:1=][en_1.png=x]");
+    expect_text("b.jsonl", "{\"text\":\"y\"}\n{\"text\":\"x\",\"image\":\"en_1.png\"}\n", "[%:1=y][en_1.png=x]");
     expect_text("c.json", "\xef\xbb\xbf {\"text\":\"x\"}\n{\"text\":\"y\"}", "[%:1=x][%:2=y]");
     expect_text("d", "{\"text\":\"x\"}\n", "[%:1=x]");
     expect_text("e.jsonl", "{\"text\":\"C:\\\\u0000\"}", "[%:1=C:\\u0000]");
@@ -104,7 +138,7 @@ static void test_lines(void) {
     expect_text("g.jsonl", "{\"text\":\"x\"} trailing\n", "error: %: line 1: JSON ends at byte ...");
     expect_text("h.jsonl", "{\"txt\":\"x\"}\n", "error: %: line 1: key \"text\" is missing");
     expect_text("i.jsonl", "{\"text\":5}\n", "error: %: line 1: \"text\": expected a text");
-    expect_text("j.jsonl", "[\"text\"]\n", "error: %: line 1: expected a JSON object");
+    expect_text("j.jsonl", "[\"text\"]\n", "error: %: line 1: expected an object ('{'), found '\"'");
     expect_text("k.jsonl", "{\"text\":\"a\"}\n{\"text\":\"\xff\"}\n",
                 "[%:1=a]error: %: line 2: invalid UTF-8 (byte 0xff)");
     expect_text("l.jsonl", "{\"text\":\"a\\u0000b\"}\n", "error: %: line 1: a zero character, ...");
@@ -121,9 +155,47 @@ static void test_lines(void) {
     free(got);
 }
 
-#define TURNS(context, prompt, answer)                                                                                 \
-    "{\"image\":\"\",\"conversations\":[{\"from\":\"context\",\"value\":\"" context                                    \
-    "\"},{\"from\":\"human\",\"value\":\"" prompt "\"},{\"from\":\"gpt\",\"value\":\"" answer "\"}]}"
+// The content decides, whatever the name (.txt aside, which is text).
+static void test_content(void) {
+    static const char *const names[] = {"a.json", "b.jsonl", "c", "d.ndjson"};
+    check_begin("the same JSON is the same pages in a file of any name");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *n = names[i];
+        expect_text(n, "[{\"text\":\"x\"},\n{\"text\":\"y\"}]", "[%:1=x][%:2=y]");
+        expect_text(n, " \n[\n {\n\"text\":\"x\"}]\n", "[%:1=x]");
+        expect_text(n, "[]", "");
+        expect_text(n, "{\"text\":\"x\"}\n{\"text\":\"y\"}", "[%:1=x][%:2=y]");
+        expect_text(n, "{\n  \"text\": \"x\"\n}\n", "[%:1=x]");
+        expect_text(n, "{\n  \"id\": \"i\",\n  \"text\": \"a } b\"\n}\n\n{\n  \"text\": \"y\"\n}", "[i=a } b][%:2=y]");
+        expect_text(n, "{ \"text\":\n\"x\" } {\"text\":\"y\"}", "[%:1=x][%:2=y]");
+        expect_text(n, "{\"conversations\": [\n{\"value\": \"p\"},\n{\"value\": \"q\"}]}", "[%:1=q]");
+        expect_text(n, "{\"more\":\n{\"a\":1},\n\"text\":\"x\"}", "[%:1=x]");
+        expect_text(n, "[\"x\", \"y\"]", "error: %: line 1: expected an object ('{'), found '\"'");
+        expect_text(n, "{\n  \"text\": 5\n}\n", "error: %: line 1: \"text\": expected a text");
+        expect_text(n, "{\n  \"text\": \"x\"\n}\nrest", "[%:1=x]error: %: line 4: expected an object ('{'), found 'r'");
+        expect_text(n, "{\n  \"text\": \"x\"\n", "error: %: line 3: expected the end of an object, the file ends ...");
+    }
+    check_begin("a first line of JSONL that was cut is named, not read on");
+    expect_text("e.jsonl", "{\"text\":\"x\"\n{\"text\":\"y\"}\n", "error: %: line 1: not valid JSON near byte ...");
+    expect_text("f", "{\"text\":\"x\n{\"text\":\"y\"}\n", "error: %: line 1: not valid JSON near byte ...");
+    expect_text("g", "{ not JSON }\n", "error: %: line 1: not valid JSON near byte ...");
+}
+
+// A page of more than 64 MB is refused while it is read, at whatever would have been its length.
+static void test_bound(void) {
+    check_begin("a page without an end is refused at 64 MB, by what it is");
+    static const char *const heads[] = {"", "{\"text\":\"", "{\n\"text\":\"", "[{\"text\":\""};
+    for (int i = 0; i < 4; i++) {
+        char *path = put_text("endless", heads[i]);
+        CHECK(truncate(path, (off_t)1 << 40) == 0, "a file of a terabyte without a byte on the disk");
+        char *got = read_all(path);
+        CHECK(strstr(got, "page that begins here is longer than 64 MB (hint: ") &&
+                  strstr(got, i ? "JSON" : "form feeds"),
+              "%.300s", got);
+        unlink(path);
+        free(path), free(got);
+    }
+}
 
 static void test_lists(void) {
     check_begin("JSON lists: the official conversations, Fox's, plain texts");
@@ -139,7 +211,7 @@ static void test_lists(void) {
     expect_text("c.json", " [ ] ", "");
     expect_text("d.json", "[{\"text\":\"x\",\"id\":\"i\"}]", "[i=x]");
     check_begin("JSON lists: damage is named by file and line");
-    expect_text("e.json", "", "error: %: line 1: expected a list ('['), the file ends ...");
+    expect_text("e.json", "", "error: %: line 1: expected a list ('[') or an object ('{'), the file ends ...");
     expect_text("f.json", "\n[\n{\"text\":\"x\"}\n", "[%:1=x]error: %: line 4: expected ',' or ']', the file ends ...");
     expect_text("g.json", "[{\"text\":\"x\"\n", "error: %: line 2: expected the end of an object, the file ends ...");
     expect_text("h.json", "[{\"text\":\"x\"} , ]", "[%:1=x]error: %: line 1: expected an object ('{'), found ']'");
@@ -178,10 +250,9 @@ static void make_bytes_file(void) {
     bytes_file = put("bytes.tiktoken", text, (size_t)(at - text));
 }
 
-static int run(TokenizeResult *r, const char *prefix, uint64_t shard_tokens, int skip_empty, int n,
-               const char *const *inputs) {
+static int run(TokenizeResult *r, const char *prefix, uint64_t shard_tokens, int n, const char *const *inputs) {
     char *path = string_format("%s/%s", folder, prefix);
-    TokenizeOptions o = {bytes_file, 256, path, inputs, n, shard_tokens, skip_empty};
+    TokenizeOptions o = {bytes_file, 256, path, inputs, n, shard_tokens};
     int bad = tokenize_files(&o, r, &err);
     free(path);
     return bad;
@@ -216,33 +287,32 @@ static void test_tokenize(void) {
     TokenizeResult r;
     check_begin("tokenize: pages of several files go into shards in order");
     const char *inputs[] = {a, b, c};
-    CHECK(run(&r, "sub/one", 0, 0, 3, inputs) == 0, "%s", err.text);
-    CHECK(r.pages == 4 && r.tokens == 15 && r.bytes == 15 && r.files == 1 && r.empty == 0 && r.bytes_per_token == 1.0,
+    CHECK(run(&r, "sub/one", 0, 3, inputs) == 0, "%s", err.text);
+    CHECK(r.pages == 4 && r.tokens == 15 && r.bytes == 15 && r.files == 1 && r.without_text == 0 &&
+              r.bytes_per_token == 1.0,
           "%d files %g", r.files, r.bytes_per_token);
     CHECK(page_is("sub/one_00000.bin", 0, "abcd", "abcd") && page_is("sub/one_00000.bin", 1, "efg", "efg") &&
               page_is("sub/one_00000.bin", 2, "hij", "hij") && page_is("sub/one_00000.bin", 3, "kl", "mno"),
           "%s", err.text);
     check_begin("tokenize: a shard never exceeds its limit, unless one page does");
-    CHECK(run(&r, "two", 7, 0, 3, inputs) == 0, "%s", err.text);
+    CHECK(run(&r, "two", 7, 3, inputs) == 0, "%s", err.text);
     CHECK(r.files == 3 && page_is("two_00000.bin", 1, "efg", "efg") && page_is("two_00001.bin", 0, "hij", "hij") &&
               page_is("two_00002.bin", 0, "kl", "mno"),
           "%d files", r.files);
-    CHECK(run(&r, "two", 1, 0, 1, inputs) == 0 && r.files == 2 && page_is("two_00000.bin", 0, "abcd", "abcd"), "%s",
+    CHECK(run(&r, "two", 1, 1, inputs) == 0 && r.files == 2 && page_is("two_00000.bin", 0, "abcd", "abcd"), "%s",
           err.text);
     check_begin("tokenize: shards left over from a longer run of the same prefix go");
     CHECK(r.removed == 1 && !there("two_00002.bin") && there("two_00001.bin"), "%d removed", r.removed);
-    check_begin("tokenize: an empty page is an error that names file and page, or left out");
+    check_begin("tokenize: pages without text are left out and counted");
     const char *with_empty[] = {a, d};
-    CHECK(run(&r, "three", 4, 0, 2, with_empty) != 0 && strstr(err.text, "t4.txt: page 2 ("), "%s", err.text);
-    CHECK(!there("three_00000.bin") && !there("three_00000.bin.tmp"), "half a corpus is left");
-    CHECK(run(&r, "three", 0, 1, 2, with_empty) == 0 && r.pages == 4 && r.empty == 1, "%s", err.text);
+    CHECK(run(&r, "three", 0, 2, with_empty) == 0 && r.pages == 4 && r.without_text == 1, "%s", err.text);
     check_begin("tokenize: no input, no page, no file, no tokenizer");
     const char *missing[] = {"build/no such file"};
-    CHECK(run(&r, "four", 0, 0, 0, missing) != 0 && strstr(err.text, "no page"), "%s", err.text);
-    CHECK(run(&r, "four", 0, 0, 1, missing) != 0 && strstr(err.text, "cannot open"), "%s", err.text);
+    CHECK(run(&r, "four", 0, 0, missing) != 0 && strstr(err.text, "no page"), "%s", err.text);
+    CHECK(run(&r, "four", 0, 1, missing) != 0 && strstr(err.text, "cannot open"), "%s", err.text);
     char *keep = bytes_file;
     bytes_file = a;
-    CHECK(run(&r, "four", 0, 0, 1, inputs) != 0 && strstr(err.text, "t1.txt: line 1: expected `base64 rank`"), "%s",
+    CHECK(run(&r, "four", 0, 1, inputs) != 0 && strstr(err.text, "t1.txt: line 1: expected `base64 rank`"), "%s",
           err.text);
     bytes_file = keep;
     CHECK(!there("four_00000.bin"), "a shard of nothing");
@@ -254,6 +324,8 @@ int main(void) {
     make_bytes_file();
     test_text();
     test_lines();
+    test_content();
+    test_bound();
     test_lists();
     test_tokenize();
     free(bytes_file);

@@ -364,6 +364,18 @@ static int run_eval(int argc, char **argv) {
 
 // ---- c3 tokenize, c3 info ------------------------------------------------------------------------------------------
 
+static void warn_of_long_pages(const TokenizeResult *r) {
+    char text[160], most[32], longest[32];
+    Error line; // cleans what comes from the file
+    if (!r->too_long.pages) return;
+    error_set(&line,
+              "warning: %s: longer than %s tokens, which training leaves out unless -maxlen is above %d, its default; "
+              "the longest has %s tokens: %s (hint: form feeds part pages of a text)",
+              left_out_text(text, &r->too_long), format_count(most, TOKENIZE_LONGEST), TOKENIZE_MAXLEN,
+              format_count(longest, (double)r->longest), r->longest_page);
+    fprintf(stderr, "c3: %s\n", line.text);
+}
+
 static int make_shards(const TokenizeOptions *o, Error *err) {
     TokenizeResult r;
     char text[2][32];
@@ -372,6 +384,9 @@ static int make_shards(const TokenizeOptions *o, Error *err) {
            format_count(text[1], (double)r.tokens), r.bytes_per_token, r.files, r.files == 1 ? "" : "s", o->prefix);
     if (r.without_text) printf("%s pages without text were left out\n", format_count(text[0], (double)r.without_text));
     if (r.removed) printf("%d later files of that name, from an earlier run, were removed\n", r.removed);
+    warn_of_long_pages(&r);
+    if (r.unlocked)
+        fprintf(stderr, "c3: %s: this file system has no locks: run one c3 tokenize at a time\n", o->prefix);
     return 0;
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # test_c3_cli.py: the companion tool as a user meets it: a tiny random model made here, good and bad input, every output.
-import base64, csv, json, os, pty, random, shutil, struct, subprocess, sys, tempfile
+import base64, csv, json, os, pty, random, shutil, struct, subprocess, sys, tempfile, time
 
 C3 = "./c3"
 K, N, D_ENC, D_DEC = 262, 4, 64, 96  # base tokens, latents, widths
@@ -366,6 +366,33 @@ def test_one_rule(tmp, model):
           (code, out, err))
 
 
+def test_data_sets(tmp, model):
+    words = ["tokenize", "-tok", f"{model}/qwen.tiktoken", "-vocab", str(K), "-o", f"{tmp}/sets/train"]
+    code, out, err = run(*words, "-", stdin=json.dumps([{"text": "x" * n} for n in (100, 9000, 30000)]))
+    check("tokenize warns of pages that no default run takes, and names the longest", code == 0 and
+          err.startswith("c3: warning: 2 of 3 pages with 39,000 of 39,100 tokens (99.7 %): longer than 8,127 tokens") and
+          "8192" in err and "the longest has 30,000 tokens: - page 3 (stdin:3)" in err and err.count("\n") == 1, err)
+    code, out, err = run(*words, "-shard_tokens", "1", "-", stdin=json.dumps([{"text": "x"}] * 3))
+    code, out, err = run("info", f"{tmp}/sets/train_00001.bin")
+    check("info says which shard of how many", code == 0 and "shard 2 of 3 that belong together" in out, (out, err))
+    shard = f"{tmp}/sets/train_00002.bin"
+    old = time.time() - 100
+    os.utime(shard, (old, old))
+    code, out, err = run("info", "-check", shard)
+    check("info -check computes checksums", code == 0 and "checksums      right" in out, (out, err))
+    code, out, err = run("info", shard)
+    check("info without it says that it did not", code == 0 and "not computed" in out and "right" not in out, (out, err))
+    with open(shard, "r+b") as f:  # one bit, and the time it had
+        f.seek(-4, 2)
+        byte = f.read(1)[0]
+        f.seek(-4, 2)
+        f.write(bytes([byte ^ 1]))
+    os.utime(shard, (old, old))
+    check("the damage hides behind the remembered check", run("info", shard)[0] == 0)
+    refused("info -check finds it", ["info", "-check", shard], says=["tokens: expected CRC-32"])
+    refused("and what was remembered is forgotten", ["info", shard], says=["tokens: expected CRC-32"])
+
+
 def main():
     tmp = tempfile.mkdtemp(prefix="test_c3_cli_")
     try:
@@ -381,6 +408,7 @@ def main():
         test_reconstruct(tmp, model, texts)
         test_shards(tmp, model)
         test_one_rule(tmp, model)
+        test_data_sets(tmp, model)
         test_run_folder(tmp, model)
         test_eval(tmp, model, texts)
     finally:

@@ -2,10 +2,16 @@
 // pages to shards.
 #include "test/check.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "llmc/file.h"
+#include "llmc/loader.h"
 #include "llmc/pages.h"
 #include "llmc/shard.h"
 #include "llmc/tokenize.h"
@@ -319,6 +325,226 @@ static void test_tokenize(void) {
     free(a), free(b), free(c), free(d);
 }
 
+// The shards of a prefix as the trainer sees them: "pages of files", or the error.
+static char *look(const char *prefix) {
+    char *pattern = string_format("%s/%s_*.bin", folder, prefix);
+    Dataset d;
+    int bad = dataset_open(&d, pattern, 0, 0, &err);
+    char *seen = bad ? strdup(err.text) : string_format("%d of %d", (int)d.pages, d.n_shards);
+    if (!bad) dataset_close(&d);
+    free(pattern);
+    return seen;
+}
+#define CHECK_LOOK(prefix, wanted)                                                                                     \
+    do {                                                                                                               \
+        char *seen = look(prefix);                                                                                     \
+        CHECK(!strcmp(seen, wanted), "%s", seen);                                                                      \
+        free(seen);                                                                                                    \
+    } while (0)
+
+// Nothing but shards is left beside shards.
+static int is_tidy(const char *prefix) {
+    char *names[2] = {string_format("%s.new", prefix), string_format("%s.lock", prefix)};
+    int yes = !there(names[0]) && !there(names[1]);
+    free(names[0]), free(names[1]);
+    return yes;
+}
+
+static void test_replace(void) {
+    char *four = put_text("r4.txt", "abcd\fefgh\fijkl\fmnop"), *two = put_text("r2.txt", "ABCD\fEFGH");
+    char *broken = put_text("broken.jsonl", "{\"text\":\"1234\"}\n{\"text\":\"5678\"}\n{\"text\":\"9\"\n");
+    const char *in4[] = {four}, *in2[] = {two}, *bad[] = {broken}, *missing[] = {four, "build/no such file"};
+    TokenizeResult r;
+    check_begin("tokenize: a data set is replaced whole, by more shards and by fewer");
+    CHECK(run(&r, "set", 4, 1, in4) == 0 && r.files == 4, "%s", err.text);
+    CHECK_LOOK("set", "4 of 4");
+    CHECK(run(&r, "set", 4, 1, in2) == 0 && r.files == 2 && r.removed == 2, "%s", err.text);
+    CHECK_LOOK("set", "2 of 2");
+    CHECK(page_is("set_00000.bin", 0, "ABCD", "ABCD") && is_tidy("set"), "%s", err.text);
+    CHECK(run(&r, "set", 4, 1, in4) == 0 && r.removed == 0, "%s", err.text);
+    CHECK_LOOK("set", "4 of 4");
+    char *gap = string_format("%s/set_00001.bin", folder);
+    CHECK(unlink(gap) == 0 && run(&r, "set", 0, 1, in2) == 0 && r.removed == 2, "%d behind a gap removed", r.removed);
+    CHECK_LOOK("set", "2 of 1");
+    check_begin("tokenize: an error leaves the old data set as it was, and nothing beside it");
+    CHECK(run(&r, "set", 4, 1, in4) == 0, "%s", err.text);
+    CHECK(run(&r, "set", 4, 1, bad) == -1 && strstr(err.text, "broken.jsonl: line 3"), "%s", err.text);
+    CHECK_LOOK("set", "4 of 4");
+    CHECK(run(&r, "set", 4, 2, missing) == -1 && strstr(err.text, "cannot open"), "%s", err.text);
+    CHECK_LOOK("set", "4 of 4");
+    CHECK(page_is("set_00000.bin", 0, "abcd", "abcd") && page_is("set_00003.bin", 0, "mnop", "mnop"), "%s", err.text);
+    CHECK(is_tidy("set"), "something is left");
+    check_begin("tokenize: what is no file is not replaced, and nothing else either");
+    CHECK(unlink(gap) == 0 && symlink(two, gap) == 0, "symlink");
+    CHECK(run(&r, "set", 4, 1, in2) == -1 && strstr(err.text, "a symbolic link"), "%s", err.text);
+    CHECK(page_is("set_00000.bin", 0, "abcd", "abcd") && is_tidy("set"), "%s", err.text);
+    CHECK(unlink(gap) == 0 && mkdir(gap, 0777) == 0, "mkdir");
+    CHECK(run(&r, "set", 4, 1, in2) == -1 && strstr(err.text, "set_00001.bin: expected a shard"), "%s", err.text);
+    CHECK(rmdir(gap) == 0 && run(&r, "set", 4, 1, in4) == 0, "%s", err.text);
+    check_begin("tokenize: what a killed run left is removed, what somebody else put there is not");
+    char *new = string_format("%s/set.new", folder);
+    CHECK(mkdir(new, 0777) == 0, "mkdir");
+    free(put_text("set.new/00000.bin.tmp17", "x")), free(put_text("set.new/00000.bin", "x"));
+    CHECK(run(&r, "set", 4, 1, in4) == 0 && is_tidy("set"), "%s", err.text);
+    CHECK(mkdir(new, 0777) == 0, "mkdir");
+    free(put_text("set.new/00000.bin", "x"));
+    char *own = put_text("set.new/notes.txt", "mine");
+    CHECK(run(&r, "set", 4, 1, in2) == -1 && strstr(err.text, "set.new: c3 tokenize needs this name"), "%s", err.text);
+    CHECK(file_exists(own) && !there("set.lock"), "somebody's file is gone, or the lock is not");
+    CHECK_LOOK("set", "4 of 4");
+    char *elsewhere = string_format("%s/elsewhere", folder);
+    CHECK(unlink(own) == 0 && rename(new, elsewhere) == 0 && symlink("elsewhere", new) == 0, "symlink");
+    free(put_text("elsewhere/00000.bin", "x"));
+    CHECK(run(&r, "set", 4, 1, in2) == -1 && there("elsewhere/00000.bin"), "a link was followed: %s", err.text);
+    CHECK_LOOK("set", "4 of 4");
+    free(own), free(elsewhere), free(new), free(gap), free(four), free(two), free(broken);
+}
+
+// Takes the place of libc's, for everything in this program: the steps that make a data set visible can be counted, and
+// the process ended, or the call refused, at any one of them.
+static int steps_left = -1, step_fails;
+
+static int take_step(void) {
+    if (steps_left < 0 || steps_left-- > 0) return 0;
+    if (!step_fails) _exit(9);
+    errno = EIO;
+    return -1;
+}
+
+int rename(const char *from, const char *to) { return take_step() ? -1 : renameat(AT_FDCWD, from, AT_FDCWD, to); }
+int unlink(const char *path) { return take_step() ? -1 : unlinkat(AT_FDCWD, path, 0); }
+
+// A child tokenizes `input` with its step `step` being the last, or failing. 0: it had no such step, 8: it came to its
+// end all the same, 9: not.
+static int tokenize_until(int step, int fails, const char *input) {
+    pid_t child = fork();
+    if (child == 0) {
+        TokenizeResult r;
+        const char *in[] = {input};
+        steps_left = step;
+        step_fails = fails;
+        int bad = run(&r, "moment", 4, 1, in);
+        _exit(bad ? 9 : steps_left < 0 ? 8 : 0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status), "%d", status);
+    return WEXITSTATUS(status);
+}
+
+// 'o': the old set, 'n': the new one, '?': refused, each with everything in its place; 0: something else.
+static char what_is_there(int n_old, int n_new) {
+    char *seen = look("moment"), old_look[32], new_look[32];
+    snprintf(old_look, sizeof old_look, "%d of %d", n_old, n_old);
+    snprintf(new_look, sizeof new_look, "%d of %d", n_new, n_new);
+    int is_old = page_is("moment_00000.bin", 0, "abcd", "abcd"),
+        is_new = page_is("moment_00000.bin", 0, "ABCD", "ABCD");
+    char got = is_old && !strcmp(seen, old_look)                     ? 'o'
+               : is_new && !strcmp(seen, new_look)                   ? 'n'
+               : is_new && strstr(seen, "c3 tokenize again") != NULL ? '?'
+                                                                     : 0;
+    CHECK(got, "%s", seen);
+    free(seen);
+    return got;
+}
+
+static void test_every_moment(void) {
+    static const char *const sets[][2] = {
+        {"abcd\fefgh\fijkl", "ABCD\fEFGH"}, {"abcd\fefgh", "ABCD\fEFGH\fIJKL"}, {"abcd", "ABCD"}};
+    TokenizeResult r;
+    for (int fails = 0; fails < 2; fails++) {
+        check_begin(
+            fails ? "tokenize: a step that fails leaves the old set, or one that readers refuse; another run mends it"
+                  : "tokenize: killed at any moment, it leaves the old set, the new one, or one that readers refuse");
+        for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+            char *old = put_text("moment_old.txt", sets[i][0]), *new = put_text("moment_new.txt", sets[i][1]);
+            const char *in_old[] = {old}, *in_new[] = {new};
+            int n_old = (int)(strlen(sets[i][0]) + 1) / 5, n_new = (int)(strlen(sets[i][1]) + 1) / 5, finished = 0;
+            char seen[64] = "";
+            for (int step = 0; !finished && step < 60; step++) {
+                CHECK(run(&r, "moment", 4, 1, in_old) == 0 && what_is_there(n_old, n_new) == 'o', "%s", err.text);
+                int end = tokenize_until(step, fails, new);
+                finished = end == 0;
+                seen[step] = what_is_there(n_old, n_new);
+                CHECK(end == 9 || seen[step] == 'n', "a good end: %s", seen);
+                CHECK(end != 9 || seen[step] != 'n' || !fails, "a bad end: %s", seen);
+                CHECK(run(&r, "moment", 4, 1, in_new) == 0 && what_is_there(n_old, n_new) == 'n', "%s", err.text);
+                CHECK(is_tidy("moment"), "something is left");
+            }
+            CHECK(finished && strstr(seen, "oo") && (n_old == 1 || strchr(seen, '?')), "never seen: %s", seen);
+            free(old), free(new);
+        }
+    }
+}
+
+// A process that tokenizes from a pipe: when `bytes` went through, all but the pipe and a buffer of it is in shards.
+static pid_t tokenize_from_pipe(const char *prefix, const char *pipe_path, int *fd) {
+    pid_t child = fork();
+    if (child == 0) {
+        TokenizeResult r;
+        const char *in[] = {pipe_path};
+        _exit(run(&r, prefix, 10000, 1, in) == 0 ? 0 : 1);
+    }
+    char line[1100] = "{\"text\":\"";
+    memset(line + 9, 'x', 1000);
+    strcpy(line + 1009, "\"}\n");
+    *fd = open(pipe_path, O_WRONLY | O_CLOEXEC);
+    for (int i = 0; i < 300; i++)
+        if (write(*fd, line, 1012) != 1012) perror(pipe_path), exit(2);
+    return child;
+}
+
+static void test_two_writers(void) {
+    TokenizeResult r;
+    int fd, status;
+    char *four = put_text("k4.txt", "abcd\fefgh\fijkl\fmnop"), *pipe_path = string_format("%s/pipe.jsonl", folder);
+    const char *in4[] = {four};
+    CHECK(run(&r, "kill", 4, 1, in4) == 0 && mkfifo(pipe_path, 0600) == 0, "%s", err.text);
+    pid_t child = tokenize_from_pipe("kill", pipe_path, &fd);
+    check_begin("tokenize: a second one on the same prefix is refused and told who is there");
+    char holder[64];
+    snprintf(holder, sizeof holder, "process %ld", (long)child);
+    CHECK(run(&r, "kill", 4, 1, in4) == -1 && strstr(err.text, "another process is writing there") &&
+              strstr(err.text, holder),
+          "%s", err.text);
+    CHECK(there("kill.new/00010.bin") && there("kill.lock"), "the second one took what the first one needs");
+    CHECK(run(&r, "other", 4, 1, in4) == 0, "another prefix beside it: %s", err.text);
+    check_begin("tokenize: one that is killed between two shards leaves the old data set as it was");
+    CHECK_LOOK("kill", "4 of 4");
+    CHECK(kill(child, SIGKILL) == 0 && waitpid(child, &status, 0) == child && WIFSIGNALED(status), "%d", status);
+    close(fd);
+    CHECK_LOOK("kill", "4 of 4");
+    CHECK(page_is("kill_00000.bin", 0, "abcd", "abcd") && there("kill.new"), "%s", err.text);
+    check_begin("tokenize: the next one takes the place");
+    child = tokenize_from_pipe("kill", pipe_path, &fd);
+    close(fd);
+    CHECK(waitpid(child, &status, 0) == child && status == 0, "%d", status);
+    CHECK_LOOK("kill", "300 of 30");
+    CHECK(is_tidy("kill"), "something is left");
+    free(four), free(pipe_path);
+}
+
+static void test_long_pages(void) {
+    check_begin("tokenize: pages that no default run takes are counted, the longest is named");
+    char *text = malloc(30000), *path;
+    memset(text, 'x', 30000);
+    text[TOKENIZE_LONGEST] = text[TOKENIZE_LONGEST + 1] = text[2 * TOKENIZE_LONGEST + 3] = '\f';
+    path = put("long.txt", text, 30000);
+    const char *in[] = {path};
+    TokenizeResult r;
+    char words[160], *name = string_format("%s page 4 (%s:4)", path, path);
+    CHECK(run(&r, "long", 0, 1, in) == 0 && r.without_text == 1, "%s", err.text);
+    CHECK(r.too_long.all_pages == 3 && r.too_long.pages == 2 && r.too_long.tokens == 30000 - TOKENIZE_LONGEST - 3,
+          "%d pages, %d tokens", (int)r.too_long.pages, (int)r.too_long.tokens);
+    CHECK(r.longest == 30000 - 2 * TOKENIZE_LONGEST - 4 && !strcmp(r.longest_page, name), "%d: %s", (int)r.longest,
+          r.longest_page);
+    CHECK(!strcmp(left_out_text(words, &r.too_long), "2 of 3 pages with 21,870 of 29,997 tokens (72.9 %)"), "%s",
+          words);
+    CHECK(left_out_much(&r.too_long) && !left_out_much(&(LeftOut){.tokens = 3, .all_tokens = 100}) &&
+              left_out_much(&(LeftOut){.tokens = 31, .all_tokens = 1000}) && !left_out_much(&(LeftOut){0}),
+          "what is much");
+    free(text), free(path), free(name);
+}
+
 int main(void) {
     if (!mkdtemp(folder)) perror(folder), exit(2);
     make_bytes_file();
@@ -328,6 +554,10 @@ int main(void) {
     test_bound();
     test_lists();
     test_tokenize();
+    test_replace();
+    test_every_moment();
+    test_two_writers();
+    test_long_pages();
     free(bytes_file);
     file_remove_tree(folder, &err);
     return check_done();

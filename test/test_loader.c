@@ -622,6 +622,12 @@ static void test_names(void) {
         free(name);
         free(sub);
     }
+    CHECK(count_pages("%/[2024] ocr/train_0000[01].bin", &err) == 2, "a pattern in such a folder: %s", err.text);
+    char *star = in_folder("star");
+    CHECK(file_make_dirs(star, &err) == 0, "%s", err.text);
+    make_set("star/train", 3, 12);
+    CHECK(count_pages("%/st*r/train_*.bin", &err) == 2, "the folder of that name alone: %s", err.text);
+    free(star);
     make_set("plain/[7] a,b\\c", 3, 10);
     CHECK(count_pages("%/plain/[7] a,b\\c_00001.bin", &err) == 1, "%s", err.text);
     CHECK(count_pages("%/plain/[7] a,b\\c_*.bin", &err) == 3, "%s", err.text);

@@ -19,8 +19,8 @@
 // Commas part the list. What is there under the very name it is given by is taken first, commas, brackets and
 // backslashes included; the rest are patterns as the shell's, in which folders that are there under their very name are
 // not patterns. Shards of one set (shard.h) come whole: a pattern that finds a part of one, or parts of two beside each
-// other, finds a data set that is being written or was not finished, and is refused. Files that are named one by one may
-// be a part.
+// other, finds a data set that is being written or was not finished, and is refused. Files that are named one by one
+// may be a part.
 typedef struct Dataset {
     Shard *shards;
     int n_shards;

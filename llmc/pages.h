@@ -1,12 +1,13 @@
-// pages.h: pages of text from the files people have: plain text (form feeds between pages), JSON objects ({"text": ...},
-// one a line or printed over several), JSON lists (the official {"conversations": [{"from": "context", "value": ...},
-// ...]}, Fox's {"image", "conversations": [{"value": prompt}, {"value": text}]}, or plain objects). "-" is stdin.
+// pages.h: pages of text from the files people have: plain text (form feeds between pages), JSON objects
+// ({"text": ...}, one a line or printed over several), JSON lists (of the official {"conversations": [{"from":
+// "context", "value": ...}, ...]}, of Fox's {"image", "conversations": [{"value": prompt}, {"value": text}]}, or of
+// objects with a text). "-" is stdin.
 //
 // The content says which: JSON begins with '{', or with '[' and an object, a text in quotes or nothing. A name in .txt
 // is always text, one in .json or .jsonl never.
 //
-// A page without text, ASCII white space alone, is left out wherever pages are read, and counted; what stands behind the
-// last form feed is a page only if it has text.
+// A page without text, ASCII white space alone, is left out wherever pages are read, and counted; what stands behind
+// the last form feed is a page only if it has text.
 #ifndef LLMC_PAGES_H
 #define LLMC_PAGES_H
 

@@ -106,9 +106,11 @@ static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, EvalOp
     TRY(model_open(m, o->model, o->tokenizer, err));
     if (strcmp(m->folder, o->model) != 0) fprintf(stderr, "c3: model %s\n", clean(m->folder));
     TRY(eval_read(s, m, path, e, err));
-    if (s->empty) fprintf(stderr, "c3: %s: %d pages without a token are left out\n", clean(path), s->empty);
-    if (s->too_long)
-        fprintf(stderr, "c3: %s: %d pages longer than the model takes are left out\n", clean(path), s->too_long);
+    char left_out[160];
+    if (s->without_text) fprintf(stderr, "c3: %s: %d pages without text are left out\n", clean(path), s->without_text);
+    if (s->too_long.pages)
+        fprintf(stderr, "c3: %s: %s%s left out, longer than the model takes\n", clean(path),
+                left_out_much(&s->too_long) ? "warning: " : "", left_out_text(left_out, &s->too_long));
     C3Limits limits = out ? eval_limits(s, m) : generator_model_limits();
     TRY(model_load(m, o->device, o->dtype, (int)o->threads, &limits, err));
     if (out) TRY(eval_try_folder(out, err)); // not after hours of decoding
@@ -327,7 +329,8 @@ static int run_eval(int argc, char **argv) {
     int n = model_options(&c.model, table, 0);
     const Option rows[] = {
         {.help = "Pages"},
-        {"skip", OPTION_FLAG, &c.skip, NULL, 0, 0, NULL, "leave out empty and too long pages; else an error", 0},
+        {"skip", OPTION_FLAG, &c.skip, NULL, 0, 0, NULL, "leave out pages longer than the model takes; else an error",
+         0},
         {"perturb", OPTION_CHOICE, &c.perturb, NULL, 0, 0, "none|random|shuffle",
          "random characters in place of each text, or its own in random order", 0},
         {"seed", OPTION_INT, &c.seed, "N", 0, 2147483647, NULL, "of -perturb", 0},
@@ -361,6 +364,18 @@ static int run_eval(int argc, char **argv) {
 
 // ---- c3 tokenize, c3 info ------------------------------------------------------------------------------------------
 
+static void warn_of_long_pages(const TokenizeResult *r) {
+    char text[160], most[32], longest[32];
+    Error line; // cleans what comes from the file
+    if (!r->too_long.pages) return;
+    error_set(&line,
+              "warning: %s: longer than %s tokens, which training leaves out unless -maxlen is above %d, its default; "
+              "the longest has %s tokens: %s (hint: form feeds part pages of a text)",
+              left_out_text(text, &r->too_long), format_count(most, TOKENIZE_LONGEST), TOKENIZE_MAXLEN,
+              format_count(longest, (double)r->longest), r->longest_page);
+    fprintf(stderr, "c3: %s\n", line.text);
+}
+
 static int make_shards(const TokenizeOptions *o, Error *err) {
     TokenizeResult r;
     char text[2][32];
@@ -368,14 +383,17 @@ static int make_shards(const TokenizeOptions *o, Error *err) {
     printf("%s pages, %s tokens (%.2f bytes a token) in %d file%s: %s_*.bin\n", format_count(text[0], (double)r.pages),
            format_count(text[1], (double)r.tokens), r.bytes_per_token, r.files, r.files == 1 ? "" : "s",
            clean(o->prefix));
-    if (r.empty) printf("%s pages without a token were left out\n", format_count(text[0], (double)r.empty));
+    if (r.without_text) printf("%s pages without text were left out\n", format_count(text[0], (double)r.without_text));
     if (r.removed) printf("%d later files of that name, from an earlier run, were removed\n", r.removed);
+    warn_of_long_pages(&r);
+    if (r.unlocked)
+        fprintf(stderr, "c3: %s: this file system has no locks: run one c3 tokenize at a time\n", clean(o->prefix));
     return 0;
 }
 
 static int run_tokenize(int argc, char **argv) {
     const char *tokenizer = NULL, *prefix = NULL;
-    int64_t vocab = 0, shard_tokens = 1 << 27, skip_empty = 0;
+    int64_t vocab = 0, shard_tokens = 1 << 27;
     const char **words = calloc((size_t)argc, sizeof *words);
     int n_words = 0;
     Error err;
@@ -385,7 +403,6 @@ static int run_tokenize(int argc, char **argv) {
         {"vocab", OPTION_INT, &vocab, "K", 0, QWEN_BASE_RANKS, NULL, "base tokens kept, 0 = all", 0},
         {"o", OPTION_TEXT, &prefix, "PREFIX", 0, 0, NULL, "shards are PREFIX_00000.bin, PREFIX_00001.bin, ...", 0},
         {"shard_tokens", OPTION_INT, &shard_tokens, "N", 1, 2147483647, NULL, "most tokens of a shard", 0},
-        {"skip_empty", OPTION_FLAG, &skip_empty, NULL, 0, 0, NULL, "leave pages without text out; else an error", 0},
     };
     int code = words ? parse("tokenize",
                              "-tok FILE -o PREFIX INPUT...: .txt (form feeds between pages), .jsonl, .json; - is stdin",
@@ -402,8 +419,7 @@ static int run_tokenize(int argc, char **argv) {
                              .prefix = prefix,
                              .inputs = words,
                              .n_inputs = n_words,
-                             .shard_tokens = (uint64_t)shard_tokens,
-                             .skip_empty = (int)skip_empty};
+                             .shard_tokens = (uint64_t)shard_tokens};
         code = make_shards(&o, &err) == 0 ? 0 : fail(&err, 1);
     } else {
         code = code < 0 ? fail(&err, EXIT_USAGE) : 0;

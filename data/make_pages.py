@@ -3,7 +3,8 @@
 
     python3 data/make_pages.py -tok data/qwen2.5/qwen.tiktoken data/corpus data/demo
 
-reads CORPUS/en.jsonl and CORPUS/zh.jsonl (one may be missing) and writes train.jsonl, val_en.jsonl, val_zh.jsonl,
+reads CORPUS/en.jsonl and CORPUS/zh.jsonl (one may be missing; a document is {"text"}, with "id" and "source" where it
+has them) and writes train.jsonl, val_en.jsonl, val_zh.jsonl,
 figure4.jsonl (four kinds of text, a page each), random.jsonl (the random one alone) and split.json (counts). A page is
 {"id", "lang", "source", "text"}, 24 to 64 tokens of the vocabulary cut at K ranks, cut at the end of an item,
 paragraph, sentence or clause where there is one.
@@ -16,6 +17,7 @@ The same input, options and seed give the same files. Only the standard library 
 """
 import argparse
 import base64
+import codecs
 import hashlib
 import json
 import os
@@ -32,6 +34,31 @@ HELD_OUT = {  # works by name; of sources that are not named here, one work in H
 HELD_OUT_ONE_IN = 12
 RUN = 8  # words (en) or letters (zh)
 GRAM = 13  # tokens
+
+
+class BadCorpus(Exception):
+    """A line of the corpus that is no document."""
+
+
+def read_documents(path):
+    """The documents of a JSONL file as {"id", "source", "text"}; those without text are left out. One that has no id is
+    named by its place, and so is a work of its own."""
+    with open(path, "rb") as f:
+        for number, line in enumerate(f, 1):
+            if not line.removeprefix(codecs.BOM_UTF8).strip():
+                continue
+            try:
+                document = json.loads(line.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
+                document["text"].encode()  # no half of a surrogate pair
+            except (ValueError, RecursionError) as why:
+                raise BadCorpus(f"{path}: line {number}: expected JSON in UTF-8: {why}") from None
+            except (TypeError, KeyError, AttributeError):
+                raise BadCorpus(f'{path}: line {number}: expected a document {{"text": "..."}}, found '
+                                f"{line[:40].decode(errors='replace').strip()!r}") from None
+            if document["text"].strip():
+                file = os.path.basename(path)
+                yield {"id": str(document.get("id") or f"{file}:{number}"), "text": document["text"],
+                       "source": str(document.get("source") or file.removesuffix(".jsonl"))}
 
 
 def work_of(document_id):
@@ -267,18 +294,16 @@ def cut_corpus(corpus, ids_of, seed, least, most, longest=0.0):
         held[lang] = []
         if not os.path.exists(f"{corpus}/{lang}.jsonl"):
             continue
-        with open(f"{corpus}/{lang}.jsonl", encoding="utf-8") as f:
-            for line in f:
-                document = json.loads(line)
-                rng = random.Random(f"{seed}/{document['id']}")
-                out = held[lang] if is_held_out(document) else training
-                for number, (text, ids) in enumerate(cut_pages(document["text"], ids_of, sizes, rng, least, most), 1):
-                    out.append({"id": f"{document['id']}#{number}", "lang": lang, "source": document["source"],
-                                "text": text, "ids": ids})
-                if longest > 0 and not is_held_out(document):
-                    again = cut_pages(document["text"], ids_of, sizes, rng, max(least, most - 4), most)
-                    extra += [{"id": f"{document['id']}#long{number}", "lang": lang, "source": document["source"],
-                               "text": text, "ids": ids} for number, (text, ids) in enumerate(again, 1)]
+        for document in read_documents(f"{corpus}/{lang}.jsonl"):
+            rng = random.Random(f"{seed}/{document['id']}")
+            out = held[lang] if is_held_out(document) else training
+            for number, (text, ids) in enumerate(cut_pages(document["text"], ids_of, sizes, rng, least, most), 1):
+                out.append({"id": f"{document['id']}#{number}", "lang": lang, "source": document["source"],
+                            "text": text, "ids": ids})
+            if longest > 0 and not is_held_out(document):
+                again = cut_pages(document["text"], ids_of, sizes, rng, max(least, most - 4), most)
+                extra += [{"id": f"{document['id']}#long{number}", "lang": lang, "source": document["source"],
+                           "text": text, "ids": ids} for number, (text, ids) in enumerate(again, 1)]
     random.Random(seed).shuffle(extra)
     return training + extra[: round(longest * len(training))], held
 
@@ -344,7 +369,10 @@ def main():
         sys.exit(f"make_pages.py: neither en.jsonl nor zh.jsonl in {o.corpus} (hint: data/debian_texts.py makes them)")
     if not 256 <= o.vocab or not 13 <= o.least < o.most or o.val < 1:
         sys.exit("make_pages.py: expected -vocab >= 256, 13 <= -least < -most, -val >= 1")
-    print(json.dumps(make(o), indent=1))
+    try:
+        print(json.dumps(make(o), indent=1))
+    except BadCorpus as why:
+        sys.exit(f"make_pages.py: {why}")
 
 
 if __name__ == "__main__":

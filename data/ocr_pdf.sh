@@ -8,12 +8,13 @@
 #
 # One line a page, in the order of the pages: {"id", "source", "page", "confidence", "text"}. Wrapped lines are joined,
 # a blank line stands between blocks. 1 to 3 s a page and core; 0.1 to 5 % of the characters are wrong on prose; tables
-# come out of order. Then: ./c3 tokenize -tok FILE -o data/ocr/train pages.jsonl
+# come out of order. A file that gives no page is named and left out, the others are read, and the exit code is 1.
+# Then: ./c3 tokenize -tok FILE -o data/ocr/train pages.jsonl
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 languages=chi_sim+eng resolution=300 first=1 last=0 jobs=$(nproc) least=60
 die() { echo "ocr_pdf.sh: $*" >&2; exit 1; }
-usage() { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 number() { [[ $2 =~ ^[0-9]+$ ]] || die "-$1: expected a number, found '$2'"; }
 
 while getopts l:r:f:t:j:c:h option; do
@@ -52,14 +53,18 @@ recognise() {
 export -f recognise
 export work resolution languages
 
+bad=0
+left_out() { echo "ocr_pdf.sh: $*: left out" >&2; bad=$((bad + 1)); }
 for pdf in "$@"; do
-    [ -r "$pdf" ] || die "cannot read $pdf"
+    [ -f "$pdf" ] && [ -r "$pdf" ] || { left_out "cannot read $pdf"; continue; }
     pages=$(pdfinfo "$pdf" 2>/dev/null | awk '/^Pages:/ {print $2}') || true
-    [ -n "$pages" ] || die "$pdf is not a PDF that pdfinfo can read"
+    [ -n "$pages" ] || { left_out "$pdf is not a PDF that pdfinfo can read"; continue; }
     end=$((last > 0 && last < pages ? last : pages))
-    [ "$first" -ge 1 ] && [ "$first" -le "$end" ] || die "$pdf: pages $first to $end asked for, it has $pages"
+    [ "$first" -ge 1 ] && [ "$first" -le "$end" ] ||
+        { left_out "$pdf: pages $first to $end asked for, it has $pages"; continue; }
     export pdf
-    seq "$first" "$end" | xargs -P "$jobs" -I{} bash -c 'recognise {}'
-    python3 "$here/ocr_pages.py" "$pdf" "$work" "$first" "$end" "$least"
+    seq "$first" "$end" | xargs -P "$jobs" -I{} bash -c 'recognise {}' || true
+    python3 "$here/ocr_pages.py" "$pdf" "$work" "$first" "$end" "$least" || left_out "no page of $pdf"
     rm -f "$work"/page*.tsv
 done
+[ "$bad" = 0 ] || die "$bad of $# files left out"

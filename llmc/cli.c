@@ -136,11 +136,17 @@ int cli_parse(Option *options, int n, int argc, char **argv, const char **positi
               Error *err) {
     if (n_positional) *n_positional = 0;
     *help = 0;
+    int value = 0; // place of the last option's value
     for (int i = 1; i < argc && !*help; i++) {
         if (argv[i][0] == '-' && argv[i][1] != 0) {
+            int option = i;
             TRY(parse_option(options, n, argc, argv, &i, help, err));
+            if (i > option) value = i;
         } else if (positional) {
             positional[(*n_positional)++] = argv[i];
+        } else if (i > 1 && value == i - 1) { // what the shell makes of -data d/*.bin
+            return error_set(err, "unexpected word \"%s\" behind %s %s (hint: quote a pattern: %s '*.bin')", argv[i],
+                             argv[i - 2], argv[i - 1], argv[i - 2]);
         } else {
             return error_set(err, "unexpected word \"%s\" (hint: options start with -; -h lists them)", argv[i]);
         }

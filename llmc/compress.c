@@ -80,6 +80,17 @@ static double count_characters(const char *text, size_t n) {
     return (double)characters;
 }
 
+static void count_cut(CompressSizes *sizes, const Compressor *c, const LatentDocument *doc) {
+    uint64_t tokens = 0;
+    for (int i = 0; i < doc->pages; i++) tokens += (uint64_t)c->file.pages[doc->first + i].tokens;
+    sizes->cut.all_pages++;
+    sizes->cut.all_tokens += tokens;
+    if (doc->pages < 2) return;
+    sizes->cut.pages++;
+    sizes->cut.tokens += tokens;
+    sizes->cut_pages += doc->pages;
+}
+
 static int add_document(Compressor *c, CompressSizes *sizes, const Page *in, int page_tokens, Error *err) {
     LatentFile *f = &c->file;
     char *text;
@@ -89,7 +100,6 @@ static int add_document(Compressor *c, CompressSizes *sizes, const Page *in, int
     TRY(grow((void **)&f->documents, &c->document_room, f->n_documents, sizeof *f->documents, err));
     TRY(text_nfc(&text, &length, in->text, in->length, err));
     int bad = cut_pages(&spans, &n, text, length, c->m->tok, page_tokens, err);
-    if (!bad && n == 0) bad = error_set(err, "no text: nothing of it could come back");
     if (!bad) {
         LatentDocument *doc = &f->documents[f->n_documents++]; // from here on latents_free frees it
         *doc = (LatentDocument){.id = strdup(in->id)};
@@ -98,6 +108,7 @@ static int add_document(Compressor *c, CompressSizes *sizes, const Page *in, int
         sizes->not_nfc += !doc->is_nfc;
         sizes->text_bytes += (double)length;
         sizes->characters += count_characters(text, length);
+        if (!bad) count_cut(sizes, c, doc);
     }
     free(spans);
     free(text);
@@ -115,8 +126,11 @@ static int read_documents(Compressor *c, CompressSizes *sizes, const char *path,
             break;
         }
     }
+    sizes->without_text = (int)pages_without_text(r);
+    sizes->page_tokens = page_tokens;
     pages_close(r);
-    if (more == 0 && c->file.n_documents == 0) return error_set(err, "%s: no page to work on", path);
+    if (more == 0 && c->file.n_documents == 0)
+        return error_set(err, "%s: no page to work on (%d without text)", path, sizes->without_text);
     return more;
 }
 
@@ -249,6 +263,13 @@ void compress_print(FILE *out, const CompressSizes *s, const char *file) {
     fprintf(out, "bytes    %s of latents (%d numbers of %d bytes each), the file %s: %.1f times the text\n",
             format_count(t[0], s->latent_bytes), s->width, s->number_bytes, format_count(t[1], s->file_bytes),
             s->file_bytes / s->text_bytes);
+    if (s->cut.pages) {
+        char text[160];
+        fprintf(out, "cut      %s of the documents, into %s pages of at most %s tokens (-page_tokens)\n",
+                left_out_text(text, &s->cut), format_count(t[0], s->cut_pages), format_count(t[1], s->page_tokens));
+    }
+    if (s->without_text)
+        fprintf(out, "%d document%s without text left out\n", s->without_text, s->without_text == 1 ? "" : "s");
     if (s->not_nfc)
         fprintf(out, "%d document%s not in NFC: the NFC form is what can come back\n", s->not_nfc,
                 s->not_nfc == 1 ? " is" : "s are");

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "error.h"
+#include "left_out.h"
 #include "model.h"
 
 // What both directions share: which model, and on what it runs (see model.h).
@@ -23,13 +24,15 @@ typedef struct CompressSizes {
     int not_nfc;                      // documents that were not in NFC; their NFC form is what can come back
     double text_bytes, characters;    // of the documents in NFC
     double tokens;                    // of all pages
+    int without_text;                 // documents left out
+    LeftOut cut;                      // documents longer than a page, and
+    int cut_pages, page_tokens;       // the pages made of them, of at most so many tokens
     int latents, width, number_bytes; // of one page: latents of `width` numbers of so many bytes
     double latent_bytes, file_bytes;
 } CompressSizes;
 
 // Cuts the documents of `input` (see pages.h) into pages of at most page_tokens tokens (0: 1300, or what the model
-// takes if that is less), encodes them in order and writes `output` ("-": stdout). A document without text is an error:
-// nothing of it could come back.
+// takes if that is less), encodes them in order and writes `output` ("-": stdout).
 int compress_file(CompressSizes *sizes, const CompressModel *model, const char *input, const char *output,
                   int page_tokens, CompressProgress *progress, void *arg, Error *err);
 

@@ -65,15 +65,12 @@ static int check_length(EvalSet *s, const EvalPage *p, const Model *m, const Eva
     int dec_limit, enc_limit, N = m->source.config.latents;
     limits_of(&dec_limit, &enc_limit, m, o);
     size_t dec = (size_t)template_overhead(&m->t, N) + eval_answer(p)->n, enc = p->context.n + 1 + (size_t)N;
-    int empty = p->context.n == 0 || eval_answer(p)->n == 0;
-    int too_long = !empty && (dec > (size_t)dec_limit || enc > (size_t)enc_limit);
-    if (!empty && !too_long) return 0;
-    if (o->skip) {
-        s->empty += empty;
-        s->too_long += too_long;
-        return 1;
-    }
-    if (empty) return error_set(err, "%s: a page without a token (hint: -skip leaves such pages out)", p->id);
+    s->too_long.all_pages++;
+    s->too_long.all_tokens += eval_answer(p)->n;
+    if (dec <= (size_t)dec_limit && enc <= (size_t)enc_limit) return 0;
+    s->too_long.pages++;
+    s->too_long.tokens += eval_answer(p)->n;
+    if (o->skip) return 1;
     int is_dec = dec > (size_t)dec_limit;
     return error_set(err, "%s: %zu tokens make %s sequence of %zu, the longest is %d (hint: -skip leaves it out%s)",
                      p->id, p->context.n, is_dec ? "a decoder" : "an encoder", is_dec ? dec : enc,
@@ -118,9 +115,11 @@ int eval_read(EvalSet *s, const Model *m, const char *path, const EvalOptions *o
         more = add_page(s, &page, m, o, number++, &room, err);
         if (more < 0) break;
     }
+    s->without_text = (int)pages_without_text(r);
     pages_close(r);
     if (more >= 0 && s->n == 0)
-        more = error_set(err, "no page to work on (%d empty, %d longer than the model takes)", s->empty, s->too_long);
+        more = error_set(err, "no page to work on (%d without text, %d longer than the model takes)", s->without_text,
+                         (int)s->too_long.pages);
     if (more >= 0) return 0;
     eval_free(s);
     const char *file = strcmp(path, "-") ? path : "stdin"; // a page with an id of its own does not say where it stands

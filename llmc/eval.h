@@ -19,7 +19,8 @@
 //   "control_swapped_latents" "control_no_latents" "control_zero_latents"
 //                 {"char_precision","token_accuracy","loss","perplexity","what"[,"text"]}; left out when not run
 //   "worst"       [{"page","id","tokens","char_precision","edit_distance"}] worst first; page: line of pages.jsonl,
-//   from 0 "pages_by_character" "pages_cut_at_max_new" "pages_not_nfc" "left_out_empty" "left_out_too_long" counts
+//   from 0 "pages_by_character" "pages_cut_at_max_new" "pages_not_nfc" "left_out_empty" (without text)
+//   "left_out_too_long" "left_out_too_long_tokens" "left_out_of_tokens" counts; the last: tokens of all pages with text
 //   "max_new" "no_repeat_ngram"                                  as given
 //   "definitions" {key: what it means}
 // OUT/pages.jsonl: {"id","text","reconstruction","tokens","latents","char_precision"} a line, in the order of the file.
@@ -31,6 +32,7 @@
 
 #include "c3.h"
 #include "generate.h"
+#include "left_out.h"
 #include "metrics.h"
 #include "model.h"
 #include "perturb.h"
@@ -68,8 +70,9 @@ typedef struct EvalPage {
 typedef struct EvalSet {
     EvalPage *pages;
     int n;
-    int empty, too_long; // left out: pages without a token; pages longer than the model takes
-    int not_nfc;         // evaluated pages whose text differs from its NFC form, which is what is compared
+    int without_text; // pages left out
+    LeftOut too_long; // pages longer than the model takes: left out; tokens of the answers
+    int not_nfc;      // evaluated pages whose text differs from its NFC form, which is what is compared
 } EvalSet;
 
 typedef struct EvalOptions {
@@ -79,9 +82,9 @@ typedef struct EvalOptions {
     Sampling sampling;                              // of eval_reconstruct
     void (*token)(void *arg, int page, int32_t id); // of eval_reconstruct, see generator_listen; NULL: nobody
     void *token_arg;
-    int maxlen; // longest decoder sequence; the model's own limit holds as well
-    int limit;  // pages read at most; 0: all
-    int skip;   // pages without a token or longer than the model takes: 1 leaves them out and counts them, 0 refuses
+    int maxlen;      // longest decoder sequence; the model's own limit holds as well
+    int limit;       // pages read at most; 0: all
+    int skip;        // pages longer than the model takes: 1 leaves them out and counts them, 0 refuses
     Perturb perturb; // what is done to the texts before anything else; the answer is then the context
     uint64_t seed;   // of the perturbation
 } EvalOptions;

@@ -186,8 +186,10 @@ static cJSON *summary_json(const EvalFiles *f, const EvalSet *s, const EvalSumma
                    {"pages_by_character", sum->all.by_character},
                    {"pages_cut_at_max_new", sum->all.cut},
                    {"pages_not_nfc", s->not_nfc},
-                   {"left_out_empty", s->empty},
-                   {"left_out_too_long", s->too_long},
+                   {"left_out_empty", s->without_text},
+                   {"left_out_too_long", (double)s->too_long.pages},
+                   {"left_out_too_long_tokens", (double)s->too_long.tokens},
+                   {"left_out_of_tokens", (double)s->too_long.all_tokens},
                    {"max_new", f->options.max_new},
                    {"no_repeat_ngram", f->options.no_repeat_ngram}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)

@@ -19,8 +19,10 @@ static void print_head(FILE *out, const EvalFiles *f, const EvalSet *s, const Ev
         fprintf(out, "texts replaced by random letters and digits (seed %llu)\n", (unsigned long long)f->options.seed);
     if (f->options.perturb == PERTURB_SHUFFLE)
         fprintf(out, "characters of each text shuffled (seed %llu)\n", (unsigned long long)f->options.seed);
-    if (s->empty) fprintf(out, "left out: %d pages without a token\n", s->empty);
-    if (s->too_long) fprintf(out, "left out: %d pages longer than the model takes\n", s->too_long);
+    char left_out[160];
+    if (s->without_text) fprintf(out, "left out: %d pages without text\n", s->without_text);
+    if (s->too_long.pages)
+        fprintf(out, "left out: %s, longer than the model takes\n", left_out_text(left_out, &s->too_long));
     if (s->not_nfc) fprintf(out, "%d pages differ from their NFC form; the NFC form is compared\n", s->not_nfc);
     if (m->cut) fprintf(out, "%d pages were cut at the limit of new tokens\n", m->cut);
     fprintf(out, "\n");

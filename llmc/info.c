@@ -160,10 +160,14 @@ static int print_latents(FILE *out, const char *path, Error *err) {
 
 // ---- shards --------------------------------------------------------------------------------------------------------
 
-static int print_shard(FILE *out, const char *path, Error *err) {
+static int print_shard(FILE *out, const char *path, int check, Error *err) {
     Shard s;
     if (looks_like_latents(path)) return print_latents(out, path, err);
     TRY(shard_open(&s, path, err));
+    if (check && shard_verify(&s, err) != 0) {
+        shard_close(&s);
+        return -1;
+    }
     uint64_t longest = 0, own_answers = 0;
     for (uint64_t i = 0; i < s.pages; i++) {
         ShardPage p = shard_page(&s, i);
@@ -180,7 +184,9 @@ static int print_shard(FILE *out, const char *path, Error *err) {
         fprintf(out, "  %-14s %llu pages have an answer of their own\n", "answers", (unsigned long long)own_answers);
     fprintf(out, "  %-14s %u ids\n", "vocabulary", s.vocab);
     row_hex(out, "tokenizer", s.fingerprint);
-    fprintf(out, "  %-14s right; the shard's is %08x\n", "checksums", s.crc);
+    if (s.set.count) fprintf(out, "  %-14s shard %u of %u that belong together\n", "set", s.set.index + 1, s.set.count);
+    fprintf(out, "  %-14s %s; the shard's is %08x\n", "checksums",
+            s.trusted ? "not computed, an earlier check is remembered (-check computes them)" : "right", s.crc);
     shard_close(&s);
     return 0;
 }
@@ -203,7 +209,7 @@ static int resolve(char **folder, const char *path, Error *err) {
 static int print_path(FILE *out, const char *path, int check, Error *err) {
     char *folder;
     TRY(resolve(&folder, path, err));
-    if (!folder) return print_shard(out, path, err); // reads all of it
+    if (!folder) return print_shard(out, path, check, err);
     int bad = print_folder(out, folder, err);
     if (!bad && check) bad = inspect_folder(out, folder, err);
     free(folder);

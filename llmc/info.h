@@ -11,10 +11,11 @@
 // vocabulary and fingerprints of a shard; pages, tokens and model of latents.
 int info_print(FILE *out, const char *path, Error *err);
 
-// `c3 info -check`: the same, and everything the folder holds is read: that every tensor of the model is there with its
-// shape, that every number is finite (the tensor is named), that sizes and checksums are those of COMPLETE, that the
-// state of the trainer can be read and the tokenizer has the model's vocabulary. What is right is printed, the first
-// thing that is wrong is the error.
+// `c3 info -check`: the same, and everything is read. Of a shard all checksums are computed, also where an earlier
+// check is remembered. Of what a folder holds: that every tensor of the model is there with its shape, that every
+// number is finite (the tensor is named), that sizes and checksums are those of COMPLETE, that the state of the trainer
+// can be read and the tokenizer has the model's vocabulary. What is right is printed, the first thing that is wrong is
+// the error.
 int info_check(FILE *out, const char *path, Error *err);
 
 #endif

@@ -11,14 +11,23 @@
 #include <stdint.h>
 
 #include "error.h"
+#include "left_out.h"
 #include "shard.h"
 
-// All shards matched by a glob (or several, separated by commas), in sorted order, as one numbered list of pages.
+// All shards of a list of names and patterns, in sorted order, as one numbered list of pages.
+//
+// Commas part the list. What is there under the very name it is given by is taken first, commas, brackets and
+// backslashes included; the rest are patterns as the shell's, in which folders that are there under their very name are
+// not patterns. Shards of one set (shard.h) come whole: a pattern that finds a part of one, or parts of two beside each
+// other, finds a data set that is being written or was not finished, and is refused. Files that are named one by one
+// may be a part.
 typedef struct Dataset {
     Shard *shards;
     int n_shards;
     uint64_t pages;       // usable pages: those longer than maxlen are left out
-    uint64_t skipped;     // pages left out
+    LeftOut too_long;     // pages left out, in answer tokens
+    int trusted;          // shards whose checksums an earlier check vouches for
+    int unnamed;          // shards that belong to the sets of the named ones but were not named
     uint64_t tokens;      // answer tokens of the usable pages
     uint32_t longest_context, longest_answer; // among the usable pages
     uint32_t vocab;
@@ -29,7 +38,7 @@ typedef struct Dataset {
 } Dataset;
 
 // overhead: decoder tokens that are not text (template + latents + end mark); a page is usable when
-// overhead + answer tokens <= maxlen (maxlen = 0: no limit). No file, no page: an error that names the glob.
+// overhead + answer tokens <= maxlen (maxlen = 0: no limit). No file, no page: an error that names the pattern.
 int dataset_open(Dataset *d, const char *globs, uint32_t overhead, uint32_t maxlen, Error *err);
 void dataset_close(Dataset *d);
 ShardPage dataset_page(const Dataset *d, uint64_t page);

@@ -13,7 +13,11 @@
 #include "json.h"
 #include "unicode.h" // utf8_valid
 
-typedef enum Kind { KIND_TEXT, KIND_LINES, KIND_LIST } Kind;
+// Text; JSON objects, one a line; JSON objects of several lines each; one JSON list of objects.
+typedef enum Kind { KIND_TEXT, KIND_LINES, KIND_OBJECTS, KIND_LIST } Kind;
+enum {
+    MAX_RECORD = 64 << 20
+}; // bytes of a page's line or object: 500 times the text a decoder of 131,072 rows can write
 typedef enum List { LIST_AHEAD, LIST_OPEN, LIST_ENDED } List;
 
 struct PageReader {
@@ -23,12 +27,14 @@ struct PageReader {
     char buffer[1 << 16];
     size_t at, filled; // of the buffer
     size_t line;       // of the next byte, from 1
-    size_t number;     // pages so far
+    uint64_t number;   // pages so far, and
+    uint64_t blank;    // those of them that had no text
     char *record;      // (length) of room bytes
     size_t length, room;
     size_t record_line;
-    List list;   // KIND_LIST: how far it is
-    cJSON *tree; // of the record
+    int delimited; // read_until: it ended with the delimiter, not with the file
+    List list;     // KIND_LIST: how far it is
+    cJSON *tree;   // of the record
     char *id;
 };
 
@@ -55,6 +61,10 @@ static int peek(PageReader *r, int *bad, Error *err) {
 }
 
 static int append(PageReader *r, const char *data, size_t n, Error *err) {
+    if (r->length + n > MAX_RECORD)
+        return error_set(err, "%s: line %zu: a page that begins here is longer than %d MB (hint: %s)", r->path,
+                         r->record_line, MAX_RECORD >> 20,
+                         r->kind == KIND_TEXT ? "form feeds part pages" : "one JSON object is one page");
     if (r->length + n + 1 > r->room) {
         size_t room = 2 * (r->length + n) + 4096;
         char *bigger = realloc(r->record, room);
@@ -79,6 +89,7 @@ static int start_record(PageReader *r, Error *err) {
 static int read_until(PageReader *r, char delimiter, Error *err) {
     int bad = 0;
     TRY(start_record(r, err));
+    r->delimited = 0;
     if (peek(r, &bad, err) == EOF) return bad;
     while (peek(r, &bad, err) != EOF) {
         const char *from = r->buffer + r->at;
@@ -88,6 +99,7 @@ static int read_until(PageReader *r, char delimiter, Error *err) {
         r->at += n;
         if (!found) continue;
         r->at++;
+        r->delimited = 1;
         if (delimiter == '\n') r->line++;
         break;
     }
@@ -142,7 +154,7 @@ static int read_element(PageReader *r, Error *err) {
         r->list = LIST_OPEN;
         c = skip_space(r, &bad, err);
     } else if (first || c != ']') {
-        return bad ? -1 : expected(r, first ? "a list ('[')" : "',' or ']'", c, err);
+        return bad ? -1 : expected(r, first ? "a list ('[') or an object ('{')" : "',' or ']'", c, err);
     }
     if (c == '{') return read_braces(r, err);
     if (bad) return -1;
@@ -150,6 +162,26 @@ static int read_element(PageReader *r, Error *err) {
     r->at++;
     r->list = LIST_ENDED;
     return read_element(r, err);
+}
+
+// The next of objects that white space parts.
+static int read_next_object(PageReader *r, Error *err) {
+    int bad = 0, c = skip_space(r, &bad, err);
+    if (c == '{') return read_braces(r, err);
+    return bad ? -1 : c == EOF ? 0 : expected(r, "an object ('{')", c, err);
+}
+
+static int read_record(PageReader *r, Error *err) {
+    switch (r->kind) {
+    case KIND_TEXT:
+        return read_until(r, '\f', err);
+    case KIND_LINES:
+        return read_until(r, '\n', err);
+    case KIND_OBJECTS:
+        return read_next_object(r, err);
+    default:
+        return read_element(r, err);
+    }
 }
 
 // ---- records to pages ----------------------------------------------------------------------------------------------
@@ -188,7 +220,7 @@ static int set_id(PageReader *r, Page *page, Error *err) {
     else if (id && json_whole(&whole, id, -(1LL << 53), 1LL << 53) == 0)
         r->id = string_format("%lld", (long long)whole);
     else if (cJSON_IsString(image) && *image->valuestring) r->id = strdup(image->valuestring);
-    else r->id = string_format("%s:%zu", r->path, r->number);
+    else r->id = string_format("%s:%llu", r->path, (unsigned long long)r->number);
     page->id = r->id;
     return r->id ? 0 : error_set(err, "%s: out of memory", r->path);
 }
@@ -263,38 +295,76 @@ static int read_object(PageReader *r, Page *page, Error *err) {
     return 0;
 }
 
-static int is_blank(const char *text) { return text[strspn(text, " \t\r\n")] == 0; }
+static int is_blank(const char *text) { return text[strspn(text, " \t\n\v\f\r")] == 0; }
 
 int pages_next(PageReader *r, Page *page, Error *err) {
-    *page = (Page){0};
-    int got;
-    do {
-        got = r->kind == KIND_LIST ? read_element(r, err) : read_until(r, r->kind == KIND_TEXT ? '\f' : '\n', err);
+    for (;;) {
+        *page = (Page){0};
+        int got = read_record(r, err);
         if (got <= 0) return got;
         TRY(check_record(r, err));
-    } while (r->kind == KIND_LINES && is_blank(r->record));
-    r->number++;
-    if (r->kind == KIND_TEXT) {
+        const int blank = is_blank(r->record);
+        if (blank && r->kind == KIND_LINES) continue;
+        if (blank && r->kind == KIND_TEXT && r->number > 0 && !r->delimited) return 0; // behind the last form feed
+        page->number = ++r->number;
         page->text = r->record;
         page->length = r->length;
-    } else {
-        TRY(read_object(r, page, err));
+        if (r->kind != KIND_TEXT) TRY(read_object(r, page, err));
+        if (!is_blank(page->text) && !(page->answer && is_blank(page->answer)))
+            return set_id(r, page, err) == 0 ? 1 : -1;
+        r->blank++;
     }
-    return set_id(r, page, err) == 0 ? 1 : -1;
 }
+
+uint64_t pages_without_text(const PageReader *r) { return r->blank; }
 
 // ---- open and close ------------------------------------------------------------------------------------------------
 
-// By the name where it says it, else by the first character: '{' is JSONL, '[' of a .json file a list.
+static const char *past_space(const char *p, const char *end) {
+    while (p < end && *p && strchr(" \t\r\n", *p)) p++;
+    return p;
+}
+
+// Does the object at p go on behind the end of its line? Inside braces a key or '}' must follow then (or a value,
+// behind a colon): anything else is a line of JSONL that was cut.
+static int is_of_several_lines(const char *p, const char *end) {
+    uint64_t lists = 0; // bit 0: the innermost bracket is '['; bit 1: the one around it...
+    int depth = 0, in_string = 0;
+    char before = 0; // the last character that is no white space
+    for (; p < end; p++) {
+        if (in_string) {
+            if (*p == '\\') p++;
+            else in_string = *p != '"' && *p != '\n';
+            continue;
+        }
+        if (*p == '\n') {
+            const char *next = past_space(p, end);
+            return next < end && ((lists & 1) || before == ':' || *next == '"' || *next == '}');
+        }
+        if (*p == '"') in_string = 1;
+        if (*p == '{' || *p == '[') depth++, lists = lists << 1 | (*p == '[');
+        if ((*p == '}' || *p == ']') && --depth == 0) return 0;
+        if (*p == '}' || *p == ']') lists >>= 1;
+        if (*p != ' ' && *p != '\t' && *p != '\r') before = *p;
+    }
+    return 0;
+}
+
+// Is the '[' at p that of a JSON list, and not a text's? "[1] Smith" and "[ ] to do" are texts.
+static int is_list(const char *p, const char *end) {
+    const char *next = past_space(p + 1, end);
+    if (next < end && *next == ']') return past_space(next + 1, end) == end;
+    return next < end && (*next == '{' || *next == '"');
+}
+
+// By what the first bytes say; the name decides where they leave it open.
 static Kind find_kind(const PageReader *r) {
-    const char *dot = strrchr(r->path, '.');
+    const char *dot = strrchr(r->path, '.'), *end = r->buffer + r->filled, *p = past_space(r->buffer + r->at, end);
+    const int lines = dot && !strcasecmp(dot, ".jsonl"), json = lines || (dot && !strcasecmp(dot, ".json"));
     if (dot && !strcasecmp(dot, ".txt")) return KIND_TEXT;
-    if (dot && !strcasecmp(dot, ".jsonl")) return KIND_LINES;
-    size_t i = r->at;
-    while (i < r->filled && strchr(" \t\r\n", r->buffer[i])) i++;
-    char first = i < r->filled ? r->buffer[i] : 0;
-    if (dot && !strcasecmp(dot, ".json")) return first == '{' ? KIND_LINES : KIND_LIST;
-    return first == '{' ? KIND_LINES : KIND_TEXT;
+    if (p < end && *p == '{') return is_of_several_lines(p, end) ? KIND_OBJECTS : KIND_LINES;
+    if (p < end && *p == '[' && (json || is_list(p, end))) return KIND_LIST;
+    return lines ? KIND_LINES : json ? KIND_LIST : KIND_TEXT;
 }
 
 int pages_open(PageReader **out, const char *path, Error *err) {

@@ -230,11 +230,9 @@ static void assume_pages(Plan *p) {
 }
 
 static void real_pages(Plan *p, const Corpus *corpus) {
-    p->pages = corpus->train.pages;
-    p->tokens = corpus->train.tokens;
-    p->skipped = corpus->train.skipped;
-    p->files = corpus->train.n_shards;
-    p->text_tokens = (double)p->tokens / (double)p->pages;
+    p->train = &corpus->train;
+    p->val = corpus->has_val ? &corpus->val : NULL;
+    p->text_tokens = (double)p->train->tokens / (double)p->train->pages;
     p->before_text = template_overhead(&corpus->words, p->config->latents);
     p->shape.longest = corpus_longest(corpus);
 }

@@ -78,8 +78,7 @@ typedef struct Plan {
     // the pages
     int assumed;        // no data: pages of -plan_tokens
     double text_tokens; // of an average page
-    uint64_t pages, tokens, skipped;
-    int files;
+    const Dataset *train, *val; // NULL: none
     int before_text;     // decoder rows before the text
     const Gpu *gpu;      // whose times are predicted; NULL: unknown
     const char *machine; // its name, or NULL

@@ -70,23 +70,38 @@ static void print_row(FILE *out, const char *name, double bytes, const char *not
     fprintf(out, "  %-12s %14s%s%s\n", name, format_bytes(text, bytes), note[0] ? "   " : "", note);
 }
 
+static void print_pages(FILE *out, const char *name, const Dataset *d, int64_t maxlen) {
+    char count[32], total[32], left_out[160];
+    fprintf(out, "  %-14s %s of %s text tokens in %d file(s)", name, format_count(count, (double)d->pages),
+            format_count(total, (double)d->tokens), d->n_shards);
+    if (d->too_long.pages)
+        fprintf(out, "; %s longer than -maxlen %lld left out", left_out_text(left_out, &d->too_long),
+                (long long)maxlen);
+    fprintf(out, "\n");
+    if (left_out_much(&d->too_long))
+        fprintf(out, "  %-14s warning: much of the text is not used: raise -maxlen, or cut the pages\n", "");
+    if (d->unnamed) fprintf(out, "  %-14s %d more file(s) of the same data are not named\n", "", d->unnamed);
+    if (d->trusted)
+        fprintf(out, "  %-14s checksums of %d file(s) not computed, an earlier check is remembered (c3 info -check)\n",
+                "", d->trusted);
+}
+
 static void print_data(FILE *out, const Plan *p) {
     const TrainOptions *o = p->o;
-    char count[32], total[32];
+    fprintf(out, "data\n");
     if (p->assumed) {
         fprintf(out,
-                "data\n  %-14s assumed, no data was read: %.0f text tokens each, the longest %d (-plan_tokens, "
+                "  %-14s assumed, no data was read: %.0f text tokens each, the longest %d (-plan_tokens, "
                 "-plan_longest)\n",
                 "pages", p->text_tokens, p->shape.longest.kept - 1);
     } else {
-        fprintf(out, "data\n  %-14s %s of %s text tokens in %d file(s); %llu longer than -maxlen %lld left out\n",
-                "pages", format_count(count, (double)p->pages), format_count(total, (double)p->tokens), p->files,
-                (unsigned long long)p->skipped, (long long)o->maxlen);
+        print_pages(out, "pages", p->train, o->maxlen);
+        if (p->val) print_pages(out, "validation", p->val, o->maxlen);
     }
     fprintf(out, "  %-14s %lld of %lld pages each (-b %lld x -g %lld x %d ranks)", "steps", (long long)p->steps,
             (long long)p->pages_a_step, (long long)o->b, (long long)o->g, p->shape.ranks);
     if (p->assumed) fprintf(out, "\n");
-    else fprintf(out, ": %.3g epochs\n", (double)p->steps * (double)p->pages_a_step / (double)p->pages);
+    else fprintf(out, ": %.3g epochs\n", (double)p->steps * (double)p->pages_a_step / (double)p->train->pages);
 }
 
 static void print_parameters(FILE *out, const Plan *p) {

@@ -6,8 +6,9 @@
 //   12    bytes of this header u32    80    offset of the tokens u64 (right behind the index)
 //   16    pages u64                   88    CRC-32 of the page index u32
 //   24    tokens u64                  92    CRC-32 of the tokens u32
-//   32    vocabulary size u32         96    zeros
-//   36    zero u32                    1020  CRC-32 of the 1020 bytes above u32
+//   32    vocabulary size u32         96    set: id u64, index u32, count u32 (all 0: none)
+//   36    zero u32                    112   zeros
+//                                     1020  CRC-32 of the 1020 bytes above u32
 //
 // A page of the index is 24 bytes: first token u64, context length u32, answer length u32 (0: the answer is the
 // context), prompt kind u32 (0), zero u32. Its tokens are the context and, behind it, the answer. Pages follow each
@@ -24,6 +25,8 @@
 #include <unistd.h>
 #include <zlib.h> // crc32_combine
 
+#include "sha256.h"
+
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shards are little endian and are mapped as they are");
 
 enum { VERSION = 1, HEADER_BYTES = 1024, CRC_BLOCK = 1 << 20, CRC_PIECE = 1 << 14 }; // blocks and pieces: in tokens
@@ -39,7 +42,8 @@ typedef struct Header {
     uint8_t fingerprint[32];
     uint64_t index_offset, token_offset;
     uint32_t index_crc, token_crc;
-    uint8_t zeros[924];
+    ShardSet set;
+    uint8_t zeros[908];
     uint32_t header_crc;
 } Header;
 _Static_assert(sizeof(Header) == HEADER_BYTES, "the header is 1024 bytes");
@@ -49,11 +53,18 @@ typedef struct IndexEntry {
     uint32_t context, answer, prompt, zero;
 } IndexEntry;
 _Static_assert(sizeof(IndexEntry) == 24, "an entry of the index is 24 bytes");
+_Static_assert(offsetof(Header, set) == 96 && sizeof(ShardSet) == 16, "the set's record stands at 96");
 
 static uint32_t header_crc(const Header *h) { return file_crc32(0, h, offsetof(Header, header_crc)); }
 
-// ---- the remembered check: PATH.ok holds size, mtime and CRC of the file that passed
-// ---------------------------------
+// What the shard is, whatever set it belongs to.
+static uint32_t content_crc(const Header *h) {
+    Header alone = *h;
+    alone.set = (ShardSet){0};
+    return header_crc(&alone);
+}
+
+// ---- the remembered check: PATH.ok holds size, mtime and CRC of the file that passed -------------------------------
 
 typedef struct Stamp {
     uint64_t size;
@@ -150,11 +161,15 @@ static int check_header(Shard *s, Error *err) {
             err,
             "%s: %s: expected %" PRIu64 " bytes for %" PRIu64 " pages and %" PRIu64 " tokens, found %" PRIu64 " " HINT,
             path, size < expected ? "cut short" : "bytes behind the end", expected, h->pages, h->tokens, size);
+    if (h->set.count ? h->set.index >= h->set.count : h->set.index || h->set.id)
+        return error_set(err, "%s: header: expected shard 0 to %" PRIu32 " of its set, found %" PRIu32 " " HINT, path,
+                         h->set.count ? h->set.count - 1 : 0, h->set.index);
     s->pages = h->pages;
     s->tokens = h->tokens;
     s->vocab = h->vocab;
+    s->set = h->set;
     memcpy(s->fingerprint, h->fingerprint, sizeof s->fingerprint);
-    s->crc = h->header_crc; // the header holds the CRCs of the sections
+    s->crc = content_crc(h); // the header holds the CRCs of the sections
     s->index = s->map.data + HEADER_BYTES;
     s->token_data = (const uint32_t *)(const void *)(s->map.data + token_offset);
     return 0;
@@ -228,22 +243,36 @@ static int check_tokens(const Shard *s, int with_crc, Error *err) {
     return s->tokens > 0 && highest >= s->vocab ? bad_id(s, err) : 0;
 }
 
+static int check_index_crc(const Shard *s, Error *err) {
+    const Header *h = (const Header *)(const void *)s->map.data;
+    uint32_t crc = file_crc32(0, s->index, s->pages * sizeof(IndexEntry));
+    if (crc == h->index_crc) return 0;
+    return error_set(err,
+                     "%s: page index: expected CRC-32 %08" PRIx32 ", found %08" PRIx32 ": the file is damaged " HINT,
+                     s->path, h->index_crc, crc);
+}
+
 static int check_all(Shard *s, Error *err) {
     Stamp stamp;
     int have_stamp = stamp_of(&stamp, s->path) == 0 && stamp.size == s->map.size;
     TRY(check_header(s, err));
-    int remembered = have_stamp && was_checked(s->path, &stamp, s->crc);
-    if (!remembered) {
-        const Header *h = (const Header *)(const void *)s->map.data;
-        uint32_t crc = file_crc32(0, s->index, s->pages * sizeof(IndexEntry));
-        if (crc != h->index_crc)
-            return error_set(
-                err, "%s: page index: expected CRC-32 %08" PRIx32 ", found %08" PRIx32 ": the file is damaged " HINT,
-                s->path, h->index_crc, crc);
-    }
+    s->trusted = have_stamp && was_checked(s->path, &stamp, s->crc);
+    if (!s->trusted) TRY(check_index_crc(s, err));
     TRY(check_index(s, err));
-    TRY(check_tokens(s, !remembered, err));
-    if (have_stamp && !remembered) remember_checked(s->path, &stamp, s->crc);
+    TRY(check_tokens(s, !s->trusted, err));
+    if (have_stamp && !s->trusted) remember_checked(s->path, &stamp, s->crc);
+    return 0;
+}
+
+int shard_verify(Shard *s, Error *err) {
+    if (!s->trusted) return 0;
+    if (check_index_crc(s, err) != 0 || check_tokens(s, 1, err) != 0) {
+        char *mark = string_format("%s.ok", s->path);
+        if (mark) unlink(mark);
+        free(mark);
+        return -1;
+    }
+    s->trusted = 0;
     return 0;
 }
 
@@ -393,4 +422,39 @@ void shard_writer_discard(ShardWriter *w) {
     if (w->spool) fclose(w->spool);
     free(w->index);
     free(w);
+}
+
+// ---- sets ----------------------------------------------------------------------------------------------------------
+
+static int access_header(const char *path, Header *h, int writing, Error *err) {
+    int fd = open(path, (writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return error_set(err, "%s: cannot open: %s", path, strerror(errno));
+    errno = EIO; // of a short read
+    int bad =
+        writing ? pwrite(fd, h, sizeof *h, 0) != sizeof *h || fsync(fd) != 0 : pread(fd, h, sizeof *h, 0) != sizeof *h;
+    if (bad) error_set(err, "%s: cannot %s the header: %s", path, writing ? "write" : "read", strerror(errno));
+    close(fd);
+    return bad ? -1 : 0;
+}
+
+int shard_make_set(char *const *paths, int n, Error *err) {
+    Header h;
+    Sha256 sum;
+    uint8_t digest[32];
+    int bad = 0;
+    sha256_init(&sum);
+    for (int i = 0; i < n && !bad; i++) {
+        bad = access_header(paths[i], &h, 0, err);
+        if (!bad) sha256_update(&sum, &h, offsetof(Header, set)); // counts, tokenizer and the sections' checksums
+    }
+    sha256_final(&sum, digest);
+    for (int i = 0; i < n && !bad; i++) {
+        bad = access_header(paths[i], &h, 0, err);
+        if (bad) break;
+        h.set = (ShardSet){.index = (uint32_t)i, .count = (uint32_t)n};
+        memcpy(&h.set.id, digest, sizeof h.set.id);
+        h.header_crc = header_crc(&h);
+        bad = access_header(paths[i], &h, 1, err);
+    }
+    return bad;
 }

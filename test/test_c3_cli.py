@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # test_c3_cli.py: the companion tool as a user meets it: a tiny random model made here, good and bad input, every output.
-import base64, csv, json, os, pty, random, shutil, struct, subprocess, sys, tempfile
+import base64, csv, json, os, pty, random, shutil, struct, subprocess, sys, tempfile, time
 
 C3 = "./c3"
 K, N, D_ENC, D_DEC = 262, 4, 64, 96  # base tokens, latents, widths
@@ -158,7 +158,7 @@ def test_bad_input(tmp, model):
         f.write("IQ== 0\nnot base64! 1\n")
     refused("damaged tokenizer", ok + ["-tok", f"{tmp}/bad.tiktoken", "-f", pages], says=["bad.tiktoken"])
     refused("invalid UTF-8", ok + ["-f", "-"], stdin=b"good \xff bad")
-    refused("a page without text", ok + ["-f", "-"], stdin='{"text": ""}\n', says=["1 empty"])
+    refused("a page without text", ok + ["-f", "-"], stdin='{"text": ""}\n', says=["1 without text"])
     refused("no pages at all", ok + ["-f", "-"], stdin=b"", says=["no page"])
     refused("broken JSON", ok + ["-f", "-"], stdin='{"text": "a"\n')
     refused("only pages that are too long", ok + ["-maxlen", "16", "-f", "-"], stdin="x" * 100, says=["1 longer"])
@@ -229,7 +229,7 @@ def test_shards(tmp, model):
     refused("tokenize without -tok", ["tokenize", "-o", "x", "y"], 2, ["-tok FILE"])
     refused("tokenize: missing input", words + [f"{tmp}/none.txt"], says=["none.txt"])
     refused("tokenize: invalid UTF-8", words + ["-"], stdin=b"good \xff bad")
-    refused("tokenize: a page without text", words + ["-"], stdin='{"text": ""}\n')
+    refused("tokenize: a page without text", words + ["-"], stdin='{"text": ""}\n', says=["no page with text"])
     refused("info of nothing", ["info", f"{tmp}/none"], says=["none"])
     refused("info of another file", ["info", f"{tmp}/pages.jsonl"])
 
@@ -314,10 +314,83 @@ def test_eval(tmp, model, texts):
     mixed = '{"text": "a page"}\n{"text": ""}\n{"text": "%s"}\n{"text": "e\u0301"}\n' % ("long " * 100)
     code, text, err = run("eval", "-m", model, "-", "-o", out, "-skip", stdin=mixed)
     sums = json.load(open(f"{out}/eval.json"))
-    check("-skip: empty and long pages are counted and said once", code == 0 and sums["left_out_empty"] == 1 and
-          sums["left_out_too_long"] == 1 and sums["pages"] == 2 and err.count("left out") == 2, (code, err, sums))
+    check("-skip: empty and long pages are counted and said once, with their tokens", code == 0 and
+          sums["left_out_empty"] == 1 and sums["left_out_too_long"] == 1 and sums["pages"] == 2 and
+          sums["left_out_too_long_tokens"] == 500 and sums["left_out_of_tokens"] == 508 and
+          err.count("left out") == 2 and "warning: 1 of 3 pages with 500 of 508 tokens (98.4 %) left out" in err and
+          "1 of 3 pages with 500 of 508 tokens" in text, (code, err, sums))
     check("a page that is not NFC is counted and compared in NFC", sums["pages_not_nfc"] == 1 and
           json.loads(open(f"{out}/pages.jsonl").read().splitlines()[1])["text"] == "\u00e9", sums)
+
+
+def counts(tmp, model, name, data):
+    """What each command that reads pages makes of a file: pages and pages without text, by command."""
+    path, found = "-", {}
+    if name != "-":
+        path = f"{tmp}/{name}"
+        with open(path, "w") as f:
+            f.write(data)
+
+    def blank(out):
+        return next((int(line.split(" without text")[0].split()[-2]) for line in out.splitlines()
+                     if " without text" in line), 0)
+
+    code, out, err = run("tokenize", "-tok", f"{model}/qwen.tiktoken", "-vocab", str(K), "-o", f"{tmp}/ruled/train", path,
+                         stdin=data)
+    found["tokenize"] = code == 0 and (int(out.split()[0]), blank(out))
+    code, out, err = run("reconstruct", "-json", "-m", model, "-f", path, "-max_new", "2", stdin=data)
+    found["reconstruct"] = code == 0 and (len(out.splitlines()), blank(err))
+    code, out, err = run("eval", "-m", model, path, "-o", f"{tmp}/ruled", "-no_controls", "-max_new", "2", stdin=data)
+    sums = json.load(open(f"{tmp}/ruled/eval.json")) if code == 0 else {}
+    found["eval"] = code == 0 and (sums["pages"], sums["left_out_empty"])
+    code, out, err = run("compress", "-m", model, "-f", path, "-o", f"{tmp}/rule.c3", stdin=data)
+    found["compress"] = code == 0 and (int(out.split("rule.c3: ")[1].split()[0]), blank(out))
+    return found, err
+
+
+def test_one_rule(tmp, model):
+    whole = '{\n  "text": "a page",\n  "id": "x"\n}\n'
+    for name, file, data, pages, blank in (
+            ("blank pages and the end of pdftotext's output", "-", "one\f\ftwo\f \n\fthree\f\n", 3, 2),
+            ("the same in a file", "rule.txt", "one\f\ftwo\f \n\fthree\f\n", 3, 2),
+            ("a JSON list on stdin", "-", json.dumps([{"text": "one"}, {"text": "two"}, {"text": "\n"}]), 2, 1),
+            ("a JSON list in a file without suffix", "rule", json.dumps([{"text": "one"}], indent=1), 1, 0),
+            ("an object over several lines in .json", "rule.json", whole, 1, 0),
+            ("two of them on stdin", "-", whole * 2, 2, 0)):
+        found, err = counts(tmp, model, file, data)
+        check(f"one rule in every command: {name}", all(f == (pages, blank) for f in found.values()), (found, err))
+    code, out, err = run("compress", "-m", model, "-f", "-", "-o", f"{tmp}/cut.c3", "-page_tokens", "20",
+                         stdin=json.dumps([{"text": "word " * 10}, {"text": "short"}]))
+    check("compress says what was cut", code == 0 and
+          "cut      1 of 2 pages with 47 of 52 tokens (90.4 %)" in out and "into 3 pages of at most 20 tokens" in out,
+          (code, out, err))
+
+
+def test_data_sets(tmp, model):
+    words = ["tokenize", "-tok", f"{model}/qwen.tiktoken", "-vocab", str(K), "-o", f"{tmp}/sets/train"]
+    code, out, err = run(*words, "-", stdin=json.dumps([{"text": "x" * n} for n in (100, 9000, 30000)]))
+    check("tokenize warns of pages that no default run takes, and names the longest", code == 0 and
+          err.startswith("c3: warning: 2 of 3 pages with 39,000 of 39,100 tokens (99.7 %): longer than 8,127 tokens") and
+          "8192" in err and "the longest has 30,000 tokens: - page 3 (stdin:3)" in err and err.count("\n") == 1, err)
+    code, out, err = run(*words, "-shard_tokens", "1", "-", stdin=json.dumps([{"text": "x"}] * 3))
+    code, out, err = run("info", f"{tmp}/sets/train_00001.bin")
+    check("info says which shard of how many", code == 0 and "shard 2 of 3 that belong together" in out, (out, err))
+    shard = f"{tmp}/sets/train_00002.bin"
+    old = time.time() - 100
+    os.utime(shard, (old, old))
+    code, out, err = run("info", "-check", shard)
+    check("info -check computes checksums", code == 0 and "checksums      right" in out, (out, err))
+    code, out, err = run("info", shard)
+    check("info without it says that it did not", code == 0 and "not computed" in out and "right" not in out, (out, err))
+    with open(shard, "r+b") as f:  # one bit, and the time it had
+        f.seek(-4, 2)
+        byte = f.read(1)[0]
+        f.seek(-4, 2)
+        f.write(bytes([byte ^ 1]))
+    os.utime(shard, (old, old))
+    check("the damage hides behind the remembered check", run("info", shard)[0] == 0)
+    refused("info -check finds it", ["info", "-check", shard], says=["tokens: expected CRC-32"])
+    refused("and what was remembered is forgotten", ["info", shard], says=["tokens: expected CRC-32"])
 
 
 def main():
@@ -334,6 +407,8 @@ def main():
         test_bad_input(tmp, model)
         test_reconstruct(tmp, model, texts)
         test_shards(tmp, model)
+        test_one_rule(tmp, model)
+        test_data_sets(tmp, model)
         test_run_folder(tmp, model)
         test_eval(tmp, model, texts)
     finally:

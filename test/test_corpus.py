@@ -338,6 +338,26 @@ def test_whole():
     works = {p["id"].split("/")[1] for p in read(f"{folder}/own/val_en.jsonl")} if run.returncode == 0 else set()
     case("make_pages.py: one's own works, one language", {"northangerabbey"} < works and len(works) < 20,
          run.stderr or works)
+    with open(f"{folder}/en.jsonl", "rb") as f:
+        lines = [json.loads(line) for line in f]
+    with open(f"{folder}/en.jsonl", "wb") as f:  # as people's files are: a mark in front, blank lines, no ids
+        f.write(b"\xef\xbb\xbf" + b"\r\n\n".join(json.dumps({"text": d["text"]}).encode() for d in lines) + b"\n")
+        f.write(b'{"text": " "}\n{"id": 7, "text": "a number for a name and not one sentence to be cut out"}\n')
+    run = subprocess.run(command[:-1] + ["1", folder, f"{folder}/bare"], capture_output=True, text=True)
+    bare = read(f"{folder}/bare/train.jsonl") + read(f"{folder}/bare/val_en.jsonl") if run.returncode == 0 else []
+    works = {p["id"].split("#")[0] for p in bare}
+    case("make_pages.py: a byte order mark, blank lines, lines without id and source",
+         {p["source"] for p in bare} == {"en"} and 30 < len(works) <= len(lines) + 1 and "en.jsonl:1" in works and
+         all(re.fullmatch(r"en\.jsonl:\d+|7", work) for work in works), (run.stderr[-500:], works))
+    for line, says in ((b'{"text": "x"', "line 3: expected JSON"), (b'{"text": "\xff"}', "line 3: expected JSON"),
+                       (b'["text"]', "line 3: expected a document"), (b'{"txt": "x"}', "line 3: expected a document"),
+                       (b'{"text": 5}', "line 3: expected a document"), (b"7", "line 3: expected a document"),
+                       (b'{"text": "\\ud800"}', "line 3: expected JSON")):
+        with open(f"{folder}/en.jsonl", "wb") as f:
+            f.write(b'{"text": "fine"}\n\n' + line + b"\n")
+        run = subprocess.run(command[:-1] + ["1", folder, f"{folder}/bad"], capture_output=True, text=True)
+        case(f"make_pages.py: {line.decode(errors='replace')} is named by its line", run.returncode == 1 and
+             run.stderr.count("\n") == 1 and f"en.jsonl: {says}" in run.stderr, run.stderr)
     missing = subprocess.run([sys.executable, "data/make_pages.py", "-tok", f"{folder}/none", folder, folder],
                              capture_output=True, text=True)
     case("make_pages.py: a missing vocabulary is one line with a hint",
@@ -373,6 +393,39 @@ def test_ocr():
          "3 pages of 6" in run.stderr and "1 failed, 1 empty, 1 unsure" in run.stderr, run.stderr)
     run = subprocess.run(["bash", "data/ocr_pdf.sh", "-r", "x", "y.pdf"], capture_output=True, text=True)
     case("OCR: a wrong option is named", run.returncode == 1 and "expected a number" in run.stderr, run.stderr)
+
+
+TOOLS = {  # of a PDF, here "%PDF" and a number of pages
+    "pdfinfo": 'head -c 5 "$1" | grep -q "^%PDF " || exit 1; echo "Pages: $(cut -d" " -f2 "$1")"',
+    "pdftoppm": 'for at; do :; done; touch "$at.png"',
+    "tesseract": '[ "$1" = --list-langs ] && printf "chi_sim\\neng\\n" && exit; printf "HEAD\\n5\\t1\\t1\\t1\\t1\\t1\\t0'
+                 '\\t0\\t0\\t0\\t95\\t%s\\n" "$(basename "$2")" > "$2.tsv"'}
+
+
+def test_ocr_batch():
+    """ocr_pdf.sh over several files, with tools of which only the command line is real."""
+    folder = tempfile.mkdtemp()
+    head = "level page_num block_num par_num line_num word_num left top width height conf text".replace(" ", "\\t")
+    for name, body in TOOLS.items():
+        with open(f"{folder}/{name}", "w") as f:
+            f.write("#!/bin/bash\n" + body.replace("HEAD", head) + "\n")
+        os.chmod(f"{folder}/{name}", 0o755)
+    for name, data in (("one.pdf", "%PDF 1"), ("bad.pdf", "no such thing"), ("none.pdf", "%PDF 0"), ("two.pdf", "%PDF 2")):
+        with open(f"{folder}/{name}", "w") as f:
+            f.write(data + "\n")
+
+    def batch(*names):
+        run = subprocess.run(["bash", "data/ocr_pdf.sh", *(f"{folder}/{name}" for name in names)], capture_output=True,
+                             text=True, env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
+        return run.returncode, [json.loads(line)["id"] for line in run.stdout.splitlines()], run.stderr
+
+    code, ids, said = batch("one.pdf", "bad.pdf", "gone.pdf", "none.pdf", "two.pdf")
+    case("OCR: a bad PDF is named and left out, the others are read", code == 1 and
+         ids == ["one.pdf:0001", "two.pdf:0001", "two.pdf:0002"] and "3 of 5 files left out" in said and
+         all(f"{name}.pdf" in said for name in ("bad", "gone", "none")), (code, ids, said))
+    code, ids, said = batch("one.pdf", "two.pdf")
+    case("OCR: good ones end with 0", code == 0 and len(ids) == 3 and "left out" not in said, (code, ids, said))
+    shutil.rmtree(folder)
 
 
 # ---- the tool that makes the ids ----
@@ -451,7 +504,7 @@ def test_real():
 
 
 for test in (test_r, test_sword, test_fortunes, test_markup, test_clean, test_vocabulary, test_cut, test_split,
-             test_whole, test_ocr, test_tool, test_real):
+             test_whole, test_ocr, test_ocr_batch, test_tool, test_real):
     test()
 print(f"{passed} passed, {failed} failed")
 sys.exit(failed > 0)

@@ -40,7 +40,7 @@ static EvalPage page_of(int tokens, int errors, int where) {
 }
 
 static EvalSet set_of(const EvalPage *pages, int n) {
-    EvalSet s = {.pages = malloc((size_t)n * sizeof *pages), .n = n, .empty = 1, .too_long = 2};
+    EvalSet s = {.pages = malloc((size_t)n * sizeof *pages), .n = n, .without_text = 1, .too_long = {2, 900, 4, 940}};
     memcpy(s.pages, pages, (size_t)n * sizeof *pages);
     return s;
 }
@@ -179,6 +179,7 @@ static void test_files(void) {
     CHECK(number(root, "pages") == 2 && number(root, "latents") == 5, "pages, latents");
     CHECK(near(number(root, "tokens_per_latent"), 4), "tokens_per_latent");
     CHECK(number(root, "left_out_too_long") == 2 && number(root, "left_out_empty") == 1, "left out");
+    CHECK(number(root, "left_out_too_long_tokens") == 900 && number(root, "left_out_of_tokens") == 940, "their tokens");
     CHECK(cJSON_GetArraySize(cJSON_GetObjectItem(root, "by_position")) == 20, "by_position");
     const cJSON *swapped = cJSON_GetObjectItem(root, "control_swapped_latents");
     CHECK(near(number(swapped, "char_precision"), 0.2) && near(number(swapped, "perplexity"), exp(2)), "swapped");

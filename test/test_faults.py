@@ -1,5 +1,6 @@
 """What goes wrong around the trainer: bad input (one line, non-zero exit, two seconds, every rank), signals, the stop
 file, kill -9 at random moments, a full disk, a loss that is not finite."""
+import glob
 import json
 import os
 import random
@@ -46,6 +47,10 @@ def bad_options(out):
     refuse("-steps 1e3", base + ["-steps", "1e3"], ["-steps", "whole number"])
     refuse("an unknown option", base + ["-stpes", 5], ["-stpes", "-steps"])
     refuse("a value left out", base + ["-lr"], ["-lr", "expected a value"])
+    refuse("what the shell makes of an unquoted pattern", base + ["-data", "d/a.bin", "d/b.bin", "d/c.bin"],
+           ["unexpected word \"d/b.bin\" behind -data d/a.bin", "quote a pattern: -data '*.bin'"])
+    refuse("a word that belongs to no option", ["x"] + base,
+           ["unexpected word \"x\""])
     refuse("-m and -preset", base + ["-m", "x"], ["-preset is a model from nothing", "found -m"])
 
 
@@ -80,7 +85,29 @@ def skipped_pages(folder, out, shard):
         [shard, os.path.join(folder, "long_00000.bin")])])
     said = [line for line in r.stdout.splitlines() if "left out" in line]
     case("pages longer than -maxlen are counted and said once", len(said) == 1 and
-         re.search(r"; [1-9][0-9]* longer than -maxlen 100 ", said[0]), said)
+         re.search(r"; ([1-9]\d*) of (\d+) pages with [1-9][\d,]* of [\d,]+ tokens \((\d+\.\d) %\) longer than "
+                   r"-maxlen 100 left out", said[0]) and r.stdout.count("warning: much of the text is not used") == 1,
+         r.stdout)
+
+
+def what_the_data_says(folder, out):
+    names = os.path.join(folder, "said")
+    jsonl = names + ".jsonl"
+    with open(jsonl, "w") as f:
+        f.writelines(json.dumps({"text": f"page {n} of a few"}) + "\n" for n in range(6))
+    run(C3, ["tokenize", "-tok", TOKENIZER, "-vocab", 4096, "-shard_tokens", 12, "-o", names, jsonl])
+    shards = sorted(glob.glob(names + "_*.bin"))
+    for path in shards:
+        os.utime(path, (time.time() - 100,) * 2)
+    plan = TINY + ["-plan", "-steps", 1, "-b", 1, "-g", 1, "-data"]
+    first, again = (run(TRAIN, plan + [names + "_*.bin", "-val", shards[0]]).stdout for _ in range(2))
+    case("a remembered check is said to be one", first.count("remembered") == 1 and  # of the validation's file
+         f"checksums of {len(shards)} file(s) not computed, an earlier check is remembered" in again and
+         "checksums of 1 file(s) not computed" in again, again)
+    case("the validation pages are said, and that its files are a part", f"{len(shards) - 1} more file(s) of the same "
+         "data are not named" in first and "  validation     " in first, first)
+    os.remove(shards[1])
+    refuse("a shard missing from a set", plan + [names + "_*.bin"], ["shards that belong together", "c3 tokenize again"])
 
 
 def bad_tokenizers(folder, out, shard):
@@ -102,7 +129,9 @@ def bad_pages(folder):
     refuse("invalid UTF-8 in a page", tokenize, ["odd.jsonl", "2", "UTF-8"], program=C3)
     with open(path, "w") as f:
         f.write('{"text":"fine"}\n{"text":""}\n')
-    refuse("a page of zero tokens", tokenize, ["odd.jsonl", "2"], program=C3)
+    r = run(C3, tokenize)
+    case("a page without text is left out and said", "1 pages, " in r.stdout and "1 pages without text were left out" in
+         r.stdout, r.stdout)
     with open(path, "w") as f:
         f.write(json.dumps({"text": "a <|im_end|> and <img> in a page"}) + "\n")
     r = run(C3, tokenize)
@@ -254,6 +283,7 @@ with Folder() as tmp:
     bad_options(output)
     bad_data(tmp, output, shard)
     skipped_pages(tmp, output, shard)
+    what_the_data_says(tmp, output)
     bad_tokenizers(tmp, output, shard)
     bad_pages(tmp)
     bad_models(tmp, data)

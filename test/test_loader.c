@@ -413,7 +413,7 @@ static void test_globs(void) {
 
     check_begin("all files of a glob in sorted order, as one list of pages");
     CHECK(dataset_open(&d, all, 0, 0, &err) == 0, "%s", err.text);
-    CHECK(d.n_shards == 3 && d.pages == 11 && d.skipped == 0, "%d shards %d pages", d.n_shards, (int)d.pages);
+    CHECK(d.n_shards == 3 && d.pages == 11 && d.too_long.pages == 0, "%d shards %d pages", d.n_shards, (int)d.pages);
     CHECK(d.tokens == 57 + 37 + 15, "%d answer tokens", (int)d.tokens);
     CHECK(d.longest_context == 20 && d.longest_answer == 20, "%u %u", d.longest_context, d.longest_answer);
     CHECK(d.vocab == VOCAB && memcmp(d.fingerprint, one_tokenizer, 32) == 0, "tokenizer");
@@ -436,8 +436,11 @@ static void test_globs(void) {
 
     check_begin("pages that do not fit into maxlen are left out and counted");
     CHECK(dataset_open(&e, all, 4, 14, &err) == 0, "%s", err.text);
-    CHECK(e.pages == 8 && e.skipped == 3 && e.tokens == 22 + 22 + 15, "%d pages, %d skipped", (int)e.pages,
-          (int)e.skipped);
+    CHECK(e.pages == 8 && e.tokens == 22 + 22 + 15, "%d pages, %d tokens", (int)e.pages, (int)e.tokens);
+    CHECK(e.too_long.pages == 3 && e.too_long.all_pages == 11 && e.too_long.tokens == d.tokens - e.tokens &&
+              e.too_long.all_tokens == d.tokens,
+          "%d of %d pages, %d of %d tokens", (int)e.too_long.pages, (int)e.too_long.all_pages, (int)e.too_long.tokens,
+          (int)e.too_long.all_tokens);
     CHECK(e.longest_answer == 10 && e.longest_context == 10, "%u %u", e.longest_answer, e.longest_context);
     static const uint32_t fitting[] = {5, 10, 7, 5, 10, 7, 5, 10};
     for (int p = 0; p < 8; p++) CHECK(dataset_page(&e, (uint64_t)p).answer_length == fitting[p], "page %d", p);
@@ -488,9 +491,164 @@ static void test_globs(void) {
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
 }
 
+// Shards NAME_00000.bin... of one page each, as one set.
+static void make_set(const char *name, int n, int length) {
+    Error err = {""};
+    char *paths[8];
+    for (int i = 0; i < n; i++) {
+        char *short_name = string_format("%s_%05d.bin", name, i);
+        paths[i] = in_folder(short_name);
+        make_shard(short_name, (int[]){length + i}, 1, VOCAB, one_tokenizer);
+        free(short_name);
+    }
+    if (shard_make_set(paths, n, &err)) printf("%s\n", err.text), exit(2);
+    for (int i = 0; i < n; i++) free(paths[i]);
+}
+
+static void move(const char *from, const char *to) {
+    char *a = in_folder(from), *b = in_folder(to);
+    if (rename(a, b) != 0) perror(b), exit(2);
+    free(a), free(b);
+}
+
+// Pages of a list, whose %s stand for the folder; -1: refused.
+static int count_pages(const char *list, Error *err) {
+    Dataset d;
+    char *full = strdup("");
+    for (const char *at = list; *at; at++) {
+        char *more = string_format(*at == '%' ? "%s%s" : "%s%.1s", full, *at == '%' ? folder : at);
+        free(full);
+        full = more;
+    }
+    int bad = dataset_open(&d, full, 0, 0, err), n = bad ? -1 : (int)d.pages;
+    if (!bad) dataset_close(&d);
+    free(full);
+    return n;
+}
+
+// `old` shards stand there, `new` ones take their places one after the other, those behind them go: at every moment the
+// reader sees the old set, the new one, or refuses.
+static void replace(int old, int new, int old_is_set) {
+    Error err = {""};
+    char from[64], to[64], *pattern = string_format("%%/swap%d%d/old_*.bin", old, new);
+    snprintf(from, sizeof from, "swap%d%d", old, new);
+    char *sub = in_folder(from);
+    CHECK(file_make_dirs(sub, &err) == 0, "%s", err.text);
+    snprintf(from, sizeof from, "swap%d%d/old", old, new);
+    make_set(from, old, 10);
+    for (int i = 0; i < old && !old_is_set; i++) { // as an older program wrote them
+        snprintf(from, sizeof from, "swap%d%d/old_%05d.bin", old, new, i);
+        make_shard(from, (int[]){10 + i}, 1, VOCAB, one_tokenizer);
+    }
+    snprintf(from, sizeof from, "swap%d%d/new", old, new);
+    make_set(from, new, 20);
+    CHECK(count_pages(pattern, &err) == old, "%s", err.text);
+    for (int i = 0; i < new; i++) {
+        snprintf(from, sizeof from, "swap%d%d/new_%05d.bin", old, new, i);
+        snprintf(to, sizeof to, "swap%d%d/old_%05d.bin", old, new, i);
+        move(from, to);
+        int done = i == new - 1 && old <= new, got = count_pages(pattern, &err);
+        CHECK(done ? got == new : got == -1 && strstr(err.text, "c3 tokenize again"), "%d to %d, %d moved: %d pages %s",
+              old, new, i + 1, got, err.text);
+    }
+    for (int i = new; i < old; i++) {
+        snprintf(to, sizeof to, "swap%d%d/old_%05d.bin", old, new, i);
+        char *path = in_folder(to);
+        unlink(path);
+        free(path);
+        int got = count_pages(pattern, &err);
+        CHECK(i == old - 1 ? got == new : got == -1, "%d to %d, up to %d gone: %d pages %s", old, new, i, got,
+              err.text);
+    }
+    file_remove_tree(sub, &err);
+    free(sub);
+    free(pattern);
+}
+
+static void test_sets(void) {
+    Error err = {""};
+    check_begin("a set that is being replaced is the old one, the new one, or refused");
+    for (int old = 1; old < 5; old++)
+        for (int new = 1; new < 5; new ++) replace(old, new, 1);
+    check_begin("so are shards without a set, of an older program");
+    for (int old = 1; old < 5; old++) replace(old, 2, 0);
+
+    check_begin("a pattern takes whole sets; files that are named may be a part, which is said");
+    make_set("a", 4, 10);
+    make_set("b", 2, 10); // half of what a holds, and yet a set of its own
+    CHECK(count_pages("%/a_*.bin", &err) == 4 && count_pages("%/[ab]_0*.bin", &err) == 6, "%s", err.text);
+    CHECK(count_pages("%/a_0000[0-2].bin", &err) == -1 && strstr(err.text, "one of 4 shards that belong together") &&
+              strstr(err.text, "found 3"),
+          "%s", err.text);
+    CHECK(count_pages("%/a_00000.bin,%/a_00002.bin", &err) == 2, "%s", err.text);
+    CHECK(count_pages("%/a_00000.bin,%/a_0000[2].bin", &err) == -1, "half of it by a pattern");
+    Dataset d;
+    char *part = string_format("%s/a_00001.bin,%s/b_*.bin", folder, folder);
+    CHECK(dataset_open(&d, part, 0, 0, &err) == 0 && d.unnamed == 3 && d.pages == 3, "%s", err.text);
+    dataset_close(&d);
+    free(part);
+    check_begin("a shard of another run in the middle is refused by any name");
+    make_set("c", 4, 11);
+    move("c_00002.bin", "a_00002.bin");
+    CHECK(count_pages("%/a_*.bin", &err) == -1 && strstr(err.text, "a_00002.bin: not of the same run") &&
+              strstr(err.text, "a_00001.bin"),
+          "%s", err.text);
+    CHECK(count_pages("%/a_00001.bin,%/a_00002.bin", &err) == -1, "named one by one");
+    CHECK(count_pages("%/a_00000.bin,%/a_00001.bin", &err) == 2, "%s", err.text);
+    move("a_00002.bin", "apart.bin");
+    CHECK(count_pages("%/a*.bin", &err) == -1 && strstr(err.text, "belong together"), "%s", err.text);
+}
+
+static void test_names(void) {
+    Error err = {""};
+    check_begin("names with brackets, commas, backslashes and stars: literal first, patterns after");
+    static const char *const odd[] = {"plain", "[2024] ocr", "x,y", "back\\slash", "st*r"};
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        char *sub = in_folder(odd[i]), *name = string_format("%s/train", odd[i]);
+        CHECK(file_make_dirs(sub, &err) == 0, "%s", err.text);
+        make_set(name, 2, 10);
+        free(name);
+        name = string_format("%%/%s/train_00000.bin", odd[i]);
+        CHECK(count_pages(name, &err) == 1, "%s", err.text);
+        free(name);
+        name = string_format("%%/%s/train_*.bin", odd[i]);
+        CHECK(count_pages(name, &err) == 2, "%s", err.text);
+        free(name);
+        name = string_format("%%/%s/train_*.bin,%%/plain/train_00001.bin", odd[i]);
+        CHECK(count_pages(name, &err) == (i == 0 ? 2 : 3), "%s", err.text);
+        free(name);
+        name = string_format("%%/plain/train_00001.bin,%%/%s/train_00001.bin", odd[i]);
+        CHECK(count_pages(name, &err) == (i == 0 ? 1 : 2), "%s", err.text);
+        free(name);
+        free(sub);
+    }
+    CHECK(count_pages("%/[2024] ocr/train_0000[01].bin", &err) == 2, "a pattern in such a folder: %s", err.text);
+    char *star = in_folder("star");
+    CHECK(file_make_dirs(star, &err) == 0, "%s", err.text);
+    make_set("star/train", 3, 12);
+    CHECK(count_pages("%/st*r/train_*.bin", &err) == 2, "the folder of that name alone: %s", err.text);
+    free(star);
+    make_set("plain/[7] a,b\\c", 3, 10);
+    CHECK(count_pages("%/plain/[7] a,b\\c_00001.bin", &err) == 1, "%s", err.text);
+    CHECK(count_pages("%/plain/[7] a,b\\c_*.bin", &err) == 3, "%s", err.text);
+    CHECK(count_pages("%/plain/[7] a,b\\c_*.bin,%/x,y/*", &err) == 5, "%s", err.text);
+    CHECK(count_pages("%/plain/[0-9a-z]rain_*.bin", &err) == 2, "a pattern is one still: %s", err.text);
+    CHECK(count_pages("%/plain/\\[7\\] a,b\\\\c_*.bin", &err) == 3, "escapes are as in the shell: %s", err.text);
+    CHECK(count_pages("%/x,y/none_*.bin,%/plain/train_*.bin", &err) == -1 && strstr(err.text, "no such file"), "%s",
+          err.text);
+    check_begin("what a running c3 tokenize keeps beside its shards is no shard");
+    char *lock = in_folder("x,y/train.lock"), *new = in_folder("x,y/train.new");
+    FILE *f = fopen(lock, "w");
+    if (f) fclose(f);
+    CHECK(f && file_make_dirs(new, &err) == 0 && count_pages("%/x,y/*", &err) == 2, "%s", err.text);
+    free(lock), free(new);
+}
+
 int main(void) {
     if (!mkdtemp(folder)) return perror(folder), 2;
     test_globs();
+    test_sets();
+    test_names();
     test_order();
     test_every_page_once();
     test_resume();

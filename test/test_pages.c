@@ -2,10 +2,16 @@
 // pages to shards.
 #include "test/check.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "llmc/file.h"
+#include "llmc/loader.h"
 #include "llmc/pages.h"
 #include "llmc/shard.h"
 #include "llmc/tokenize.h"
@@ -67,14 +73,48 @@ static void expect_text(const char *name, const char *text, const char *wanted) 
     expect(name, text, strlen(text), wanted);
 }
 
+// The same, and so many pages without text.
+static void expect_blank(const char *name, const char *text, uint64_t blank, const char *wanted) {
+    expect_text(name, text, wanted);
+    char *path = put_text(name, text);
+    PageReader *r;
+    Page page;
+    CHECK(pages_open(&r, path, &err) == 0, "%s", err.text);
+    while (pages_next(r, &page, &err) > 0) CHECK(page.number > 0, "no number");
+    CHECK(pages_without_text(r) == blank, "%s: %llu pages without text", name,
+          (unsigned long long)pages_without_text(r));
+    pages_close(r);
+    free(path);
+}
+
+#define TURNS(context, prompt, answer)                                                                                 \
+    "{\"image\":\"\",\"conversations\":[{\"from\":\"context\",\"value\":\"" context                                    \
+    "\"},{\"from\":\"human\",\"value\":\"" prompt "\"},{\"from\":\"gpt\",\"value\":\"" answer "\"}]}"
+
 static void test_text(void) {
     check_begin("text: form feeds part pages, every byte between them is kept");
     expect_text("a.txt", "one\r\ntwo\n\fthree", "[%:1=one\r\ntwo\n][%:2=three]");
-    expect_text("b.txt", "one\f\ftwo\f", "[%:1=one][%:2=][%:3=two]");
+    expect_text("b.txt", "one\ftwo\f", "[%:1=one][%:2=two]");
     expect_text("c.txt", "", "");
     expect_text("d.txt", "\xef\xbb\xbfone", "[%:1=one]");
     expect_text("e", "[not a list]\f{", "[%:1=[not a list]][%:2={]");
+    expect_text("g", "[1] Smith\n", "[%:1=[1] Smith\n]");
+    expect_text("h.md", "[ ] to do", "[%:1=[ ] to do]");
+    expect_text("i", "[", "[%:1=[]");
     expect_text("f.txt", "{\"text\":1}", "[%:1={\"text\":1}]");
+    check_begin("a page without text is left out and counted; its number stays its own");
+    expect_blank("j.txt", "one\f\ftwo\f \t\v\r\n\fthree", 2, "[%:1=one][%:3=two][%:5=three]");
+    expect_blank("k.jsonl", "{\"text\":\"\"}\n{\"text\":\"x\"}\n{\"text\":\" \\n\",\"id\":\"b\"}\n", 2, "[%:2=x]");
+    expect_blank("l.json", "[" TURNS("c", "repeat the text", " ") "," TURNS("c", "repeat the text", "d") "]", 1,
+                 "[%:2=c|d]");
+    expect_blank("m.txt", " \n", 1, "");
+    expect_blank("n.txt", "\f\f", 2, "");
+    expect_blank("o.txt", "\xe3\x80\x80", 0, "[%:1=\xe3\x80\x80]"); // not ASCII: text
+    check_begin("white space behind the last form feed is no page");
+    expect_blank("p.txt", "one\f\n", 0, "[%:1=one]");
+    expect_blank("q.txt", "one\f \r\n\n", 0, "[%:1=one]");
+    expect_blank("r.txt", "one\f \f", 1, "[%:1=one]");
+    expect_blank("s.txt", "one\ftwo", 0, "[%:1=one][%:2=two]");
     check_begin("text: a page longer than any buffer, delimiters on every border");
     for (size_t n = (1 << 16) - 3; n < (1 << 16) + 4; n++) {
         char *text = malloc(2 * n + 2);
@@ -94,7 +134,7 @@ static void test_lines(void) {
         "a.jsonl",
         "{\"text\":\"a\",\"id\":\"first\",\"x\":[1,{}]}\n\n  \r\n{\"id\":7,\"text\":\"\\u00e9\\n\\ud83d\\ude00\"}",
         "[first=a][7=\xc3\xa9\n\xf0\x9f\x98\x80]");
-    expect_text("b.jsonl", "{\"text\":\"\"}\n{\"text\":\"x\",\"image\":\"en_1.png\"}\n", "[%:1=][en_1.png=x]");
+    expect_text("b.jsonl", "{\"text\":\"y\"}\n{\"text\":\"x\",\"image\":\"en_1.png\"}\n", "[%:1=y][en_1.png=x]");
     expect_text("c.json", "\xef\xbb\xbf {\"text\":\"x\"}\n{\"text\":\"y\"}", "[%:1=x][%:2=y]");
     expect_text("d", "{\"text\":\"x\"}\n", "[%:1=x]");
     expect_text("e.jsonl", "{\"text\":\"C:\\\\u0000\"}", "[%:1=C:\\u0000]");
@@ -104,7 +144,7 @@ static void test_lines(void) {
     expect_text("g.jsonl", "{\"text\":\"x\"} trailing\n", "error: %: line 1: JSON ends at byte ...");
     expect_text("h.jsonl", "{\"txt\":\"x\"}\n", "error: %: line 1: key \"text\" is missing");
     expect_text("i.jsonl", "{\"text\":5}\n", "error: %: line 1: \"text\": expected a text");
-    expect_text("j.jsonl", "[\"text\"]\n", "error: %: line 1: expected a JSON object");
+    expect_text("j.jsonl", "[\"text\"]\n", "error: %: line 1: expected an object ('{'), found '\"'");
     expect_text("k.jsonl", "{\"text\":\"a\"}\n{\"text\":\"\xff\"}\n",
                 "[%:1=a]error: %: line 2: invalid UTF-8 (byte 0xff)");
     expect_text("l.jsonl", "{\"text\":\"a\\u0000b\"}\n", "error: %: line 1: a zero character, ...");
@@ -121,9 +161,47 @@ static void test_lines(void) {
     free(got);
 }
 
-#define TURNS(context, prompt, answer)                                                                                 \
-    "{\"image\":\"\",\"conversations\":[{\"from\":\"context\",\"value\":\"" context                                    \
-    "\"},{\"from\":\"human\",\"value\":\"" prompt "\"},{\"from\":\"gpt\",\"value\":\"" answer "\"}]}"
+// The content decides, whatever the name (.txt aside, which is text).
+static void test_content(void) {
+    static const char *const names[] = {"a.json", "b.jsonl", "c", "d.ndjson"};
+    check_begin("the same JSON is the same pages in a file of any name");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *n = names[i];
+        expect_text(n, "[{\"text\":\"x\"},\n{\"text\":\"y\"}]", "[%:1=x][%:2=y]");
+        expect_text(n, " \n[\n {\n\"text\":\"x\"}]\n", "[%:1=x]");
+        expect_text(n, "[]", "");
+        expect_text(n, "{\"text\":\"x\"}\n{\"text\":\"y\"}", "[%:1=x][%:2=y]");
+        expect_text(n, "{\n  \"text\": \"x\"\n}\n", "[%:1=x]");
+        expect_text(n, "{\n  \"id\": \"i\",\n  \"text\": \"a } b\"\n}\n\n{\n  \"text\": \"y\"\n}", "[i=a } b][%:2=y]");
+        expect_text(n, "{ \"text\":\n\"x\" } {\"text\":\"y\"}", "[%:1=x][%:2=y]");
+        expect_text(n, "{\"conversations\": [\n{\"value\": \"p\"},\n{\"value\": \"q\"}]}", "[%:1=q]");
+        expect_text(n, "{\"more\":\n{\"a\":1},\n\"text\":\"x\"}", "[%:1=x]");
+        expect_text(n, "[\"x\", \"y\"]", "error: %: line 1: expected an object ('{'), found '\"'");
+        expect_text(n, "{\n  \"text\": 5\n}\n", "error: %: line 1: \"text\": expected a text");
+        expect_text(n, "{\n  \"text\": \"x\"\n}\nrest", "[%:1=x]error: %: line 4: expected an object ('{'), found 'r'");
+        expect_text(n, "{\n  \"text\": \"x\"\n", "error: %: line 3: expected the end of an object, the file ends ...");
+    }
+    check_begin("a first line of JSONL that was cut is named, not read on");
+    expect_text("e.jsonl", "{\"text\":\"x\"\n{\"text\":\"y\"}\n", "error: %: line 1: not valid JSON near byte ...");
+    expect_text("f", "{\"text\":\"x\n{\"text\":\"y\"}\n", "error: %: line 1: not valid JSON near byte ...");
+    expect_text("g", "{ not JSON }\n", "error: %: line 1: not valid JSON near byte ...");
+}
+
+// A page of more than 64 MB is refused while it is read, at whatever would have been its length.
+static void test_bound(void) {
+    check_begin("a page without an end is refused at 64 MB, by what it is");
+    static const char *const heads[] = {"", "{\"text\":\"", "{\n\"text\":\"", "[{\"text\":\""};
+    for (int i = 0; i < 4; i++) {
+        char *path = put_text("endless", heads[i]);
+        CHECK(truncate(path, (off_t)1 << 40) == 0, "a file of a terabyte without a byte on the disk");
+        char *got = read_all(path);
+        CHECK(strstr(got, "page that begins here is longer than 64 MB (hint: ") &&
+                  strstr(got, i ? "JSON" : "form feeds"),
+              "%.300s", got);
+        unlink(path);
+        free(path), free(got);
+    }
+}
 
 static void test_lists(void) {
     check_begin("JSON lists: the official conversations, Fox's, plain texts");
@@ -139,7 +217,7 @@ static void test_lists(void) {
     expect_text("c.json", " [ ] ", "");
     expect_text("d.json", "[{\"text\":\"x\",\"id\":\"i\"}]", "[i=x]");
     check_begin("JSON lists: damage is named by file and line");
-    expect_text("e.json", "", "error: %: line 1: expected a list ('['), the file ends ...");
+    expect_text("e.json", "", "error: %: line 1: expected a list ('[') or an object ('{'), the file ends ...");
     expect_text("f.json", "\n[\n{\"text\":\"x\"}\n", "[%:1=x]error: %: line 4: expected ',' or ']', the file ends ...");
     expect_text("g.json", "[{\"text\":\"x\"\n", "error: %: line 2: expected the end of an object, the file ends ...");
     expect_text("h.json", "[{\"text\":\"x\"} , ]", "[%:1=x]error: %: line 1: expected an object ('{'), found ']'");
@@ -178,10 +256,9 @@ static void make_bytes_file(void) {
     bytes_file = put("bytes.tiktoken", text, (size_t)(at - text));
 }
 
-static int run(TokenizeResult *r, const char *prefix, uint64_t shard_tokens, int skip_empty, int n,
-               const char *const *inputs) {
+static int run(TokenizeResult *r, const char *prefix, uint64_t shard_tokens, int n, const char *const *inputs) {
     char *path = string_format("%s/%s", folder, prefix);
-    TokenizeOptions o = {bytes_file, 256, path, inputs, n, shard_tokens, skip_empty};
+    TokenizeOptions o = {bytes_file, 256, path, inputs, n, shard_tokens};
     int bad = tokenize_files(&o, r, &err);
     free(path);
     return bad;
@@ -216,37 +293,256 @@ static void test_tokenize(void) {
     TokenizeResult r;
     check_begin("tokenize: pages of several files go into shards in order");
     const char *inputs[] = {a, b, c};
-    CHECK(run(&r, "sub/one", 0, 0, 3, inputs) == 0, "%s", err.text);
-    CHECK(r.pages == 4 && r.tokens == 15 && r.bytes == 15 && r.files == 1 && r.empty == 0 && r.bytes_per_token == 1.0,
+    CHECK(run(&r, "sub/one", 0, 3, inputs) == 0, "%s", err.text);
+    CHECK(r.pages == 4 && r.tokens == 15 && r.bytes == 15 && r.files == 1 && r.without_text == 0 &&
+              r.bytes_per_token == 1.0,
           "%d files %g", r.files, r.bytes_per_token);
     CHECK(page_is("sub/one_00000.bin", 0, "abcd", "abcd") && page_is("sub/one_00000.bin", 1, "efg", "efg") &&
               page_is("sub/one_00000.bin", 2, "hij", "hij") && page_is("sub/one_00000.bin", 3, "kl", "mno"),
           "%s", err.text);
     check_begin("tokenize: a shard never exceeds its limit, unless one page does");
-    CHECK(run(&r, "two", 7, 0, 3, inputs) == 0, "%s", err.text);
+    CHECK(run(&r, "two", 7, 3, inputs) == 0, "%s", err.text);
     CHECK(r.files == 3 && page_is("two_00000.bin", 1, "efg", "efg") && page_is("two_00001.bin", 0, "hij", "hij") &&
               page_is("two_00002.bin", 0, "kl", "mno"),
           "%d files", r.files);
-    CHECK(run(&r, "two", 1, 0, 1, inputs) == 0 && r.files == 2 && page_is("two_00000.bin", 0, "abcd", "abcd"), "%s",
+    CHECK(run(&r, "two", 1, 1, inputs) == 0 && r.files == 2 && page_is("two_00000.bin", 0, "abcd", "abcd"), "%s",
           err.text);
     check_begin("tokenize: shards left over from a longer run of the same prefix go");
     CHECK(r.removed == 1 && !there("two_00002.bin") && there("two_00001.bin"), "%d removed", r.removed);
-    check_begin("tokenize: an empty page is an error that names file and page, or left out");
+    check_begin("tokenize: pages without text are left out and counted");
     const char *with_empty[] = {a, d};
-    CHECK(run(&r, "three", 4, 0, 2, with_empty) != 0 && strstr(err.text, "t4.txt: page 2 ("), "%s", err.text);
-    CHECK(!there("three_00000.bin"), "half a corpus is left");
-    CHECK(run(&r, "three", 0, 1, 2, with_empty) == 0 && r.pages == 4 && r.empty == 1, "%s", err.text);
+    CHECK(run(&r, "three", 0, 2, with_empty) == 0 && r.pages == 4 && r.without_text == 1, "%s", err.text);
     check_begin("tokenize: no input, no page, no file, no tokenizer");
     const char *missing[] = {"build/no such file"};
-    CHECK(run(&r, "four", 0, 0, 0, missing) != 0 && strstr(err.text, "no page"), "%s", err.text);
-    CHECK(run(&r, "four", 0, 0, 1, missing) != 0 && strstr(err.text, "cannot open"), "%s", err.text);
+    CHECK(run(&r, "four", 0, 0, missing) != 0 && strstr(err.text, "no page"), "%s", err.text);
+    CHECK(run(&r, "four", 0, 1, missing) != 0 && strstr(err.text, "cannot open"), "%s", err.text);
     char *keep = bytes_file;
     bytes_file = a;
-    CHECK(run(&r, "four", 0, 0, 1, inputs) != 0 && strstr(err.text, "t1.txt: line 1: expected `base64 rank`"), "%s",
+    CHECK(run(&r, "four", 0, 1, inputs) != 0 && strstr(err.text, "t1.txt: line 1: expected `base64 rank`"), "%s",
           err.text);
     bytes_file = keep;
     CHECK(!there("four_00000.bin"), "a shard of nothing");
     free(a), free(b), free(c), free(d);
+}
+
+// The shards of a prefix as the trainer sees them: "pages of files", or the error.
+static char *look(const char *prefix) {
+    char *pattern = string_format("%s/%s_*.bin", folder, prefix);
+    Dataset d;
+    int bad = dataset_open(&d, pattern, 0, 0, &err);
+    char *seen = bad ? strdup(err.text) : string_format("%d of %d", (int)d.pages, d.n_shards);
+    if (!bad) dataset_close(&d);
+    free(pattern);
+    return seen;
+}
+#define CHECK_LOOK(prefix, wanted)                                                                                     \
+    do {                                                                                                               \
+        char *seen = look(prefix);                                                                                     \
+        CHECK(!strcmp(seen, wanted), "%s", seen);                                                                      \
+        free(seen);                                                                                                    \
+    } while (0)
+
+// Nothing but shards is left beside shards.
+static int is_tidy(const char *prefix) {
+    char *names[2] = {string_format("%s.new", prefix), string_format("%s.lock", prefix)};
+    int yes = !there(names[0]) && !there(names[1]);
+    free(names[0]), free(names[1]);
+    return yes;
+}
+
+static void test_replace(void) {
+    char *four = put_text("r4.txt", "abcd\fefgh\fijkl\fmnop"), *two = put_text("r2.txt", "ABCD\fEFGH");
+    char *broken = put_text("broken.jsonl", "{\"text\":\"1234\"}\n{\"text\":\"5678\"}\n{\"text\":\"9\"\n");
+    const char *in4[] = {four}, *in2[] = {two}, *bad[] = {broken}, *missing[] = {four, "build/no such file"};
+    TokenizeResult r;
+    check_begin("tokenize: a data set is replaced whole, by more shards and by fewer");
+    CHECK(run(&r, "set", 4, 1, in4) == 0 && r.files == 4, "%s", err.text);
+    CHECK_LOOK("set", "4 of 4");
+    CHECK(run(&r, "set", 4, 1, in2) == 0 && r.files == 2 && r.removed == 2, "%s", err.text);
+    CHECK_LOOK("set", "2 of 2");
+    CHECK(page_is("set_00000.bin", 0, "ABCD", "ABCD") && is_tidy("set"), "%s", err.text);
+    CHECK(run(&r, "set", 4, 1, in4) == 0 && r.removed == 0, "%s", err.text);
+    CHECK_LOOK("set", "4 of 4");
+    char *gap = string_format("%s/set_00001.bin", folder);
+    CHECK(unlink(gap) == 0 && run(&r, "set", 0, 1, in2) == 0 && r.removed == 2, "%d behind a gap removed", r.removed);
+    CHECK_LOOK("set", "2 of 1");
+    check_begin("tokenize: an error leaves the old data set as it was, and nothing beside it");
+    CHECK(run(&r, "set", 4, 1, in4) == 0, "%s", err.text);
+    CHECK(run(&r, "set", 4, 1, bad) == -1 && strstr(err.text, "broken.jsonl: line 3"), "%s", err.text);
+    CHECK_LOOK("set", "4 of 4");
+    CHECK(run(&r, "set", 4, 2, missing) == -1 && strstr(err.text, "cannot open"), "%s", err.text);
+    CHECK_LOOK("set", "4 of 4");
+    CHECK(page_is("set_00000.bin", 0, "abcd", "abcd") && page_is("set_00003.bin", 0, "mnop", "mnop"), "%s", err.text);
+    CHECK(is_tidy("set"), "something is left");
+    check_begin("tokenize: what is no file is not replaced, and nothing else either");
+    CHECK(unlink(gap) == 0 && symlink(two, gap) == 0, "symlink");
+    CHECK(run(&r, "set", 4, 1, in2) == -1 && strstr(err.text, "a symbolic link"), "%s", err.text);
+    CHECK(page_is("set_00000.bin", 0, "abcd", "abcd") && is_tidy("set"), "%s", err.text);
+    CHECK(unlink(gap) == 0 && mkdir(gap, 0777) == 0, "mkdir");
+    CHECK(run(&r, "set", 4, 1, in2) == -1 && strstr(err.text, "set_00001.bin: expected a shard"), "%s", err.text);
+    CHECK(rmdir(gap) == 0 && run(&r, "set", 4, 1, in4) == 0, "%s", err.text);
+    check_begin("tokenize: what a killed run left is removed, what somebody else put there is not");
+    char *new = string_format("%s/set.new", folder);
+    CHECK(mkdir(new, 0777) == 0, "mkdir");
+    free(put_text("set.new/00000.bin.tmp17", "x")), free(put_text("set.new/00000.bin", "x"));
+    CHECK(run(&r, "set", 4, 1, in4) == 0 && is_tidy("set"), "%s", err.text);
+    CHECK(mkdir(new, 0777) == 0, "mkdir");
+    free(put_text("set.new/00000.bin", "x"));
+    char *own = put_text("set.new/notes.txt", "mine");
+    CHECK(run(&r, "set", 4, 1, in2) == -1 && strstr(err.text, "set.new: c3 tokenize needs this name"), "%s", err.text);
+    CHECK(file_exists(own) && !there("set.lock"), "somebody's file is gone, or the lock is not");
+    CHECK_LOOK("set", "4 of 4");
+    char *elsewhere = string_format("%s/elsewhere", folder);
+    CHECK(unlink(own) == 0 && rename(new, elsewhere) == 0 && symlink("elsewhere", new) == 0, "symlink");
+    free(put_text("elsewhere/00000.bin", "x"));
+    CHECK(run(&r, "set", 4, 1, in2) == -1 && there("elsewhere/00000.bin"), "a link was followed: %s", err.text);
+    CHECK_LOOK("set", "4 of 4");
+    free(own), free(elsewhere), free(new), free(gap), free(four), free(two), free(broken);
+}
+
+// Takes the place of libc's, for everything in this program: the steps that make a data set visible can be counted, and
+// the process ended, or the call refused, at any one of them.
+static int steps_left = -1, step_fails;
+
+static int take_step(void) {
+    if (steps_left < 0 || steps_left-- > 0) return 0;
+    if (!step_fails) _exit(9);
+    errno = EIO;
+    return -1;
+}
+
+int rename(const char *from, const char *to) { return take_step() ? -1 : renameat(AT_FDCWD, from, AT_FDCWD, to); }
+int unlink(const char *path) { return take_step() ? -1 : unlinkat(AT_FDCWD, path, 0); }
+
+// A child tokenizes `input` with its step `step` being the last, or failing. 0: it had no such step, 8: it came to its
+// end all the same, 9: not.
+static int tokenize_until(int step, int fails, const char *input) {
+    pid_t child = fork();
+    if (child == 0) {
+        TokenizeResult r;
+        const char *in[] = {input};
+        steps_left = step;
+        step_fails = fails;
+        int bad = run(&r, "moment", 4, 1, in);
+        _exit(bad ? 9 : steps_left < 0 ? 8 : 0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status), "%d", status);
+    return WEXITSTATUS(status);
+}
+
+// 'o': the old set, 'n': the new one, '?': refused, each with everything in its place; 0: something else.
+static char what_is_there(int n_old, int n_new) {
+    char *seen = look("moment"), old_look[32], new_look[32];
+    snprintf(old_look, sizeof old_look, "%d of %d", n_old, n_old);
+    snprintf(new_look, sizeof new_look, "%d of %d", n_new, n_new);
+    int is_old = page_is("moment_00000.bin", 0, "abcd", "abcd"),
+        is_new = page_is("moment_00000.bin", 0, "ABCD", "ABCD");
+    char got = is_old && !strcmp(seen, old_look)                     ? 'o'
+               : is_new && !strcmp(seen, new_look)                   ? 'n'
+               : is_new && strstr(seen, "c3 tokenize again") != NULL ? '?'
+                                                                     : 0;
+    CHECK(got, "%s", seen);
+    free(seen);
+    return got;
+}
+
+static void test_every_moment(void) {
+    static const char *const sets[][2] = {
+        {"abcd\fefgh\fijkl", "ABCD\fEFGH"}, {"abcd\fefgh", "ABCD\fEFGH\fIJKL"}, {"abcd", "ABCD"}};
+    TokenizeResult r;
+    for (int fails = 0; fails < 2; fails++) {
+        check_begin(
+            fails ? "tokenize: a step that fails leaves the old set, or one that readers refuse; another run mends it"
+                  : "tokenize: killed at any moment, it leaves the old set, the new one, or one that readers refuse");
+        for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+            char *old = put_text("moment_old.txt", sets[i][0]), *new = put_text("moment_new.txt", sets[i][1]);
+            const char *in_old[] = {old}, *in_new[] = {new};
+            int n_old = (int)(strlen(sets[i][0]) + 1) / 5, n_new = (int)(strlen(sets[i][1]) + 1) / 5, finished = 0;
+            char seen[64] = "";
+            for (int step = 0; !finished && step < 60; step++) {
+                CHECK(run(&r, "moment", 4, 1, in_old) == 0 && what_is_there(n_old, n_new) == 'o', "%s", err.text);
+                int end = tokenize_until(step, fails, new);
+                finished = end == 0;
+                seen[step] = what_is_there(n_old, n_new);
+                CHECK(end == 9 || seen[step] == 'n', "a good end: %s", seen);
+                CHECK(end != 9 || seen[step] != 'n' || !fails, "a bad end: %s", seen);
+                CHECK(run(&r, "moment", 4, 1, in_new) == 0 && what_is_there(n_old, n_new) == 'n', "%s", err.text);
+                CHECK(is_tidy("moment"), "something is left");
+            }
+            CHECK(finished && strstr(seen, "oo") && (n_old == 1 || strchr(seen, '?')), "never seen: %s", seen);
+            free(old), free(new);
+        }
+    }
+}
+
+// A process that tokenizes from a pipe: when `bytes` went through, all but the pipe and a buffer of it is in shards.
+static pid_t tokenize_from_pipe(const char *prefix, const char *pipe_path, int *fd) {
+    pid_t child = fork();
+    if (child == 0) {
+        TokenizeResult r;
+        const char *in[] = {pipe_path};
+        _exit(run(&r, prefix, 10000, 1, in) == 0 ? 0 : 1);
+    }
+    char line[1100] = "{\"text\":\"";
+    memset(line + 9, 'x', 1000);
+    strcpy(line + 1009, "\"}\n");
+    *fd = open(pipe_path, O_WRONLY | O_CLOEXEC);
+    for (int i = 0; i < 300; i++)
+        if (write(*fd, line, 1012) != 1012) perror(pipe_path), exit(2);
+    return child;
+}
+
+static void test_two_writers(void) {
+    TokenizeResult r;
+    int fd, status;
+    char *four = put_text("k4.txt", "abcd\fefgh\fijkl\fmnop"), *pipe_path = string_format("%s/pipe.jsonl", folder);
+    const char *in4[] = {four};
+    CHECK(run(&r, "kill", 4, 1, in4) == 0 && mkfifo(pipe_path, 0600) == 0, "%s", err.text);
+    pid_t child = tokenize_from_pipe("kill", pipe_path, &fd);
+    check_begin("tokenize: a second one on the same prefix is refused and told who is there");
+    char holder[64];
+    snprintf(holder, sizeof holder, "process %ld", (long)child);
+    CHECK(run(&r, "kill", 4, 1, in4) == -1 && strstr(err.text, "another process is writing there") &&
+              strstr(err.text, holder),
+          "%s", err.text);
+    CHECK(there("kill.new/00010.bin") && there("kill.lock"), "the second one took what the first one needs");
+    CHECK(run(&r, "other", 4, 1, in4) == 0, "another prefix beside it: %s", err.text);
+    check_begin("tokenize: one that is killed between two shards leaves the old data set as it was");
+    CHECK_LOOK("kill", "4 of 4");
+    CHECK(kill(child, SIGKILL) == 0 && waitpid(child, &status, 0) == child && WIFSIGNALED(status), "%d", status);
+    close(fd);
+    CHECK_LOOK("kill", "4 of 4");
+    CHECK(page_is("kill_00000.bin", 0, "abcd", "abcd") && there("kill.new"), "%s", err.text);
+    check_begin("tokenize: the next one takes the place");
+    child = tokenize_from_pipe("kill", pipe_path, &fd);
+    close(fd);
+    CHECK(waitpid(child, &status, 0) == child && status == 0, "%d", status);
+    CHECK_LOOK("kill", "300 of 30");
+    CHECK(is_tidy("kill"), "something is left");
+    free(four), free(pipe_path);
+}
+
+static void test_long_pages(void) {
+    check_begin("tokenize: pages that no default run takes are counted, the longest is named");
+    char *text = malloc(30000), *path;
+    memset(text, 'x', 30000);
+    text[TOKENIZE_LONGEST] = text[TOKENIZE_LONGEST + 1] = text[2 * TOKENIZE_LONGEST + 3] = '\f';
+    path = put("long.txt", text, 30000);
+    const char *in[] = {path};
+    TokenizeResult r;
+    char words[160], *name = string_format("%s page 4 (%s:4)", path, path);
+    CHECK(run(&r, "long", 0, 1, in) == 0 && r.without_text == 1, "%s", err.text);
+    CHECK(r.too_long.all_pages == 3 && r.too_long.pages == 2 && r.too_long.tokens == 30000 - TOKENIZE_LONGEST - 3,
+          "%d pages, %d tokens", (int)r.too_long.pages, (int)r.too_long.tokens);
+    CHECK(r.longest == 30000 - 2 * TOKENIZE_LONGEST - 4 && !strcmp(r.longest_page, name), "%d: %s", (int)r.longest,
+          r.longest_page);
+    CHECK(!strcmp(left_out_text(words, &r.too_long), "2 of 3 pages with 21,870 of 29,997 tokens (72.9 %)"), "%s",
+          words);
+    CHECK(left_out_much(&r.too_long) && !left_out_much(&(LeftOut){.tokens = 3, .all_tokens = 100}) &&
+              left_out_much(&(LeftOut){.tokens = 31, .all_tokens = 1000}) && !left_out_much(&(LeftOut){0}),
+          "what is much");
+    free(text), free(path), free(name);
 }
 
 int main(void) {
@@ -254,8 +550,14 @@ int main(void) {
     make_bytes_file();
     test_text();
     test_lines();
+    test_content();
+    test_bound();
     test_lists();
     test_tokenize();
+    test_replace();
+    test_every_moment();
+    test_two_writers();
+    test_long_pages();
     free(bytes_file);
     file_remove_tree(folder, &err);
     return check_done();

@@ -364,6 +364,80 @@ static void test_remembered(void) {
     free(name);
 }
 
+static void test_verify(void) {
+    check_begin("what is remembered is said, and computed when asked; damage is then no longer vouched for");
+    Error err = {""};
+    Shard s;
+    struct stat st;
+    char *data, *name = string_format("%s/trusted.bin", folder), *ok = string_format("%s/trusted.bin.ok", folder);
+    size_t size;
+    CHECK(write_shard(name, &err) == 0, "%s", err.text);
+    backdate(name, 100);
+    stat(name, &st);
+    CHECK(shard_open(&s, name, &err) == 0 && !s.trusted && shard_verify(&s, &err) == 0, "%s", err.text);
+    shard_close(&s);
+    CHECK(shard_open(&s, name, &err) == 0 && s.trusted && shard_verify(&s, &err) == 0 && !s.trusted, "%s", err.text);
+    shard_close(&s);
+    CHECK(file_read(&data, &size, name, &err) == 0, "%s", err.text);
+    data[size - 4] ^= 1;
+    put_file(name, data, size);
+    struct timespec times[2] = {st.st_mtim, st.st_mtim};
+    utimensat(AT_FDCWD, name, times, 0);
+    CHECK(shard_open(&s, name, &err) == 0 && s.trusted, "%s", err.text);
+    CHECK(shard_verify(&s, &err) == -1 && strstr(err.text, "tokens: expected CRC-32"), "%s", err.text);
+    shard_close(&s);
+    CHECK(!file_exists(ok) && shard_open(&s, name, &err) == -1, "damage is still vouched for");
+    free(data);
+    free(ok);
+    free(name);
+}
+
+static void test_sets(void) {
+    check_begin("a set: each shard says which of how many; the contents decide, and the identity stays");
+    Error err = {""};
+    Shard s, t;
+    char *names[3], *again = string_format("%s/again.bin", folder);
+    for (int i = 0; i < 3; i++) {
+        names[i] = string_format("%s/set%d.bin", folder, i);
+        CHECK(write_shard(names[i], &err) == 0, "%s", err.text);
+    }
+    CHECK(shard_open(&s, names[0], &err) == 0 && s.set.count == 0 && s.set.id == 0, "%s", err.text);
+    const uint32_t crc = s.crc;
+    shard_close(&s);
+    CHECK(shard_make_set(names, 3, &err) == 0, "%s", err.text);
+    CHECK(shard_open(&s, names[0], &err) == 0 && shard_open(&t, names[2], &err) == 0, "%s", err.text);
+    CHECK(s.set.index == 0 && t.set.index == 2 && s.set.count == 3 && t.set.count == 3, "%u of %u, %u of %u",
+          s.set.index, s.set.count, t.set.index, t.set.count);
+    CHECK(s.set.id != 0 && s.set.id == t.set.id && s.crc == crc, "ids differ, or the identity does");
+    shard_close(&t);
+    CHECK(write_shard(again, &err) == 0, "%s", err.text);
+    char *other[] = {again, names[1], names[2]}, *two[] = {again, names[1]};
+    CHECK(shard_make_set(other, 3, &err) == 0 && shard_open(&t, again, &err) == 0, "%s", err.text);
+    CHECK(t.set.id == s.set.id, "the same contents, another set");
+    shard_close(&t);
+    CHECK(shard_make_set(two, 2, &err) == 0 && shard_open(&t, again, &err) == 0, "%s", err.text);
+    CHECK(t.set.id != s.set.id && t.set.count == 2, "another set, the same id");
+    shard_close(&t);
+    shard_close(&s);
+
+    check_begin("a place beyond the set, or in none, is refused");
+    char *data;
+    size_t size;
+    CHECK(file_read(&data, &size, again, &err) == 0, "%s", err.text);
+    put32((uint8_t *)data + 104, 2);
+    repair((uint8_t *)data, size);
+    refuse((uint8_t *)data, size, WORDS("shard 0 to 1 of its set", "found 2"));
+    put32((uint8_t *)data + 108, 0);
+    repair((uint8_t *)data, size);
+    refuse((uint8_t *)data, size, WORDS("of its set"));
+    CHECK(shard_make_set((char *[]){again, (char *)"build/none.bin"}, 2, &err) == -1 &&
+              strstr(err.text, "build/none.bin: cannot open"),
+          "%s", err.text);
+    free(data);
+    for (int i = 0; i < 3; i++) free(names[i]);
+    free(again);
+}
+
 // Reads everything the reader hands out, as the trainer would.
 static void read_all(const Shard *s) {
     uint64_t seen = 0;
@@ -424,6 +498,8 @@ int main(void) {
     test_writer_errors();
     test_damage();
     test_remembered();
+    test_verify();
+    test_sets();
     test_mutations();
     free(path);
     file_remove_tree(folder, NULL);

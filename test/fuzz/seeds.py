@@ -12,8 +12,9 @@ import sys
 import zlib
 
 
-def shard(pages, vocab=64):
-    """Layout at the head of llmc/shard.c. pages: lists of context ids, or pairs (context, answer)."""
+def shard(pages, vocab=64, of=None):
+    """Layout at the head of llmc/shard.c. pages: lists of context ids, or pairs (context, answer); of: (index, count) in
+    a set."""
     index, tokens = b"", []
     for page in pages:
         context, answer = page if isinstance(page, tuple) else (page, [])
@@ -22,7 +23,7 @@ def shard(pages, vocab=64):
     body = struct.pack(f"<{len(tokens)}I", *tokens)
     head = struct.pack("<8sIIQQII32sQQII", b"C3SHARD\n", 1, 1024, len(pages), len(tokens), vocab, 0, bytes(range(32)),
                        1024, 1024 + len(index), zlib.crc32(index), zlib.crc32(body))
-    head += bytes(1020 - len(head))
+    head += struct.pack("<QII", 77, *of) + bytes(1004 - len(head)) if of else bytes(1020 - len(head))
     return head + struct.pack("<I", zlib.crc32(head)) + index + body
 
 
@@ -30,6 +31,8 @@ def shards():
     yield shard([])
     yield shard([[1, 2, 3]])
     yield shard([[1] * 20, ([4, 5], [6, 7, 8]), [63]])
+    yield shard([[1], [2]], of=(2, 3))
+    yield shard([[1]], of=(3, 3))
     yield shard([[64]])  # one id too many for the vocabulary
     yield shard([[1, 2, 3], [4]])[:-4]
 
@@ -166,6 +169,9 @@ def texts():
 
 
 def pages():
+    yield b'{\n "text": "x",\n "more": [\n {"y": 1}\n ]\n}\n{\n "text": "y"\n}\n'
+    yield b' [ "x", {} ]'
+    yield b"one\x0c\x0c \n\x0ctwo\x0c\n"
     yield b"first page\nof two lines\n\x0csecond page\n"
     yield b'{"id": "a", "text": "one"}\n{"text": "caf\\u00e9 \\ud83d\\ude00", "n": [1, {"x": null}]}\n'
     official = [{"image": "p1", "conversations": [{"from": "context", "value": "a page"},

@@ -27,6 +27,7 @@ extern "C" {
 #include "llmc/options.h"    // the option table
 #include "llmc/plan.h"       // memory by kind, FLOPs
 #include "llmc/resume.h"     // going on from a checkpoint
+#include "llmc/run_writer.h" // the run's folder: one writer, one history
 #include "llmc/source.h"     // where the model comes from
 #include "llmc/step.h"       // micro-batches of a step, packed for the device
 #include "llmc/stop.h"       // signals, OUT/stop
@@ -50,6 +51,8 @@ typedef struct Trainer {
     StepConfig packing;
     StepPack packs[2];  // the step under way, and the next
     MicroBatch scratch; // of validation
+    RunClaim claim;
+    char *resumed; // the checkpoint it went on from; NULL: it starts anew
     TrainState state;
     int64_t steps; // last step of the run
     Plan plan;
@@ -90,8 +93,9 @@ static CheckpointJob checkpoint_job(Trainer *t) {
 
 // Fresh weights, or the newest checkpoint of the run.
 static int start_or_resume(Trainer *t, Error *err) {
-    char *folder = resume_folder(&t->o), *said = NULL;
-    if (!folder) {
+    char *said = NULL;
+    TRY(resume_folder(&t->resumed, &t->o, err));
+    if (!t->resumed) {
         t->state.loader.seed = (uint64_t)t->o.seed;
         t->state.loader.dataset = t->corpus.train.identity;
         memcpy(t->state.tokenizer, tokenizer_fingerprint(t->corpus.tokenizer), sizeof t->state.tokenizer);
@@ -104,22 +108,29 @@ static int start_or_resume(Trainer *t, Error *err) {
         return 0;
     }
     CheckpointJob job = checkpoint_job(t);
-    int bad = resume_load(&t->state, &said, &job, folder, &t->o, t->table, t->n_options, pages_a_step(t), &t->corpus,
-                          err);
+    int bad = resume_load(&t->state, &said, &job, t->resumed, &t->o, t->table, t->n_options, pages_a_step(t),
+                          &t->corpus, err);
     if (!bad && t->dist.rank == 0) {
-        printf("resuming from %s\n", clean(folder));
+        printf("resuming from %s\n", clean(t->resumed));
         clean_print(stdout, said, strlen(said));
     }
     free(said);
-    free(folder);
     return bad;
 }
 
+static int open_loader(Trainer *t, Error *err) {
+    return corpus_loader(&t->loader, &t->corpus, &t->o, &t->dist, t->state.loader, t->state.step, t->steps, err);
+}
+
+// -o as one history up to here: the last thing before training that can fail, as it moves what is in the way.
 static int open_run(Trainer *t, Error *err) {
-    TRY(corpus_loader(&t->loader, &t->corpus, &t->o, &t->dist, t->state.loader, t->state.step, t->steps, err));
-    if (t->dist.rank != 0) return 0;
-    TRY(file_make_dirs(t->o.out, err));
-    return log_open(&t->log, t->o.out, t->state.step, t->steps, err);
+    char *said;
+    TRY(dist_agree(&t->dist, open_loader(t, err), err));
+    TRY(run_begin(&said, &t->dist, t->o.out, t->resumed, err));
+    if (t->dist.rank == 0) printf("%s", said);
+    free(said);
+    int bad = t->dist.rank == 0 ? log_open(&t->log, t->o.out, t->state.step, t->steps, err) : 0;
+    return dist_agree(&t->dist, bad, err);
 }
 
 static void print_settings(const Trainer *t) {
@@ -127,6 +138,7 @@ static void print_settings(const Trainer *t) {
     options_print_given(stdout, t->table, t->n_options);
     printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
     if (t->said) printf("  %-14s %s\n", "", clean(t->said));
+    if (t->claim.unsure) printf("  %-14s none on this file system: let no other run write to -o\n", "locks");
     plan_print(stdout, &t->plan, &t->bytes);
     fflush(stdout);
 }
@@ -160,7 +172,7 @@ static int make_plan(Trainer *t, const PlanMachine *m, Error *err) {
     C3Params params;
     TRY(params_build(&params, c, t->dist.ranks, err));
     int bad = plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, c, &params, &t->dist, m, t->steps, err);
-    if (!bad && t->dist.rank == 0) bad = plan_check_disk(&t->plan, &t->bytes, err);
+    if (!bad && t->dist.rank == 0 && !t->o.no_save) bad = plan_check_disk(&t->plan, &t->bytes, err);
     params_free(&params);
     return bad;
 }
@@ -198,19 +210,8 @@ static void train_step(Trainer *t, LogStep *line) {
     line->memory_bytes = (double)t->bytes.total;
 }
 
-static int advance(Trainer *t, const LogStep *line, Error *err) {
-    TrainState *st = &t->state;
-    float *losses = (float *)realloc(st->losses, (size_t)(st->step + 1) * sizeof *losses);
-    if (!losses) return error_set(err, "loss history: out of memory");
-    losses[st->step] = (float)line->loss;
-    st->losses = losses;
-    st->step++;
-    st->loader = t->packs[st->step % 2].after;
-    st->tokens_seen += line->tokens;
-    return 0;
-}
-
 static int save(Trainer *t, Error *err) {
+    if (t->o.no_save) return 0;
     CheckpointJob job = checkpoint_job(t);
     free(t->state.settings);
     t->state.settings = options_json(t->table, t->n_options, pages_a_step(t));
@@ -237,8 +238,8 @@ static int validation(Trainer *t, int last, Error *err) {
 
 static int loop(Trainer *t, Error *err) {
     double saved_at = log_seconds();
-    int stopping = 0;
-    if (t->state.step < t->steps) pack(t, t->state.step + 1);
+    int stopping = 0, found;
+    pack(t, t->state.step + 1);
     while (t->state.step < t->steps && !stopping) {
         double start = log_seconds();
         LogStep line;
@@ -247,7 +248,8 @@ static int loop(Trainer *t, Error *err) {
         if (!isfinite(line.grad_norm) || !isfinite(line.loss))
             return culprit_report(&t->model, &t->optimizer, &t->corpus.train, p->micro, p->n, &t->dist, line.step,
                                   line.loss, line.grad_norm, err);
-        TRY(dist_agree(&t->dist, advance(t, &line, err), err));
+        int bad = train_state_advance(&t->state, line.loss, line.tokens, t->packs[line.step % 2].after, err);
+        TRY(dist_agree(&t->dist, bad, err));
         line.seconds = log_seconds() - start;
         if (t->log) log_step(t->log, &line);
         const char *why = stop_requested(t->o.out);
@@ -255,16 +257,17 @@ static int loop(Trainer *t, Error *err) {
         int flags[2] = {why != NULL, t->o.save_minutes > 0 && log_seconds() - saved_at > 60 * t->o.save_minutes};
         dist_max_int(&t->dist, flags, 2);
         stopping = flags[0];
-        if (stopping && t->log) log_note(t->log, "%s: saving and stopping", why ? why : "another rank was asked");
+        if (stopping && t->log) log_note(t->log, "%s: stopping", why ? why : "another rank was asked");
         TRY(dist_agree(&t->dist, validation(t, last, err), err));
         if (last || stopping || flags[1] || (t->o.save_every && t->state.step % t->o.save_every == 0)) {
             TRY(save(t, err));
             saved_at = log_seconds();
         }
     }
-    if (stopping && t->dist.rank == 0) stop_acknowledge(t->o.out);
-    if (t->log) log_note(t->log, "%s at step %lld of %lld; %s/step_%08lld", stopping ? "stopped" : "done",
-                         (long long)t->state.step, (long long)t->steps, t->o.out, (long long)t->state.step);
+    if (stopping && t->dist.local_rank == 0 && stop_clear(&found, t->o.out, err)) log_note(t->log, "%s", err->text);
+    log_note(t->log, "%s at step %lld of %lld; %s/step_%08lld%s", stopping ? "stopped" : "done",
+             (long long)t->state.step, (long long)t->steps, t->o.out, (long long)t->state.step,
+             t->o.no_save ? " is not saved (-no_save)" : "");
     return 0;
 }
 
@@ -272,15 +275,19 @@ static int run(Trainer *t, Error *err) {
     PlanMachine machine;
     TRY(options_check(&t->o, err));
     if (t->o.plan) return print_plan(t, err);
+    TRY(dist_agree(&t->dist, t->dist.rank == 0 ? run_claim(&t->claim, t->o.out, err) : 0, err)); // nothing before it
     TRY(dist_agree(&t->dist, read_inputs(t, err), err));
     TRY(open_backend(t, &machine, err));
     TRY(dist_agree(&t->dist, make_plan(t, &machine, err), err));
     TRY(dist_agree(&t->dist, build(t, err), err));
     TRY(dist_agree(&t->dist, start_or_resume(t, err), err));
-    TRY(dist_agree(&t->dist, open_run(t, err), err));
+    TRY(open_run(t, err));
     if (t->dist.rank == 0) print_settings(t);
     stop_install();
-    return loop(t, err);
+    if (t->state.step < t->steps) return loop(t, err);
+    log_note(t->log, "nothing was trained: %s is at step %lld, the run ends at step %lld (hint: a larger -steps goes "
+             "on, -resume no starts anew)", t->resumed, (long long)t->state.step, (long long)t->steps);
+    return 0;
 }
 
 int main(int argc, char **argv) {
@@ -301,6 +308,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "train_c3: %s\n", err.text);
     }
     if (t.loader) loader_close(t.loader);
+    run_unclaim(&t.claim);
     dist_finalize(&t.dist);
     return bad ? 1 : 0;
 }

@@ -1,6 +1,7 @@
-// checkpoint.h: RUN/step_00005000/: the model in the released code's Hugging Face layout, trainer/ beside it, COMPLETE
-// written last.
+// checkpoint.h: RUN/step_00005000/: the model in the released code's Hugging Face layout, trainer/ beside it, MADE_BY
+// written first, COMPLETE last.
 //
+//   MADE_BY                            number of the run (run.json), host: a run removes only what it made
 //   config.json  model.safetensors  llm1/config.json  llm1/model.safetensors  tokenizer files  [auto_map .py files]
 //   trainer/state.json                 step, loader state, fingerprints, rank count that wrote it
 //   trainer/settings.json              the options in force
@@ -10,7 +11,8 @@
 //   COMPLETE                           size and CRC-32 of the files above; its presence makes the folder a checkpoint
 //
 // The folder is built as step_00005000.tmp and renamed once it is whole, so that a crash at any moment leaves what was
-// there before. The run's folder must be visible to all ranks.
+// there before. Where hosts have disks of their own each keeps the part its ranks wrote, under the same name, without
+// COMPLETE, which is where rank 0 is; to resume, the parts have to be brought together, and errors say from where.
 #ifndef LLMC_CHECKPOINT_H
 #define LLMC_CHECKPOINT_H
 
@@ -21,6 +23,7 @@
 #include "loader.h"
 #include "optimizer.h"
 #include "params.h"
+#include "run.h" // checkpoint_newest, checkpoint_folder
 
 // ---- weights alone: what inference and fine-tuning read ----
 
@@ -48,6 +51,8 @@ typedef struct TrainState {
     float *losses;        // (step) loss of every step from 1 on (owned)
 } TrainState;
 void train_state_free(TrainState *s);
+// One step further: its loss, its text tokens, the loader's place behind its pages.
+int train_state_advance(TrainState *s, double loss, double tokens, LoaderState after, Error *err);
 
 typedef struct CheckpointJob {
     Backend *backend;
@@ -58,17 +63,12 @@ typedef struct CheckpointJob {
     const char *tokenizer_path, *source; // as in checkpoint_save_weights
 } CheckpointJob;
 
-// Saves RUN/step_%08lld on all ranks together; an incomplete folder of that name is removed first. Once COMPLETE is
-// durable, older complete ones beyond the newest `keep` are deleted (keep <= 0: none is), and incomplete ones older
-// than it. On an error on any rank, all ranks return -1 with the line of the lowest failing rank, the half-written
-// folder is removed, and what was there before is untouched; an older one that cannot be deleted is an error, too, and
-// says that the new one is saved. Free disk space is checked first.
+// Saves RUN/step_%08lld on all ranks together. Once COMPLETE is durable, older complete ones of this run beyond the
+// newest `keep` are deleted (keep <= 0: none is), unless a reader holds them, and what it had left half-written;
+// whatever else has that name is set aside (run_writer.h). On an error on any rank, all ranks return -1 with the line
+// of the lowest failing rank, the half-written folder is removed, and what was there before is untouched; an older one
+// that cannot be deleted is an error, too, and says that the new one is saved. Free disk space is checked first.
 int checkpoint_save(const CheckpointJob *job, const TrainState *state, const char *run, int keep, Error *err);
-// Newest complete step folder of a run, malloc'ed; NULL when there is none.
-char *checkpoint_newest(const char *run);
-// The folder of a model that `folder` stands for: itself, where it holds config.json, or the newest complete step of a
-// run; malloc'ed.
-int checkpoint_folder(char **out, const char *folder, Error *err);
 // Reads state.json (weights and optimizer state are not touched), so that options can be compared first.
 int checkpoint_read_state(TrainState *state, const char *folder, Error *err);
 // Fills weights, m, v, master from a complete checkpoint written by any number of ranks. In bf16 runs weights are taken

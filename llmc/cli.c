@@ -156,12 +156,20 @@ int cli_parse(Option *options, int n, int argc, char **argv, const char **positi
 
 // ---- printing ------------------------------------------------------------------------------------------------------
 
+// In few digits, and in as many more as it takes to read back the same number.
+static void print_real(char *buffer, size_t room, double value) {
+    for (int digits = 10; digits <= 17; digits++) {
+        snprintf(buffer, room, "%.*g", digits, value);
+        if (strtod(buffer, NULL) == value) return;
+    }
+}
+
 const char *cli_value(const Option *o, char *buffer, size_t room) {
     const char *text;
     switch (o->type) {
     case OPTION_FLAG:
     case OPTION_INT: snprintf(buffer, room, "%lld", (long long)*(int64_t *)o->value); break;
-    case OPTION_REAL: snprintf(buffer, room, "%.10g", *(double *)o->value); break;
+    case OPTION_REAL: print_real(buffer, room, *(double *)o->value); break;
     case OPTION_TEXT:
     case OPTION_CHOICE:
         text = *(const char **)o->value;

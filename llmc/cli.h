@@ -44,7 +44,7 @@ void cli_help(FILE *out, const Option *options, int n);
 // The option of that name; NULL when there is none.
 Option *cli_find(Option *options, int n, const char *name);
 
-// The current value as text, into a buffer that is returned.
+// The current value as text, into a buffer that is returned. A number reads back as the same number.
 const char *cli_value(const Option *o, char *buffer, size_t room);
 
 // {"lr":1e-05,"b":2,...} of all options, malloc'ed; NULL when memory ran out.

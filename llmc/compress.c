@@ -226,8 +226,8 @@ static int compress_all(Compressor *c, CompressSizes *sizes, const CompressModel
     TRY(file_check_writable(output, err));
     TRY(read_documents(c, sizes, input, page_tokens, err));
     C3Limits limits = encode_limits(c);
-    TRY(model_load(m, model->device, model->dtype, model->threads, &limits, err));
     TRY(checkpoint_fingerprint(f->model, m->folder, err));
+    TRY(model_load(m, model->device, model->dtype, model->threads, &limits, err));
     f->latents = m->source.config.latents;
     f->width = m->source.config.enc.D;
     f->dtype = m->b->dtype;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint.h" // checkpoint_folder
+#include "checkpoint.h" // checkpoint_hold
 #include "config.h"
 #include "file.h"
 #include "safetensors.h"
@@ -16,6 +16,7 @@ enum { PIECE_BYTES = 1 << 24 };
 
 typedef struct Stack {
     char *folder; // of the C3 model
+    int hold;     // that a run leaves it there
     Qwen2Config config;
     DType dtype; // of config.json: the embedding's
     SpecialTokens specials;
@@ -31,6 +32,7 @@ static void stack_close(Stack *s) {
     safetensors_close(s->files[1]);
     free(s->tensors);
     free(s->entries);
+    checkpoint_release(&s->hold);
     free(s->folder);
 }
 
@@ -68,7 +70,7 @@ static int list(Stack *s, const ParamTable *table, ParamOwner owner, Error *err)
 static int stack_open(Stack *s, const char *model, ParamOwner owner, Error *err) {
     C3Config c;
     C3Params p;
-    TRY(checkpoint_folder(&s->folder, model, err));
+    TRY(checkpoint_hold(&s->folder, &s->hold, model, err));
     TRY(config_read_c3(&c, s->folder, err));
     TRY(weights_open_c3(s->files, s->folder, err));
     s->s = s->files[owner == OWNER_ENCODER];

@@ -191,27 +191,26 @@ static int print_shard(FILE *out, const char *path, int check, Error *err) {
     return 0;
 }
 
-// What a path stands for: a folder (the newest checkpoint, where it is a run's), malloc'ed; NULL: a file.
-static int resolve(char **folder, const char *path, Error *err) {
+// What a path stands for: a folder (the newest checkpoint, where it is a run's), malloc'ed and held; NULL: a file.
+static int resolve(char **folder, int *hold, const char *path, Error *err) {
     struct stat st;
     *folder = NULL;
+    *hold = 0;
     if (stat(path, &st) != 0)
         return error_set(err, "%s: is not there (hint: a model folder, a run, or a .bin shard)", path);
     if (!S_ISDIR(st.st_mode)) return 0;
-    char *config = string_format("%s/config.json", path);
-    if (!config) return error_set(err, "%s: out of memory", path);
-    *folder = file_exists(config) ? NULL : checkpoint_newest(path);
-    free(config);
-    if (!*folder) *folder = strdup(path);
+    if (checkpoint_hold(folder, hold, path, NULL) != 0) *folder = strdup(path); // what it lacks is said later
     return *folder ? 0 : error_set(err, "%s: out of memory", path);
 }
 
 static int print_path(FILE *out, const char *path, int check, Error *err) {
     char *folder;
-    TRY(resolve(&folder, path, err));
+    int hold;
+    TRY(resolve(&folder, &hold, path, err));
     if (!folder) return print_shard(out, path, check, err);
     int bad = print_folder(out, folder, err);
     if (!bad && check) bad = inspect_folder(out, folder, err);
+    checkpoint_release(&hold);
     free(folder);
     return bad;
 }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h> // width of the terminal
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -42,30 +43,33 @@ double log_seconds(void) {
 
 // ---- log.jsonl -----------------------------------------------------------------------------------------------------
 
-// Step of a line, or that of the line before when it has none; -1 when it is no JSON object.
-static int64_t step_of_line(const char *line, size_t n, int64_t before) {
+// Step of a line, or that of the line before when it has none; -1 when it is no JSON object. *has_loss: a step's own.
+static int64_t step_of_line(const char *line, size_t n, int64_t before, int *has_loss) {
     cJSON *object;
     if (json_parse(&object, line, n, "log", NULL) != 0) return -1;
     int64_t step = before;
     const cJSON *item = json_find(object, "step");
     if (item && json_whole(&step, item, 0, (int64_t)1 << 53) != 0) step = before;
+    *has_loss = cJSON_GetObjectItemCaseSensitive(object, "loss") != NULL;
     cJSON_Delete(object);
     return step;
 }
 
-// Copies the lines of steps up to `last`; a line without its newline was cut.
+// Copies the lines of steps up to `last`, one for each step; a line without its newline was cut.
 static int write_history(const char *path, const char *text, size_t size, int64_t last, Error *err) {
     FileWriter w;
     TRY(file_create(&w, path, err));
-    int64_t step = 0;
-    int bad = 0;
+    int64_t step = 0, kept = 0; // the last step whose line was kept
+    int bad = 0, has_loss = 0;
     for (size_t at = 0; at < size && !bad;) {
         const char *newline = memchr(text + at, '\n', size - at);
         if (!newline) break;
         size_t n = (size_t)(newline - (text + at)) + 1;
-        int64_t found = step_of_line(text + at, n - 1, step);
+        int64_t found = step_of_line(text + at, n - 1, step, &has_loss);
         if (found >= 0) step = found;
-        if (found >= 0 && found <= last) bad = file_write(&w, text + at, n, err);
+        int twice = has_loss && found <= kept;
+        if (found >= 0 && found <= last && !twice) bad = file_write(&w, text + at, n, err);
+        if (has_loss && found > kept) kept = found;
         at += n;
     }
     if (!bad) return file_commit(&w, err);
@@ -133,9 +137,19 @@ typedef struct Field {
     double value;
 } Field;
 
+static void utc_now(char text[32]) {
+    struct timespec now;
+    struct tm utc;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    size_t n = strftime(text, 32, "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(text + n, 32 - n, ".%03dZ", (int)(now.tv_nsec / 1000000));
+}
+
 static void append_fields(Log *log, int64_t step, const Field *fields, int n) {
-    char line[1024];
-    int at = snprintf(line, sizeof line, "{\"step\":%" PRId64, step);
+    char line[1024], time[32];
+    utc_now(time);
+    int at = snprintf(line, sizeof line, "{\"step\":%" PRId64 ",\"time\":\"%s\"", step, time);
     for (int i = 0; i < n; i++)
         at += add_number(line + at, sizeof line - (size_t)at, fields[i].name, fields[i].format, fields[i].value);
     at += snprintf(line + at, sizeof line - (size_t)at, "}\n");
@@ -248,8 +262,11 @@ void log_validation(Log *log, int64_t step, double loss, double token_accuracy) 
 int log_event(Log *log, const char *json, Error *err) {
     if (!log) return 0;
     cJSON *object;
+    char time[32];
     TRY(json_parse(&object, json, strlen(json), "log", err));
-    char *text = cJSON_PrintUnformatted(object), *line = text ? string_format("%s\n", text) : NULL;
+    utc_now(time);
+    char *text = cJSON_AddStringToObject(object, "time", time) ? cJSON_PrintUnformatted(object) : NULL,
+         *line = text ? string_format("%s\n", text) : NULL;
     cJSON_Delete(object);
     free(text);
     if (!line) return error_set(err, "%s: out of memory", log->path);

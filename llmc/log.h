@@ -1,16 +1,18 @@
 // log.h: what a run says while it runs. A line a step on stdout (when steps are fast, one every five seconds; a
 // progress bar on a terminal), and OUT/log.jsonl, one object a line for every step:
 //
-//   {"step","loss","lr","grad_norm","pages","tokens","ms","tokens_per_second","mfu","memory_mb",
+//   {"step","time","loss","lr","grad_norm","pages","tokens","ms","tokens_per_second","mfu","memory_mb",
 //    "peak_share","tflop_encoder","tflop_decoder","tflop_head"}                  a step
-//   {"step","val_loss","val_token_accuracy"}                                      a validation
-//   {"step","eval":{...}}, ...                                                    anything else
+//   {"step","time","val_loss","val_token_accuracy"}                               a validation
+//   {"step","eval":{...},"time"}, ...                                             anything else
 //
-// mfu is the share of the data sheet's peak, null where none is known; peak_share that of the peak measured at the
-// start. Both count the FLOPs the mathematics needs: true tokens, the head on supervised rows, nothing recomputed.
+// time is the wall clock's, ISO 8601 in UTC: "2026-01-31T12:00:00.123Z". mfu is the share of the data sheet's
+// peak, null where none is known; peak_share that of the peak measured at the start. Both count the FLOPs the
+// mathematics needs: true tokens, the head on supervised rows, nothing recomputed.
 //
-// The file is one consistent history: on resume, what was written after the resumed step is dropped first. Rank 0 has a
-// Log, the others have NULL, with which every function does nothing.
+// The file is one consistent history, one line a step: on resume, what was written after the resumed step is dropped
+// first (run_begin has set aside what another run wrote). Rank 0 has a Log, the others have NULL, with which every
+// function does nothing.
 #ifndef LLMC_LOG_H
 #define LLMC_LOG_H
 

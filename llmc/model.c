@@ -1,16 +1,15 @@
 // model.c: see model.h.
 #include "model.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint.h" // checkpoint_folder
+#include "run.h" // checkpoint_release
 
 int model_open(Model *m, const char *folder, const char *tokenizer, Error *err) {
     *m = (Model){.dist = dist_alone()};
-    TRY(checkpoint_folder(&m->folder, folder, err));
-    TrainOptions o = {.model = m->folder, .template_name = "auto", .tokenizer = tokenizer};
+    TrainOptions o = {.model = folder, .template_name = "auto", .tokenizer = tokenizer};
     TRY(source_open(&m->source, &o, err));
+    m->folder = m->source.folder;
     TRY(source_tokenizer(&m->tok, &m->source, err));
     return template_make(&m->t, m->source.config.template_name, m->tok, err);
 }
@@ -22,7 +21,9 @@ int model_load(Model *m, const char *device, const char *dtype, int threads, con
     if (type == DTYPE_F16) type = DTYPE_F32; // fp16 is a type of files alone
     TRY(backend_create(&m->b, device, type, threads, &m->dist, NULL, err));
     TRY(c3_create(&m->c3, &m->source.config, m->b, limits, err));
-    return source_fill(&m->source, &m->c3, 0, err);
+    TRY(source_fill(&m->source, &m->c3, 0, err));
+    checkpoint_release(&m->source.hold); // nothing more is read there
+    return 0;
 }
 
 void model_close(Model *m) {
@@ -31,6 +32,5 @@ void model_close(Model *m) {
     template_free(&m->t);
     tokenizer_free(m->tok);
     source_close(&m->source);
-    free(m->folder);
     *m = (Model){0};
 }

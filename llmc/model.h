@@ -9,7 +9,7 @@
 #include "tokenizer.h"
 
 typedef struct Model {
-    char *folder; // the step folder itself, also when a run's folder was named
+    const char *folder; // the step folder itself, also when a run's folder was named; the source's
     ModelSource source;
     Tokenizer *tok;
     Template t;

@@ -4,6 +4,7 @@
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "clean.h"
 #include "file.h" // string_format
@@ -84,6 +85,8 @@ int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
         {"samples", OPTION_INT, &o->samples, "N", 1, 64, NULL, "pages of such a reconstruction", 0},
         {"save_every", OPTION_INT, &o->save_every, "N", 0, big, NULL, "steps between checkpoints, 0 = at the end", 0},
         {"save_minutes", OPTION_REAL, &o->save_minutes, "X", 0, 1e6, NULL, "minutes between checkpoints, 0 = off", 0},
+        {"no_save", OPTION_FLAG, &o->no_save, NULL, 0, 0, NULL,
+         "write no checkpoint at all, not at the end either: needs no disk for one", 0},
         {"keep", OPTION_INT, &o->keep, "N", 0, 1e6, NULL, "newest checkpoints kept, 0 = all", 0},
         {"resume", OPTION_TEXT, &o->resume, "auto|no|DIR", 0, 0, NULL, "go on from the newest checkpoint in -o", 0},
         {"resume_force", OPTION_FLAG, &o->resume_force, NULL, 0, 0, NULL, "even if the settings disagree", 0},
@@ -185,12 +188,21 @@ OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int rank
 // ---- resume --------------------------------------------------------------------------------------------------------
 
 static int same_value(const cJSON *saved, const Option *o) {
-    char now[256];
-    cli_value(o, now, sizeof now);
-    if (cJSON_IsString(saved)) return strcmp(saved->valuestring, now) == 0;
-    if (cJSON_IsNull(saved)) return now[0] == 0;
+    if (o->type == OPTION_TEXT || o->type == OPTION_CHOICE) {
+        const char *now = *(const char **)o->value;
+        return cJSON_IsString(saved) ? now && strcmp(saved->valuestring, now) == 0 : cJSON_IsNull(saved) && !now;
+    }
     if (!cJSON_IsNumber(saved)) return 0;
     return saved->valuedouble == (o->type == OPTION_REAL ? *(double *)o->value : (double)*(int64_t *)o->value);
+}
+
+// Where a model came from: the same place by another name, or one that has moved away, is no other model.
+static int other_model(const cJSON *saved, const Option *o) {
+    const char *now = *(const char **)o->value;
+    struct stat old, new;
+    if (o->type != OPTION_TEXT || !cJSON_IsString(saved) || !now) return 1;
+    if (stat(saved->valuestring, &old) != 0) return 0;
+    return stat(now, &new) != 0 || old.st_dev != new.st_dev || old.st_ino != new.st_ino;
 }
 
 static int is_one_of(const char *name, const char *const *names, size_t n) {
@@ -204,6 +216,7 @@ static int compare(char **said, const cJSON *saved, const Option *table, int n, 
                    Error *err) {
     static const char *const fixed[] = {"n", "vocab", "template", "seed", "dtype", "len_warmup", "maxlen", "loss_norm"};
     static const char *const by_product[] = {"b", "g"}; // only pages a step count
+    static const char *const models[] = {"m", "enc", "dec", "preset"};
     static const char *const silent[] = {"o",   "resume",     "resume_force", "plan",
                                          "gpu", "plan_ranks", "plan_tokens",  "plan_longest", "threads"};
     const cJSON *pages = cJSON_GetObjectItemCaseSensitive(saved, "pages_a_step");
@@ -225,6 +238,14 @@ static int compare(char **said, const cJSON *saved, const Option *table, int n, 
         if (is_one_of(o->name, fixed, sizeof fixed / sizeof *fixed) && !force) {
             error_set(err, "-%s is %s in the checkpoint and %s now (hint: use the old value, or -resume_force)",
                       o->name, text, value);
+            free(text);
+            return -1;
+        }
+        if (is_one_of(o->name, models, 4) && other_model(item, o) && !force) {
+            error_set(err,
+                      "-%s is %s in the checkpoint and %s now, another model (hint: -resume no starts anew with it and "
+                      "sets the old run aside, -o names another folder, -resume_force goes on from the checkpoint)",
+                      o->name, cJSON_IsNull(item) ? "not given" : text, value[0] ? value : "not given");
             free(text);
             return -1;
         }

@@ -35,7 +35,7 @@ typedef struct TrainOptions {
     int64_t plan, plan_ranks, plan_tokens, plan_longest;
     // output
     const char *out, *resume;
-    int64_t val_every, val_pages, sample_every, samples, save_every, keep, resume_force;
+    int64_t val_every, val_pages, sample_every, samples, save_every, no_save, keep, resume_force;
     double save_minutes;
 } TrainOptions;
 
@@ -59,8 +59,8 @@ int options_fuse(const TrainOptions *o);            // micro-batches a device ba
 void options_print_given(FILE *out, const Option *table, int n);
 
 // Compares the options of a saved run (JSON) with these. Those that decide what is learned from which page (latents,
-// vocabulary, template, seed, batch, element type) must agree unless force is set; every other difference is written to
-// `said`, one line each, malloc'ed (empty when there is none).
+// vocabulary, template, seed, batch, element type) and the model it began with must agree unless force is set; every
+// other difference is written to `said`, one line each, malloc'ed (empty when there is none).
 int options_compare(char **said, const char *saved_json, const Option *table, int n, int64_t pages_a_step, int force,
                     Error *err);
 

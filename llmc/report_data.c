@@ -121,7 +121,7 @@ static cJSON *read_json(ReportData *d, const char *folder, const char *file) {
 
 static void read_step(ReportData *d) {
     Error why;
-    d->step = checkpoint_newest(d->run);
+    if (checkpoint_newest(&d->step, d->run, &why) != 0) note(d, "%s.", why.text);
     if (!d->step) {
         note(d, "There is no complete step_* folder: neither settings nor shapes of the model.");
         return;

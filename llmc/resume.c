@@ -4,9 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-char *resume_folder(const TrainOptions *o) {
-    if (!strcmp(o->resume, "auto")) return checkpoint_newest(o->out);
-    return !strcmp(o->resume, "no") ? NULL : strdup(o->resume);
+#include "run_writer.h" // run_resumable
+
+int resume_folder(char **folder, const TrainOptions *o, Error *err) {
+    *folder = NULL;
+    if (!strcmp(o->resume, "no")) return 0;
+    if (!strcmp(o->resume, "auto")) return run_resumable(folder, o->out, err);
+    *folder = strdup(o->resume);
+    return *folder ? 0 : error_set(err, "out of memory");
 }
 
 static int fits(TrainState *saved, char **said, const char *folder, const TrainOptions *o, const Option *table,

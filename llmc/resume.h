@@ -11,8 +11,8 @@ extern "C" {
 #endif
 
 // The folder -resume means: the newest complete checkpoint of -o, the one named, or NULL: start from nothing.
-// malloc'ed.
-char *resume_folder(const TrainOptions *o);
+// malloc'ed. An error when -o holds something that may be it and cannot be used.
+int resume_folder(char **folder, const TrainOptions *o, Error *err);
 
 // Reads state, weights and optimizer from a folder. *said: the options that have changed since, a line each, malloc'ed.
 int resume_load(TrainState *state, char **said, const CheckpointJob *job, const char *folder, const TrainOptions *o,

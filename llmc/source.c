@@ -44,7 +44,7 @@ static int from_two_stacks(ModelSource *s, const TrainOptions *o, Error *err) {
 // A C3 folder; a stack named beside it takes the place of its own.
 static int from_c3(ModelSource *s, const TrainOptions *o, Error *err) {
     C3Config *c = &s->config;
-    TRY(checkpoint_folder(&s->folder, o->model, err));
+    TRY(checkpoint_hold(&s->folder, &s->hold, o->model, err));
     TRY(config_read_c3(c, s->folder, err));
     s->files[0].base = s->files[1].base = c->base_vocab;
     s->files_latents = c->latents;
@@ -129,6 +129,7 @@ int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
 }
 
 void source_close(ModelSource *s) {
+    checkpoint_release(&s->hold);
     free(s->tokenizer);
     free(s->folder);
     free(s->said);

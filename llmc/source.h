@@ -15,6 +15,7 @@ extern "C" {
 typedef struct ModelSource {
     C3Config config;
     char *folder;         // -m: the C3 folder itself, also when a run's was named, owned; else NULL
+    int hold;             // keeps a run from removing it (checkpoint_hold) until source_close
     const char *enc, *dec; // Qwen2 folders of new stacks; else NULL
     FilesConfig files[2]; // encoder, decoder: the vocabularies in the files
     int files_latents;    // of the C3 folder

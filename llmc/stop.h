@@ -1,6 +1,9 @@
-// stop.h: being asked to stop. SIGINT, SIGTERM, SIGUSR1 or a file OUT/stop mean: finish the step, save, exit 0.
+// stop.h: being asked to stop. SIGINT, SIGTERM, SIGUSR1, SIGHUP (a closed terminal; not under nohup) or a file OUT/stop
+// mean: finish the step, save, exit 0.
 #ifndef LLMC_STOP_H
 #define LLMC_STOP_H
+
+#include "error.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -8,9 +11,11 @@ extern "C" {
 
 // Installs the handlers. A second SIGINT or SIGTERM ends the process at once.
 void stop_install(void);
-// Why this process should stop: "SIGUSR1", "OUT/stop", ...; NULL: go on. The file is removed by stop_acknowledge.
+// Why this process should stop: "SIGUSR1", "OUT/stop", ...; NULL: go on. A folder of that name asks for nothing.
 const char *stop_requested(const char *out_dir);
-void stop_acknowledge(const char *out_dir);
+// Removes the file, at the start (whoever made it did not mean this run) and when it was obeyed. *found: it was there.
+// An error when it cannot be removed: it would stop every run after its first step.
+int stop_clear(int *found, const char *out_dir, Error *err);
 
 #ifdef __cplusplus
 }

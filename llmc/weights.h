@@ -13,6 +13,7 @@
 // A file of a checkpoint as COMPLETE records it.
 typedef struct FileSum {
     char name[64]; // relative to the checkpoint's folder
+    char host[64]; // that wrote it; "": the host of rank 0
     uint64_t bytes;
     uint32_t crc;
 } FileSum;

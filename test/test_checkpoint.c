@@ -4,6 +4,7 @@
 //
 //   test_checkpoint                          all of it
 //   test_checkpoint save|load RUN fp32|bf16 ZERO STEP   one side, for the runs with several ranks that the test starts
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -45,10 +46,11 @@ static int load(Rig *r, const char *path, Error *err) {
 
 // The newest checkpoint of a run, loaded and compared; returns its step, 0 when there is none.
 static int64_t check_newest(Rig *r, const char *run) {
-    char *newest = checkpoint_newest(run);
+    char *newest;
+    Error err = {""};
+    CHECK(checkpoint_newest(&newest, run, &err) == 0, "%s", err.text);
     if (!newest) return 0;
     TrainState s;
-    Error err = {""};
     CHECK(checkpoint_read_state(&s, newest, &err) == 0, "%s", err.text);
     CHECK(load(r, newest, &err) == 0, "%s", err.text);
     size_t bad = differences(r, s.step);
@@ -111,7 +113,7 @@ static void test_round_trips(void) {
 }
 
 static void test_keep(void) {
-    check_begin("keep: older complete ones and leftovers go, newer ones and strangers stay");
+    check_begin("keep: older complete ones and leftovers of this run go, newer ones and strangers stay");
     char *run = in_run(folder, "keep");
     Error err = {""};
     Rig r;
@@ -123,17 +125,29 @@ static void test_keep(void) {
         free(name);
     }
     char *marker = in_run(run, "step_00000004/COMPLETE"), *leftover = in_run(run, "step_00000003.tmp/trainer"),
-         *stranger = in_run(run, "step_by_step/guide"), *broken = in_run(run, "step_00000002/COMPLETE");
+         *stranger = in_run(run, "step_by_step/guide"), *broken = in_run(run, "step_00000002/COMPLETE"),
+         *own = in_run(run, "step_00000002.tmp"), *mark = in_run(own, "MADE_BY"),
+         *made_by = in_run(run, "step_00000001/MADE_BY");
     CHECK(file_make_dirs(leftover, &err) == 0 && file_make_dirs(stranger, &err) == 0, "%s", err.text);
+    CHECK(file_make_dirs(own, &err) == 0 && file_copy(made_by, mark, &err) == 0, "%s", err.text);
     CHECK(unlink(marker) == 0 && unlink(broken) == 0, "unlink");
     CHECK(check_newest(&r, run) == 3, "the newest complete one is step 3");
     CHECK(save(&r, run, 5, 2, &err) == 0, "%s", err.text);
     CHECK(exists(run, "step_00000005") && exists(run, "step_00000003"), "the newest two are gone");
-    CHECK(!exists(run, "step_00000001") && !exists(run, "step_00000002") && !exists(run, "step_00000004"),
+    CHECK(!exists(run, "step_00000001") && !exists(run, "step_00000002") && !exists(run, "step_00000002.tmp"),
           "old ones stay");
-    CHECK(!exists(run, "step_00000003.tmp") && exists(run, "step_by_step/guide"), "leftover or stranger");
+    CHECK(exists(run, "step_00000003.tmp/trainer") && exists(run, "step_by_step/guide"), "strangers");
     CHECK(save(&r, run, 4, 1, &err) == 0 && exists(run, "step_00000005"), "a newer one was removed: %s", err.text);
     CHECK(!exists(run, "step_00000003"), "step 3 stays");
+
+    check_begin("a foreign folder of the step's name is set aside, not replaced");
+    char *foreign = in_run(run, "step_00000006/data"), *under = in_run(run, "step_00000006.tmp/data");
+    CHECK(file_make_dirs(foreign, &err) == 0 && file_make_dirs(under, &err) == 0, "%s", err.text);
+    CHECK(save(&r, run, 6, 0, &err) == 0 && check_newest(&r, run) == 6, "%s", err.text);
+    CHECK(exists(run, "old_1/step_00000006.tmp/data") && exists(run, "old_2/step_00000006/data"), "it is gone");
+    CHECK(!exists(run, "step_00000006/data"), "mixed with it");
+    free(foreign);
+    free(under);
 
     check_begin("the same step again replaces it");
     TrainState s = state_at(5);
@@ -147,7 +161,8 @@ static void test_keep(void) {
     free(five);
 
     check_begin("no run, no checkpoint; a folder that is not complete is refused with a hint");
-    CHECK(checkpoint_newest("build/no such run") == NULL, "found one");
+    char *none = run;
+    CHECK(checkpoint_newest(&none, "build/no such run", &err) == 0 && !none, "found one");
     char *five_marker = in_run(run, "step_00000005/COMPLETE"), *path = in_run(run, "step_00000005");
     unlink(five_marker);
     CHECK(checkpoint_read_state(&s, path, &err) != 0 && strstr(err.text, "COMPLETE"), "%s", err.text);
@@ -155,6 +170,9 @@ static void test_keep(void) {
     rig_close(&r);
     free(five_marker);
     free(path);
+    free(own);
+    free(mark);
+    free(made_by);
     free(broken);
     free(stranger);
     free(leftover);
@@ -422,7 +440,61 @@ static void test_kill(void) {
     free(run);
 }
 
+// A reader of the run while it saves and removes: whatever it is given is whole, and stays so while it reads.
+static void test_readers(void) {
+    check_begin("readers beside a run that saves and removes: always the newest, whole to the end");
+    char *run = in_run(folder, "readers");
+    Error err = {""};
+    Rig r;
+    rig_open(&r, small_config(), DTYPE_BF16, 0);
+    CHECK(save(&r, run, 1, 1, &err) == 0, "%s", err.text);
+    rig_close(&r);
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        rig_open(&r, small_config(), DTYPE_BF16, 0);
+        for (int64_t step = 2;; step++) {
+            if (save(&r, run, step, 1, &err) != 0) printf("  %s\n", err.text), fflush(stdout), _exit(3);
+        }
+    }
+    int64_t moved = 0;
+    char *before = NULL;
+    int status = 0, running = 1;
+    for (int i = 0; moved < 6 && running && !check_case_bad; i++) {
+        char *found;
+        int hold, files = 0, bad = checkpoint_hold(&found, &hold, run, &err);
+        if (!bad) bad = checkpoint_verify(&files, found, &err);
+        CHECK(!bad, "round %d: %s", i, err.text);
+        moved += before && found && strcmp(before, found) != 0;
+        free(before);
+        before = found;
+        checkpoint_release(&hold);
+        running = waitpid(child, &status, WNOHANG) == 0;
+    }
+    CHECK(running, "the run ended by itself: %d", status);
+    if (running) kill(child, SIGKILL), waitpid(child, NULL, 0);
+    free(before);
+    free(run);
+}
+
 // ---- several ranks -------------------------------------------------------------------------------------------------
+
+// Every rank a host of its own, with a disk of its own.
+static int save_apart(Rig *r, const char *where, int64_t step, Error *err) {
+    char host[16], *run = string_format("%s/disk%d", where, dist.rank);
+    snprintf(host, sizeof host, "node%d", dist.rank);
+    if (unshare(CLONE_NEWUTS) != 0 || sethostname(host, strlen(host)) != 0) printf("  no right to name a host\n");
+    dist.local_rank = 0;
+    dist.local_ranks = 1;
+    int bad = 0;
+    for (int64_t s = 1; s <= step && !bad; s++) bad = save(r, run, s, 1, err);
+    char *part = string_format("step_%08lld/trainer/optimizer_%05d.safetensors", (long long)step, dist.rank);
+    if (!bad && (!exists(run, part) || exists(run, "step_00000001") || exists(run, "step_00000001.tmp")))
+        bad = error_set(err, "%s: the part is not there, or the one before is", run);
+    free(part);
+    free(run);
+    return bad;
+}
 
 // One side: saves, or loads and compares. What the program does under mpirun.
 static int one_side(char **argv) {
@@ -433,6 +505,8 @@ static int one_side(char **argv) {
     int bad;
     if (strcmp(argv[1], "save") == 0) {
         bad = save(&r, argv[2], step, 1, &err);
+    } else if (strcmp(argv[1], "apart") == 0) {
+        bad = save_apart(&r, argv[2], step, &err);
     } else if (strcmp(argv[1], "fail") == 0) { // one rank alone cannot write: all must say so, with its line
         if (dist.rank == dist.ranks - 1) {
             signal(SIGXFSZ, SIG_IGN);
@@ -446,8 +520,9 @@ static int one_side(char **argv) {
                   ? 0
                   : error_prefix(&err, "expected a failure of the last rank");
     } else {
-        char *newest = checkpoint_newest(argv[2]);
-        bad = newest ? load(&r, newest, &err) : error_set(&err, "no checkpoint");
+        char *newest = NULL;
+        bad = checkpoint_newest(&newest, argv[2], &err);
+        if (!bad) bad = newest ? load(&r, newest, &err) : error_set(&err, "no checkpoint");
         size_t different = bad ? 0 : differences(&r, step);
         if (different) bad = error_set(&err, "%zu values differ", different);
         free(newest);
@@ -470,6 +545,30 @@ static int run_ranks(const char *self, int ranks, const char *side, const char *
     return status;
 }
 
+static void test_apart(const char *self) {
+    check_begin(
+        "hosts with disks of their own: each keeps its part, nothing else; what is missing is named, from where");
+    char *where = in_run(folder, "apart"), *first = in_run(where, "disk0/step_00000003"),
+         *second = in_run(where, "disk1/step_00000003"), *command;
+    CHECK(run_ranks(self, 2, "apart", where, "bf16", 1, 3) == 0, "save");
+    Error err = {""};
+    Rig r;
+    rig_open(&r, small_config(), DTYPE_BF16, 1);
+    int named = geteuid() == 0; // may give a host its name
+    CHECK(load(&r, first, &err) != 0 && strstr(err.text, "optimizer_00001") &&
+              (!named || (strstr(err.text, "rsync -a node1:/") && strstr(err.text, "disk0/step_00000003/"))),
+          "%s", err.text);
+    CHECK(load(&r, second, &err) != 0 && (!named || strstr(err.text, "rsync -a node0:/")), "%s", err.text);
+    command = string_format("cp -r %s/trainer %s/", second, first);
+    CHECK(system(command) == 0, "cp");
+    CHECK(load(&r, first, &err) == 0 && differences(&r, 3) == 0, "brought together: %s", err.text);
+    rig_close(&r);
+    free(command);
+    free(second);
+    free(first);
+    free(where);
+}
+
 static void test_ranks(const char *self) {
     char *run = in_run(folder, "ranks");
     if (system("mpirun --version >/dev/null 2>&1") != 0) {
@@ -487,6 +586,7 @@ static void test_ranks(const char *self) {
     check_begin("one rank cannot write: all say so and nothing changes");
     CHECK(run_ranks(self, 2, "fail", run, "fp32", 1, 3) == 0, "fail");
     CHECK(run_ranks(self, 1, "load", run, "fp32", 0, 2) == 0, "the old one");
+    test_apart(self);
     free(run);
 }
 
@@ -505,6 +605,7 @@ int main(int argc, char **argv) {
     test_pieces();
     test_full_disk();
     test_kill();
+    test_readers();
     test_ranks(argv[0]);
     if (file_remove_tree(folder, &err) != 0) printf("%s\n", err.text);
     return check_done();

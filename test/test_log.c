@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "llmc/file.h"
@@ -87,6 +89,16 @@ static double number(const cJSON *o, const char *key) {
     return cJSON_IsNumber(item) ? item->valuedouble : -12345;
 }
 
+// "time" in UTC, ISO 8601, and not long ago.
+static int is_now(const cJSON *o) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(o, "time");
+    struct tm utc = {0};
+    const char *rest = cJSON_IsString(item) ? strptime(item->valuestring, "%Y-%m-%dT%H:%M:%S", &utc) : NULL;
+    int milliseconds = 0, end = 0;
+    if (!rest || sscanf(rest, ".%3dZ%n", &milliseconds, &end) != 1 || end != 5 || rest[end]) return 0;
+    return llabs((long long)(time(NULL) - timegm(&utc))) < 3600;
+}
+
 static int lines_of_log(void) {
     char *text = read_text(path);
     int n = 0;
@@ -125,14 +137,16 @@ static void test_lines(void) {
         CHECK(fabs(number(o, expected[i].key) - expected[i].value) < 1e-9, "%s is %g", expected[i].key,
               number(o, expected[i].key));
     CHECK((float)number(o, "loss") == 3.14159274101257324f, "the loss lost digits: %.17g", number(o, "loss"));
-    CHECK(cJSON_GetArraySize(o) == 14, "%d keys", cJSON_GetArraySize(o));
+    CHECK(cJSON_GetArraySize(o) == 15, "%d keys", cJSON_GetArraySize(o));
+    CHECK(is_now(o), "time of a step");
     cJSON_Delete(o);
     o = line_of_log(1);
+    CHECK(is_now(o), "time of a validation");
     CHECK(number(o, "step") == 12 && number(o, "val_loss") == 2.5 && number(o, "val_token_accuracy") == 0.75,
           "validation");
     cJSON_Delete(o);
     o = line_of_log(2);
-    CHECK(number(cJSON_GetObjectItem(o, "eval"), "char_precision") == 0.5, "event");
+    CHECK(number(cJSON_GetObjectItem(o, "eval"), "char_precision") == 0.5 && is_now(o), "event");
     cJSON_Delete(o);
     char *text = read_text(path);
     CHECK(strstr(text, "\"lr\":1.000000e-05,"), "lr: %s", text);
@@ -216,6 +230,21 @@ static void test_resume(void) {
     free(before);
     free(after);
 
+    check_begin("one line a step, whatever two writers left: the first is kept");
+    FILE *mixed = fopen(path, "wb");
+    fputs("{\"step\":1,\"loss\":5}\n{\"step\":1,\"loss\":6}\n{\"step\":1,\"val_loss\":7}\n{\"step\":2,\"loss\":4}\n"
+          "{\"step\":1,\"loss\":8}\n{\"step\":2,\"loss\":9}\n{\"step\":3,\"loss\":3}\n",
+          mixed);
+    fclose(mixed);
+    catch_in_file();
+    log = open_log(2, 10);
+    log_close(log);
+    release_stdout();
+    char *once = read_text(path);
+    CHECK(strcmp(once, "{\"step\":1,\"loss\":5}\n{\"step\":1,\"val_loss\":7}\n{\"step\":2,\"loss\":4}\n") == 0, "%s",
+          once);
+    free(once);
+
     check_begin("a new run in the same folder begins a new log");
     catch_in_file();
     log = open_log(0, 10);
@@ -229,6 +258,9 @@ static void test_resume(void) {
     log_close(log);
     CHECK(lines_of_log() == 0, "%d lines", lines_of_log());
     Error err = {""};
+    CHECK(unlink(path) == 0 && mkfifo(path, 0600) == 0, "mkfifo");
+    CHECK(log_open(&log, folder, 4, 10, &err) == -1 && strstr(err.text, "not a regular file"), "a pipe: %s", err.text);
+    unlink(path);
     CHECK(log_open(&log, "/nonexistent/folder", 0, 1, &err) == -1 && !log && strstr(err.text, "log.jsonl"), "%s",
           err.text);
 

@@ -1,0 +1,289 @@
+"""One run, one folder: two writers, what stops a start, starting anew, going on from an earlier step, options that come
+back as they were, no checkpoint when none is wanted, being asked to stop."""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+from harness import (C3, TRAIN, Folder, case, checkpoints, command, done, environment, log, losses, make_shards, model_bytes,
+                     run, start, wait_for)
+
+TINY = ["-preset", "demo", "-vocab", 512, "-n", 8, "-template", "bare", "-threads", 1, "-warmup", 2, "-val_every", 0, "-b", 2,
+        "-g", 1]
+
+
+class Runs:
+    def __init__(self, folder, data):
+        self.folder, self.data = folder, data
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def args(self, name, extra):
+        return TINY + ["-data", self.data, "-o", self.path(name)] + extra
+
+    def train(self, name, *extra, ranks=1, check=True):
+        return run(TRAIN, self.args(name, list(extra)), ranks, check=check)
+
+    def start(self, name, *extra):
+        return start(TRAIN, self.args(name, list(extra)))
+
+
+def steps_logged(out):
+    """Every step line's number, in the file's order."""
+    with open(os.path.join(out, "log.jsonl")) as f:
+        return [o["step"] for o in map(json.loads, f) if "loss" in o]
+
+
+def tree(folder):
+    """Every file and its bytes."""
+    found = {}
+    for base, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(base, name)
+            with open(path, "rb") as f:
+                found[os.path.relpath(path, folder)] = f.read()
+    return found
+
+
+def step_of(r):
+    said = re.search(r"at step (\d+) of", r.stdout)
+    return int(said.group(1)) if said else None
+
+
+def refused(name, r, words, out=None, before=None):
+    lines = r.stderr.splitlines()
+    missing = [w for w in words if w not in r.stderr]
+    same = before is None or tree(out) == before
+    case(name, r.returncode == 1 and len(lines) == 1 and not missing and same,
+         f"exit {r.returncode}, missing {missing}, {'the same' if same else 'changed'}\n{r.stdout[-300:]}\n{r.stderr[-600:]}")
+
+
+# ---- one writer -----------------------------------------------------------------------------------------------------
+
+
+def writers(runs):
+    out = runs.path("two")
+    first = runs.start("two", "-steps", 100000)
+    wait_for(lambda: os.path.exists(f"{out}/log.jsonl") and len(log(out)) > 2, 60)
+    second = runs.train("two", "-steps", 100000, check=False)
+    refused("a second run in the folder is refused, told who has it", second,
+            [out, "another process is writing there", f"process {first.pid}", "since 20"])
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+    case("the first one is undisturbed", first.returncode == 0 and steps_logged(out) == list(range(1, max(log(out)) + 1)) and
+         not os.path.exists(f"{out}/lock"))
+    env = environment()  # a launcher that this MPI does not know: both believe to be rank 0 of 1
+    both = [subprocess.Popen(command(TRAIN, runs.args("foreign", ["-steps", 300])), text=True, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                             env=dict(env, PMI_RANK=str(rank), PMI_SIZE="2")) for rank in range(2)]
+    said = [p.communicate(timeout=120) for p in both]
+    codes = sorted(p.returncode for p in both)
+    case("two ranks of a foreign launcher do not write into one folder together", codes[1] != 0 and
+         (codes[0] != 0 or steps_logged(runs.path("foreign")) == list(range(1, 301))), (codes, said))
+    runs.train("claimed", "-steps", 2, "-data", runs.path("none*.bin"), check=False)
+    case("a run that cannot begin leaves no folder", not os.path.exists(runs.path("claimed")))
+
+
+# ---- what stops a start ----------------------------------------------------------------------------------------------
+
+
+def silent_restarts(runs):
+    whole = runs.path("whole")
+    runs.train("whole", "-steps", 6, "-save_every", 3, "-keep", 0)
+    out = runs.path("damaged")
+    shutil.copytree(whole, out)
+    os.remove(f"{out}/step_00000006/COMPLETE")
+    before = tree(out)
+    for name, more in (("", []), (", two ranks", ["-b", 1])):
+        r = run(TRAIN, runs.args("damaged", ["-steps", 8] + more), 2 if more else 1, check=False)
+        lines = [x for x in r.stderr.splitlines() if x.startswith("train_c3: ")]
+        case("a checkpoint that lost COMPLETE stops the run with what to do; nothing is touched" + name,
+             r.returncode != 0 and len(lines) == 1 and "step_00000006" in lines[0] and "COMPLETE is not there" in lines[0] and
+             "-resume no" in lines[0] and "step_00000003 goes on" in lines[0] and "another -o" in lines[0] and
+             tree(out) == before, r.stderr)
+    shutil.rmtree(f"{out}/step_00000003")
+    refused("... also when it is the only one", runs.train("damaged", "-steps", 8, check=False), ["step_00000006", "hint"])
+
+    out = runs.path("linked")
+    os.makedirs(out)
+    shutil.copytree(f"{whole}/step_00000006", runs.path("far/step_00000006"))
+    shutil.copy(f"{whole}/log.jsonl", out)
+    os.symlink(runs.path("far/step_00000006"), f"{out}/step_00000006")
+    far = tree(runs.path("far"))
+    r = runs.train("linked", "-steps", 8, "-keep", 1)
+    case("a checkpoint that is a symbolic link is resumed, and neither it nor its target is removed",
+         "resuming from" in r.stdout and steps_logged(out) == list(range(1, 9)) and tree(runs.path("far")) == far and
+         os.path.islink(f"{out}/step_00000006") and 8 in checkpoints(out), r.stdout)
+
+    out = runs.path("dangling")
+    os.makedirs(out)
+    os.symlink(runs.path("gone"), f"{out}/step_00000006")
+    refused("a link that leads nowhere stops the run", runs.train("dangling", "-steps", 8, check=False),
+            ["step_00000006", "leads nowhere"])
+
+    out = runs.path("unreadable")
+    shutil.copytree(whole, out)
+    if os.geteuid() == 0:
+        os.chmod(runs.folder, 0o755)
+        shutil.copy(TRAIN, runs.path("train_c3"))
+        os.chown(out, 65534, 65534)
+        os.chmod(out, 0o300)  # may write and enter, may not list
+        before = tree(out)
+        r = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", runs.path("train_c3")] +
+                           [str(a) for a in runs.args("unreadable", ["-steps", 8])], capture_output=True, text=True,
+                           env=environment(), cwd=os.path.dirname(TRAIN))
+        refused("a run folder that cannot be listed stops the run", r, ["unreadable: cannot list"], out, before)
+
+    out = runs.path("strangers")
+    os.makedirs(f"{out}/step_00000002.tmp")
+    for name in ("step_00000001/mine", "step_00000004/mine", "step_00000002.tmp/mine"):
+        os.makedirs(os.path.dirname(f"{out}/{name}"), exist_ok=True)
+        with open(f"{out}/{name}", "w") as f:
+            f.write(name)
+    refused("folders of somebody else that are named like checkpoints stop the run", runs.train("strangers", "-steps", 6,
+            check=False), ["step_0000000"])
+    runs.train("strangers", "-steps", 6, "-save_every", 2, "-resume", "no")
+    kept = [name for name, text in tree(out).items() if text == name.split("old_1/")[-1].encode()]
+    case("... and are never removed", len(kept) == 3 and checkpoints(out) == [6], tree(out).keys())
+
+
+# ---- one history ----------------------------------------------------------------------------------------------------
+
+
+def anew(runs):
+    out = runs.path("anew")
+    runs.train("anew", "-steps", 8)
+    old = tree(out)
+    r = runs.train("anew", "-steps", 4, "-seed", 2, "-resume", "no")
+    runs.train("seed2", "-steps", 4, "-seed", 2)
+    said = f"set aside in {out}/old_1: " in r.stdout and "step_00000008" in r.stdout and "log.jsonl" in r.stdout
+    case("starting anew in a used folder sets the old run aside and says so", said, r.stdout[-800:])
+    info = run(C3, ["info", out]).stdout
+    case("the folder stands for the new run", f"{out}/step_00000004: a C3 model" in info and
+         model_bytes(out, 4) == model_bytes(runs.path("seed2"), 4) and steps_logged(out) == [1, 2, 3, 4], info[:300])
+    aside = tree(f"{out}/old_1")
+    case("the old run is there to the byte", aside and all(old[name] == text for name, text in aside.items()) and
+         "step_00000008/COMPLETE" in aside and "log.jsonl" in aside, aside.keys())
+    r = runs.train("anew", "-steps", 8, "-seed", 2)
+    case("the new run goes on by itself", "step_00000004" in r.stdout and steps_logged(out) == list(range(1, 9)), r.stdout)
+
+    before = tree(out)
+    models = [runs.path("seed2"), runs.path("anew/step_00000008")]
+    refused("another model in a used folder is refused", run(TRAIN, [a for a in runs.args("anew", ["-steps", 12, "-seed", 2,
+            "-m", models[0], "-vocab", 0]) if a not in ("-preset", "demo")], check=False), ["-m is not given", "/seed2 now, another model",
+            "-resume no", "-resume_force"], out, before)
+    fine = [a for a in runs.args("fine", ["-vocab", 0]) if a not in ("-preset", "demo")]
+    run(TRAIN, fine + ["-m", models[0], "-steps", 2])
+    before = tree(runs.path("fine"))
+    refused("... also of the same shapes", run(TRAIN, fine + ["-m", models[1], "-steps", 4], check=False),
+            ["-m is", "another model"], runs.path("fine"), before)
+    os.symlink(models[0], runs.path("same"))
+    r = run(TRAIN, fine + ["-m", runs.path("same"), "-steps", 4])
+    case("... but not the same model by another name", "resuming from" in r.stdout and step_of(r) == 4, r.stdout)
+    r = run(TRAIN, [a for a in runs.args("anew", ["-m", out, "-steps", 12, "-vocab", 0, "-resume", "no"])
+                    if a not in ("-preset", "demo")], check=False)
+    refused("a run cannot set aside the model it begins with", r, ["is being read", "another -o"])
+
+
+def abandoned(runs):
+    out = runs.path("abandoned")
+    runs.train("abandoned", "-steps", 10, "-save_every", 5, "-keep", 0)
+    whole = losses(out)
+    r = runs.train("abandoned", "-steps", 6, "-keep", 0, "-resume", f"{out}/step_00000005")
+    case("going on from an earlier step sets the later ones aside", f"set aside in {out}/old_1: step_00000010, log.jsonl" in
+         r.stdout and checkpoints(out) == [5, 6] and steps_logged(f"{out}/old_1") == list(range(1, 11)), r.stdout)
+    r = runs.train("abandoned", "-steps", 12, "-keep", 0)
+    case("-resume auto goes on from what was written last, and the log is one line a step", "step_00000006" in r.stdout and
+         steps_logged(out) == list(range(1, 13)) and losses(out)[:5] == whole[:5], (r.stdout, steps_logged(out)))
+    r = runs.train("abandoned", "-steps", 4)
+    case("fewer -steps than the run has: nothing was trained, and what to do", r.returncode == 0 and "nothing was trained" in
+         r.stdout and "is at step 12" in r.stdout and "ends at step 4" in r.stdout and "-resume no" in r.stdout and
+         "done at" not in r.stdout and steps_logged(out) == list(range(1, 13)), r.stdout)
+    os.remove(f"{out}/run.json")
+    for path in os.listdir(out):
+        if path.startswith("step_"):
+            os.remove(f"{out}/{path}/MADE_BY")
+    r = runs.train("abandoned", "-steps", 14, "-keep", 1)
+    case("a run folder without run.json, as made before there was one, goes on, and keeps what it cannot know as its own",
+         "step_00000012" in r.stdout and checkpoints(out) == [5, 6, 12, 14], (r.stdout, checkpoints(out)))
+
+
+# ---- options, disk, stop ----------------------------------------------------------------------------------------------
+
+
+def options_come_back(runs):
+    odd = ["-len_warmup", 0.3333333333333333, "-lr", 0.1 + 0.2, "-beta2", 1 - 1e-7 / 3, "-eps", 1e-7 / 3, "-clip", 1 / 3]
+    runs.train("odd", "-steps", 2, *odd)
+    r = runs.train("odd", "-steps", 4, *odd)
+    case("every real option comes back as it was: the same command goes on", step_of(r) == 4 and r.stdout.count(" was ") == 1, r.stdout)
+    r = runs.train("odd", "-steps", 6, "-len_warmup", 0.3333333333333332, check=False)
+    refused("... and a number next to it is another one", r, ["-len_warmup is 0.333333333333333", "0.3333333333333332 now"])
+    long = os.path.join(runs.folder, *["x" * 100] * 3)
+    os.makedirs(long)
+    shutil.copy(runs.data.replace("*", "0_00000"), f"{long}/a.bin")
+    args = TINY + ["-data", f"{long}/a.bin", "-o", runs.path("long")]
+    run(TRAIN, args + ["-steps", 1])
+    r = run(TRAIN, args + ["-steps", 1])
+    case("... a path of 300 characters too", "-data was" not in r.stdout, r.stdout)
+
+
+def no_disk(runs):
+    disk = runs.path("disk")
+    os.makedirs(disk)
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], capture_output=True).returncode:
+        return print("     no right to mount here: no disk too small for a checkpoint")
+    try:
+        refused("without disk for a checkpoint a run does not begin", runs.train("disk/run", "-steps", 3, "-save_every", 0,
+                check=False), ["checkpoint takes"])
+        r = runs.train("disk/run", "-steps", 3, "-no_save")
+        case("... but with -no_save it trains, and says what is not saved", steps_logged(f"{disk}/run") == [1, 2, 3] and
+             "not saved" in r.stdout and not checkpoints(f"{disk}/run"), r.stdout)
+    finally:
+        subprocess.run(["umount", disk], capture_output=True)
+
+
+def stops(runs):
+    def asked(name, *numbers):
+        out = runs.path(name)
+        p = runs.start(name, "-steps", 100000, "-save_every", 0)
+        wait_for(lambda: os.path.exists(f"{out}/log.jsonl") and len(log(out)) > 2, 60)
+        for number in numbers:
+            p.send_signal(number)
+        stdout, stderr = p.communicate(timeout=60)
+        return p.returncode == 0 and checkpoints(out) == [max(log(out))], (p.returncode, stdout[-300:], stderr)
+
+    case("SIGHUP: the step is finished and saved, exit 0", *asked("hangup", signal.SIGHUP))
+    case("SIGHUP twice and SIGTERM after it, as a terminal that goes away sends them: saved as well",
+         *asked("hangups", signal.SIGHUP, signal.SIGHUP, signal.SIGTERM))
+    out = runs.path("nohup")
+    p = subprocess.Popen(["nohup", *command(TRAIN, runs.args("nohup", ["-steps", 400, "-save_every", 0]))], text=True,
+                         env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: os.path.exists(f"{out}/log.jsonl") and len(log(out)) > 2, 60)
+    p.send_signal(signal.SIGHUP)
+    said = p.communicate(timeout=120)
+    case("under nohup it goes on", p.returncode == 0 and checkpoints(out) == [400], (p.returncode, said))
+
+    out = runs.path("stale")
+    os.makedirs(out)
+    open(f"{out}/stop", "w").close()
+    r = runs.train("stale", "-steps", 4)
+    case("a stop file from before stops nothing, and goes", step_of(r) == 4 and "stop: was there from before" in r.stdout and
+         not os.path.exists(f"{out}/stop"), r.stdout)
+    os.makedirs(f"{out}/stop")
+    r = runs.train("stale", "-steps", 8)
+    case("a folder named stop stops nothing, and stays", step_of(r) == 8 and os.path.isdir(f"{out}/stop"), r.stdout)
+
+
+with Folder() as tmp:
+    made = Runs(tmp, make_shards(tmp, "pages", 60, seed=1, vocab=512))
+    writers(made)
+    silent_restarts(made)
+    anew(made)
+    abandoned(made)
+    options_come_back(made)
+    no_disk(made)
+    stops(made)
+done()

@@ -26,6 +26,8 @@ void stop_install(void) {
     sigaction(SIGUSR1, &action, NULL);
 }
 
+int stop_signal(void) { return caught; }
+
 static int stop_path(char *path, size_t room, const char *out_dir) {
     int n = snprintf(path, room, "%s/stop", out_dir);
     return n > 0 && (size_t)n < room;

@@ -13,6 +13,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#include "llmc/agreement.h"  // all ranks mean the same run
 #include "llmc/backend.h"
 #include "llmc/c3.h"         // c3_forward_backward
 #include "llmc/checkpoint.h" // checkpoint_save
@@ -91,10 +92,11 @@ static CheckpointJob checkpoint_job(Trainer *t) {
     return job;
 }
 
-// Fresh weights, or the newest checkpoint of the run.
+// Fresh weights, or the newest checkpoint of the run: rank 0's choice, for hosts may see other files.
 static int start_or_resume(Trainer *t, Error *err) {
     char *said = NULL;
-    TRY(resume_folder(&t->resumed, &t->o, err));
+    TRY(dist_agree(&t->dist, t->dist.rank == 0 ? resume_folder(&t->resumed, &t->o, err) : 0, err));
+    dist_share_text(&t->dist, &t->resumed);
     if (!t->resumed) {
         t->state.loader.seed = (uint64_t)t->o.seed;
         t->state.loader.dataset = t->corpus.train.identity;
@@ -116,6 +118,13 @@ static int start_or_resume(Trainer *t, Error *err) {
     }
     free(said);
     return bad;
+}
+
+// Weights and state of the run's beginning, the same on all ranks.
+static int begin(Trainer *t, Error *err) {
+    TRY(dist_agree(&t->dist, start_or_resume(t, err), err));
+    return agreement_run(&t->dist, &t->state, &t->corpus, t->steps, t->resumed, t->backend, t->model.weights,
+                         &t->model.params.table, err);
 }
 
 static int open_loader(Trainer *t, Error *err) {
@@ -273,14 +282,15 @@ static int loop(Trainer *t, Error *err) {
 
 static int run(Trainer *t, Error *err) {
     PlanMachine machine;
-    TRY(options_check(&t->o, err));
+    TRY(dist_agree(&t->dist, options_check(&t->o, err), err));
+    TRY(agreement_program(&t->dist, t->table, t->n_options, err));
     if (t->o.plan) return print_plan(t, err);
     TRY(dist_agree(&t->dist, t->dist.rank == 0 ? run_claim(&t->claim, t->o.out, err) : 0, err)); // nothing before it
     TRY(dist_agree(&t->dist, read_inputs(t, err), err));
     TRY(open_backend(t, &machine, err));
     TRY(dist_agree(&t->dist, make_plan(t, &machine, err), err));
     TRY(dist_agree(&t->dist, build(t, err), err));
-    TRY(dist_agree(&t->dist, start_or_resume(t, err), err));
+    TRY(begin(t, err));
     TRY(open_run(t, err));
     if (t->dist.rank == 0) print_settings(t);
     stop_install();
@@ -298,7 +308,7 @@ int main(int argc, char **argv) {
     backend_cpu_prepare(argv);
     t.n_options = options_table(&t.o, t.table);
     int bad = dist_init(&t.dist, &argc, &argv, &err);
-    if (!bad) bad = cli_parse(t.table, t.n_options, argc, argv, NULL, NULL, &help, &err);
+    if (!bad) bad = dist_agree(&t.dist, cli_parse(t.table, t.n_options, argc, argv, NULL, NULL, &help, &err), &err);
     if (!bad && help && t.dist.rank == 0) options_help(stdout);
     if (!bad && !help) bad = run(&t, &err);
     if (t.log) log_close(t.log);

@@ -2,19 +2,13 @@
 #include "dist.h"
 
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static int usable_cores(void) {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    int n = CPU_COUNT(&set);
-    return n > 0 ? n : 1;
-}
+#include "launch.h"
 
-Dist dist_alone(void) { return (Dist){.ranks = 1, .local_ranks = 1, .cores = usable_cores()}; }
+Dist dist_alone(void) { return (Dist){.ranks = 1, .local_ranks = 1, .cores = launch_cores()}; }
 
 void dist_sum_double(const Dist *d, double *values, int n) {
     if (d->ranks == 1 || n == 0) return;
@@ -33,64 +27,152 @@ int dist_agree(const Dist *d, int bad, Error *err) {
     int first = bad ? d->ranks - d->rank : 0; // the largest belongs to the lowest failing rank
     dist_max_int(d, &first, 1);
     if (first == 0) return 0;
-    dist_broadcast(d, err->text, sizeof err->text, d->ranks - first);
-    return -1;
+    int root = d->ranks - first;
+    Error line;
+    if (d->rank == root) line = *err;
+    dist_broadcast(d, line.text, sizeof line.text, root);
+    int differs = !bad || strcmp(err->text, line.text) != 0;
+    dist_max_int(d, &differs, 1);
+    *err = line;
+    return differs ? error_prefix(err, "rank %d on %s", root, dist_host(d, root)) : -1;
+}
+
+void dist_share_text(const Dist *d, char **text) {
+    if (d->ranks == 1) return;
+    uint64_t size = d->rank == 0 && *text ? strlen(*text) + 1 : 0;
+    dist_broadcast(d, &size, sizeof size, 0);
+    if (d->rank != 0) {
+        free(*text);
+        *text = size ? malloc(size) : NULL;
+        if (size && !*text) dist_abort(d, 1);
+    }
+    dist_broadcast(d, *text, size, 0);
+}
+
+// One line of a record: its name and value, cut to a size that fits a message.
+typedef struct Line {
+    int name, value;
+    const char *text, *from;
+} Line;
+
+static Line line_at(const char *record) {
+    int length = (int)strcspn(record, "\n"), name = (int)strcspn(record, ":");
+    if (name + 2 > length) return (Line){.text = record, .from = record};
+    return (Line){.text = record, .from = record + name + 2, .name = name, .value = length - name - 2};
+}
+
+int dist_same(const Dist *d, const char *record, Error *err) {
+    if (d->ranks == 1) return 0;
+    char *theirs = d->rank == 0 ? strdup(record) : NULL;
+    if (d->rank == 0 && !theirs) dist_abort(d, 1);
+    dist_share_text(d, &theirs);
+    int bad = 0;
+    size_t at = 0;
+    if (strcmp(record, theirs) != 0) {
+        for (size_t i = 0; record[i] && record[i] == theirs[i]; i++) at = record[i] == '\n' ? i + 1 : at;
+        Line found = line_at(record + at), wanted = line_at(theirs + at);
+        bad = error_set(err, "%.*s: expected %.*s as on rank 0 on %s, found %.*s (hint: all ranks need the same files)",
+                        found.name, found.text, wanted.value < 200 ? wanted.value : 200, wanted.from, dist_host(d, 0),
+                        found.value < 200 ? found.value : 200, found.from);
+    }
+    free(theirs);
+    return dist_agree(d, bad, err);
 }
 
 #ifdef HAVE_MPI
-#include <mpi.h>
+#include "dist_watch.h"
 
-// One message; larger buffers are cut. Also the unit in which reduce-scatter adds.
-enum { SLAB_BYTES = 1 << 20 };
+// One message; larger buffers are cut, so that beats come through between. Also the unit in which reduce-scatter adds.
+enum { SLAB_BYTES = 1 << 20, HOST_BYTES = 64 };
 
-static void check(int code, const char *call) {
-    if (code == MPI_SUCCESS) return;
-    char text[MPI_MAX_ERROR_STRING];
-    int n = 0, rank = 0;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Error_string(code, text, &n);
-    fprintf(stderr, "rank %d: %s: %.*s\n", rank, call, n, text);
-    MPI_Abort(MPI_COMM_WORLD, 1);
+static char (*hosts)[HOST_BYTES]; // (ranks) of the life of the process
+
+const char *dist_host(const Dist *d, int rank) { return hosts && rank < d->ranks ? hosts[rank] : "this host"; }
+
+static void post(const Dist *d, int code, const char *call) {
+    watch_unlock();
+    watch_check(d, code, call);
 }
-#define MPI_CHECK(call) check((call), #call)
+// Begins something under the lock of the watch.
+#define POST(d, call) (watch_lock(), post(d, call, #call))
+// Begins one collective and waits for it.
+#define MEET(d, request, call) (POST(d, call), watch_finish(d, &(request), 1, #call))
 
-// Only a launcher's environment starts MPI: a program started by hand needs no daemon and no permission.
-static int launched(void) {
-    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK", "MPI_LOCALNRANKS"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (getenv(names[i])) return 1;
+static void gather_hosts(const Dist *d) {
+    hosts = calloc((size_t)d->ranks, sizeof *hosts);
+    if (!hosts) dist_abort(d, 1);
+    (void)gethostname(hosts[d->rank], HOST_BYTES - 1);
+    watch_check(d, MPI_Allgather(MPI_IN_PLACE, 0, MPI_BYTE, hosts, HOST_BYTES, MPI_BYTE, MPI_COMM_WORLD),
+                "MPI_Allgather");
+}
+
+// This rank's part of the cores it may use: ranks of the host that may use some of them too share them.
+static int share_cores(const Dist *d, MPI_Comm host) {
+    cpu_set_t mine, both, *all = calloc((size_t)d->local_ranks, sizeof *all);
+    int sharing = 0;
+    if (!all) dist_abort(d, 1);
+    CPU_ZERO(&mine);
+    (void)sched_getaffinity(0, sizeof mine, &mine);
+    watch_check(d, MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, host), "MPI_Allgather");
+    for (int i = 0; i < d->local_ranks; i++) {
+        CPU_AND(&both, &mine, &all[i]);
+        sharing += CPU_COUNT(&both) > 0;
     }
+    free(all);
+    return sharing > 1 ? launch_cores() / sharing : launch_cores();
+}
+
+static void look_around(Dist *d, int parent) {
+    MPI_Comm host;
+    int mask = launch_mask(parent), seen[2] = {mask == MASK_ASKED, mask == MASK_DEFAULT};
+    watch_check(d, MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, d->rank, MPI_INFO_NULL, &host),
+                "MPI_Comm_split_type");
+    MPI_Comm_rank(host, &d->local_rank);
+    MPI_Comm_size(host, &d->local_ranks);
+    gather_hosts(d);
+    // On some hosts only one rank can tell what mpirun was told.
+    watch_check(d, MPI_Allreduce(MPI_IN_PLACE, seen, 2, MPI_INT, MPI_MAX, MPI_COMM_WORLD), "MPI_Allreduce");
+    if (seen[1] && !seen[0]) launch_take_mask(parent);
+    d->cores = share_cores(d, host);
+    MPI_Comm_free(&host);
+}
+
+static int read_timeout(Dist *d, Error *err) {
+    const char *text = getenv("C3_COMM_TIMEOUT");
+    char *end = NULL;
+    d->timeout = text && *text ? strtod(text, &end) : 60;
+    if (end && (*end || !(d->timeout > 0)))
+        return error_set(err, "C3_COMM_TIMEOUT=%s: expected the seconds that ranks may stand still (default 60)", text);
     return 0;
 }
 
-// Launchers bind ranks to single cores when they are few; all cores of the host are shared out instead.
-static void widen_mask(void) {
-    cpu_set_t all;
-    CPU_ZERO(&all);
-    long n = sysconf(_SC_NPROCESSORS_CONF);
-    for (long i = 0; i < n && i < CPU_SETSIZE; i++) CPU_SET((int)i, &all);
-    (void)sched_setaffinity(0, sizeof all, &all); // the kernel keeps what the container allows
+static const char *library(void) {
+    static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int n = 0;
+    MPI_Get_library_version(text, &n);
+    text[strcspn(text, ",\n")] = 0;
+    return text;
+}
+
+static int start(Dist *d, int *argc, char ***argv, Error *err) {
+    int provided = 0, parent = launch_parent();
+    if (MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS)
+        return error_set(err, "MPI: cannot start");
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(MPI_COMM_WORLD, &d->rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &d->ranks);
+    if (launch_check(d->ranks, library(), err) != 0) return -1;
+    look_around(d, parent);
+    int bad = read_timeout(d, err);
+    if (bad) d->timeout = 60;
+    watch_check(d, MPI_Bcast(&d->timeout, 1, MPI_DOUBLE, 0, MPI_COMM_WORLD), "MPI_Bcast");
+    watch_open(d, launch_parent_descriptor(parent), provided >= MPI_THREAD_SERIALIZED);
+    return dist_agree(d, bad, err);
 }
 
 int dist_init(Dist *d, int *argc, char ***argv, Error *err) {
-    *d = (Dist){.ranks = 1, .local_ranks = 1};
-    if (launched()) {
-        int provided = 0;
-        if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
-            return error_set(err, "MPI: cannot start");
-        MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-        MPI_CHECK(MPI_Comm_rank(MPI_COMM_WORLD, &d->rank));
-        MPI_CHECK(MPI_Comm_size(MPI_COMM_WORLD, &d->ranks));
-        MPI_Comm host;
-        MPI_CHECK(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, d->rank, MPI_INFO_NULL, &host));
-        MPI_CHECK(MPI_Comm_rank(host, &d->local_rank));
-        MPI_CHECK(MPI_Comm_size(host, &d->local_ranks));
-        MPI_CHECK(MPI_Comm_free(&host));
-        widen_mask();
-    }
-    d->cores = usable_cores() / d->local_ranks;
-    if (d->cores < 1) d->cores = 1;
-    return 0;
+    *d = dist_alone();
+    return launch_wants_mpi() ? start(d, argc, argv, err) : launch_check(1, library(), err);
 }
 
 static int running(void) {
@@ -101,51 +183,49 @@ static int running(void) {
 }
 
 void dist_finalize(Dist *d) {
-    (void)d;
-    if (running()) MPI_Finalize();
+    if (!running()) return;
+    dist_barrier(d); // MPI_Finalize would wait as well, but for ever
+    watch_close(d);
+    MPI_Finalize();
 }
 
 void dist_abort(const Dist *d, int code) {
-    if (d->ranks > 1 && running()) MPI_Abort(MPI_COMM_WORLD, code);
+    if (d->ranks > 1 && running()) watch_abort(code);
     if (running()) MPI_Finalize();
     exit(code);
 }
 
-// Plain messages, as collectives could wait for ever. What is not through at the end stays under way: the caller ends
-// the process.
 void dist_roll_call(const Dist *d, int number, double seconds, int *numbers) {
-    enum { TAG = 4711, PAUSES = 50 };
-    static int said;
-    MPI_Request *requests = malloc(2 * (size_t)d->ranks * sizeof *requests);
-    if (!requests) dist_abort(d, 1);
-    said = number;
-    for (int r = 0; r < d->ranks; r++) {
-        numbers[r] = r == d->rank ? number : -1;
-        requests[2 * r] = requests[2 * r + 1] = MPI_REQUEST_NULL;
-        if (r == d->rank) continue;
-        MPI_CHECK(MPI_Irecv(&numbers[r], 1, MPI_INT, r, TAG, MPI_COMM_WORLD, &requests[2 * r]));
-        MPI_CHECK(MPI_Isend(&said, 1, MPI_INT, r, TAG, MPI_COMM_WORLD, &requests[2 * r + 1]));
-    }
-    for (int i = 0, all = 0; i < PAUSES && !all; i++) {
-        usleep((useconds_t)(seconds / PAUSES * 1e6));
-        MPI_CHECK(MPI_Testall(2 * d->ranks, requests, &all, MPI_STATUSES_IGNORE));
-    }
+    watch_roll_call(d, number, seconds, numbers);
 }
 
 void dist_barrier(const Dist *d) {
-    if (d->ranks > 1) MPI_CHECK(MPI_Barrier(MPI_COMM_WORLD));
+    MPI_Request request;
+    if (d->ranks > 1) MEET(d, request, MPI_Ibarrier(MPI_COMM_WORLD, &request));
 }
 
 void dist_broadcast(const Dist *d, void *data, size_t bytes, int root) {
     if (d->ranks == 1) return;
     for (size_t at = 0; at < bytes; at += SLAB_BYTES) {
         size_t n = bytes - at < SLAB_BYTES ? bytes - at : SLAB_BYTES;
-        MPI_CHECK(MPI_Bcast((char *)data + at, (int)n, MPI_BYTE, root, MPI_COMM_WORLD));
+        MPI_Request request;
+        MEET(d, request, MPI_Ibcast((char *)data + at, (int)n, MPI_BYTE, root, MPI_COMM_WORLD, &request));
     }
 }
 
 void dist_max_int(const Dist *d, int *values, int n) {
-    if (d->ranks > 1) MPI_CHECK(MPI_Allreduce(MPI_IN_PLACE, values, n, MPI_INT, MPI_MAX, MPI_COMM_WORLD));
+    MPI_Request request;
+    if (d->ranks > 1)
+        MEET(d, request, MPI_Iallreduce(MPI_IN_PLACE, values, n, MPI_INT, MPI_MAX, MPI_COMM_WORLD, &request));
+}
+
+// Sends to the rank `shift` places on, receives from the one as far behind.
+static void exchange(const Dist *d, int shift, const void *out, void *in, size_t bytes) {
+    MPI_Request requests[2];
+    int to = (d->rank + shift) % d->ranks, from = (d->rank + d->ranks - shift) % d->ranks, n = (int)bytes;
+    POST(d, MPI_Irecv(in, n, MPI_BYTE, from, 1, MPI_COMM_WORLD, &requests[0]));
+    POST(d, MPI_Isend(out, n, MPI_BYTE, to, 1, MPI_COMM_WORLD, &requests[1]));
+    watch_finish(d, requests, 2, "exchange");
 }
 
 void dist_all_gather(const Dist *d, void *all, const void *mine, size_t bytes) {
@@ -159,10 +239,8 @@ void dist_all_gather_in_place(const Dist *d, void *buffer, size_t bytes) {
     for (size_t at = 0; at < bytes; at += SLAB_BYTES) {
         size_t n = bytes - at < SLAB_BYTES ? bytes - at : SLAB_BYTES;
         for (int shift = 1; shift < d->ranks; shift++) { // every rank sends to one and receives from another
-            int to = (d->rank + shift) % d->ranks, from = (d->rank + d->ranks - shift) % d->ranks;
-            MPI_CHECK(MPI_Sendrecv(base + (size_t)d->rank * bytes + at, (int)n, MPI_BYTE, to, 1,
-                                   base + (size_t)from * bytes + at, (int)n, MPI_BYTE, from, 1, MPI_COMM_WORLD,
-                                   MPI_STATUS_IGNORE));
+            int from = (d->rank + d->ranks - shift) % d->ranks;
+            exchange(d, shift, base + (size_t)d->rank * bytes + at, base + (size_t)from * bytes + at, n);
         }
     }
 }
@@ -177,9 +255,7 @@ void dist_reduce_scatter(const Dist *d, float *buffer, size_t n) {
         size_t count = n - at < SLAB ? n - at : SLAB;
         for (int shift = 1; shift < d->ranks; shift++) {
             int to = (d->rank + shift) % d->ranks, from = (d->rank + d->ranks - shift) % d->ranks;
-            MPI_CHECK(MPI_Sendrecv(buffer + (size_t)to * n + at, (int)count, MPI_FLOAT, to, 2,
-                                   received + (size_t)from * SLAB, (int)count, MPI_FLOAT, from, 2, MPI_COMM_WORLD,
-                                   MPI_STATUS_IGNORE));
+            exchange(d, shift, buffer + (size_t)to * n + at, received + (size_t)from * SLAB, count * sizeof(float));
         }
         memcpy(received + (size_t)d->rank * SLAB, mine + at, count * sizeof(float));
         for (size_t i = 0; i < count; i++) {
@@ -194,14 +270,10 @@ void dist_reduce_scatter(const Dist *d, float *buffer, size_t n) {
 
 int dist_init(Dist *d, int *argc, char ***argv, Error *err) {
     (void)argc, (void)argv;
-    const char *size = getenv("OMPI_COMM_WORLD_SIZE");
-    if (!size) size = getenv("PMI_SIZE");
     *d = dist_alone();
-    if (size && atoi(size) > 1)
-        return error_set(
-            err, "started as %s ranks, but this build has no MPI (hint: install libopenmpi-dev, then make)", size);
-    return 0;
+    return launch_check(1, NULL, err);
 }
+const char *dist_host(const Dist *d, int rank) { return (void)d, (void)rank, "this host"; }
 void dist_finalize(Dist *d) { (void)d; }
 void dist_abort(const Dist *d, int code) {
     (void)d;

@@ -31,6 +31,8 @@ void stop_install(void) {
     if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, NULL);
 }
 
+int stop_signal(void) { return caught; }
+
 static int is_asked(char *path, size_t room, const char *out_dir) {
     struct stat st;
     int n = snprintf(path, room, "%s/stop", out_dir);

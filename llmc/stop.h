@@ -11,6 +11,8 @@ extern "C" {
 
 // Installs the handlers. A second SIGINT or SIGTERM ends the process at once.
 void stop_install(void);
+// The signal that was caught; 0: none.
+int stop_signal(void);
 // Why this process should stop: "SIGUSR1", "OUT/stop", ...; NULL: go on. A folder of that name asks for nothing.
 const char *stop_requested(const char *out_dir);
 // Removes the file, at the start (whoever made it did not mean this run) and when it was obeyed. *found: it was there.

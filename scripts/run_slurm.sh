@@ -16,6 +16,9 @@
 # NCCL_SOCKET_IFNAME and NCCL_IB_HCA where it does not find them by itself. 256 pages a step over 32 ranks: 2 pages a
 # micro-batch, 4 micro-batches.
 #
+# Without PMI between srun and MPI (MPI=pmi2, ... where pmix is not there) tasks do not meet: each says so and stops. One
+# that ends with an error ends all.
+#
 # Five minutes before the time is up Slurm sends USR1 to the ranks: they finish the step, save and exit with 0; the job,
 # sent off again, goes on from there.
 #
@@ -31,5 +34,5 @@ ranks=${SLURM_NTASKS:?not under Slurm (hint: sbatch scripts/run_slurm.sh)}
 pages=256 batch=2
 [ $((pages % (ranks * batch))) = 0 ] || die "$ranks ranks: expected a divisor of $((pages / batch))"
 mkdir -p runs
-run srun --mpi="${MPI:-pmix}" --cpu-bind=none ./train_c3 -b $batch -g $((pages / (ranks * batch))) -lr 1e-5 \
+run srun --mpi="${MPI:-pmix}" --cpu-bind=none --kill-on-bad-exit=1 ./train_c3 -b $batch -g $((pages / (ranks * batch))) -lr 1e-5 \
     -steps 40000 -save_minutes 60 "$@"

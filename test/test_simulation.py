@@ -259,10 +259,10 @@ def run_log(cell, trainer):
 
 HUNG = r"no progress for 12 s"
 FAULTS = {  # name: (settings of the simulation, options, what must be said, exit code 0 or 1)
-    "hang": ({"SIM_NCCL_FAULT": "hang:1:40"}, [], rf"rank \d: .*(reduce-scatter|all-gather) of tag \d+ .*{HUNG}"),
-    "stop": ({"SIM_NCCL_FAULT": "stop:1:40"}, [], rf"rank 0: .* of tag \d+ .*{HUNG}: it waits for rank 1 \(no answer\)"),
+    "hang": ({"SIM_NCCL_FAULT": "hang:1:40"}, [], rf"rank \d on \S+: .*(reduce-scatter|all-gather) of tag \d+ .*{HUNG}"),
+    "stop": ({"SIM_NCCL_FAULT": "stop:1:40"}, [], rf"rank 0 on \S+: .* of tag \d+ .*{HUNG}: it waits for rank 1 on \S+ \(no answer\)"),
     "kill": ({"SIM_NCCL_FAULT": "kill:1:40"}, [], r"process rank 1 .* exited on signal 9"),
-    "error": ({"SIM_NCCL_FAULT": "error:1:40"}, [], r"rank 1: .* of tag \d+ .*remote process exited"),
+    "error": ({"SIM_NCCL_FAULT": "error:1:40"}, [], r"rank 1 on \S+: .* of tag \d+ .*remote process exited"),
     "no_gpu": ({"SIM_DEVICES": "0"}, [], r"-device cuda: .*(no GPU is found|finds no GPU)"),
     "shared": ({"SIM_DEVICES": "1"}, [], r"2 ranks on a host with 1 GPU\(s\): ranks 0 and 1 would share one"),
     "driver": ({"SIM_DRIVER": "11080"}, [], r"driver supports CUDA 11\.8, this program was built with CUDA \d+\.\d"),

@@ -17,10 +17,10 @@ extern "C" {
 static const Dist *the_ranks; // of the only backend of this process that has some
 
 void cuda_fatal(const char *file, int line, const char *call, const char *text) {
-    static const Dist alone = {0, 1, 0, 1, 1};
+    static const Dist alone = {0, 1, 0, 1, 1, 0};
     const Dist *d = the_ranks ? the_ranks : &alone;
     fflush(stdout);
-    fprintf(stderr, "rank %d: %s:%d: %s: %s\n", d->rank, file, line, call, text);
+    fprintf(stderr, "rank %d on %s: %s:%d: %s: %s\n", d->rank, dist_host(d, d->rank), file, line, call, text);
     fflush(stderr);
     dist_abort(d, 1);
 }

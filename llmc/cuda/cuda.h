@@ -49,7 +49,7 @@ static inline cudaStream_t cuda_stream(const Backend *b) { return cuda_state(b)-
 // `reserve` sized it: a request beyond that is a bug and ends all ranks, naming `who`.
 void *cuda_scratch(Backend *b, size_t bytes, const char *who);
 
-// Prints "rank R: FILE:LINE: CALL: text" and ends all ranks.
+// Prints "rank R on HOST: FILE:LINE: CALL: text" and ends all ranks.
 [[noreturn]] void cuda_fatal(const char *file, int line, const char *call, const char *text);
 #define CUDA_CHECK(call)                                                                                               \
     do {                                                                                                               \

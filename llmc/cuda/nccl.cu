@@ -3,7 +3,7 @@
 // A collective is tied to the compute stream by two events: it starts behind `ready`, recorded where it was called, and
 // `await` holds the compute stream at `done`. Sums are fp32. Whoever waits on the host polls, and meanwhile asks NCCL
 // for errors and looks at the clock: it runs while the oldest collective that has not ended could run, its input being
-// ready, but waits for other ranks. Time spent computing does not count. With C3_COMM_TIMEOUT (60) seconds on it the
+// ready, but waits for other ranks. Time spent computing does not count. With Dist.timeout seconds on it the
 // ranks call the roll, and each names those that did not answer or are behind, and ends all.
 #include "llmc/cuda/cuda.h"
 
@@ -179,7 +179,7 @@ static double roll_call_seconds(const CudaComm *c) { return c->timeout < 20 ? c-
     for (int r = 0; numbers && r < d->ranks && length < 400; r++) {
         if (numbers[r] >= number) continue;
         if (!length) length = snprintf(text, sizeof text, "no progress for %.0f s: it waits for", c->timeout);
-        length += snprintf(text + length, sizeof text - (size_t)length, " rank %d (%s)", r,
+        length += snprintf(text + length, sizeof text - (size_t)length, " rank %d on %.60s (%s)", r, dist_host(d, r),
                            numbers[r] < 0 ? "no answer" : "behind");
     }
     cuda_fatal(__FILE__, __LINE__, call, text);
@@ -233,16 +233,6 @@ void cuda_comm_wait(Backend *b, int collectives) {
 }
 
 // ---- birth and end ----
-static int read_timeout(double *out, Error *err) {
-    const char *text = getenv("C3_COMM_TIMEOUT");
-    char *end = NULL;
-    *out = text && *text ? strtod(text, &end) : 60;
-    if (end && (*end || !(*out > 0)))
-        return error_set(err, "C3_COMM_TIMEOUT=%s: expected the seconds that a collective may stand still (default 60)",
-                         text);
-    return 0;
-}
-
 static int connect(Backend *b, CudaComm *c, Error *err) {
     const Dist *d = b->dist;
     ncclUniqueId id = {};
@@ -254,8 +244,7 @@ static int connect(Backend *b, CudaComm *c, Error *err) {
     config.blocking = 0;
     result = settle(c, ncclCommInitRankConfig(&c->nccl, d->ranks, id, d->rank, &config));
     if (result != ncclSuccess)
-        bad = error_set(err, "rank %d: NCCL cannot connect the ranks: %s (hint: NCCL_DEBUG=INFO says more)", d->rank,
-                        explain(c, result));
+        bad = error_set(err, "NCCL cannot connect the ranks: %s (hint: NCCL_DEBUG=INFO says more)", explain(c, result));
     return dist_agree(d, bad, err);
 }
 
@@ -266,7 +255,7 @@ int cuda_comm_create(Backend *b, Error *err) {
     CudaComm *c = (CudaComm *)calloc(1, sizeof *c);
     if (!c) cuda_fatal(__FILE__, __LINE__, "calloc", "out of memory");
     cuda_state(b)->comm = c;
-    TRY(dist_agree(d, read_timeout(&c->timeout, err), err));
+    c->timeout = d->timeout;
     int least = 0, greatest = 0; // its kernels are short and others wait for them: they come first
     CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
     CUDA_CHECK(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, greatest));

@@ -139,8 +139,17 @@ static int print_plan(Trainer *t, Error *err) {
     return plan_run(stdout, &t->o, &t->dist, named ? NULL : &m, err);
 }
 
+// A resumed run has weights of its own.
+static int check_weights(const Trainer *t, Error *err) {
+    char *resumed = resume_folder(&t->o);
+    int bad = resumed ? 0 : source_check(&t->source, err);
+    free(resumed);
+    return bad;
+}
+
 static int read_inputs(Trainer *t, Error *err) {
     TRY(source_open(&t->source, &t->o, err));
+    TRY(check_weights(t, err));
     TRY(corpus_open(&t->corpus, &t->source, &t->o, err));
     t->steps = t->o.steps;
     double epoch = (double)t->corpus.train.pages / (double)pages_a_step(t); // in steps

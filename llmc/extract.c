@@ -19,6 +19,7 @@ typedef struct Stack {
     Qwen2Config config;
     DType dtype; // of config.json: the embedding's
     SpecialTokens specials;
+    C3Params params;            // names of the tensors
     SafeTensors *files[2];      // the root's, the encoder's
     const SafeTensors *s;       // the one of the two that has the stack
     const SafeTensor **tensors; // (n)
@@ -31,11 +32,12 @@ static void stack_close(Stack *s) {
     safetensors_close(s->files[1]);
     free(s->tensors);
     free(s->entries);
+    params_free(&s->params);
     free(s->folder);
 }
 
-static void add(Stack *s, const SafeTensor *t, int64_t rows) {
-    SafeEntry e = {.name = t->name, .dtype = t->dtype, .dims = t->dims};
+static void add(Stack *s, const SafeTensor *t, const char *name, int64_t rows) {
+    SafeEntry e = {.name = name, .dtype = t->dtype, .dims = t->dims};
     memcpy(e.shape, t->shape, sizeof e.shape);
     e.shape[0] = rows; // padding of the vocabulary stays behind
     s->tensors[s->n] = t;
@@ -48,36 +50,34 @@ static int list(Stack *s, const ParamTable *table, ParamOwner owner, Error *err)
     s->entries = calloc((size_t)table->n + 1, sizeof *s->entries);
     if (!s->tensors || !s->entries) return error_set(err, "out of memory");
     TRY(weights_check_layers(s->s, table, owner, err));
+    TRY(weights_check_tied(s->s, s->config.tied, err));
     for (int i = 0; i < table->n; i++) {
         const Param *p = &table->params[i];
         if (p->owner != owner) continue;
         const SafeTensor *t = weights_find(s->s, p, 0, err);
         if (!t) return -1;
-        add(s, t, p->rows);
+        add(s, t, p->name, p->rows);
         if (strcmp(p->name, "model.embed_tokens.weight") == 0) s->dtype = t->dtype;
     }
     if (owner == OWNER_DECODER || s->config.tied) return 0;
     const SafeTensor *head = safetensors_find(s->s, "lm_head.weight");
     int fits =
         head && head->supported && head->dims == 2 && head->shape[0] >= s->config.V && head->shape[1] == s->config.D;
-    if (fits) add(s, head, s->config.V);
+    if (fits) add(s, head, head->name, s->config.V);
     else s->config.tied = 1; // what trained it had no use for a head and kept none
     return 0;
 }
 
 static int stack_open(Stack *s, const char *model, ParamOwner owner, Error *err) {
     C3Config c;
-    C3Params p;
     TRY(checkpoint_folder(&s->folder, model, err));
     TRY(config_read_c3(&c, s->folder, err));
     TRY(weights_open_c3(s->files, s->folder, err));
     s->s = s->files[owner == OWNER_ENCODER];
     s->config = owner == OWNER_ENCODER ? c.enc : c.dec;
     s->specials = c.specials;
-    TRY(params_build(&p, &c, 1, err));
-    int bad = list(s, &p.table, owner, err);
-    params_free(&p);
-    return bad;
+    TRY(params_build(&s->params, &c, 1, err));
+    return list(s, &s->params.table, owner, err);
 }
 
 static int copy_tensor(SafeWriter *w, const Stack *s, const SafeTensor *t, const SafeEntry *e, Error *err) {

@@ -25,6 +25,9 @@ void file_map_done(const void *data, size_t bytes);
 // Reads a whole file into malloc'ed memory, with a zero byte behind the end; "-" is stdin. The caller frees *data.
 int file_read(char **data, size_t *size, const char *path, Error *err);
 
+// Error when the bytes are a Git LFS pointer: a few lines of text in place of a large file that was never fetched.
+int file_check_lfs(const void *data, size_t size, const char *path, Error *err);
+
 // A file under construction. Bytes go to "PATH.tmp"; file_commit makes them durable and gives them their name.
 typedef struct FileWriter {
     FILE *stream;

@@ -48,7 +48,7 @@ static int check_shapes(int *tensors, const SafeTensors *s, const ParamTable *ta
 static void say_others(FILE *out, const SafeTensors *s, const ParamTable *table, ParamOwner a, ParamOwner b) {
     for (int i = 0; i < safetensors_count(s); i++) {
         const char *name = safetensors_at(s, i)->name;
-        if (!params_find(table, a, name) && !params_find(table, b, name))
+        if (!weights_param(table, a, name) && !weights_param(table, b, name))
             fprintf(out, "  %-14s \"%s\" in %s\n", "not read", name, safetensors_path(s, safetensors_at(s, i)));
     }
 }
@@ -59,9 +59,11 @@ static void print_tensors(FILE *out, int tensors, double numbers) {
     fprintf(out, "  %-14s %s, all finite\n", "numbers", format_count(count, numbers));
 }
 
-static int check_c3_files(FILE *out, SafeTensors *const files[2], const ParamTable *table, Error *err) {
+static int check_c3_files(FILE *out, const C3Config *c, SafeTensors *const files[2], const ParamTable *table,
+                          Error *err) {
     int tensors = 0;
     double numbers = 0;
+    TRY(weights_check_tied(files[0], c->dec.tied, err));
     TRY(check_shapes(&tensors, files[1], table, OWNER_ENCODER, err));
     TRY(check_shapes(&tensors, files[0], table, OWNER_CASCADE, err));
     TRY(check_shapes(&tensors, files[0], table, OWNER_DECODER, err));
@@ -80,7 +82,7 @@ static int check_c3(FILE *out, C3Config *c, const char *folder, Error *err) {
     TRY(params_build(&p, c, 1, err));
     int bad = weights_open_c3(files, folder, err);
     if (!bad) {
-        bad = check_c3_files(out, files, &p.table, err);
+        bad = check_c3_files(out, c, files, &p.table, err);
         safetensors_close(files[0]);
         safetensors_close(files[1]);
     }
@@ -99,7 +101,10 @@ static int check_qwen2(FILE *out, const char *folder, Error *err) {
     TRY(params_build(&p, &c, 1, err));
     int bad = safetensors_open(&s, folder, err);
     if (!bad) {
-        bad = check_shapes(&tensors, s, &p.table, OWNER_DECODER, err) || check_numbers(&numbers, s, err) ? -1 : 0;
+        bad = weights_check_tied(s, c.dec.tied, err) || check_shapes(&tensors, s, &p.table, OWNER_DECODER, err) ||
+                      check_numbers(&numbers, s, err)
+                  ? -1
+                  : 0;
         if (!bad) print_tensors(out, tensors, numbers);
         if (!bad) say_others(out, s, &p.table, OWNER_DECODER, OWNER_DECODER);
         safetensors_close(s);

@@ -76,7 +76,8 @@ int json_read(cJSON **out, const char *path, size_t max_bytes, Error *err) {
     TRY(file_map(&map, path, err));
     int bad = map.size > max_bytes ? error_set(err, "%s: %zu bytes, expected at most %zu", path, map.size, max_bytes)
               : map.size == 0      ? error_set(err, "%s: the file is empty, expected a JSON object", path)
-                                   : json_parse(out, (const char *)map.data, map.size, path, err);
+                                   : file_check_lfs(map.data, map.size, path, err);
+    if (!bad) bad = json_parse(out, (const char *)map.data, map.size, path, err);
     file_unmap(&map);
     return bad;
 }

@@ -34,6 +34,10 @@ void source_close(ModelSource *s);
 // Loads the tokenizer, which must have the model's vocabulary.
 int source_tokenizer(Tokenizer **out, const ModelSource *s, Error *err);
 
+// Opens the files and compares their tensors with the shapes, before memory is taken for the model: what config.json
+// asks for is worth nothing until the weights bear it out.
+int source_check(const ModelSource *s, Error *err);
+
 // Fills the weights: reads the folders, fits them to the model's sizes, draws what is new. All ranks get the same.
 int source_fill(ModelSource *s, C3 *m, uint64_t seed, Error *err);
 

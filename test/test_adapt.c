@@ -362,6 +362,90 @@ static void test_swap(void) {
     free(where);
 }
 
+// ---- other spellings -----------------------------------------------------------------------------------------------
+
+// Writes the tensors of FOLDER/model.safetensors again: names without `cut` in front, and a head: the embedding (1), or
+// the embedding with its last number changed (2).
+static void spell(const char *where, const char *cut, int own_head) {
+    char *path = in_run(where, "model.safetensors");
+    SafeTensors *s = NULL;
+    SafeEntry entries[64];
+    const SafeTensor *tensors[64];
+    SafeWriter *w = NULL;
+    Error err = {""};
+    must(safetensors_open(&s, path, &err), &err);
+    int n = safetensors_count(s);
+    for (int i = 0; i <= n; i++) {
+        const SafeTensor *t = i < n ? safetensors_at(s, i) : safetensors_find(s, embed);
+        const char *name = i == n ? head : strncmp(t->name, cut, strlen(cut)) ? t->name : t->name + strlen(cut);
+        tensors[i] = t;
+        entries[i] = (SafeEntry){name, t->dtype, t->dims, {t->shape[0], t->dims > 1 ? t->shape[1] : 0}};
+    }
+    n += own_head > 0;
+    must(safetensors_writer_open(&w, path, entries, n, NULL, 0, &err), &err);
+    for (int i = 0; i < n; i++) {
+        char *data = malloc(tensors[i]->bytes);
+        memcpy(data, tensors[i]->data, tensors[i]->bytes);
+        if (own_head == 2 && i == n - 1) data[tensors[i]->bytes - 1] ^= 1;
+        must(safetensors_writer_data(w, data, tensors[i]->bytes, &err), &err);
+        free(data);
+    }
+    must(safetensors_writer_commit(w, &err), &err);
+    safetensors_close(s);
+    free(path);
+}
+
+static void refuse(const char *what, const TrainOptions *o, const char *const *words, int n);
+
+static void test_spellings(void) {
+    check_begin("base models, whose names lack \"model.\", are read as transformers reads them");
+    C3Config c = small_config();
+    Qwen2Config enc = c.enc, dec = c.dec;
+    enc.tied = dec.tied = 1;
+    char *e = plain("base_e", &enc, 256, 'p'), *d = plain("base_d", &dec, 256, 'q');
+    TrainOptions o = options(NULL, e, d);
+    Filled f;
+    Error err = {""};
+    spell(e, "model.", 0);
+    spell(d, "model.", 0);
+    CHECK(fill(&f, &o, 1, &err) == 0, "%s", err.text);
+    expect_stack(&f, OWNER_ENCODER, 'p');
+    expect_stack(&f, OWNER_DECODER, 'q');
+    CHECK(different(&f, OWNER_DECODER, embed, 0, 'q', 0, (size_t)dec.V * 50) == 0, "embedding");
+    drop(&f);
+    dec.L = 1;
+    SpecialTokens specials = config_specials(256);
+    CHECK(config_write_qwen2(&dec, DTYPE_F32, &specials, d, &err) == 0, "%s", err.text);
+    refuse("a layer too many", &o, (const char *const[]){"\"layers.1.", "num_hidden_layers"}, 2);
+    free(d);
+    d = plain("base_d", &c.dec, 256, 'q');
+    o = options(NULL, e, d);
+    spell(d, "mod", 0);
+    refuse("names of another kind", &o, (const char *const[]){embed, "is missing among", "such as"}, 3);
+    free(d);
+
+    check_begin("a tied model's stored head must be the embedding; an encoder's is never used");
+    dec = c.dec;
+    dec.tied = 1;
+    free(e);
+    e = plain("base_e", &enc, 256, 'p');
+    d = plain("base_d", &dec, 256, 'q');
+    o = options(NULL, e, d);
+    spell(d, "", 1);
+    spell(e, "", 2);
+    CHECK(fill(&f, &o, 1, &err) == 0 && f.m.config.dec.tied, "%s", err.text);
+    drop(&f);
+    free(d);
+    d = plain("base_d", &dec, 256, 'q');
+    o = options(NULL, e, d);
+    spell(d, "", 2);
+    refuse("another head", &o, (const char *const[]){d, head, "tie_word_embeddings", "transformers 5"}, 4);
+    spell(d, "model.embed_tokens", 0);
+    refuse("only the head", &o, (const char *const[]){embed, head, "save_pretrained"}, 3);
+    free(e);
+    free(d);
+}
+
 // ---- extract -------------------------------------------------------------------------------------------------------
 
 static void test_extract(void) {
@@ -525,6 +609,7 @@ int main(void) {
     test_plain();
     test_whole_vocabulary();
     test_swap();
+    test_spellings();
     test_extract();
     test_refusals();
     if (file_remove_tree(folder, &err) != 0) printf("%s\n", err.text);

@@ -152,6 +152,33 @@ def test_bf16(name, folder, saved, pages):
         case(f"{name}: bf16 {key}: {error:.2e} off, transformers {allowed:.2e}", error <= allowed, (error, allowed))
 
 
+def test_spellings(tmp):
+    """Files that transformers loads though they are not as it saves a Qwen2ForCausalLM."""
+    torch.manual_seed(5)
+    folder = f"{tmp}/spellings"
+    os.makedirs(folder)
+    encoder = qwen2(f"{folder}/enc", 262, 2, 1, 64, 2, 144, True, torch.float32, "10GB")
+    decoder = qwen2(f"{folder}/dec", 262, 3, 1, 64, 2, 208, True, torch.float32, "400KB")
+    shutil.rmtree(f"{folder}/enc")
+    encoder.model.save_pretrained(f"{folder}/enc")
+    case("a base model's names have no prefix", "embed_tokens.weight" in load_file(f"{folder}/enc/model.safetensors"))
+    index = f"{folder}/dec/model.safetensors.index.json"
+    with open(index) as f:
+        content = json.load(f)
+    content["weight_map"]["lm_head.weight"] = content["weight_map"]["model.norm.weight"]
+    with open(index, "w") as f:
+        json.dump(content, f)
+    report = Qwen2ForCausalLM.from_pretrained(f"{folder}/dec", output_loading_info=True)[1]
+    case("transformers loads an index that names a tied head nobody stored", not report["missing_keys"], report)
+    pages = [torch.randint(0, K, (n,), dtype=torch.int32) for n in LENGTHS]
+    write_inputs(f"{folder}/inputs.safetensors", pages)
+    saved = f"{folder}/saved"
+    mine, _ = ours(folder, "fp32", "-enc", f"{folder}/enc", "-dec", f"{folder}/dec", "-n", N, "-dtype", "fp32",
+                   "-save", saved)
+    error = distance(mine, theirs(twin_of(encoder, decoder, load_file(f"{saved}/model.safetensors")), pages))
+    case(f"so do we, both, and find the same logits ({error:.1e})", error <= FP32, error)
+
+
 def test_programs(tmp):
     """The trainer makes a model out of two folders of Qwen2.5's vocabulary; c3 takes it apart again."""
     torch.manual_seed(4)
@@ -204,6 +231,7 @@ def main():
     with Folder() as tmp:
         for name, parameters in CASES.items():
             test_case(tmp, name, *parameters)
+        test_spellings(tmp)
         test_programs(tmp)
     done()
 

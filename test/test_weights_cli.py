@@ -152,14 +152,38 @@ def test_words(tmp, data):
     edit_json(f"{tiny}/config.json", tie_word_embeddings=True)
 
 
-def peak_memory(program, args):
-    """Largest resident bytes of a program."""
-    p = subprocess.Popen([program, *map(str, args)], env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL)
+def peak_memory(program, args, code=0):
+    """Largest resident bytes of a program, which must exit with this code."""
+    p = subprocess.Popen([program, *map(str, args)], env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL if code else None)
     _, status, usage = os.wait4(p.pid, 0)
     p.returncode = os.waitstatus_to_exitcode(status)
-    if p.returncode:
+    if p.returncode != code:
         raise RuntimeError(f"{program} {args}: exit {p.returncode}")
     return usage.ru_maxrss * 1024
+
+
+def test_lies(tmp, data):
+    """A config.json that asks for a hundred times what the weights are is refused before it gets memory."""
+    lie, pages = f"{tmp}/lie", f"{tmp}/train0.jsonl"
+    shutil.copytree(f"{tmp}/tiny", lie)
+    commands = ((TRAIN, ["-data", data, "-steps", 1, "-o", f"{tmp}/none", "-m", lie]),
+                (C3, ["reconstruct", "-m", lie, "-f", pages]), (C3, ["eval", "-m", lie, pages, "-o", f"{tmp}/none"]),
+                (C3, ["compress", "-m", lie, "-f", pages, "-o", f"{tmp}/none"]),
+                (C3, ["extract", "-m", lie, "-part", "decoder", "-o", f"{tmp}/none"]), (C3, ["info", "-check", lie]))
+    for key, value, file in (("vocab_size", 1 << 24, "config.json"), ("intermediate_size", 1 << 20, "llm1/config.json"),
+                             ("latent_token_len", 1 << 16, "config.json")):
+        with open(f"{lie}/{file}") as f:
+            true = json.load(f)[key]
+        edit_json(f"{lie}/{file}", **{key: value})
+        for program, args in commands:
+            if args[0] == "extract" and file + key != "config.jsonvocab_size":
+                continue  # the decoder alone is sound
+            refused(f"{key} {value} ({os.path.basename(program)} {args[0]})", program, args, "model.safetensors",
+                    "expected", str(value))
+            peak = peak_memory(program, args, 1)
+            case(f"{key} {value} took {peak / 1e6:.0f} MB ({os.path.basename(program)} {args[0]})", peak < SLACK, peak)
+        edit_json(f"{lie}/{file}", **{key: true})
 
 
 def test_memory(tmp):
@@ -189,6 +213,7 @@ def main():
         test_random(tmp, data)
         test_bad_folders(tmp, data)
         test_words(tmp, data)
+        test_lies(tmp, data)
         test_memory(tmp)
     done()
 

@@ -453,9 +453,11 @@ static int run_extract(int argc, char **argv) {
     if (code == 0 && (!model || !part || !out))
         code = error_set(&err, "extract: -%s is missing (hint: c3 extract -h)", !model ? "m" : !part ? "part" : "o");
     if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
-    if (extract_stack(model, strcmp(part, "encoder") == 0 ? OWNER_ENCODER : OWNER_DECODER, out, &err) != 0)
+    char *said;
+    if (extract_stack(&said, model, strcmp(part, "encoder") == 0 ? OWNER_ENCODER : OWNER_DECODER, out, &err) != 0)
         return fail(&err, 1);
-    printf("%s: the %s of %s\n", out, part, model);
+    printf("%s: the %s of %s; with it %s\n", out, part, model, said);
+    free(said);
     return 0;
 }
 

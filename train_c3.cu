@@ -29,6 +29,7 @@ extern "C" {
 #include "llmc/source.h"     // where the model comes from
 #include "llmc/step.h"       // micro-batches of a step, packed for the device
 #include "llmc/stop.h"       // signals, OUT/stop
+#include "llmc/travel.h"     // tokenizer and code of a checkpoint
 #include "llmc/validate.h"   // validation loss, samples
 #ifdef __cplusplus
 }
@@ -41,6 +42,7 @@ typedef struct Trainer {
     int n_options;
     ModelSource source;
     Corpus corpus; // tokenizer, template, training and validation pages
+    Travel travel; // what goes into a checkpoint beside the weights (rank 0)
     Backend *backend;
     const char *said; // about the choice of the device
     C3 model;
@@ -82,8 +84,7 @@ static CheckpointJob checkpoint_job(Trainer *t) {
     job.config = &t->source.config;
     job.params = &t->model.params;
     job.optimizer = &t->optimizer;
-    job.tokenizer_path = t->source.tokenizer;
-    job.source = t->source.folder ? t->source.folder : t->source.dec;
+    job.travel = &t->travel;
     return job;
 }
 
@@ -118,6 +119,7 @@ static int open_run(Trainer *t, Error *err) {
 static void print_settings(const Trainer *t) {
     printf("settings\n  %-14s %s\n", "model", t->source.text);
     options_print_given(stdout, t->table, t->n_options);
+    printf("  %-14s %s\n", "travels along", t->travel.said ? t->travel.said : "nothing");
     printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
     if (t->said) printf("  %-14s %s\n", "", t->said);
     plan_print(stdout, &t->plan, &t->bytes);
@@ -151,6 +153,9 @@ static int read_inputs(Trainer *t, Error *err) {
     TRY(source_open(&t->source, &t->o, err));
     TRY(check_weights(t, err));
     TRY(corpus_open(&t->corpus, &t->source, &t->o, err));
+    if (t->dist.rank == 0)
+        TRY(travel_open(&t->travel, t->corpus.tokenizer, t->source.tokenizer,
+                        t->source.folder ? t->source.folder : t->source.dec, (int)t->o.keep_code, err));
     t->steps = t->o.steps;
     double epoch = (double)t->corpus.train.pages / (double)pages_a_step(t); // in steps
     if (t->o.epochs) t->steps = (int64_t)ceil((double)t->o.epochs * epoch);

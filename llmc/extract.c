@@ -10,6 +10,8 @@
 #include "config.h"
 #include "file.h"
 #include "safetensors.h"
+#include "source.h"
+#include "travel.h"
 #include "weights.h"
 
 enum { PIECE_BYTES = 1 << 24 };
@@ -20,6 +22,7 @@ typedef struct Stack {
     DType dtype; // of config.json: the embedding's
     SpecialTokens specials;
     C3Params params;            // names of the tensors
+    Travel travel;              // the tokenizer
     SafeTensors *files[2];      // the root's, the encoder's
     const SafeTensors *s;       // the one of the two that has the stack
     const SafeTensor **tensors; // (n)
@@ -33,6 +36,7 @@ static void stack_close(Stack *s) {
     free(s->tensors);
     free(s->entries);
     params_free(&s->params);
+    travel_close(&s->travel);
     free(s->folder);
 }
 
@@ -68,6 +72,24 @@ static int list(Stack *s, const ParamTable *table, ParamOwner owner, Error *err)
     return 0;
 }
 
+// The model's tokenizer as it was trained with; a model without one has none to give.
+static int take_tokenizer(Stack *s, Error *err) {
+    ModelSource source;
+    Tokenizer *tokenizer = NULL;
+    TrainOptions o = {.model = s->folder, .template_name = "auto"};
+    Error none;
+    int bad = source_shapes(&source, &o, 0, err);
+    if (!bad && source_find_tokenizer(&source, &o, &none) != 0) {
+        bad = string_append(&s->travel.said, "%s", none.text) ? error_set(err, "out of memory") : 0;
+    } else if (!bad) {
+        bad = source_tokenizer(&tokenizer, &source, err);
+        if (!bad) bad = travel_open(&s->travel, tokenizer, source.tokenizer, NULL, 0, err);
+    }
+    tokenizer_free(tokenizer);
+    source_close(&source);
+    return bad;
+}
+
 static int stack_open(Stack *s, const char *model, ParamOwner owner, Error *err) {
     C3Config c;
     TRY(checkpoint_folder(&s->folder, model, err));
@@ -77,7 +99,8 @@ static int stack_open(Stack *s, const char *model, ParamOwner owner, Error *err)
     s->config = owner == OWNER_ENCODER ? c.enc : c.dec;
     s->specials = c.specials;
     TRY(params_build(&s->params, &c, 1, err));
-    return list(s, &s->params.table, owner, err);
+    TRY(list(s, &s->params.table, owner, err));
+    return take_tokenizer(s, err);
 }
 
 static int copy_tensor(SafeWriter *w, const Stack *s, const SafeTensor *t, const SafeEntry *e, Error *err) {
@@ -111,14 +134,15 @@ static int write_folder(const Stack *s, const char *temporary, const char *out, 
     TRY(file_make_dirs(temporary, err));
     TRY(config_write_qwen2(&s->config, s->dtype, &s->specials, temporary, err));
     TRY(write_tensors(s, temporary, err));
-    TRY(weights_copy_tokenizer(s->folder, temporary, err));
+    TRY(travel_write(&s->travel, temporary, err));
     TRY(file_sync_dir(temporary, err));
     if (rename(temporary, out) != 0)
         return error_set(err, "%s: cannot rename to %s: %s", temporary, out, strerror(errno));
     return 0;
 }
 
-int extract_stack(const char *model, ParamOwner owner, const char *out, Error *err) {
+int extract_stack(char **said, const char *model, ParamOwner owner, const char *out, Error *err) {
+    *said = NULL;
     if (file_exists(out)) return error_set(err, "%s: is there already (hint: -o names a new folder)", out);
     Stack s = {0};
     int bad = stack_open(&s, model, owner, err);
@@ -128,6 +152,10 @@ int extract_stack(const char *model, ParamOwner owner, const char *out, Error *e
     if (!bad) bad = temporary ? write_folder(&s, temporary, out, err) : error_set(err, "out of memory");
     if (bad && temporary) (void)file_remove_tree(temporary, NULL);
     free(temporary);
+    if (!bad) {
+        *said = s.travel.said;
+        s.travel.said = NULL;
+    }
     stack_close(&s);
     return bad;
 }

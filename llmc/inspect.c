@@ -115,21 +115,26 @@ static int check_qwen2(FILE *out, const char *folder, Error *err) {
 
 // ---- what lies beside them -----------------------------------------------------------------------------------------
 
-// The tokenizer in the folder, where there is one.
+// The tokenizer in the folder, where there is one; two files must be the same one.
 static int check_tokenizer(FILE *out, const C3Config *c, const char *folder, Error *err) {
     static const char *const names[] = {"qwen.tiktoken", "tokenizer.json"};
     ModelSource s = {.config = *c};
-    Tokenizer *tokenizer = NULL;
+    Tokenizer *found[2] = {NULL, NULL};
     int bad = 0;
     snprintf(s.text, sizeof s.text, "%s", folder);
-    for (int i = 0; i < 2 && !tokenizer && !bad; i++) {
+    for (int i = 0; i < 2 && !bad; i++) {
         s.tokenizer = string_format("%s/%s", folder, names[i]);
-        if (!s.tokenizer) return error_set(err, "%s: out of memory", folder);
-        if (file_exists(s.tokenizer)) bad = source_tokenizer(&tokenizer, &s, err);
-        if (!bad && tokenizer) fprintf(out, "  %-14s %s has the model's vocabulary\n", "tokenizer", names[i]);
+        if (!s.tokenizer) bad = error_set(err, "%s: out of memory", folder);
+        else if (file_exists(s.tokenizer)) bad = source_tokenizer(&found[i], &s, err);
+        if (!bad && found[i]) fprintf(out, "  %-14s %s has the model's vocabulary\n", "tokenizer", names[i]);
         free(s.tokenizer);
     }
-    tokenizer_free(tokenizer);
+    if (!bad && found[0] && found[1] &&
+        memcmp(tokenizer_fingerprint(found[0]), tokenizer_fingerprint(found[1]), 32) != 0)
+        bad = error_set(err, "%s: %s and %s are different tokenizers: expected the same ranks in both", folder, names[0],
+                        names[1]);
+    tokenizer_free(found[0]);
+    tokenizer_free(found[1]);
     return bad;
 }
 

@@ -84,8 +84,7 @@ static int find_shapes(ModelSource *s, const TrainOptions *o, int assume, Error 
     return from_two_stacks(s, o, err);
 }
 
-// The first that exists: -tok, the model's folder, the encoder's, the fetched vocabulary.
-static int find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err) {
+int source_find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err) {
     if (o->tokenizer) {
         s->tokenizer = strdup(o->tokenizer);
         return s->tokenizer ? 0 : error_set(err, "out of memory");
@@ -126,7 +125,7 @@ int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err)
 
 int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
     TRY(source_shapes(s, o, 0, err));
-    return find_tokenizer(s, o, err);
+    return source_find_tokenizer(s, o, err);
 }
 
 void source_close(ModelSource *s) {

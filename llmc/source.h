@@ -14,13 +14,13 @@ extern "C" {
 
 typedef struct ModelSource {
     C3Config config;
-    char *folder;         // -m: the C3 folder itself, also when a run's was named, owned; else NULL
+    char *folder;          // -m: the C3 folder itself, also when a run's was named, owned; else NULL
     const char *enc, *dec; // Qwen2 folders of new stacks; else NULL
-    FilesConfig files[2]; // encoder, decoder: the vocabularies in the files
-    int files_latents;    // of the C3 folder
-    char *tokenizer;      // path, owned
-    char text[256];       // one line for the settings table
-    char *said;           // after source_fill: a line for each thing that was changed, owned; NULL: nothing was
+    FilesConfig files[2];  // encoder, decoder: the vocabularies in the files
+    int files_latents;     // of the C3 folder
+    char *tokenizer;       // path, owned
+    char text[256];        // one line for the settings table
+    char *said;            // after source_fill: a line for each thing that was changed, owned; NULL: nothing was
 } ModelSource;
 
 // Works out the shapes and finds the tokenizer. When nothing was named and the default folders are not there, the error
@@ -31,6 +31,8 @@ int source_open(ModelSource *s, const TrainOptions *o, Error *err);
 int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err);
 void source_close(ModelSource *s);
 
+// Where the tokenizer lies: -tok, or the first there is in the model's folder, the encoder's, data/qwen2.5.
+int source_find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err);
 // Loads the tokenizer, which must have the model's vocabulary.
 int source_tokenizer(Tokenizer **out, const ModelSource *s, Error *err);
 

@@ -2,19 +2,14 @@
 // compared, and its elements flow through one small buffer: there is never a second copy of the model.
 #include "weights.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "checkpoint.h"
 #include "file.h"
-#include "json.h"
 #include "sha256.h"
 
-enum { PIECE_BYTES = 1 << 24, MAX_CONFIG_BYTES = 1 << 20 };
+enum { PIECE_BYTES = 1 << 24 };
 static const char embedding_name[] = "model.embed_tokens.weight", head_name[] = "lm_head.weight";
 static const char base_model[] = "model."; // what transformers calls the base model; its own files are without
 enum { BASE_MODEL = sizeof base_model - 1 };
@@ -286,88 +281,20 @@ static int save_file(Backend *b, const elem_t *weights, const ParamTable *table,
     return bad;
 }
 
-// Code that travels along is only found when config.json names it.
-static int keep_auto_map(const char *source, const char *folder, Error *err) {
-    char *from = string_format("%s/config.json", source), *to = string_format("%s/config.json", folder);
-    cJSON *old = NULL, *new = NULL;
-    int bad = from && to ? 0 : error_set(err, "%s: out of memory", folder);
-    if (!bad && file_exists(from)) {
-        bad = json_read(&old, from, MAX_CONFIG_BYTES, err) || json_read(&new, to, MAX_CONFIG_BYTES, err) ? -1 : 0;
-        const cJSON *map = bad ? NULL : json_find(old, "auto_map"), *type = bad ? NULL : json_find(old, "model_type");
-        if (map && cJSON_IsString(type) && strcmp(type->valuestring, "C3") == 0) {
-            cJSON *copy = cJSON_Duplicate(map, 1);
-            bad = copy && cJSON_AddItemToObject(new, "auto_map", copy) ? json_write(new, to, err)
-                                                                       : error_set(err, "%s: out of memory", to);
-        }
-    }
-    cJSON_Delete(old);
-    cJSON_Delete(new);
-    free(from);
-    free(to);
-    return bad;
-}
-
-int weights_save(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c, const char *source,
-                 const char *folder, FileSum sums[2], Error *err) {
+int weights_save(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
+                 FileSum sums[2], Error *err) {
     C3Config saved = *c;
     saved.dtype = b->dtype;
     TRY(config_write_c3(&saved, folder, err));
-    if (source) TRY(keep_auto_map(source, folder, err));
     TRY(save_file(b, weights, &p->table, 0, folder, &sums[0], err));
     return save_file(b, weights, &p->table, 1, folder, &sums[1], err);
 }
 
-static int copy_into(const char *from, const char *folder, const char *name, Error *err) {
-    char *to = string_format("%s/%s", folder, name);
-    int bad = to ? file_copy(from, to, err) : error_set(err, "%s: out of memory", folder);
-    free(to);
-    return bad;
-}
-
-// What travels along; the tokenizer's files come first.
-static const char *const patterns[] = {"tokenizer*", "vocab.json", "merges.txt", "*.tiktoken", "generation_config.json",
-                                       "*.py"};
-enum { TOKENIZER_PATTERNS = 4, ALL_PATTERNS = 6 };
-
-static int travels(const char *name, int n_patterns) {
-    for (int i = 0; i < n_patterns; i++) {
-        if (fnmatch(patterns[i], name, FNM_PERIOD) == 0) return 1;
-    }
-    return 0;
-}
-
-static int copy_travellers(const char *source, int n_patterns, const char *folder, Error *err) {
-    DIR *dir = opendir(source);
-    if (!dir) return error_set(err, "%s: cannot list: %s", source, strerror(errno));
-    int bad = 0;
-    for (struct dirent *e; !bad && (e = readdir(dir));) {
-        if (!travels(e->d_name, n_patterns)) continue;
-        char *from = string_format("%s/%s", source, e->d_name);
-        struct stat st;
-        if (!from) bad = error_set(err, "%s: out of memory", source);
-        else if (stat(from, &st) == 0 && S_ISREG(st.st_mode)) bad = copy_into(from, folder, e->d_name, err);
-        free(from);
-    }
-    closedir(dir);
-    return bad;
-}
-
-int weights_copy_tokenizer(const char *source, const char *folder, Error *err) {
-    return copy_travellers(source, TOKENIZER_PATTERNS, folder, err);
-}
-
-int weights_copy_others(const char *tokenizer_path, const char *source, const char *folder, Error *err) {
-    if (source) TRY(copy_travellers(source, ALL_PATTERNS, folder, err));
-    if (!tokenizer_path) return 0;
-    const char *slash = strrchr(tokenizer_path, '/');
-    return copy_into(tokenizer_path, folder, slash ? slash + 1 : tokenizer_path, err);
-}
-
 int checkpoint_save_weights(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c,
-                            const char *tokenizer_path, const char *source, const char *folder, Error *err) {
+                            const Travel *travel, const char *folder, Error *err) {
     FileSum sums[2];
-    TRY(weights_save(b, weights, p, c, source, folder, sums, err));
-    return weights_copy_others(tokenizer_path, source, folder, err);
+    TRY(weights_save(b, weights, p, c, folder, sums, err));
+    return travel_write(travel, folder, err);
 }
 
 // ---- fingerprint ---------------------------------------------------------------------------------------------------

@@ -43,12 +43,8 @@ int weights_check_layers(const SafeTensors *s, const ParamTable *table, ParamOwn
 int weights_open_c3(SafeTensors *files[2], const char *folder, Error *err);
 
 // config.json, model.safetensors, llm1/: the model alone. sums (2): what was written.
-int weights_save(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c, const char *source,
-                 const char *folder, FileSum sums[2], Error *err);
-// Tokenizer files and what else travels along with a model.
-int weights_copy_others(const char *tokenizer_path, const char *source, const char *folder, Error *err);
-// The tokenizer files of a folder alone.
-int weights_copy_tokenizer(const char *source, const char *folder, Error *err);
+int weights_save(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
+                 FileSum sums[2], Error *err);
 // Fills the held pieces of o->master from the fp32 model files of a checkpoint that kept no master weights of its own.
 int weights_load_master(const Optimizer *o, const char *folder, Error *err);
 

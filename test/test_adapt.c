@@ -448,18 +448,32 @@ static void test_spellings(void) {
 
 // ---- extract -------------------------------------------------------------------------------------------------------
 
+// A tokenizer of the 256 bytes alone.
+static void put_bytes_only(const char *path) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    FILE *f = fopen(path, "w");
+    for (int b = 0; b < 256 && f; b++) fprintf(f, "%c%c== %d\n", digits[b >> 2], digits[(b & 3) << 4], b);
+    if (f) fclose(f);
+}
+
 static void test_extract(void) {
     check_begin("a stack as a plain folder is the stack, and makes a model again; an existing folder is left alone");
     C3Config c = small_config();
-    char *where = whole("extract", &c), *tok = in_run(where, "qwen.tiktoken"), *py = in_run(where, "modeling.py");
+    char *where = whole("extract", &c), *tok = in_run(where, "mine.tiktoken"), *py = in_run(where, "modeling.py");
+    char *found = in_run(where, "qwen.tiktoken"), *said = NULL;
     put(tok, "IQ== 0\n", 7);
+    put_bytes_only(found);
     put(py, "pass\n", 5);
     char *e = in_run(folder, "extracted/e"), *d = in_run(folder, "extracted/d");
     Filled f;
     Error err = {""};
-    CHECK(extract_stack(where, OWNER_ENCODER, e, &err) == 0 && extract_stack(where, OWNER_DECODER, d, &err) == 0, "%s",
-          err.text);
-    CHECK(exists(e, "qwen.tiktoken") && exists(d, "qwen.tiktoken") && !exists(d, "modeling.py") && !exists(d, "llm1"),
+    CHECK(extract_stack(&said, where, OWNER_ENCODER, e, &err) == 0, "%s", err.text);
+    CHECK(said && strcmp(said, "tokenizer.json (written), tokenizer_config.json (written)") == 0, "%s", said);
+    free(said);
+    CHECK(extract_stack(&said, where, OWNER_DECODER, d, &err) == 0, "%s", err.text);
+    free(said);
+    CHECK(exists(e, "tokenizer.json") && exists(d, "tokenizer_config.json") && !exists(d, "qwen.tiktoken") &&
+              !exists(d, "mine.tiktoken") && !exists(d, "modeling.py") && !exists(d, "llm1"),
           "what travels along");
     TrainOptions o = options(NULL, e, d);
     CHECK(fill(&f, &o, 1, &err) == 0 && f.source.said == NULL, "%s", err.text);
@@ -467,12 +481,12 @@ static void test_extract(void) {
     expect_stack(&f, OWNER_DECODER, 'r');
     CHECK(different(&f, OWNER_DECODER, head, 0, 'r', 0, 262 * 50) == 0 && !f.m.config.dec.tied, "head");
     drop(&f);
-    CHECK(extract_stack(where, OWNER_DECODER, d, &err) != 0 && strstr(err.text, d) && strstr(err.text, "already"), "%s",
+    CHECK(extract_stack(&said, where, OWNER_DECODER, d, &err) != 0 && strstr(err.text, d) && strstr(err.text, "already"), "%s",
           err.text);
     char *weights = in_run(where, "model.safetensors"), *x = in_run(folder, "extracted/x"),
          *temporary = in_run(folder, "extracted/x.tmp");
     CHECK(truncate(weights, 4000) == 0, "truncate");
-    CHECK(extract_stack(where, OWNER_DECODER, x, &err) != 0 && strstr(err.text, weights), "%s", err.text);
+    CHECK(extract_stack(&said, where, OWNER_DECODER, x, &err) != 0 && strstr(err.text, weights), "%s", err.text);
     CHECK(!file_exists(x) && !file_exists(temporary), "something was left behind");
     free(temporary);
     free(x);
@@ -480,6 +494,7 @@ static void test_extract(void) {
     free(d);
     free(e);
     free(py);
+    free(found);
     free(tok);
     free(where);
 }

@@ -64,14 +64,22 @@ def test_random(tmp, data):
     shutil.copy(TOKENIZER, f"{tmp}/cut")
     auto = {"AutoModel": "modeling_c3.C3QwenForCausalLM"}
     edit_json(f"{tmp}/cut/config.json", auto_map=auto)
-    r = run(TRAIN, [*train, "-m", f"{tmp}/cut", "-o", f"{tmp}/again"])
+    os.chmod(f"{tmp}/cut/modeling_c3.py", 0o600)
+    r = run(TRAIN, [*train, "-m", f"{tmp}/cut", "-o", f"{tmp}/plain"])
+    step = f"{tmp}/plain/step_00000001"
+    with open(f"{step}/config.json") as f:
+        written = json.load(f)
+    case("code and auto_map stay, and that is said", "auto_map" not in written and
+         "modeling_c3.py is left out" in r.stdout and not os.path.exists(f"{step}/modeling_c3.py"), r.stdout)
+    r = run(TRAIN, [*train, "-m", f"{tmp}/cut", "-o", f"{tmp}/again", "-keep_code"])
     step = f"{tmp}/again/step_00000001"
     with open(f"{step}/config.json") as f:
         written = json.load(f)
     case("-m goes on from a sharded folder with the same numbers, and nothing is said of changes",
          files_of(step) == files_of(f"{tmp}/tiny") and "changed" not in r.stdout, r.stdout)
     case("code, auto_map and tokenizer travel along", written["auto_map"] == auto and
-         {"modeling_c3.py", "qwen.tiktoken"} <= set(os.listdir(step)), os.listdir(step))
+         {"modeling_c3.py", "tokenizer.json", "tokenizer_config.json"} <= set(os.listdir(step)), os.listdir(step))
+    case("a secret stays one", os.stat(f"{step}/modeling_c3.py").st_mode & 0o777 == 0o600)
     edit_json(f"{tmp}/cut/config.json", auto_map=None)
     grown = [*train, "-m", f"{tmp}/tiny", "-n", 20, "-b", 1]
     one, two = (run(TRAIN, [*grown, "-o", f"{tmp}/ranks{n}"], ranks=n).stdout for n in (1, 2))

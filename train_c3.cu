@@ -119,6 +119,9 @@ static int open_run(Trainer *t, Error *err) {
 static void print_settings(const Trainer *t) {
     printf("settings\n  %-14s %s\n", "model", t->source.text);
     options_print_given(stdout, t->table, t->n_options);
+    if (t->corpus.maxlen < t->o.maxlen)
+        printf("  %-14s %lld in place of %lld: the model has no positions for more\n", "-maxlen",
+               (long long)t->corpus.maxlen, (long long)t->o.maxlen);
     printf("  %-14s %s\n", "travels along", t->travel.said ? t->travel.said : "nothing");
     printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
     if (t->said) printf("  %-14s %s\n", "", t->said);

@@ -17,8 +17,7 @@ static int no_memory(Error *err) { return error_set(err, "out of memory"); }
 
 int compress_longest_page(const Model *m) {
     const C3Config *c = &m->source.config;
-    int enc = c->enc.max_positions - 1 - c->latents, dec = c->dec.max_positions - template_overhead(&m->t, c->latents);
-    return enc < dec ? enc : dec;
+    return config_longest_page(c, template_overhead(&m->t, c->latents));
 }
 
 // ---- reading and cutting -------------------------------------------------------------------------------------------

@@ -436,6 +436,11 @@ enum { N_PRESETS = sizeof presets / sizeof *presets, QWEN_ROWS = 151936 };
 
 int config_rows(int base_vocab) { return config_specials(base_vocab).img_pad + 1; }
 
+int config_longest_page(const C3Config *c, int words) {
+    int enc = c->enc.max_positions - 1 - c->latents, dec = c->dec.max_positions - words - 1;
+    return enc < dec ? enc : dec;
+}
+
 int config_preset(C3Config *c, const char *name, int vocab, Error *err) {
     int i = 0;
     while (i < N_PRESETS && strcmp(presets[i].name, name) != 0) i++;

@@ -131,8 +131,8 @@ static int check_tokenizer(FILE *out, const C3Config *c, const char *folder, Err
     }
     if (!bad && found[0] && found[1] &&
         memcmp(tokenizer_fingerprint(found[0]), tokenizer_fingerprint(found[1]), 32) != 0)
-        bad = error_set(err, "%s: %s and %s are different tokenizers: expected the same ranks in both", folder, names[0],
-                        names[1]);
+        bad = error_set(err, "%s: %s and %s are different tokenizers: expected the same ranks in both", folder,
+                        names[0], names[1]);
     tokenizer_free(found[0]);
     tokenizer_free(found[1]);
     return bad;

@@ -199,6 +199,18 @@ static void test_absurd(void) {
     expect_refusal("config.json", "cannot open", "no file");
 }
 
+static void test_longest_page(void) {
+    check_begin("the longest page is what the positions of both stacks leave");
+    C3Config c = preset("demo", 0); // 16 latents, 2 words around them
+    c.enc.max_positions = 100;
+    c.dec.max_positions = 1000;
+    CHECK(config_longest_page(&c, 18) == 83, "%d: <img> and 16 queries behind the text", config_longest_page(&c, 18));
+    c.dec.max_positions = 60;
+    CHECK(config_longest_page(&c, 18) == 41, "%d: 18 before the text, the end mark", config_longest_page(&c, 18));
+    c.dec.max_positions = 18;
+    CHECK(config_longest_page(&c, 18) < 1, "%d", config_longest_page(&c, 18));
+}
+
 static void test_spellings(void) {
     check_begin("transformers 5 spellings: rope_parameters, dtype");
     C3Config c = preset("tiny", 0), back;
@@ -255,6 +267,7 @@ int main(void) {
     test_round_trips();
     test_missing();
     test_absurd();
+    test_longest_page();
     test_spellings();
     Error err;
     if (file_remove_tree(folder, &err) != 0) printf("%s\n", err.text);

@@ -202,6 +202,10 @@ static void test_files(void) {
     CHECK(root && number(root, "tokens") == 10 && !strchr(line, '\n'), "page line: %s", line);
     cJSON_Delete(root);
     free(line);
+    s.pages[0].written = strdup("\uf9a0");
+    line = eval_page_json(&s.pages[0], 5);
+    CHECK(strstr(line, "\"reconstruction\":\"\uf9a0\""), "not what the model wrote: %s", line);
+    free(line);
     char *data, *path = string_format("%s/eval.csv", out);
     size_t size, lines = 0;
     CHECK(file_read(&data, &size, path, &err) == 0, "%s", err.text);

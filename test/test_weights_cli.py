@@ -3,6 +3,7 @@
 along, and how much memory reading and writing take. Models come from dev/make_random_checkpoint."""
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -194,6 +195,24 @@ def test_lies(tmp, data):
         edit_json(f"{lie}/{file}", **{key: true})
 
 
+def test_positions(tmp, data):
+    """Pages beyond max_position_embeddings are left out of training and of evaluation alike, and that is said."""
+    short = f"{tmp}/short"
+    run(MAKE, ["-preset", "demo", "-vocab", 4096, "-n", 4, "-dtype", "fp32", "-o", short])
+    tokens = [len(json.loads(line)["text"].split()) for line in read(f"{tmp}/train0.jsonl").decode().splitlines()]
+    for file, positions in (("config.json", 7 + 25), ("llm1/config.json", 5 + 20)):  # words, latents, end; <img>, Q
+        edit_json(f"{short}/{file}", max_position_embeddings=positions)
+        r = run(TRAIN, ["-data", data, "-b", 2, "-g", 1, "-steps", 1, "-threads", 1, "-m", short, "-tok", TOKENIZER,
+                        "-o", f"{tmp}/{positions}"])
+        trained = int(re.search(r"pages +(\d+) of", r.stdout)[1])
+        run(C3, ["eval", "-m", short, "-tok", TOKENIZER, f"{tmp}/train0.jsonl", "-o", f"{tmp}/eval{positions}", "-skip",
+                 "-max_new", 1, "-no_controls"])
+        with open(f"{tmp}/eval{positions}/eval.json") as f:
+            found = json.load(f)
+        case(f"{positions} positions: trained on {trained} pages of {len(tokens)}, evaluated on {found['pages']}",
+             trained == found["pages"] and 0 < trained < len(tokens) and "no positions for more" in r.stdout, r.stdout)
+
+
 def test_memory(tmp):
     """No program holds a file as well as the model, nor two models."""
     big = f"{tmp}/big"
@@ -222,6 +241,7 @@ def main():
         test_bad_folders(tmp, data)
         test_words(tmp, data)
         test_lies(tmp, data)
+        test_positions(tmp, data)
         test_memory(tmp)
     done()
 

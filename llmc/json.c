@@ -8,8 +8,8 @@
 
 #include "file.h"
 
-// cJSON takes 64 bytes a value and recurses with the nesting. Headers of safetensors and configs need 4 levels.
-enum { MAX_DEPTH = 32, MAX_VALUES = 1 << 22 };
+// cJSON recurses with the nesting. Headers of safetensors and configs need 4 levels.
+enum { MAX_DEPTH = 32 };
 
 // Walks over the text once, before the parser does, and counts.
 static int check_bounds(const char *text, size_t size, const char *where, Error *err) {
@@ -42,7 +42,7 @@ static int check_bounds(const char *text, size_t size, const char *where, Error 
         default:
             break;
         }
-        if (values > MAX_VALUES) return error_set(err, "%s: JSON: more than %d values", where, MAX_VALUES);
+        if (values > JSON_MAX_VALUES) return error_set(err, "%s: JSON: more than %d values", where, JSON_MAX_VALUES);
     }
     return 0;
 }

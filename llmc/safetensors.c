@@ -11,7 +11,7 @@
 #include "file.h"
 #include "json.h"
 
-enum { MAX_HEADER = 100000000, MAX_INDEX_BYTES = 100000000, LENGTH_BYTES = 8, HEADER_ALIGN = 8 };
+enum { MAX_HEADER = SAFETENSORS_MAX_HEADER, MAX_INDEX_BYTES = 100000000, LENGTH_BYTES = 8, HEADER_ALIGN = 8 };
 static const char metadata_key[] = "__metadata__";
 
 typedef struct File {

@@ -9,7 +9,7 @@
 #include "backend.h" // DType
 #include "error.h"
 
-enum { SAFETENSORS_MAX_DIMS = 8 };
+enum { SAFETENSORS_MAX_DIMS = 8, SAFETENSORS_MAX_HEADER = 100000000 }; // bytes of a header, the format's own limit
 
 typedef struct SafeTensor {
     const char *name;

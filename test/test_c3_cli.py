@@ -264,6 +264,14 @@ def test_as_written(tmp, model):
           page["char_precision"] > 0, page)
 
 
+def test_header(tmp, model):
+    """More documents than the header of one .c3 holds are refused before the encoder starts, and where to cut is said."""
+    line = json.dumps({"id": '"' * 5_000_000, "text": "page"})  # 20 MB each of the header
+    refused("compress: more documents than fit", ["compress", "-m", model, "-f", "-", "-o", f"{tmp}/full.c3"],
+            says=["the first 4 documents", "several files"], stdin=(line + "\n") * 6)
+    check("nothing is written", not os.path.exists(f"{tmp}/full.c3"))
+
+
 def test_run_folder(tmp, model):
     steps = f"{tmp}/run"
     for step, complete in ((1, True), (2, True), (3, False)):
@@ -365,6 +373,7 @@ def main():
         test_reconstruct(tmp, model, texts)
         test_shards(tmp, model)
         test_as_written(tmp, model)
+        test_header(tmp, model)
         test_run_folder(tmp, model)
         test_eval(tmp, model, texts)
     finally:

@@ -83,8 +83,7 @@ static TrainOptions options(const char *m, const char *enc, const char *dec) {
 }
 
 static int fill(Filled *f, const TrainOptions *o, uint64_t seed, Error *err) {
-    C3Limits l = {
-        .pages = 1, .enc_rows = 8, .dec_rows = 8, .dec_kept = 8, .recompute = KEEP_NOTHING};
+    C3Limits l = {.pages = 1, .enc_rows = 8, .dec_rows = 8, .dec_kept = 8, .recompute = KEEP_NOTHING};
     *f = (Filled){0};
     TRY(source_open(&f->source, o, err));
     TRY(backend_cpu_create(&f->b, DTYPE_F32, 1, &dist, err));
@@ -481,8 +480,9 @@ static void test_extract(void) {
     expect_stack(&f, OWNER_DECODER, 'r');
     CHECK(different(&f, OWNER_DECODER, head, 0, 'r', 0, 262 * 50) == 0 && !f.m.config.dec.tied, "head");
     drop(&f);
-    CHECK(extract_stack(&said, where, OWNER_DECODER, d, &err) != 0 && strstr(err.text, d) && strstr(err.text, "already"), "%s",
-          err.text);
+    CHECK(extract_stack(&said, where, OWNER_DECODER, d, &err) != 0 && strstr(err.text, d) &&
+              strstr(err.text, "already"),
+          "%s", err.text);
     char *weights = in_run(where, "model.safetensors"), *x = in_run(folder, "extracted/x"),
          *temporary = in_run(folder, "extracted/x.tmp");
     CHECK(truncate(weights, 4000) == 0, "truncate");

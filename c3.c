@@ -46,7 +46,7 @@ static int model_options(ModelOptions *o, Option *table, int n) {
         {"maxlen", OPTION_INT, &o->maxlen, "N", 16, 131072, NULL, "longest decoder sequence in tokens", 0},
         {.help = "Decoding"},
         {"max_new", OPTION_INT, &o->max_new, "N", 0, 131072, NULL,
-         "new tokens of a page, 0 = twice the page's + 32, at most 4096", 0},
+         "new tokens of a page, 0 = twice the page's + 32, at most 4096 or the page's + 1", 0},
         {"no_repeat_ngram", OPTION_INT, &o->ngram, "N", 0, 4096, NULL,
          "no N tokens in a row twice, 0 = off (the released code: 20)", 0},
         {"batch", OPTION_INT, &o->batch, "N", 0, 4096, NULL, "pages decoded together, 0 = what fits, at most 64", 0},
@@ -134,7 +134,7 @@ static int print_page(const EvalPage *p, const Model *m, int number, int n, int 
            p->m.exact ? ", exact"
            : colour   ? ""
                       : ", wrong characters stand in [brackets]",
-           p->ended ? "" : ", cut at the limit of new tokens");
+           p->ended ? "" : ", cut at the limit of new tokens (-max_new)");
     printf("--- original\n");
     render_marked(stdout, p->reference, p->n_reference, ops, n_ops, RENDER_REFERENCE, colour);
     printf("--- reconstruction\n");
@@ -255,7 +255,8 @@ static int run_decompress(int argc, char **argv) {
         {"verify", OPTION_FLAG, &verify, NULL, 0, 0, NULL, "say whether all came back exactly; exit code 1 if not", 0},
         {"tok", OPTION_TEXT, &m.tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
         {.help = "Decoding (greedy)"},
-        {"max_new", OPTION_INT, &max_new, "N", 0, 131072, NULL, "new tokens of a page, 0 = twice its tokens + 32", 0},
+        {"max_new", OPTION_INT, &max_new, "N", 0, 131072, NULL,
+         "new tokens of a page, 0 = twice its own + 32, at most 4096 or its own + 1", 0},
         {"no_repeat_ngram", OPTION_INT, &ngram, "N", 0, 4096, NULL, "no N tokens in a row twice, 0 = off", 0},
         {"batch", OPTION_INT, &batch, "N", 0, 4096, NULL, "pages decoded together, 0 = what fits, at most 64", 0},
         {.help = "Machine"},
@@ -471,9 +472,11 @@ static int run_extract(int argc, char **argv) {
     if (code == 0 && (!model || !part || !out))
         code = error_set(&err, "extract: -%s is missing (hint: c3 extract -h)", !model ? "m" : !part ? "part" : "o");
     if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
-    if (extract_stack(model, strcmp(part, "encoder") == 0 ? OWNER_ENCODER : OWNER_DECODER, out, &err) != 0)
+    char *said;
+    if (extract_stack(&said, model, strcmp(part, "encoder") == 0 ? OWNER_ENCODER : OWNER_DECODER, out, &err) != 0)
         return fail(&err, 1);
-    printf("%s: the %s of %s\n", clean(out), part, clean(model));
+    printf("%s: the %s of %s; with it %s\n", clean(out), part, clean(model), clean(said));
+    free(said);
     return 0;
 }
 

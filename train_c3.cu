@@ -32,6 +32,7 @@ extern "C" {
 #include "llmc/source.h"     // where the model comes from
 #include "llmc/step.h"       // micro-batches of a step, packed for the device
 #include "llmc/stop.h"       // signals, OUT/stop
+#include "llmc/travel.h"     // tokenizer and code of a checkpoint
 #include "llmc/validate.h"   // validation loss, samples
 #ifdef __cplusplus
 }
@@ -44,6 +45,7 @@ typedef struct Trainer {
     int n_options;
     ModelSource source;
     Corpus corpus; // tokenizer, template, training and validation pages
+    Travel travel; // what goes into a checkpoint beside the weights (rank 0)
     Backend *backend;
     const char *said; // about the choice of the device
     C3 model;
@@ -87,16 +89,20 @@ static CheckpointJob checkpoint_job(Trainer *t) {
     job.config = &t->source.config;
     job.params = &t->model.params;
     job.optimizer = &t->optimizer;
-    job.tokenizer_path = t->source.tokenizer;
-    job.source = t->source.folder ? t->source.folder : t->source.dec;
+    job.travel = &t->travel;
     return job;
 }
 
-// Fresh weights, or the newest checkpoint of the run: rank 0's choice, for hosts may see other files.
-static int start_or_resume(Trainer *t, Error *err) {
-    char *said = NULL;
+// The checkpoint to go on from: rank 0's choice, for hosts may see other files.
+static int choose_checkpoint(Trainer *t, Error *err) {
     TRY(dist_agree(&t->dist, t->dist.rank == 0 ? resume_folder(&t->resumed, &t->o, err) : 0, err));
     dist_share_text(&t->dist, &t->resumed);
+    return 0;
+}
+
+// Fresh weights, or those of the checkpoint.
+static int start_or_resume(Trainer *t, Error *err) {
+    char *said = NULL;
     if (!t->resumed) {
         t->state.loader.seed = (uint64_t)t->o.seed;
         t->state.loader.dataset = t->corpus.train.identity;
@@ -145,6 +151,10 @@ static int open_run(Trainer *t, Error *err) {
 static void print_settings(const Trainer *t) {
     printf("settings\n  %-14s %s\n", "model", clean(t->source.text));
     options_print_given(stdout, t->table, t->n_options);
+    if (t->corpus.maxlen < t->o.maxlen)
+        printf("  %-14s %lld in place of %lld: the model has no positions for more\n", "-maxlen",
+               (long long)t->corpus.maxlen, (long long)t->o.maxlen);
+    printf("  %-14s %s\n", "travels along", t->travel.said ? t->travel.said : "nothing");
     printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
     if (t->said) printf("  %-14s %s\n", "", clean(t->said));
     if (t->claim.unsure) printf("  %-14s none on this file system: let no other run write to -o\n", "locks");
@@ -169,7 +179,11 @@ static int print_plan(Trainer *t, Error *err) {
 
 static int read_inputs(Trainer *t, Error *err) {
     TRY(source_open(&t->source, &t->o, err));
+    if (!t->resumed) TRY(source_check(&t->source, err)); // a resumed run has weights of its own
     TRY(corpus_open(&t->corpus, &t->source, &t->o, err));
+    if (t->dist.rank == 0)
+        TRY(travel_open(&t->travel, t->corpus.tokenizer, t->source.tokenizer,
+                        t->source.folder ? t->source.folder : t->source.dec, (int)t->o.keep_code, err));
     t->steps = t->o.steps;
     double epoch = (double)t->corpus.train.pages / (double)pages_a_step(t); // in steps
     if (t->o.epochs) t->steps = (int64_t)ceil((double)t->o.epochs * epoch);
@@ -286,6 +300,7 @@ static int run(Trainer *t, Error *err) {
     TRY(agreement_program(&t->dist, t->table, t->n_options, err));
     if (t->o.plan) return print_plan(t, err);
     TRY(dist_agree(&t->dist, t->dist.rank == 0 ? run_claim(&t->claim, t->o.out, err) : 0, err)); // nothing before it
+    TRY(choose_checkpoint(t, err));
     TRY(dist_agree(&t->dist, read_inputs(t, err), err));
     TRY(open_backend(t, &machine, err));
     TRY(dist_agree(&t->dist, make_plan(t, &machine, err), err));

@@ -113,7 +113,7 @@ static int bench(const char *folder, const char *out, const char *dtype, Error *
     if (out) {
         TRY(file_make_dirs(out, err));
         start = seconds();
-        TRY(checkpoint_save_weights(b, m.weights, &m.params, &s.config, NULL, folder, out, err));
+        TRY(checkpoint_save_weights(b, m.weights, &m.params, &s.config, NULL, out, err));
         line("saving", bytes, seconds() - start);
     }
     c3_free(&m);

@@ -171,12 +171,14 @@ int adapt_stack(Adapter *a, ParamOwner owner, const SafeTensors *s, FilesConfig 
     Backend *b = a->backend;
     const ParamTable *table = &a->params->table;
     TRY(weights_check_layers(s, table, owner, err));
+    TRY(weights_check_tied(s, config.tied, err));
     for (int i = 0; i < table->n; i++) {
         const Param *p = &table->params[i];
         if (p->owner != owner) continue;
         int over = weights_over_vocabulary(p);
         const SafeTensor *t = over ? find_table(s, p, config.rows, err) : weights_find(s, p, 0, err);
         if (!t) return -1;
+        if (!a->weights) continue;
         if (!over) {
             TRY(weights_read(b, elem_at(b, a->weights, p->offset), b->dtype, s, t, 0, p->count, err));
             continue;
@@ -195,7 +197,7 @@ static int cascade_tensor(const Adapter *a, const SafeTensors *s, const char *na
     const Param *p = params_find(&a->params->table, OWNER_CASCADE, name);
     const SafeTensor *t = weights_find(s, p, 0, err);
     if (!t) return -1;
-    return weights_read(b, elem_at(b, a->weights, p->offset), b->dtype, s, t, 0, p->count, err);
+    return a->weights ? weights_read(b, elem_at(b, a->weights, p->offset), b->dtype, s, t, 0, p->count, err) : 0;
 }
 
 int adapt_projector(Adapter *a, const SafeTensors *s, Error *err) {
@@ -210,6 +212,7 @@ int adapt_queries(Adapter *a, const SafeTensors *s, int latents, Error *err) {
     if (t->shape[0] != latents)
         return error_set(err, "%s: tensor \"%s\": expected the %d rows that config.json says, found %lld",
                          safetensors_path(s, t), p->name, latents, (long long)t->shape[0]);
+    if (!a->weights) return 0;
     const int old = t->shape[0] < p->rows ? (int)t->shape[0] : p->rows;
     TRY(old_rows(a, p, s, t, 0, 0, old, err));
     if (t->shape[0] > p->rows)

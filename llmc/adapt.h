@@ -12,7 +12,7 @@
 
 typedef struct Adapter {
     Backend *backend;
-    elem_t *weights; // the arena of `params`
+    elem_t *weights; // the arena of `params`; NULL: compare only
     const C3Params *params;
     int base;      // base tokens of the model; config_specials() numbers its specials
     uint64_t seed; // of what is drawn anew
@@ -23,11 +23,14 @@ typedef struct Adapter {
 typedef struct FilesConfig {
     int base; // base tokens of the vocabulary
     int rows; // vocab_size: tables over the vocabulary have as many rows, or more
+    int tied; // a head of its own, where it is stored, must be the embedding
 } FilesConfig;
 
-// Fills one stack. The embedding (and head) keep the rows of all
-// tokens both vocabularies have, specials included, wherever these stand; rows the files lack become the mean of those
-// they have, with noise of a tenth of their spread.
+// All of these first compare what the files have with what the model asks of them. Without weights that is all they do:
+// so that it can be done before memory is taken for the model.
+
+// Fills one stack. The embedding (and head) keep the rows of all tokens both vocabularies have, specials included,
+// wherever these stand; rows the files lack become the mean of those they have, with noise of a tenth of their spread.
 int adapt_stack(Adapter *a, ParamOwner owner, const SafeTensors *s, FilesConfig config, Error *err);
 
 // Fills Q, of which there are `latents` in the files. Of more queries in the files the first are kept; fewer are

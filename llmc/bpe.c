@@ -264,6 +264,30 @@ static int64_t merge_long(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n
     return count;
 }
 
+// Joins of lower rank than the token's own, until none is left. Plain, for it runs once a token.
+int bpe_parts(const Bpe *b, int rank, int32_t parts[2]) {
+    size_t n;
+    const uint8_t *p = vocabulary_rank(b->v, rank, &n);
+    size_t *begin = malloc((n + 1) * sizeof *begin), count = n; // borders of the parts
+    if (!begin) return -1;
+    for (size_t i = 0; i <= n; i++) begin[i] = i;
+    for (;;) {
+        uint32_t best = (uint32_t)rank;
+        size_t at = 0;
+        for (size_t i = 0; i + 1 < count; i++) {
+            uint32_t pair = find_piece(b, p + begin[i], begin[i + 2] - begin[i], n - begin[i]);
+            if (pair < best) best = pair, at = i;
+        }
+        if (best == (uint32_t)rank) break;
+        memmove(begin + at + 1, begin + at + 2, (count - at - 1) * sizeof *begin);
+        count--;
+    }
+    for (size_t i = 0; i < 2 && count == 2; i++)
+        parts[i] = (int32_t)find_piece(b, p + begin[i], begin[i + 1] - begin[i], n - begin[i]);
+    free(begin);
+    return count == 2 ? 0 : -1;
+}
+
 int64_t bpe_encode(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable) {
     uint32_t rank = find_piece(b, p, n, readable);
     if (rank != NO_RANK) {

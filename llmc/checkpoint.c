@@ -240,8 +240,8 @@ static int write_files(const CheckpointJob *job, const TrainState *state, const 
     const Dist *d = job->dist;
     Backend *b = job->backend;
     if (d->rank == 0) {
-        TRY(weights_save(b, job->optimizer->weights, job->params, job->config, job->source, folder, sums, err));
-        TRY(weights_copy_others(job->tokenizer_path, job->source, folder, err));
+        TRY(weights_save(b, job->optimizer->weights, job->params, job->config, folder, sums, err));
+        TRY(travel_write(job->travel, folder, err));
         TRY(trainer_write_state(state, d->ranks, b->dtype, folder, sums + 2, err));
     }
     return trainer_write_optimizer(job->optimizer, d->rank, d->ranks, folder, &sums[RANK0_FILES], err);

@@ -24,31 +24,31 @@
 #include "optimizer.h"
 #include "params.h"
 #include "run.h" // checkpoint_newest, checkpoint_folder
+#include "travel.h"
 
 // ---- weights alone: what inference and fine-tuning read ----
 
 // Fills the weight arena (device, element type of b) from a C3 folder. Every tensor of the table must be there with its
-// shape (embedding rows beyond the table's are cut; too few are an error); tensors of other names are ignored. Unless
-// the table has a head of its own (config not tied), lm_head.weight is not read.
+// shape (embedding rows beyond the table's are cut; too few are an error); tensors of other names are ignored. Of a
+// tied model lm_head.weight is not read: stored beside the embedding, it must be the same.
 int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
                             Error *err);
-// Writes the model files into an existing folder, tensor by tensor (no second copy of the model), then tokenizer files:
-// tokenizer_path is copied under its own name. Files of `source` (a folder or NULL) that travel along are copied:
-// *.py, tokenizer*, vocab.json, merges.txt, *.tiktoken, generation_config.json.
+// Writes the model files into an existing folder, tensor by tensor (no second copy of the model), then what travels
+// along; travel NULL: nothing does.
 int checkpoint_save_weights(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c,
-                            const char *tokenizer_path, const char *source, const char *folder, Error *err);
+                            const Travel *travel, const char *folder, Error *err);
 // SHA-256 over names, shapes and tensor bytes of a folder's model files, independent of sharding; 64 hex digits.
 int checkpoint_fingerprint(char hex[65], const char *folder, Error *err);
 
 // ---- the whole trainer ----
 
 typedef struct TrainState {
-    int64_t step;         // optimizer steps done
+    int64_t step; // optimizer steps done
     LoaderState loader;
-    double tokens_seen;   // text tokens
-    char *settings;       // JSON object text of the options in force (owned)
+    double tokens_seen; // text tokens
+    char *settings;     // JSON object text of the options in force (owned)
     uint8_t tokenizer[32];
-    float *losses;        // (step) loss of every step from 1 on (owned)
+    float *losses; // (step) loss of every step from 1 on (owned)
 } TrainState;
 void train_state_free(TrainState *s);
 // One step further: its loss, its text tokens, the loader's place behind its pages.
@@ -60,7 +60,7 @@ typedef struct CheckpointJob {
     const C3Config *config;
     const C3Params *params;
     Optimizer *optimizer; // weights, m, v, master
-    const char *tokenizer_path, *source; // as in checkpoint_save_weights
+    const Travel *travel; // as in checkpoint_save_weights
 } CheckpointJob;
 
 // Saves RUN/step_%08lld on all ranks together. Once COMPLETE is durable, older complete ones of this run beyond the

@@ -16,8 +16,7 @@ static int no_memory(Error *err) { return error_set(err, "out of memory"); }
 
 int compress_longest_page(const Model *m) {
     const C3Config *c = &m->source.config;
-    int enc = c->enc.max_positions - 1 - c->latents, dec = c->dec.max_positions - template_overhead(&m->t, c->latents);
-    return enc < dec ? enc : dec;
+    return config_longest_page(c, template_overhead(&m->t, c->latents));
 }
 
 // ---- reading and cutting -------------------------------------------------------------------------------------------
@@ -29,6 +28,7 @@ typedef struct Compressor {
     Tokens *tokens; // (file.n_pages)
     int page_room, document_room;
     int longest; // tokens
+    LatentHeader header;
 } Compressor;
 
 static int grow(void **array, int *room, int n, size_t size, Error *err) {
@@ -112,7 +112,20 @@ static int add_document(Compressor *c, CompressSizes *sizes, const Page *in, int
     }
     free(spans);
     free(text);
-    return bad ? error_prefix(err, "%s", in->id) : 0;
+    return bad ? error_prefix(err, "%.200s", in->id) : 0;
+}
+
+// Room for the last document in the file's header?
+static int check_room(Compressor *c, const char *path, Error *err) {
+    const LatentFile *f = &c->file;
+    int fits = latents_header_add(&c->header, f, &f->documents[f->n_documents - 1]);
+    if (fits < 0) return no_memory(err);
+    if (fits) return 0;
+    return error_set(
+        err,
+        "%s: more documents than one .c3 holds: its list of pages may have %d MB, which the first %d documents "
+        "fill (hint: cut the input there and write several files)",
+        path, SAFETENSORS_MAX_HEADER / 1000000, f->n_documents - 1);
 }
 
 static int read_documents(Compressor *c, CompressSizes *sizes, const char *path, int page_tokens, Error *err) {
@@ -121,7 +134,7 @@ static int read_documents(Compressor *c, CompressSizes *sizes, const char *path,
     int more;
     TRY(pages_open(&r, path, err));
     while ((more = pages_next(r, &page, err)) > 0) {
-        if (add_document(c, sizes, &page, page_tokens, err) != 0) {
+        if (add_document(c, sizes, &page, page_tokens, err) != 0 || check_room(c, path, err) != 0) {
             more = -1;
             break;
         }

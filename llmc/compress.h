@@ -45,7 +45,7 @@ typedef struct DecompressOptions {
     int json;           // a line {"id","text"[,"exact"]} a document; else plain text, form feeds between documents
     int verify;
     int batch;   // pages decoded together; 0: as many as fit into a few gigabytes, at most 64
-    int max_new; // new tokens of a page; 0: twice its tokens + 32
+    int max_new; // new tokens of a page; 0: what generate_new_tokens chooses
     int no_repeat_ngram;
 } DecompressOptions;
 

@@ -92,22 +92,48 @@ static int read_only_text(const cJSON *json, const char *key, const char *expect
                      cJSON_IsString(item) ? "" : "something else", cJSON_IsString(item) ? item->valuestring : "");
 }
 
-// Where transformers 4 keeps rope_theta, or transformers 5 does. Anything but the plain rotary embedding is refused.
-static int read_rope(float *theta, const cJSON *json, const char *path, Error *err) {
-    const cJSON *v5 = json_find(json, "rope_parameters"), *scaling = json_find(json, "rope_scaling");
-    for (int i = 0; i < 2; i++) {
-        const cJSON *o = i == 0 ? v5 : scaling;
-        if (!o) continue;
-        if (!cJSON_IsObject(o))
-            return error_set(err, "%s: \"%s\": expected an object", path, i == 0 ? "rope_parameters" : "rope_scaling");
-        TRY(read_only_text(o, "rope_type", "default", path, err));
-        TRY(read_only_text(o, "type", "default", path, err));
+// An object of rotary settings. Anything but the plain rotary embedding, the same in all layers, is refused.
+static int check_rope_object(const cJSON *o, const char *key, const char *path, Error *err) {
+    const cJSON *item;
+    if (!cJSON_IsObject(o)) return error_set(err, "%s: \"%s\": expected an object", path, key);
+    cJSON_ArrayForEach(item, o) {
+        if (cJSON_IsObject(item))
+            return error_set(err, "%s: \"%s.%s\": expected one set of settings for all layers", path, key,
+                             item->string);
     }
-    const cJSON *holder = json_find(json, "rope_theta") || !v5 || !json_find(v5, "rope_theta") ? json : v5;
-    double value = 0;
-    TRY(json_real(&value, holder, "rope_theta", 1, 1e12, path, err));
-    *theta = (float)value;
-    return 0;
+    TRY(read_only_text(o, "rope_type", "default", path, err));
+    return read_only_text(o, "type", "default", path, err);
+}
+
+// transformers 4 keeps rope_theta beside the sizes, transformers 5 in rope_parameters, and takes what stands there when
+// it finds both; rope_scaling, where there is one, it takes in place of rope_parameters. Files in which these differ
+// mean another model to each reader: refused.
+static int read_rope(float *theta, const cJSON *json, const char *path, Error *err) {
+    static const char *const names[] = {"rope_theta", "rope_parameters.rope_theta", "rope_scaling.rope_theta"};
+    const cJSON *v5 = json_find(json, "rope_parameters"), *scaling = json_find(json, "rope_scaling");
+    const cJSON *const places[] = {json, v5, scaling};
+    int first = -1;
+    if (v5) TRY(check_rope_object(v5, "rope_parameters", path, err));
+    if (scaling) TRY(check_rope_object(scaling, "rope_scaling", path, err));
+    for (int i = 0; i < 3; i++) {
+        if (!places[i] || !json_find(places[i], "rope_theta")) continue;
+        double value = 0;
+        TRY(json_real(&value, places[i], "rope_theta", 1, 1e12, path, err));
+        if (first >= 0 && (float)value != *theta)
+            return error_set(err,
+                             "%s: \"%s\" is %g and \"%s\" is %g: expected one value (hint: transformers 4 and 5 "
+                             "read different ones; remove the one the model was not trained with)",
+                             path, names[first], (double)*theta, names[i], value);
+        *theta = (float)value;
+        if (first < 0) first = i;
+    }
+    if (first == 1 && scaling && scaling->child)
+        return error_set(err,
+                         "%s: \"rope_scaling\" beside \"rope_parameters\": expected one of them (hint: transformers 5 "
+                         "would take the first, which has no rope_theta)",
+                         path);
+    double value;
+    return first >= 0 ? 0 : json_real(&value, json, "rope_theta", 1, 1e12, path, err); // which says that it is missing
 }
 
 // Features of Qwen2 configs that change the mathematics and are not computed here.
@@ -304,6 +330,7 @@ static void put_text(JsonMaker *m, const char *key, const char *value) {
 static void put_bool(JsonMaker *m, const char *key, int value) {
     m->failed |= !cJSON_AddBoolToObject(m->object, key, value);
 }
+static void put_null(JsonMaker *m, const char *key) { m->failed |= !cJSON_AddNullToObject(m->object, key); }
 static void put_float(JsonMaker *m, const char *key, float value) {
     m->failed |= !json_add_float(m->object, key, value);
 }
@@ -330,6 +357,7 @@ static void put_stack(JsonMaker *m, const Qwen2Config *c, int tied, DType dtype,
     put_float(m, "rms_norm_eps", c->rms_eps);
     put_bool(m, "tie_word_embeddings", tied);
     put_bool(m, "use_sliding_window", 0);
+    put_null(m, "sliding_window"); // a width, even unused, makes transformers 4 warn
     put_text(m, "torch_dtype", dtype_names[dtype]);
     put_int(m, "bos_token_id", s->endoftext);
     put_int(m, "eos_token_id", s->im_end);
@@ -407,6 +435,11 @@ static const struct {
 enum { N_PRESETS = sizeof presets / sizeof *presets, QWEN_ROWS = 151936 };
 
 int config_rows(int base_vocab) { return config_specials(base_vocab).img_pad + 1; }
+
+int config_longest_page(const C3Config *c, int words) {
+    int enc = c->enc.max_positions - 1 - c->latents, dec = c->dec.max_positions - words - 1;
+    return enc < dec ? enc : dec;
+}
 
 int config_preset(C3Config *c, const char *name, int vocab, Error *err) {
     int i = 0;

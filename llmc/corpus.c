@@ -3,10 +3,14 @@
 
 #include <string.h>
 
-static int open_pages(const Corpus *c, Dataset *d, const char *globs, const ModelSource *s, const TrainOptions *o,
-                      Error *err) {
+static int open_pages(const Corpus *c, Dataset *d, const char *globs, const ModelSource *s, Error *err) {
+    const C3Config *m = &s->config;
     uint32_t overhead = (uint32_t)template_overhead(&c->words, c->latents) + 1; // the end mark counts as well
-    TRY(dataset_open(d, globs, overhead, (uint32_t)o->maxlen, err));
+    TRY(dataset_open(d, globs, overhead, (uint32_t)c->maxlen, err));
+    // a context of its own may be longer than the page's answer
+    if (d->longest_context + (int64_t)c->latents + 1 > m->enc.max_positions)
+        return error_set(err, "%s: a context of %u tokens: the encoder has positions for %d (max_position_embeddings)",
+                         globs, d->longest_context, m->enc.max_positions - 1 - c->latents);
     if (memcmp(d->fingerprint, tokenizer_fingerprint(c->tokenizer), sizeof d->fingerprint) == 0) return 0;
     return error_set(err,
                      "%s: made with another tokenizer or -vocab than %s (%u ids there, %d here) (hint: `c3 tokenize` "
@@ -18,10 +22,13 @@ int corpus_open(Corpus *c, const ModelSource *s, const TrainOptions *o, Error *e
     *c = (Corpus){.latents = s->config.latents};
     TRY(source_tokenizer(&c->tokenizer, s, err));
     TRY(template_make(&c->words, s->config.template_name, c->tokenizer, err));
-    TRY(open_pages(c, &c->train, o->data, s, o, err));
+    const int words = template_overhead(&c->words, c->latents), longest = config_longest_page(&s->config, words);
+    if (longest < 1) return error_set(err, "%s: has no positions for text (max_position_embeddings)", s->text);
+    c->maxlen = o->maxlen < longest + words + 1 ? o->maxlen : longest + words + 1;
+    TRY(open_pages(c, &c->train, o->data, s, err));
     if (!o->val) return 0;
     c->has_val = 1;
-    return open_pages(c, &c->val, o->val, s, o, err);
+    return open_pages(c, &c->val, o->val, s, err);
 }
 
 void corpus_close(Corpus *c) {

@@ -20,6 +20,7 @@ typedef struct Corpus {
     Dataset train, val;
     int has_val;
     int latents;
+    int64_t maxlen;    // longest decoder sequence: -maxlen, or what the model has positions for, if that is less
     double cut_share;  // -len_warmup
     int64_t cut_steps; // of the run
 } Corpus;

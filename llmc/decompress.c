@@ -49,10 +49,7 @@ static int check_model(const Decompressor *d, Error *err) {
 
 static int new_tokens(const Decompressor *d, int tokens) {
     int room = d->m->source.config.dec.max_positions - template_overhead(&d->m->t, d->file.latents);
-    int most = tokens < GENERATE_MAX_NEW ? GENERATE_MAX_NEW : tokens + 1; // an exact page always fits
-    int n = d->o->max_new > 0 ? d->o->max_new : 2 * tokens + 32;
-    if (d->o->max_new == 0 && n > most) n = most;
-    return n < room ? n : room;
+    return generate_new_tokens(tokens, d->o->max_new, room);
 }
 
 static int make_generator(Generator **g, const Decompressor *d, Error *err) {

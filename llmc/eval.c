@@ -16,6 +16,7 @@ static void free_page(EvalPage *p) {
     free(p->id);
     free(p->reference);
     free(p->output);
+    free(p->written);
     tokens_free(&p->context);
     tokens_free(&p->answer);
 }
@@ -64,7 +65,8 @@ static void limits_of(int *dec, int *enc, const Model *m, const EvalOptions *o) 
 static int check_length(EvalSet *s, const EvalPage *p, const Model *m, const EvalOptions *o, Error *err) {
     int dec_limit, enc_limit, N = m->source.config.latents;
     limits_of(&dec_limit, &enc_limit, m, o);
-    size_t dec = (size_t)template_overhead(&m->t, N) + eval_answer(p)->n, enc = p->context.n + 1 + (size_t)N;
+    // the end mark counts, as it does in training
+    size_t dec = (size_t)template_overhead(&m->t, N) + eval_answer(p)->n + 1, enc = p->context.n + 1 + (size_t)N;
     s->too_long.all_pages++;
     s->too_long.all_tokens += eval_answer(p)->n;
     if (dec <= (size_t)dec_limit && enc <= (size_t)enc_limit) return 0;
@@ -130,10 +132,8 @@ int eval_read(EvalSet *s, const Model *m, const char *path, const EvalOptions *o
 
 int eval_new_tokens(const EvalPage *p, const Model *m, const EvalOptions *o) {
     const C3Config *c = &m->source.config;
-    int n = o->max_new > 0 ? o->max_new : 2 * (int)eval_answer(p)->n + 32;
     int room = c->dec.max_positions - template_overhead(&m->t, c->latents);
-    n = n < room ? n : room;
-    return o->max_new > 0 || n < GENERATE_MAX_NEW ? n : GENERATE_MAX_NEW;
+    return generate_new_tokens((int)eval_answer(p)->n, o->max_new, room);
 }
 
 int eval_generator(Generator **g, const EvalSet *s, const Model *m, const EvalOptions *o, Error *err) {
@@ -159,7 +159,8 @@ static int take_output(EvalPage *p, const GeneratePage *g, const Tokenizer *tok,
     char *text = generate_text(tok, g->ids, g->n, &length);
     if (!text) return error_set(err, "out of memory");
     int bad = text_nfc(&p->output, &p->n_output, text, length, err);
-    free(text);
+    if (!bad && (length != p->n_output || memcmp(text, p->output, length) != 0)) p->written = text;
+    else free(text);
     p->output_tokens = g->n;
     p->ended = g->ended;
     p->same_tokens = 0;

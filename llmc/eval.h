@@ -23,7 +23,8 @@
 //   "left_out_too_long" "left_out_too_long_tokens" "left_out_of_tokens" counts; the last: tokens of all pages with text
 //   "max_new" "no_repeat_ngram"                                  as given
 //   "definitions" {key: what it means}
-// OUT/pages.jsonl: {"id","text","reconstruction","tokens","latents","char_precision"} a line, in the order of the file.
+// OUT/pages.jsonl: {"id","text","reconstruction","tokens","latents","char_precision"} a line, in the order of the file;
+//   the reconstruction as the model wrote it, while NFC forms are compared.
 #ifndef LLMC_EVAL_H
 #define LLMC_EVAL_H
 
@@ -56,6 +57,7 @@ typedef struct EvalPage {
     char *id;                     // as in the file
     char *reference, *output;     // NFC, UTF-8, zero-terminated
     size_t n_reference, n_output; // bytes
+    char *written;                // what the model wrote, where that is not its NFC form; else NULL
     Tokens context, answer;       // what the encoder reads; what shall come back (answer.n == 0: the context)
     int output_tokens, ended;     // ended = 0: cut at the limit of new tokens
     int same_tokens;              // positions where output and reference tokens are equal
@@ -77,7 +79,7 @@ typedef struct EvalSet {
 
 typedef struct EvalOptions {
     int pages;   // decoded together; 0: as many as fit into a few gigabytes, at most 64
-    int max_new; // new tokens of a page; 0: twice the page's tokens + 32, at most 4096
+    int max_new; // new tokens of a page; 0: what generate_new_tokens chooses
     int no_repeat_ngram;
     Sampling sampling;                              // of eval_reconstruct
     void (*token)(void *arg, int page, int32_t id); // of eval_reconstruct, see generator_listen; NULL: nobody

@@ -207,7 +207,7 @@ char *eval_page_json(const EvalPage *p, int latents) {
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "id", p->id);
     cJSON_AddStringToObject(o, "text", p->reference);
-    cJSON_AddStringToObject(o, "reconstruction", p->output);
+    cJSON_AddStringToObject(o, "reconstruction", p->written ? p->written : p->output);
     cJSON_AddNumberToObject(o, "tokens", (double)p->context.n);
     cJSON_AddNumberToObject(o, "latents", latents);
     cJSON_AddNumberToObject(o, "char_precision", p->m.char_precision);

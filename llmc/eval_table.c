@@ -24,7 +24,12 @@ static void print_head(FILE *out, const EvalFiles *f, const EvalSet *s, const Ev
     if (s->too_long.pages)
         fprintf(out, "left out: %s, longer than the model takes\n", left_out_text(left_out, &s->too_long));
     if (s->not_nfc) fprintf(out, "%d pages differ from their NFC form; the NFC form is compared\n", s->not_nfc);
-    if (m->cut) fprintf(out, "%d pages were cut at the limit of new tokens\n", m->cut);
+    if (m->cut && f->options.max_new)
+        fprintf(out, "%d pages were cut at %d new tokens (-max_new)\n", m->cut, f->options.max_new);
+    else if (m->cut)
+        fprintf(out,
+                "%d pages were cut at twice their tokens + 32, at most %d or their own + 1 (-max_new sets a limit)\n",
+                m->cut, GENERATE_MAX_NEW);
     fprintf(out, "\n");
 }
 
@@ -134,7 +139,7 @@ static int print_worst_page(FILE *out, const EvalPage *p) {
     fprintf(out, "\n--- %s\n", clean(p->id));
     fprintf(out, "%zu tokens, char precision %.2f %%, edit distance %zu of %zu characters%s\n", p->context.n,
             100 * p->m.char_precision, p->m.edit_distance, p->m.reference_chars,
-            p->ended ? "" : ", cut at the limit of new tokens");
+            p->ended ? "" : ", cut at the limit of new tokens (-max_new)");
     int bad = render_diff(out, p->reference, p->n_reference, p->output, p->n_output, ops, n_ops, CONTEXT);
     free(ops);
     return bad;

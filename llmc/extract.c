@@ -10,6 +10,8 @@
 #include "config.h"
 #include "file.h"
 #include "safetensors.h"
+#include "source.h"
+#include "travel.h"
 #include "weights.h"
 
 enum { PIECE_BYTES = 1 << 24 };
@@ -20,6 +22,8 @@ typedef struct Stack {
     Qwen2Config config;
     DType dtype; // of config.json: the embedding's
     SpecialTokens specials;
+    C3Params params;            // names of the tensors
+    Travel travel;              // the tokenizer
     SafeTensors *files[2];      // the root's, the encoder's
     const SafeTensors *s;       // the one of the two that has the stack
     const SafeTensor **tensors; // (n)
@@ -32,12 +36,14 @@ static void stack_close(Stack *s) {
     safetensors_close(s->files[1]);
     free(s->tensors);
     free(s->entries);
+    params_free(&s->params);
+    travel_close(&s->travel);
     checkpoint_release(&s->hold);
     free(s->folder);
 }
 
-static void add(Stack *s, const SafeTensor *t, int64_t rows) {
-    SafeEntry e = {.name = t->name, .dtype = t->dtype, .dims = t->dims};
+static void add(Stack *s, const SafeTensor *t, const char *name, int64_t rows) {
+    SafeEntry e = {.name = name, .dtype = t->dtype, .dims = t->dims};
     memcpy(e.shape, t->shape, sizeof e.shape);
     e.shape[0] = rows; // padding of the vocabulary stays behind
     s->tensors[s->n] = t;
@@ -50,36 +56,53 @@ static int list(Stack *s, const ParamTable *table, ParamOwner owner, Error *err)
     s->entries = calloc((size_t)table->n + 1, sizeof *s->entries);
     if (!s->tensors || !s->entries) return error_set(err, "out of memory");
     TRY(weights_check_layers(s->s, table, owner, err));
+    TRY(weights_check_tied(s->s, s->config.tied, err));
     for (int i = 0; i < table->n; i++) {
         const Param *p = &table->params[i];
         if (p->owner != owner) continue;
         const SafeTensor *t = weights_find(s->s, p, 0, err);
         if (!t) return -1;
-        add(s, t, p->rows);
+        add(s, t, p->name, p->rows);
         if (strcmp(p->name, "model.embed_tokens.weight") == 0) s->dtype = t->dtype;
     }
     if (owner == OWNER_DECODER || s->config.tied) return 0;
     const SafeTensor *head = safetensors_find(s->s, "lm_head.weight");
     int fits =
         head && head->supported && head->dims == 2 && head->shape[0] >= s->config.V && head->shape[1] == s->config.D;
-    if (fits) add(s, head, s->config.V);
+    if (fits) add(s, head, head->name, s->config.V);
     else s->config.tied = 1; // what trained it had no use for a head and kept none
     return 0;
 }
 
+// The model's tokenizer as it was trained with; a model without one has none to give.
+static int take_tokenizer(Stack *s, Error *err) {
+    ModelSource source;
+    Tokenizer *tokenizer = NULL;
+    TrainOptions o = {.model = s->folder, .template_name = "auto"};
+    Error none;
+    int bad = source_shapes(&source, &o, 0, err);
+    if (!bad && source_find_tokenizer(&source, &o, &none) != 0) {
+        bad = string_append(&s->travel.said, "%s", none.text) ? error_set(err, "out of memory") : 0;
+    } else if (!bad) {
+        bad = source_tokenizer(&tokenizer, &source, err);
+        if (!bad) bad = travel_open(&s->travel, tokenizer, source.tokenizer, NULL, 0, err);
+    }
+    tokenizer_free(tokenizer);
+    source_close(&source);
+    return bad;
+}
+
 static int stack_open(Stack *s, const char *model, ParamOwner owner, Error *err) {
     C3Config c;
-    C3Params p;
     TRY(checkpoint_hold(&s->folder, &s->hold, model, err));
     TRY(config_read_c3(&c, s->folder, err));
     TRY(weights_open_c3(s->files, s->folder, err));
     s->s = s->files[owner == OWNER_ENCODER];
     s->config = owner == OWNER_ENCODER ? c.enc : c.dec;
     s->specials = c.specials;
-    TRY(params_build(&p, &c, 1, err));
-    int bad = list(s, &p.table, owner, err);
-    params_free(&p);
-    return bad;
+    TRY(params_build(&s->params, &c, 1, err));
+    TRY(list(s, &s->params.table, owner, err));
+    return take_tokenizer(s, err);
 }
 
 static int copy_tensor(SafeWriter *w, const Stack *s, const SafeTensor *t, const SafeEntry *e, Error *err) {
@@ -113,14 +136,15 @@ static int write_folder(const Stack *s, const char *temporary, const char *out, 
     TRY(file_make_dirs(temporary, err));
     TRY(config_write_qwen2(&s->config, s->dtype, &s->specials, temporary, err));
     TRY(write_tensors(s, temporary, err));
-    TRY(weights_copy_tokenizer(s->folder, temporary, err));
+    TRY(travel_write(&s->travel, temporary, err));
     TRY(file_sync_dir(temporary, err));
     if (rename(temporary, out) != 0)
         return error_set(err, "%s: cannot rename to %s: %s", temporary, out, strerror(errno));
     return 0;
 }
 
-int extract_stack(const char *model, ParamOwner owner, const char *out, Error *err) {
+int extract_stack(char **said, const char *model, ParamOwner owner, const char *out, Error *err) {
+    *said = NULL;
     if (file_exists(out)) return error_set(err, "%s: is there already (hint: -o names a new folder)", out);
     Stack s = {0};
     int bad = stack_open(&s, model, owner, err);
@@ -130,6 +154,10 @@ int extract_stack(const char *model, ParamOwner owner, const char *out, Error *e
     if (!bad) bad = temporary ? write_folder(&s, temporary, out, err) : error_set(err, "out of memory");
     if (bad && temporary) (void)file_remove_tree(temporary, NULL);
     free(temporary);
+    if (!bad) {
+        *said = s.travel.said;
+        s.travel.said = NULL;
+    }
     stack_close(&s);
     return bad;
 }

@@ -220,6 +220,15 @@ int file_read(char **data, size_t *size, const char *path, Error *err) {
     return 0;
 }
 
+int file_check_lfs(const void *data, size_t size, const char *path, Error *err) {
+    static const char first_words[] = "version https://git-lfs.github.com/spec/";
+    if (size < sizeof first_words || memcmp(data, first_words, sizeof first_words - 1) != 0) return 0;
+    return error_set(err,
+                     "%s: a Git LFS pointer of %zu bytes, not the file it stands for (hint: `git lfs pull` in its "
+                     "repository, or download the file)",
+                     path, size);
+}
+
 // ---- folders -------------------------------------------------------------------------------------------------------
 
 int file_exists(const char *path) {

@@ -35,6 +35,9 @@ void file_map_done(const void *data, size_t bytes);
 // The caller frees *data.
 int file_read(char **data, size_t *size, const char *path, Error *err);
 
+// Error when the bytes are a Git LFS pointer: a few lines of text in place of a large file that was never fetched.
+int file_check_lfs(const void *data, size_t size, const char *path, Error *err);
+
 // A file under construction, which file_commit makes durable and gives its name. Symlinks are followed: the file at
 // their end is replaced, with its mode and owner kept. What is there and is no regular file (a device, a pipe), "-"
 // (stdout) and this process's own descriptors (/dev/stdout, /dev/fd/N, a shell's >(command)) are written in place:

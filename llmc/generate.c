@@ -477,6 +477,13 @@ int generate_latents(Generator *g, float *latents, const int32_t *context, int n
 
 // ---- ids to text ---------------------------------------------------------------------------------------------------
 
+int generate_new_tokens(int tokens, int asked, int room) {
+    int most = tokens < GENERATE_MAX_NEW ? GENERATE_MAX_NEW : tokens + 1; // an exact page always fits
+    int n = asked > 0 ? asked : tokens < most / 2 ? 2 * tokens + 32 : most;
+    if (asked <= 0 && n > most) n = most;
+    return n < room ? n : room;
+}
+
 char *generate_text(const Tokenizer *tok, const int32_t *ids, int n, size_t *length) {
     TextStream stream = {0};
     char *text = text_stream_tokens(&stream, tok, ids, n, length); // leaves room for what ends it

@@ -17,6 +17,9 @@ extern "C" {
 
 // The released code's limit of new tokens.
 enum { GENERATE_MAX_NEW = 4096 };
+// New tokens of a page of `tokens`: `asked`, or where that is 0 twice as many + 32, at most 4096, but always the page
+// itself and its end mark. room: positions the decoder has left for them.
+int generate_new_tokens(int tokens, int asked, int room);
 
 // What a generator is made for: everything is allocated for these numbers at its creation.
 typedef struct GeneratorLimits {

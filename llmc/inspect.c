@@ -49,7 +49,7 @@ static int check_shapes(int *tensors, const SafeTensors *s, const ParamTable *ta
 static void say_others(FILE *out, const SafeTensors *s, const ParamTable *table, ParamOwner a, ParamOwner b) {
     for (int i = 0; i < safetensors_count(s); i++) {
         const char *name = safetensors_at(s, i)->name;
-        if (!params_find(table, a, name) && !params_find(table, b, name))
+        if (!weights_param(table, a, name) && !weights_param(table, b, name))
             fprintf(out, "  %-14s \"%s\" in %s\n", "not read", clean(name),
                     clean(safetensors_path(s, safetensors_at(s, i))));
     }
@@ -61,9 +61,11 @@ static void print_tensors(FILE *out, int tensors, double numbers) {
     fprintf(out, "  %-14s %s, all finite\n", "numbers", format_count(count, numbers));
 }
 
-static int check_c3_files(FILE *out, SafeTensors *const files[2], const ParamTable *table, Error *err) {
+static int check_c3_files(FILE *out, const C3Config *c, SafeTensors *const files[2], const ParamTable *table,
+                          Error *err) {
     int tensors = 0;
     double numbers = 0;
+    TRY(weights_check_tied(files[0], c->dec.tied, err));
     TRY(check_shapes(&tensors, files[1], table, OWNER_ENCODER, err));
     TRY(check_shapes(&tensors, files[0], table, OWNER_CASCADE, err));
     TRY(check_shapes(&tensors, files[0], table, OWNER_DECODER, err));
@@ -82,7 +84,7 @@ static int check_c3(FILE *out, C3Config *c, const char *folder, Error *err) {
     TRY(params_build(&p, c, 1, err));
     int bad = weights_open_c3(files, folder, err);
     if (!bad) {
-        bad = check_c3_files(out, files, &p.table, err);
+        bad = check_c3_files(out, c, files, &p.table, err);
         safetensors_close(files[0]);
         safetensors_close(files[1]);
     }
@@ -101,7 +103,10 @@ static int check_qwen2(FILE *out, const char *folder, Error *err) {
     TRY(params_build(&p, &c, 1, err));
     int bad = safetensors_open(&s, folder, err);
     if (!bad) {
-        bad = check_shapes(&tensors, s, &p.table, OWNER_DECODER, err) || check_numbers(&numbers, s, err) ? -1 : 0;
+        bad = weights_check_tied(s, c.dec.tied, err) || check_shapes(&tensors, s, &p.table, OWNER_DECODER, err) ||
+                      check_numbers(&numbers, s, err)
+                  ? -1
+                  : 0;
         if (!bad) print_tensors(out, tensors, numbers);
         if (!bad) say_others(out, s, &p.table, OWNER_DECODER, OWNER_DECODER);
         safetensors_close(s);
@@ -112,21 +117,26 @@ static int check_qwen2(FILE *out, const char *folder, Error *err) {
 
 // ---- what lies beside them -----------------------------------------------------------------------------------------
 
-// The tokenizer in the folder, where there is one.
+// The tokenizer in the folder, where there is one; two files must be the same one.
 static int check_tokenizer(FILE *out, const C3Config *c, const char *folder, Error *err) {
     static const char *const names[] = {"qwen.tiktoken", "tokenizer.json"};
     ModelSource s = {.config = *c};
-    Tokenizer *tokenizer = NULL;
+    Tokenizer *found[2] = {NULL, NULL};
     int bad = 0;
     snprintf(s.text, sizeof s.text, "%s", folder);
-    for (int i = 0; i < 2 && !tokenizer && !bad; i++) {
+    for (int i = 0; i < 2 && !bad; i++) {
         s.tokenizer = string_format("%s/%s", folder, names[i]);
-        if (!s.tokenizer) return error_set(err, "%s: out of memory", folder);
-        if (file_exists(s.tokenizer)) bad = source_tokenizer(&tokenizer, &s, err);
-        if (!bad && tokenizer) fprintf(out, "  %-14s %s has the model's vocabulary\n", "tokenizer", names[i]);
+        if (!s.tokenizer) bad = error_set(err, "%s: out of memory", folder);
+        else if (file_exists(s.tokenizer)) bad = source_tokenizer(&found[i], &s, err);
+        if (!bad && found[i]) fprintf(out, "  %-14s %s has the model's vocabulary\n", "tokenizer", names[i]);
         free(s.tokenizer);
     }
-    tokenizer_free(tokenizer);
+    if (!bad && found[0] && found[1] &&
+        memcmp(tokenizer_fingerprint(found[0]), tokenizer_fingerprint(found[1]), 32) != 0)
+        bad = error_set(err, "%s: %s and %s are different tokenizers: expected the same ranks in both", folder,
+                        names[0], names[1]);
+    tokenizer_free(found[0]);
+    tokenizer_free(found[1]);
     return bad;
 }
 

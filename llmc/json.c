@@ -9,8 +9,8 @@
 #include "clean.h"
 #include "file.h"
 
-// cJSON takes 64 bytes a value and recurses with the nesting. Headers of safetensors and configs need 4 levels.
-enum { MAX_DEPTH = 32, MAX_VALUES = 1 << 22 };
+// cJSON recurses with the nesting. Headers of safetensors and configs need 4 levels.
+enum { MAX_DEPTH = 32 };
 
 // Walks over the text once, before the parser does, and counts.
 static int check_bounds(const char *text, size_t size, const char *where, Error *err) {
@@ -43,7 +43,7 @@ static int check_bounds(const char *text, size_t size, const char *where, Error 
         default:
             break;
         }
-        if (values > MAX_VALUES) return error_set(err, "%s: JSON: more than %d values", where, MAX_VALUES);
+        if (values > JSON_MAX_VALUES) return error_set(err, "%s: JSON: more than %d values", where, JSON_MAX_VALUES);
     }
     return 0;
 }
@@ -77,7 +77,8 @@ int json_read(cJSON **out, const char *path, size_t max_bytes, Error *err) {
     TRY(file_map(&map, path, err));
     int bad = map.size > max_bytes ? error_set(err, "%s: %zu bytes, expected at most %zu", path, map.size, max_bytes)
               : map.size == 0      ? error_set(err, "%s: the file is empty, expected a JSON object", path)
-                                   : json_parse(out, (const char *)map.data, map.size, path, err);
+                                   : file_check_lfs(map.data, map.size, path, err);
+    if (!bad) bad = json_parse(out, (const char *)map.data, map.size, path, err);
     file_unmap(&map);
     return bad;
 }

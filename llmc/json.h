@@ -11,6 +11,8 @@
 
 #include "error.h"
 
+enum { JSON_MAX_VALUES = 1 << 22 }; // cJSON takes 64 bytes a value
+
 // Parses `size` bytes of text (no zero byte needed behind them). `where` names the source in errors. The root must be
 // an object. The caller calls cJSON_Delete on *out.
 int json_parse(cJSON **out, const char *text, size_t size, const char *where, Error *err);

@@ -90,6 +90,19 @@ static char *documents_text(const LatentFile *f) {
     return text;
 }
 
+int latents_header_add(LatentHeader *h, const LatentFile *f, const LatentDocument *doc) {
+    const size_t others = 1024; // the rest of the header
+    cJSON *list = cJSON_CreateArray();
+    char *text = list && put_document(list, f, doc) == 0 ? cJSON_PrintUnformatted(list->child) : NULL;
+    cJSON_Delete(list);
+    if (!text) return -1;
+    h->bytes++; // the comma
+    for (const char *c = text; *c; c++) h->bytes += *c == '"' || *c == '\\' ? 2 : 1;
+    h->values += 6 + 4 * (size_t)doc->pages; // brackets and commas, as json_parse counts them
+    cJSON_free(text);
+    return h->bytes + others <= SAFETENSORS_MAX_HEADER && h->values + others <= JSON_MAX_VALUES;
+}
+
 int latents_write(const LatentFile *f, const char *path, uint64_t *bytes, Error *err) {
     char hash[65], *documents = documents_text(f);
     if (!documents) return error_set(err, "%s: out of memory", path);

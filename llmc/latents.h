@@ -49,6 +49,13 @@ typedef struct LatentFile {
 // Bytes of the latents themselves.
 size_t latents_bytes(const LatentFile *f);
 
+// What the documents take of the file's header, which is bounded: counted before hours of work. Zero-initialise it.
+typedef struct LatentHeader {
+    size_t bytes, values; // JSON inside a text of JSON; what reading it bounds
+} LatentHeader;
+// Counts one more document of f. 1: it fits, 0: it does not, -1: out of memory.
+int latents_header_add(LatentHeader *h, const LatentFile *f, const LatentDocument *doc);
+
 // Writes the file, whole or not at all; *bytes becomes its size.
 int latents_write(const LatentFile *f, const char *path, uint64_t *bytes, Error *err);
 // Reads and checks all of a file: its form, that pages and gaps fit the tensor, the checksum, that every number is

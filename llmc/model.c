@@ -10,6 +10,7 @@ int model_open(Model *m, const char *folder, const char *tokenizer, Error *err) 
     TrainOptions o = {.model = folder, .template_name = "auto", .tokenizer = tokenizer};
     TRY(source_open(&m->source, &o, err));
     m->folder = m->source.folder;
+    TRY(source_check(&m->source, err));
     TRY(source_tokenizer(&m->tok, &m->source, err));
     return template_make(&m->t, m->source.config.template_name, m->tok, err);
 }

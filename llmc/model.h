@@ -18,8 +18,8 @@ typedef struct Model {
     C3 c3;      // weights; inference only
 } Model;
 
-// Reads configuration and tokenizer. folder: a C3 checkpoint, or a run's folder, which stands for its newest complete
-// step. tokenizer: a path, or NULL for the folder's own.
+// Reads configuration and tokenizer, and compares the weights' shapes. folder: a C3 checkpoint, or a run's folder,
+// which stands for its newest complete step. tokenizer: a path, or NULL for the folder's own.
 int model_open(Model *m, const char *folder, const char *tokenizer, Error *err);
 // Reads the weights. device "auto", "cuda" or "cpu"; dtype "auto" (the files' own), "bf16" or "fp32"; threads 0: all
 // cores.

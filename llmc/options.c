@@ -88,6 +88,8 @@ int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
         {"no_save", OPTION_FLAG, &o->no_save, NULL, 0, 0, NULL,
          "write no checkpoint at all, not at the end either: needs no disk for one", 0},
         {"keep", OPTION_INT, &o->keep, "N", 0, 1e6, NULL, "newest checkpoints kept, 0 = all", 0},
+        {"keep_code", OPTION_FLAG, &o->keep_code, NULL, 0, 0, NULL,
+         "checkpoints get the *.py and auto_map of the model they come from", 0},
         {"resume", OPTION_TEXT, &o->resume, "auto|no|DIR", 0, 0, NULL, "go on from the newest checkpoint in -o", 0},
         {"resume_force", OPTION_FLAG, &o->resume_force, NULL, 0, 0, NULL, "even if the settings disagree", 0},
         {.help = "Planning (needs neither GPU nor models nor data)"},

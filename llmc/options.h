@@ -35,7 +35,7 @@ typedef struct TrainOptions {
     int64_t plan, plan_ranks, plan_tokens, plan_longest;
     // output
     const char *out, *resume;
-    int64_t val_every, val_pages, sample_every, samples, save_every, no_save, keep, resume_force;
+    int64_t val_every, val_pages, sample_every, samples, save_every, no_save, keep, keep_code, resume_force;
     double save_minutes;
 } TrainOptions;
 

@@ -11,7 +11,7 @@
 #include "file.h"
 #include "json.h"
 
-enum { MAX_HEADER = 100000000, MAX_INDEX_BYTES = 100000000, LENGTH_BYTES = 8, HEADER_ALIGN = 8 };
+enum { MAX_HEADER = SAFETENSORS_MAX_HEADER, MAX_INDEX_BYTES = 100000000, LENGTH_BYTES = 8, HEADER_ALIGN = 8 };
 static const char metadata_key[] = "__metadata__";
 
 typedef struct File {
@@ -183,6 +183,7 @@ static int add_file(SafeTensors *s, const char *path, Error *err) {
     if (!f->path) return error_set(err, "%s: out of memory", path);
     s->n_files++; // from here on safetensors_close frees it
     TRY(file_map(&f->map, path, err));
+    TRY(file_check_lfs(f->map.data, f->map.size, path, err));
     file_map_in_order(&f->map);
     TRY(parse_header(f, err));
     int count = cJSON_GetArraySize(f->header);
@@ -250,11 +251,14 @@ static int open_mapped(SafeTensors *s, const cJSON *map, const char *folder, con
     return bad;
 }
 
+// The head of a tied model may be in the index and nowhere else: it is stored as the embedding, and transformers loads
+// that. Whoever needs it says that it is missing.
 static int find_mapped(const SafeTensors *s, const cJSON *map, const char *path, Error *err) {
     const cJSON *item;
     cJSON_ArrayForEach(item, map) {
         const SafeTensor *t = safetensors_find(s, item->string);
         const char *file = t ? safetensors_path(s, t) : NULL, *slash = file ? strrchr(file, '/') : NULL;
+        if (!t && strcmp(item->string, "lm_head.weight") == 0) continue;
         if (!slash || strcmp(slash + 1, item->valuestring) != 0)
             return error_set(err, "%s: says that tensor \"%s\" is in %s, where it is not", path, item->string,
                              item->valuestring);
@@ -287,6 +291,17 @@ static int add_index(SafeTensors *s, const char *folder, const char *path, Error
 
 // ---- what was opened -----------------------------------------------------------------------------------------------
 
+static int nothing_in(const char *folder, Error *err) {
+    char *pickle = string_format("%s/pytorch_model.bin", folder), *parts = string_format("%s.index.json", pickle);
+    int is_pickle = pickle && parts && (file_exists(pickle) || file_exists(parts));
+    free(pickle);
+    free(parts);
+    return error_set(err, "%s: expected model.safetensors or model.safetensors.index.json in this folder%s", folder,
+                     is_pickle ? ", found pytorch_model.bin (hint: load it with transformers and save_pretrained it, "
+                                 "which writes safetensors)"
+                               : "");
+}
+
 static int add_folder(SafeTensors *s, const char *folder, Error *err) {
     char *single = string_format("%s/model.safetensors", folder);
     char *index = string_format("%s/model.safetensors.index.json", folder);
@@ -294,7 +309,7 @@ static int add_folder(SafeTensors *s, const char *folder, Error *err) {
     if (!single || !index) bad = error_set(err, "%s: out of memory", folder);
     else if (file_exists(single)) bad = add_file(s, single, err) || sort_entries(s, err);
     else if (file_exists(index)) bad = add_index(s, folder, index, err);
-    else bad = error_set(err, "%s: expected model.safetensors or model.safetensors.index.json in this folder", folder);
+    else bad = nothing_in(folder, err);
     free(single);
     free(index);
     return bad ? -1 : 0;

@@ -9,7 +9,7 @@
 #include "backend.h" // DType
 #include "error.h"
 
-enum { SAFETENSORS_MAX_DIMS = 8 };
+enum { SAFETENSORS_MAX_DIMS = 8, SAFETENSORS_MAX_HEADER = 100000000 }; // bytes of a header, the format's own limit
 
 typedef struct SafeTensor {
     const char *name;
@@ -23,7 +23,7 @@ typedef struct SafeTensor {
 } SafeTensor;
 
 // All tensors of one file, or of a folder: FOLDER/model.safetensors, or the files FOLDER/model.safetensors.index.json
-// names (a tensor whose file is missing is an error that names both).
+// names (a tensor whose file is missing, or that lies in another one, is an error that names both).
 typedef struct SafeTensors SafeTensors;
 int safetensors_open(SafeTensors **out, const char *file_or_folder, Error *err);
 void safetensors_close(SafeTensors *s);

@@ -17,6 +17,7 @@ static int set_vocabulary(ModelSource *s, const TrainOptions *o, Error *err) {
     C3Config *c = &s->config;
     s->files[0].rows = c->enc.V;
     s->files[1].rows = c->dec.V;
+    s->files[1].tied = c->dec.tied; // an encoder's head is never used
     if (!o->vocab && s->files[0].base != s->files[1].base)
         return error_set(err,
                          "%s has %d base tokens, %s has %d (hint: -vocab K keeps the first K of both, and adds rows "
@@ -83,8 +84,7 @@ static int find_shapes(ModelSource *s, const TrainOptions *o, int assume, Error 
     return from_two_stacks(s, o, err);
 }
 
-// The first that exists: -tok, the model's folder, the encoder's, the fetched vocabulary.
-static int find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err) {
+int source_find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err) {
     if (o->tokenizer) {
         s->tokenizer = strdup(o->tokenizer);
         return s->tokenizer ? 0 : error_set(err, "out of memory");
@@ -125,7 +125,7 @@ int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err)
 
 int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
     TRY(source_shapes(s, o, 0, err));
-    return find_tokenizer(s, o, err);
+    return source_find_tokenizer(s, o, err);
 }
 
 void source_close(ModelSource *s) {
@@ -164,6 +164,7 @@ static int fill(const ModelSource *s, Adapter *a, SafeTensors *const files[2], E
     if (!s->folder) return 0;
     if (!s->enc) TRY(adapt_queries(a, files[0], s->files_latents, err));
     if (!s->enc && !s->dec) return adapt_projector(a, files[0], err);
+    if (!a->weights) return 0;
     if (string_append(&a->said, "  %-14s %s%s new: what they were fits no other %s\n", "cascade",
                       s->enc ? "queries and projector" : "the projector", s->enc ? " are" : " is",
                       s->enc ? "encoder" : "decoder") != 0)
@@ -171,16 +172,31 @@ static int fill(const ModelSource *s, Adapter *a, SafeTensors *const files[2], E
     return 0;
 }
 
+static int open_and_fill(const ModelSource *s, Adapter *a, Error *err) {
+    SafeTensors *files[2] = {NULL, NULL};
+    if (s->folder) TRY(weights_open_c3(files, s->folder, err));
+    int bad = fill(s, a, files, err);
+    safetensors_close(files[0]);
+    safetensors_close(files[1]);
+    return bad;
+}
+
+int source_check(const ModelSource *s, Error *err) {
+    C3Params p;
+    if (!s->folder && !s->enc) return 0;
+    TRY(params_build(&p, &s->config, 1, err));
+    Adapter a = {.params = &p, .base = s->config.base_vocab};
+    int bad = open_and_fill(s, &a, err);
+    params_free(&p);
+    return bad;
+}
+
 int source_fill(ModelSource *s, C3 *m, uint64_t seed, Error *err) {
     if (!s->folder && !s->enc) return c3_init_weights(m, seed, 0, err);
     TRY(c3_init_weights(m, seed, 1, err)); // what no file has
-    SafeTensors *files[2] = {NULL, NULL};
-    if (s->folder) TRY(weights_open_c3(files, s->folder, err));
     Adapter a = {
         .backend = m->b, .weights = m->weights, .params = &m->params, .base = m->config.base_vocab, .seed = seed};
-    int bad = fill(s, &a, files, err);
+    int bad = open_and_fill(s, &a, err);
     s->said = a.said;
-    safetensors_close(files[0]);
-    safetensors_close(files[1]);
     return bad;
 }

@@ -14,14 +14,14 @@ extern "C" {
 
 typedef struct ModelSource {
     C3Config config;
-    char *folder;         // -m: the C3 folder itself, also when a run's was named, owned; else NULL
-    int hold;             // keeps a run from removing it (checkpoint_hold) until source_close
+    char *folder;          // -m: the C3 folder itself, also when a run's was named, owned; else NULL
+    int hold;              // keeps a run from removing it (checkpoint_hold) until source_close
     const char *enc, *dec; // Qwen2 folders of new stacks; else NULL
-    FilesConfig files[2]; // encoder, decoder: the vocabularies in the files
-    int files_latents;    // of the C3 folder
-    char *tokenizer;      // path, owned
-    char text[256];       // one line for the settings table
-    char *said;           // after source_fill: a line for each thing that was changed, owned; NULL: nothing was
+    FilesConfig files[2];  // encoder, decoder: the vocabularies in the files
+    int files_latents;     // of the C3 folder
+    char *tokenizer;       // path, owned
+    char text[256];        // one line for the settings table
+    char *said;            // after source_fill: a line for each thing that was changed, owned; NULL: nothing was
 } ModelSource;
 
 // Works out the shapes and finds the tokenizer. When nothing was named and the default folders are not there, the error
@@ -32,8 +32,14 @@ int source_open(ModelSource *s, const TrainOptions *o, Error *err);
 int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err);
 void source_close(ModelSource *s);
 
+// Where the tokenizer lies: -tok, or the first there is in the model's folder, the encoder's, data/qwen2.5.
+int source_find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err);
 // Loads the tokenizer, which must have the model's vocabulary.
 int source_tokenizer(Tokenizer **out, const ModelSource *s, Error *err);
+
+// Opens the files and compares their tensors with the shapes, before memory is taken for the model: what config.json
+// asks for is worth nothing until the weights bear it out.
+int source_check(const ModelSource *s, Error *err);
 
 // Fills the weights: reads the folders, fits them to the model's sizes, draws what is new. All ranks get the same.
 int source_fill(ModelSource *s, C3 *m, uint64_t seed, Error *err);

@@ -176,6 +176,8 @@ const char *tokenizer_bytes(const Tokenizer *t, int id, size_t *length) {
     return "";
 }
 
+int tokenizer_merge(const Tokenizer *t, int rank, int32_t parts[2]) { return bpe_parts(t->bpe, rank, parts); }
+
 char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *length) {
     size_t total = 0;
     for (size_t i = 0; i < n; i++) {

@@ -44,6 +44,8 @@ int tokenizer_encode(const Tokenizer *t, Tokens *out, const char *text, size_t n
 
 // Bytes of one id: base tokens and specials (their spelling, e.g. "<|im_end|>"); ids outside give length 0.
 const char *tokenizer_bytes(const Tokenizer *t, int id, size_t *length);
+// The two tokens whose merge makes the base token `rank` >= 256; -1: there are no such two (bpe.h).
+int tokenizer_merge(const Tokenizer *t, int rank, int32_t parts[2]);
 // Decodes n ids to malloc'ed, zero-terminated bytes (specials are left out); NULL when memory ran out.
 char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *length);
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "file.h" // file_check_lfs
 #include "json.h"
 #include "unicode.h" // utf8_valid, utf8_read
 
@@ -103,13 +104,23 @@ static int read_tiktoken(Reader *r, const char *data, size_t size, Error *err) {
 
 enum { ALPHABET = 0x144 }; // code points of the alphabet lie below
 
-// GPT-2's byte-level alphabet: visible Latin-1 stands for itself, the other 68 bytes for U+0100 and up, in order.
-static void make_alphabet(int16_t byte_of[ALPHABET]) {
-    for (int c = 0; c < ALPHABET; c++) byte_of[c] = -1;
+const char vocabulary_expression[] =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
+// Visible Latin-1 stands for itself, the other 68 bytes for U+0100 and up, in order.
+void vocabulary_alphabet(uint16_t spelled[256]) {
     for (int b = 0, next = 0x100; b < 256; b++) {
         int visible = (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || (b >= 0xae && b <= 0xff);
-        byte_of[visible ? b : next++] = (int16_t)b;
+        spelled[b] = (uint16_t)(visible ? b : next++);
     }
+}
+
+static void make_alphabet(int16_t byte_of[ALPHABET]) {
+    uint16_t spelled[256];
+    vocabulary_alphabet(spelled);
+    for (int c = 0; c < ALPHABET; c++) byte_of[c] = -1;
+    for (int b = 0; b < 256; b++) byte_of[spelled[b]] = (int16_t)b;
 }
 
 // Translates a token's spelling to its bytes. Returns their number, -1 for a character outside the alphabet.
@@ -157,11 +168,36 @@ static int check_merge(const Reader *r, int index, const cJSON *merge, const int
                      r->name, index, 256 + index);
 }
 
+static const char *text_of(const cJSON *object, const char *key) {
+    const cJSON *item = json_find(object, key);
+    return cJSON_IsString(item) ? item->valuestring : item ? "something else" : NULL;
+}
+
+// What decides ids beside the vocabulary and the merges; it may be absent, but not another than Qwen's.
+static int check_kind(const cJSON *root, const cJSON *model, const char *name, Error *err) {
+    const cJSON *cutter = json_find(root, "pre_tokenizer"), *steps = json_find(cutter, "pretokenizers");
+    const cJSON *split = cJSON_IsArray(steps) ? steps->child : cutter;
+    const char *type = text_of(model, "type"), *normal = text_of(json_find(root, "normalizer"), "type");
+    const char *expression = text_of(json_find(split, "pattern"), "Regex");
+    if (type && strcmp(type, "BPE") != 0)
+        return error_set(err, "%s: model.type: expected \"BPE\", found \"%.40s\" (hint: another model's tokenizer)",
+                         name, type);
+    if (normal && strcmp(normal, "NFC") != 0)
+        return error_set(err, "%s: normalizer: expected \"NFC\", found \"%.40s\"", name, normal);
+    if (cutter && (!expression || strcmp(expression, vocabulary_expression) != 0))
+        return error_set(err, "%s: pre_tokenizer: expected Qwen's expression, found \"%.80s\"", name,
+                         expression                ? expression
+                         : text_of(cutter, "type") ? text_of(cutter, "type")
+                                                   : "none");
+    return 0;
+}
+
 static int read_json_tree(Reader *r, const cJSON *root, size_t size, Error *err) {
     const cJSON *model = json_find(root, "model");
     const cJSON *vocab = model ? json_find(model, "vocab") : NULL, *merges = model ? json_find(model, "merges") : NULL;
     if (!cJSON_IsObject(vocab) || !cJSON_IsArray(merges))
         return error_set(err, "%s: expected a tokenizer.json with model.vocab and model.merges (a BPE)", r->name);
+    TRY(check_kind(root, model, r->name, err));
     int16_t byte_of[ALPHABET];
     make_alphabet(byte_of);
     for (const cJSON *item = vocab->child; item; item = item->next) {
@@ -236,7 +272,8 @@ int vocabulary_parse(Vocabulary *v, const char *data, size_t size, int expected,
                      Error *err) {
     *v = (Vocabulary){0};
     if (size == 0) return error_set(err, "%s: the file is empty, expected qwen.tiktoken or tokenizer.json", name);
-    if (size > UINT32_MAX) return error_set(err, "%s: %zu bytes: too large for a tokenizer", name, size);
+    if (size > VOCABULARY_MAX_BYTES) return error_set(err, "%s: %zu bytes: too large for a tokenizer", name, size);
+    TRY(file_check_lfs(data, size, name, err));
     Reader r;
     TRY(reader_open(&r, size, name, err));
     size_t start = 0;

@@ -7,6 +7,8 @@
 
 #include "error.h"
 
+enum { VOCABULARY_MAX_BYTES = 1 << 26 }; // of a file; Qwen's have 2.5 MB and 7 to 12 MB
+
 typedef struct Vocabulary {
     int ranks;      // rank r is bytes[at[r]] .. bytes[at[r+1]]
     uint8_t *bytes; // (at[ranks])
@@ -19,6 +21,11 @@ typedef struct Vocabulary {
 // file, for messages.
 int vocabulary_parse(Vocabulary *v, const char *data, size_t size, int expected, int cut, const char *name, Error *err);
 void vocabulary_free(Vocabulary *v);
+
+// How tokenizer.json spells a byte: GPT-2's byte-level alphabet, code points below 0x144.
+void vocabulary_alphabet(uint16_t spelled[256]);
+// The expression that cuts text into pieces before they are merged, as tokenizer.json spells it.
+extern const char vocabulary_expression[];
 
 static inline const uint8_t *vocabulary_rank(const Vocabulary *v, int rank, size_t *length) {
     *length = v->at[rank + 1] - v->at[rank];

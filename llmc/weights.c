@@ -2,19 +2,17 @@
 // compared, and its elements flow through one small buffer: there is never a second copy of the model.
 #include "weights.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "checkpoint.h"
 #include "file.h"
-#include "json.h"
 #include "sha256.h"
 
-enum { PIECE_BYTES = 1 << 24, MAX_CONFIG_BYTES = 1 << 20 };
+enum { PIECE_BYTES = 1 << 24 };
+static const char embedding_name[] = "model.embed_tokens.weight", head_name[] = "lm_head.weight";
+static const char base_model[] = "model."; // what transformers calls the base model; its own files are without
+enum { BASE_MODEL = sizeof base_model - 1 };
 
 // ---- pieces --------------------------------------------------------------------------------------------------------
 
@@ -74,16 +72,36 @@ static const char *shape_text(char text[64], const int64_t *shape, int dims) {
 }
 
 int weights_over_vocabulary(const Param *p) {
-    return strcmp(p->name, "model.embed_tokens.weight") == 0 || strcmp(p->name, "lm_head.weight") == 0;
+    return strcmp(p->name, embedding_name) == 0 || strcmp(p->name, head_name) == 0;
+}
+
+static const SafeTensor *find_named(const SafeTensors *s, const char *name) {
+    const SafeTensor *t = safetensors_find(s, name);
+    return t || strncmp(name, base_model, BASE_MODEL) != 0 ? t : safetensors_find(s, name + BASE_MODEL);
+}
+
+static int missing(const SafeTensors *s, const char *name, Error *err) {
+    const char *file = safetensors_path(s, NULL);
+    if (strcmp(name, head_name) == 0)
+        return error_set(err,
+                         "%s: tensor \"%s\" is missing (hint: a model whose head is its embedding says "
+                         "\"tie_word_embeddings\": true in config.json)",
+                         file, name);
+    if (strcmp(name, embedding_name) == 0 && safetensors_find(s, head_name))
+        return error_set(err,
+                         "%s: tensor \"%s\" is missing, \"%s\" is there (hint: where they are one tensor, store it as "
+                         "the embedding: load the model with transformers and save_pretrained it)",
+                         file, name, head_name);
+    int n = safetensors_count(s);
+    return error_set(err, "%s: tensor \"%s\" is missing among %d tensors%s%.100s%s", file, name, n,
+                     n ? " such as \"" : "", n ? safetensors_at(s, 0)->name : "",
+                     n ? "\" (hint: is it a Qwen2 model, as config.json says?)" : "");
 }
 
 const SafeTensor *weights_find(const SafeTensors *s, const Param *p, int any_rows, Error *err) {
-    const SafeTensor *t = safetensors_find(s, p->name);
+    const SafeTensor *t = find_named(s, p->name);
     if (!t) {
-        error_set(err, "%s: tensor \"%s\" is missing%s", safetensors_path(s, NULL), p->name,
-                  strcmp(p->name, "lm_head.weight") == 0
-                      ? " (hint: a model whose head is its embedding says \"tie_word_embeddings\": true in config.json)"
-                      : "");
+        missing(s, p->name, err);
         return NULL;
     }
     if (!t->supported) {
@@ -107,10 +125,22 @@ static int ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+const Param *weights_param(const ParamTable *table, ParamOwner owner, const char *name) {
+    const Param *p = params_find(table, owner, name);
+    for (int i = 0; i < table->n && !p; i++) {
+        const Param *q = &table->params[i];
+        if (q->owner == owner && strncmp(q->name, base_model, BASE_MODEL) == 0 &&
+            strcmp(q->name + BASE_MODEL, name) == 0)
+            p = q;
+    }
+    return p;
+}
+
 int weights_check_layers(const SafeTensors *s, const ParamTable *table, ParamOwner owner, Error *err) {
     for (int i = 0; i < safetensors_count(s); i++) {
         const SafeTensor *t = safetensors_at(s, i);
-        if (strncmp(t->name, "model.layers.", 13) != 0 || params_find(table, owner, t->name)) continue;
+        const char *plain = t->name + (strncmp(t->name, base_model, BASE_MODEL) == 0 ? BASE_MODEL : 0);
+        if (strncmp(plain, "layers.", 7) != 0 || weights_param(table, owner, t->name)) continue;
         if (ends_with(t->name, ".rotary_emb.inv_freq")) continue; // old files keep what config.json says as well
         return error_set(err,
                          "%s: tensor \"%s\" is no part of the model that config.json describes (hint: is "
@@ -118,6 +148,35 @@ int weights_check_layers(const SafeTensors *s, const ParamTable *table, ParamOwn
                          safetensors_path(s, t), t->name);
     }
     return 0;
+}
+
+// Elements [at, at + n) of both as fp32.
+static int same_piece(const SafeTensor *a, const SafeTensor *b, size_t at, size_t n, float *x, float *y) {
+    const size_t size_a = dtype_size(a->dtype), size_b = dtype_size(b->dtype);
+    const char *in_a = (const char *)a->data + at * size_a, *in_b = (const char *)b->data + at * size_b;
+    safetensors_convert(x, DTYPE_F32, in_a, a->dtype, n);
+    safetensors_convert(y, DTYPE_F32, in_b, b->dtype, n);
+    file_map_done(in_a, n * size_a);
+    file_map_done(in_b, n * size_b);
+    return memcmp(x, y, n * sizeof *x) == 0;
+}
+
+int weights_check_tied(const SafeTensors *s, int tied, Error *err) {
+    const SafeTensor *e = find_named(s, embedding_name), *h = safetensors_find(s, head_name);
+    if (!tied || !e || !h) return 0;
+    const size_t n = e->supported ? e->bytes / dtype_size(e->dtype) : 0, most = PIECE_BYTES / 2 / sizeof(float);
+    int same = e->supported && h->supported && e->dims == h->dims && memcmp(e->shape, h->shape, sizeof e->shape) == 0;
+    float *x = malloc(2 * most * sizeof *x);
+    if (!x) return error_set(err, "%s: out of memory", safetensors_path(s, h));
+    for (size_t at = 0; same && at < n; at += most)
+        same = same_piece(e, h, at, n - at < most ? n - at : most, x, x + most);
+    free(x);
+    if (same) return 0;
+    return error_set(
+        err,
+        "%s: tensor \"%s\" is not the embedding, but config.json says \"tie_word_embeddings\": true (hint: "
+        "transformers 4 leaves this tensor out, transformers 5 uses it: say false to use it, or remove it)",
+        safetensors_path(s, h), head_name);
 }
 
 static int load_owner(Backend *b, elem_t *weights, const ParamTable *table, ParamOwner owner, const SafeTensors *s,
@@ -145,11 +204,11 @@ int weights_open_c3(SafeTensors *files[2], const char *folder, Error *err) {
 
 int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
                             Error *err) {
-    (void)c; // the table was built from it
     SafeTensors *files[2];
     TRY(weights_open_c3(files, folder, err));
     int bad = load_owner(b, weights, &p->table, OWNER_ENCODER, files[1], err);
     if (!bad) bad = load_owner(b, weights, &p->table, OWNER_CASCADE, files[0], err);
+    if (!bad) bad = weights_check_tied(files[0], c->dec.tied, err);
     if (!bad) bad = load_owner(b, weights, &p->table, OWNER_DECODER, files[0], err);
     safetensors_close(files[0]);
     safetensors_close(files[1]);
@@ -222,88 +281,20 @@ static int save_file(Backend *b, const elem_t *weights, const ParamTable *table,
     return bad;
 }
 
-// Code that travels along is only found when config.json names it.
-static int keep_auto_map(const char *source, const char *folder, Error *err) {
-    char *from = string_format("%s/config.json", source), *to = string_format("%s/config.json", folder);
-    cJSON *old = NULL, *new = NULL;
-    int bad = from && to ? 0 : error_set(err, "%s: out of memory", folder);
-    if (!bad && file_exists(from)) {
-        bad = json_read(&old, from, MAX_CONFIG_BYTES, err) || json_read(&new, to, MAX_CONFIG_BYTES, err) ? -1 : 0;
-        const cJSON *map = bad ? NULL : json_find(old, "auto_map"), *type = bad ? NULL : json_find(old, "model_type");
-        if (map && cJSON_IsString(type) && strcmp(type->valuestring, "C3") == 0) {
-            cJSON *copy = cJSON_Duplicate(map, 1);
-            bad = copy && cJSON_AddItemToObject(new, "auto_map", copy) ? json_write(new, to, err)
-                                                                       : error_set(err, "%s: out of memory", to);
-        }
-    }
-    cJSON_Delete(old);
-    cJSON_Delete(new);
-    free(from);
-    free(to);
-    return bad;
-}
-
-int weights_save(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c, const char *source,
-                 const char *folder, FileSum sums[2], Error *err) {
+int weights_save(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
+                 FileSum sums[2], Error *err) {
     C3Config saved = *c;
     saved.dtype = b->dtype;
     TRY(config_write_c3(&saved, folder, err));
-    if (source) TRY(keep_auto_map(source, folder, err));
     TRY(save_file(b, weights, &p->table, 0, folder, &sums[0], err));
     return save_file(b, weights, &p->table, 1, folder, &sums[1], err);
 }
 
-static int copy_into(const char *from, const char *folder, const char *name, Error *err) {
-    char *to = string_format("%s/%s", folder, name);
-    int bad = to ? file_copy(from, to, err) : error_set(err, "%s: out of memory", folder);
-    free(to);
-    return bad;
-}
-
-// What travels along; the tokenizer's files come first.
-static const char *const patterns[] = {"tokenizer*", "vocab.json", "merges.txt", "*.tiktoken", "generation_config.json",
-                                       "*.py"};
-enum { TOKENIZER_PATTERNS = 4, ALL_PATTERNS = 6 };
-
-static int travels(const char *name, int n_patterns) {
-    for (int i = 0; i < n_patterns; i++) {
-        if (fnmatch(patterns[i], name, FNM_PERIOD) == 0) return 1;
-    }
-    return 0;
-}
-
-static int copy_travellers(const char *source, int n_patterns, const char *folder, Error *err) {
-    DIR *dir = opendir(source);
-    if (!dir) return error_set(err, "%s: cannot list: %s", source, strerror(errno));
-    int bad = 0;
-    for (struct dirent *e; !bad && (e = readdir(dir));) {
-        if (!travels(e->d_name, n_patterns)) continue;
-        char *from = string_format("%s/%s", source, e->d_name);
-        struct stat st;
-        if (!from) bad = error_set(err, "%s: out of memory", source);
-        else if (stat(from, &st) == 0 && S_ISREG(st.st_mode)) bad = copy_into(from, folder, e->d_name, err);
-        free(from);
-    }
-    closedir(dir);
-    return bad;
-}
-
-int weights_copy_tokenizer(const char *source, const char *folder, Error *err) {
-    return copy_travellers(source, TOKENIZER_PATTERNS, folder, err);
-}
-
-int weights_copy_others(const char *tokenizer_path, const char *source, const char *folder, Error *err) {
-    if (source) TRY(copy_travellers(source, ALL_PATTERNS, folder, err));
-    if (!tokenizer_path) return 0;
-    const char *slash = strrchr(tokenizer_path, '/');
-    return copy_into(tokenizer_path, folder, slash ? slash + 1 : tokenizer_path, err);
-}
-
 int checkpoint_save_weights(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c,
-                            const char *tokenizer_path, const char *source, const char *folder, Error *err) {
+                            const Travel *travel, const char *folder, Error *err) {
     FileSum sums[2];
-    TRY(weights_save(b, weights, p, c, source, folder, sums, err));
-    return weights_copy_others(tokenizer_path, source, folder, err);
+    TRY(weights_save(b, weights, p, c, folder, sums, err));
+    return travel_write(travel, folder, err);
 }
 
 // ---- fingerprint ---------------------------------------------------------------------------------------------------

@@ -27,23 +27,25 @@ int weights_read(Backend *b, void *device, DType type, const SafeTensors *s, con
 // Error unless the n elements x, of which the first is element `from` of tensor t, are finite numbers.
 int weights_check_finite(const void *x, DType type, size_t n, const SafeTensors *s, const SafeTensor *t, size_t from,
                          Error *err);
-// The tensor of a parameter, its type and shape checked; NULL and err otherwise. Tables over the vocabulary may have
-// more rows than the parameter; any_rows: any number of them.
+// The tensor of a parameter, its type and shape checked; NULL and err otherwise. Files of a base model (Qwen2Model)
+// spell names without "model.". Tables over the vocabulary may have more rows than the parameter; any_rows: any number
+// of them.
 const SafeTensor *weights_find(const SafeTensors *s, const Param *p, int any_rows, Error *err);
 // Is the parameter a table over the vocabulary (embedding, head)?
 int weights_over_vocabulary(const Param *p);
+// The parameter that a tensor of that name in a file fills; NULL: none.
+const Param *weights_param(const ParamTable *table, ParamOwner owner, const char *name);
+// Refuses files of a tied model with a head of their own that is not the embedding: transformers 4 leaves it out,
+// transformers 5 uses it.
+int weights_check_tied(const SafeTensors *s, int tied, Error *err);
 // Refuses layers that the files have and the table has not: a model of another depth or kind than config.json says.
 int weights_check_layers(const SafeTensors *s, const ParamTable *table, ParamOwner owner, Error *err);
 // Opens the files of a C3 folder: files[0] its own, files[1] the encoder's.
 int weights_open_c3(SafeTensors *files[2], const char *folder, Error *err);
 
 // config.json, model.safetensors, llm1/: the model alone. sums (2): what was written.
-int weights_save(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c, const char *source,
-                 const char *folder, FileSum sums[2], Error *err);
-// Tokenizer files and what else travels along with a model.
-int weights_copy_others(const char *tokenizer_path, const char *source, const char *folder, Error *err);
-// The tokenizer files of a folder alone.
-int weights_copy_tokenizer(const char *source, const char *folder, Error *err);
+int weights_save(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
+                 FileSum sums[2], Error *err);
 // Fills the held pieces of o->master from the fp32 model files of a checkpoint that kept no master weights of its own.
 int weights_load_master(const Optimizer *o, const char *folder, Error *err);
 

@@ -138,7 +138,7 @@ int main(int argc, char **argv) {
     run(&m, &p, &l, o.out);
     if (save) {
         must(file_make_dirs(save, &err), &err);
-        must(checkpoint_save_weights(b, m.weights, &m.params, &s.config, NULL, s.folder, save, &err), &err);
+        must(checkpoint_save_weights(b, m.weights, &m.params, &s.config, NULL, save, &err), &err);
     }
     c3_free(&m);
     b->destroy(b);

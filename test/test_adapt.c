@@ -83,8 +83,7 @@ static TrainOptions options(const char *m, const char *enc, const char *dec) {
 }
 
 static int fill(Filled *f, const TrainOptions *o, uint64_t seed, Error *err) {
-    C3Limits l = {
-        .pages = 1, .enc_rows = 8, .dec_rows = 8, .dec_kept = 8, .recompute = KEEP_NOTHING};
+    C3Limits l = {.pages = 1, .enc_rows = 8, .dec_rows = 8, .dec_kept = 8, .recompute = KEEP_NOTHING};
     *f = (Filled){0};
     TRY(source_open(&f->source, o, err));
     TRY(backend_cpu_create(&f->b, DTYPE_F32, 1, &dist, err));
@@ -362,20 +361,118 @@ static void test_swap(void) {
     free(where);
 }
 
+// ---- other spellings -----------------------------------------------------------------------------------------------
+
+// Writes the tensors of FOLDER/model.safetensors again: names without `cut` in front, and a head: the embedding (1), or
+// the embedding with its last number changed (2).
+static void spell(const char *where, const char *cut, int own_head) {
+    char *path = in_run(where, "model.safetensors");
+    SafeTensors *s = NULL;
+    SafeEntry entries[64];
+    const SafeTensor *tensors[64];
+    SafeWriter *w = NULL;
+    Error err = {""};
+    must(safetensors_open(&s, path, &err), &err);
+    int n = safetensors_count(s);
+    for (int i = 0; i <= n; i++) {
+        const SafeTensor *t = i < n ? safetensors_at(s, i) : safetensors_find(s, embed);
+        const char *name = i == n ? head : strncmp(t->name, cut, strlen(cut)) ? t->name : t->name + strlen(cut);
+        tensors[i] = t;
+        entries[i] = (SafeEntry){name, t->dtype, t->dims, {t->shape[0], t->dims > 1 ? t->shape[1] : 0}};
+    }
+    n += own_head > 0;
+    must(safetensors_writer_open(&w, path, entries, n, NULL, 0, &err), &err);
+    for (int i = 0; i < n; i++) {
+        char *data = malloc(tensors[i]->bytes);
+        memcpy(data, tensors[i]->data, tensors[i]->bytes);
+        if (own_head == 2 && i == n - 1) data[tensors[i]->bytes - 1] ^= 1;
+        must(safetensors_writer_data(w, data, tensors[i]->bytes, &err), &err);
+        free(data);
+    }
+    must(safetensors_writer_commit(w, &err), &err);
+    safetensors_close(s);
+    free(path);
+}
+
+static void refuse(const char *what, const TrainOptions *o, const char *const *words, int n);
+
+static void test_spellings(void) {
+    check_begin("base models, whose names lack \"model.\", are read as transformers reads them");
+    C3Config c = small_config();
+    Qwen2Config enc = c.enc, dec = c.dec;
+    enc.tied = dec.tied = 1;
+    char *e = plain("base_e", &enc, 256, 'p'), *d = plain("base_d", &dec, 256, 'q');
+    TrainOptions o = options(NULL, e, d);
+    Filled f;
+    Error err = {""};
+    spell(e, "model.", 0);
+    spell(d, "model.", 0);
+    CHECK(fill(&f, &o, 1, &err) == 0, "%s", err.text);
+    expect_stack(&f, OWNER_ENCODER, 'p');
+    expect_stack(&f, OWNER_DECODER, 'q');
+    CHECK(different(&f, OWNER_DECODER, embed, 0, 'q', 0, (size_t)dec.V * 50) == 0, "embedding");
+    drop(&f);
+    dec.L = 1;
+    SpecialTokens specials = config_specials(256);
+    CHECK(config_write_qwen2(&dec, DTYPE_F32, &specials, d, &err) == 0, "%s", err.text);
+    refuse("a layer too many", &o, (const char *const[]){"\"layers.1.", "num_hidden_layers"}, 2);
+    free(d);
+    d = plain("base_d", &c.dec, 256, 'q');
+    o = options(NULL, e, d);
+    spell(d, "mod", 0);
+    refuse("names of another kind", &o, (const char *const[]){embed, "is missing among", "such as"}, 3);
+    free(d);
+
+    check_begin("a tied model's stored head must be the embedding; an encoder's is never used");
+    dec = c.dec;
+    dec.tied = 1;
+    free(e);
+    e = plain("base_e", &enc, 256, 'p');
+    d = plain("base_d", &dec, 256, 'q');
+    o = options(NULL, e, d);
+    spell(d, "", 1);
+    spell(e, "", 2);
+    CHECK(fill(&f, &o, 1, &err) == 0 && f.m.config.dec.tied, "%s", err.text);
+    drop(&f);
+    free(d);
+    d = plain("base_d", &dec, 256, 'q');
+    o = options(NULL, e, d);
+    spell(d, "", 2);
+    refuse("another head", &o, (const char *const[]){d, head, "tie_word_embeddings", "transformers 5"}, 4);
+    spell(d, "model.embed_tokens", 0);
+    refuse("only the head", &o, (const char *const[]){embed, head, "save_pretrained"}, 3);
+    free(e);
+    free(d);
+}
+
 // ---- extract -------------------------------------------------------------------------------------------------------
+
+// A tokenizer of the 256 bytes alone.
+static void put_bytes_only(const char *path) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    FILE *f = fopen(path, "w");
+    for (int b = 0; b < 256 && f; b++) fprintf(f, "%c%c== %d\n", digits[b >> 2], digits[(b & 3) << 4], b);
+    if (f) fclose(f);
+}
 
 static void test_extract(void) {
     check_begin("a stack as a plain folder is the stack, and makes a model again; an existing folder is left alone");
     C3Config c = small_config();
-    char *where = whole("extract", &c), *tok = in_run(where, "qwen.tiktoken"), *py = in_run(where, "modeling.py");
+    char *where = whole("extract", &c), *tok = in_run(where, "mine.tiktoken"), *py = in_run(where, "modeling.py");
+    char *found = in_run(where, "qwen.tiktoken"), *said = NULL;
     put(tok, "IQ== 0\n", 7);
+    put_bytes_only(found);
     put(py, "pass\n", 5);
     char *e = in_run(folder, "extracted/e"), *d = in_run(folder, "extracted/d");
     Filled f;
     Error err = {""};
-    CHECK(extract_stack(where, OWNER_ENCODER, e, &err) == 0 && extract_stack(where, OWNER_DECODER, d, &err) == 0, "%s",
-          err.text);
-    CHECK(exists(e, "qwen.tiktoken") && exists(d, "qwen.tiktoken") && !exists(d, "modeling.py") && !exists(d, "llm1"),
+    CHECK(extract_stack(&said, where, OWNER_ENCODER, e, &err) == 0, "%s", err.text);
+    CHECK(said && strcmp(said, "tokenizer.json (written), tokenizer_config.json (written)") == 0, "%s", said);
+    free(said);
+    CHECK(extract_stack(&said, where, OWNER_DECODER, d, &err) == 0, "%s", err.text);
+    free(said);
+    CHECK(exists(e, "tokenizer.json") && exists(d, "tokenizer_config.json") && !exists(d, "qwen.tiktoken") &&
+              !exists(d, "mine.tiktoken") && !exists(d, "modeling.py") && !exists(d, "llm1"),
           "what travels along");
     TrainOptions o = options(NULL, e, d);
     CHECK(fill(&f, &o, 1, &err) == 0 && f.source.said == NULL, "%s", err.text);
@@ -383,12 +480,13 @@ static void test_extract(void) {
     expect_stack(&f, OWNER_DECODER, 'r');
     CHECK(different(&f, OWNER_DECODER, head, 0, 'r', 0, 262 * 50) == 0 && !f.m.config.dec.tied, "head");
     drop(&f);
-    CHECK(extract_stack(where, OWNER_DECODER, d, &err) != 0 && strstr(err.text, d) && strstr(err.text, "already"), "%s",
-          err.text);
+    CHECK(extract_stack(&said, where, OWNER_DECODER, d, &err) != 0 && strstr(err.text, d) &&
+              strstr(err.text, "already"),
+          "%s", err.text);
     char *weights = in_run(where, "model.safetensors"), *x = in_run(folder, "extracted/x"),
          *temporary = in_run(folder, "extracted/x.tmp");
     CHECK(truncate(weights, 4000) == 0, "truncate");
-    CHECK(extract_stack(where, OWNER_DECODER, x, &err) != 0 && strstr(err.text, weights), "%s", err.text);
+    CHECK(extract_stack(&said, where, OWNER_DECODER, x, &err) != 0 && strstr(err.text, weights), "%s", err.text);
     CHECK(!file_exists(x) && !file_exists(temporary), "something was left behind");
     free(temporary);
     free(x);
@@ -396,6 +494,7 @@ static void test_extract(void) {
     free(d);
     free(e);
     free(py);
+    free(found);
     free(tok);
     free(where);
 }
@@ -525,6 +624,7 @@ int main(void) {
     test_plain();
     test_whole_vocabulary();
     test_swap();
+    test_spellings();
     test_extract();
     test_refusals();
     if (file_remove_tree(folder, &err) != 0) printf("%s\n", err.text);

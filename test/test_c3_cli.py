@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # test_c3_cli.py: the companion tool as a user meets it: a tiny random model made here, good and bad input, every output.
-import base64, csv, json, os, pty, random, shutil, struct, subprocess, sys, tempfile, time
+import base64, csv, json, os, pty, random, shutil, struct, subprocess, sys, tempfile, time, unicodedata
 
 C3 = "./c3"
 K, N, D_ENC, D_DEC = 262, 4, 64, 96  # base tokens, latents, widths
@@ -234,6 +234,44 @@ def test_shards(tmp, model):
     refused("info of another file", ["info", f"{tmp}/pages.jsonl"])
 
 
+def test_as_written(tmp, model):
+    """A model whose decoder knows two words, both not in NFC: what it wrote is given, NFC forms are compared."""
+    words = ["\uf9a0", "\u212b"]  # in NFC U+88C2 and U+00C5
+    own = f"{tmp}/compatible"
+    shutil.copytree(model, own)
+    with open(f"{own}/model.safetensors", "rb") as f:
+        data = bytearray(f.read())
+    start = 8 + struct.unpack_from("<Q", data)[0]
+    begin = start + json.loads(data[8:start])["model.embed_tokens.weight"]["data_offsets"][0]
+    rng = random.Random(3)
+    row = [rng.uniform(-9, 9) for _ in range(D_DEC)]
+    for k, sign in enumerate((1, -1)):  # whatever comes out of the decoder, one of the two has the largest logit
+        struct.pack_into(f"<{D_DEC}f", data, begin + 4 * D_DEC * (256 + k), *(sign * x for x in row))
+    with open(f"{own}/model.safetensors", "wb") as f:
+        f.write(data)
+    with open(f"{own}/qwen.tiktoken") as f:
+        lines = f.read().splitlines()
+    for k, word in enumerate(words):
+        lines[256 + k] = f"{base64.b64encode(word.encode()).decode()} {256 + k}"
+    with open(f"{own}/qwen.tiktoken", "w") as f:
+        f.write("\n".join(lines) + "\n")
+    code, out, err = run("reconstruct", "-m", own, "-json", "-max_new", "4", stdin="\u88c2\u00c5\u88c2\u00c5")
+    page = json.loads(out)
+    normal = unicodedata.normalize("NFC", page["reconstruction"])
+    check("-json gives what the model wrote, not its NFC form", len(page["reconstruction"]) == 4 and
+          set(page["reconstruction"]) <= set(words), (page, err))
+    check("and compares NFC forms", abs(page["char_precision"] - precision(page["text"], normal)) < 1e-9 and
+          page["char_precision"] > 0, page)
+
+
+def test_header(tmp, model):
+    """More documents than the header of one .c3 holds are refused before the encoder starts, and where to cut is said."""
+    line = json.dumps({"id": '"' * 5_000_000, "text": "page"})  # 20 MB each of the header
+    refused("compress: more documents than fit", ["compress", "-m", model, "-f", "-", "-o", f"{tmp}/full.c3"],
+            says=["the first 4 documents", "several files"], stdin=(line + "\n") * 6)
+    check("nothing is written", not os.path.exists(f"{tmp}/full.c3"))
+
+
 def test_run_folder(tmp, model):
     steps = f"{tmp}/run"
     for step, complete in ((1, True), (2, True), (3, False)):
@@ -409,6 +447,8 @@ def main():
         test_shards(tmp, model)
         test_one_rule(tmp, model)
         test_data_sets(tmp, model)
+        test_as_written(tmp, model)
+        test_header(tmp, model)
         test_run_folder(tmp, model)
         test_eval(tmp, model, texts)
     finally:

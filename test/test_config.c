@@ -159,6 +159,11 @@ static void test_absurd(void) {
         {"layer_types", "[\"sliding_attention\"]", "layer_types"},
         {"rope_scaling", "{\"rope_type\":\"yarn\"}", "rope_type"},
         {"rope_parameters", "7", "rope_parameters"},
+        {"rope_parameters", "{\"rope_theta\": 10000.0}",
+         "\"rope_theta\" is 1e+06 and \"rope_parameters.rope_theta\" is 10000"},
+        {"rope_scaling", "{\"rope_type\": \"default\", \"rope_theta\": 10000.0}",
+         "\"rope_theta\" is 1e+06 and \"rope_scaling.rope_theta\" is 10000"},
+        {"rope_parameters", "{\"full_attention\": {\"rope_theta\": 10000.0}}", "rope_parameters.full_attention"},
         {"c3_template", "\"other\"", "c3_template"},
         {"c3_template", "\"longer than any template's name\"", "c3_template"},
         {"c3_template", "3", "c3_template"},
@@ -194,6 +199,18 @@ static void test_absurd(void) {
     expect_refusal("config.json", "cannot open", "no file");
 }
 
+static void test_longest_page(void) {
+    check_begin("the longest page is what the positions of both stacks leave");
+    C3Config c = preset("demo", 0); // 16 latents, 2 words around them
+    c.enc.max_positions = 100;
+    c.dec.max_positions = 1000;
+    CHECK(config_longest_page(&c, 18) == 83, "%d: <img> and 16 queries behind the text", config_longest_page(&c, 18));
+    c.dec.max_positions = 60;
+    CHECK(config_longest_page(&c, 18) == 41, "%d: 18 before the text, the end mark", config_longest_page(&c, 18));
+    c.dec.max_positions = 18;
+    CHECK(config_longest_page(&c, 18) < 1, "%d", config_longest_page(&c, 18));
+}
+
 static void test_spellings(void) {
     check_begin("transformers 5 spellings: rope_parameters, dtype");
     C3Config c = preset("tiny", 0), back;
@@ -208,11 +225,20 @@ static void test_spellings(void) {
     cJSON_AddStringToObject(json, "dtype", "bfloat16");
     cJSON_AddRawToObject(json, "layer_types", "[\"full_attention\",\"full_attention\"]");
     cJSON_AddNullToObject(json, "rope_scaling");
-    cJSON_AddNullToObject(json, "sliding_window");
+    CHECK(cJSON_IsNull(cJSON_GetObjectItem(json, "sliding_window")), "a width of a window that is not used");
     write_object("config.json", json);
     CHECK(config_read_c3(&back, folder, &err) == 0, "%s", err.text);
     CHECK(back.dec.rope_theta == 5e5f && back.dtype == DTYPE_BF16, "theta %g, type %d", (double)back.dec.rope_theta,
           back.dtype);
+    cJSON_AddNumberToObject(json, "rope_theta", 500000);
+    write_object("config.json", json);
+    CHECK(config_read_c3(&back, folder, &err) == 0 && back.dec.rope_theta == 5e5f, "the same twice: %s", err.text);
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "rope_theta");
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "rope_scaling");
+    cJSON_AddRawToObject(json, "rope_scaling", "{\"rope_type\": \"default\"}");
+    write_object("config.json", json);
+    expect_refusal("config.json", "\"rope_scaling\" beside \"rope_parameters\"", "rope_scaling hides a theta");
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "rope_scaling");
     cJSON_DeleteItemFromObjectCaseSensitive(json, "tie_word_embeddings");
     write_object("config.json", json);
     CHECK(config_read_c3(&back, folder, &err) == 0 && back.dec.tied == 0, "absent means untied: %s", err.text);
@@ -241,6 +267,7 @@ int main(void) {
     test_round_trips();
     test_missing();
     test_absurd();
+    test_longest_page();
     test_spellings();
     Error err;
     if (file_remove_tree(folder, &err) != 0) printf("%s\n", err.text);

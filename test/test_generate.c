@@ -80,8 +80,7 @@ typedef struct Fixture {
 static void set_up(Fixture *f, DType dtype, const C3Config *c) {
     Error err;
     static Dist dist = {.ranks = 1, .local_ranks = 1, .cores = 1};
-    C3Limits l = {
-        .pages = 1, .enc_rows = 64, .dec_rows = 96, .dec_kept = 64, .recompute = KEEP_NOTHING};
+    C3Limits l = {.pages = 1, .enc_rows = 64, .dec_rows = 96, .dec_kept = 64, .recompute = KEEP_NOTHING};
     if (backend_cpu_create(&f->b, dtype, 1, &dist, &err) != 0 || c3_create(&f->m, c, f->b, &l, &err) != 0 ||
         batch_create(&f->batch, f->b, c3_batch_rows(&l), &err) != 0) {
         printf("%s\n", err.text);
@@ -427,7 +426,20 @@ static void test_stop(void) {
     tear_down(&f);
 }
 
+static void test_new_tokens(void) {
+    check_begin("new tokens of a page: twice its own + 32, at most 4096, but always itself; -max_new says otherwise");
+    static const int rows[][4] = {{1, 0, 99999, 34},          {100, 0, 99999, 232},     {2032, 0, 99999, 4096},
+                                  {2047, 0, 99999, 4096},     {2048, 0, 99999, 4096},   {4095, 0, 99999, 4096},
+                                  {4096, 0, 99999, 4097},     {24000, 0, 99999, 24001}, {24000, 0, 20000, 20000},
+                                  {24000, 5000, 99999, 5000}, {10, 5000, 99999, 5000},  {10, 5000, 300, 300}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int n = generate_new_tokens(rows[i][0], rows[i][1], rows[i][2]);
+        CHECK(n == rows[i][3], "%d tokens, -max_new %d, room for %d: %d", rows[i][0], rows[i][1], rows[i][2], n);
+    }
+}
+
 int main(void) {
+    test_new_tokens();
     test_equals_plain("equals recomputing: head dims 32/32, tied", 32, 32, 1, 3, 0);
     test_equals_plain("equals recomputing: head dims 32/64, untied", 32, 64, 0, 8, 0);
     test_equals_plain("equals recomputing: head dims 64/32, one latent", 64, 32, 1, 1, 0);

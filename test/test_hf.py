@@ -7,9 +7,11 @@ puts transformers' own modules together; what we save, transformers must load, b
 same logits. Then the trainer and c3 do the same with a vocabulary of Qwen2.5's size."""
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import unicodedata
 
 sys.path[:0] = [os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "dev")]
 os.environ |= {"OMP_NUM_THREADS": "1"}
@@ -17,11 +19,12 @@ os.environ |= {"OMP_NUM_THREADS": "1"}
 import reference  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: E402
+import tokenizer_reference  # noqa: E402
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
-from harness import C3, ROOT, TOKENIZER, TRAIN, Folder, case, done, make_shards, run  # noqa: E402
+from harness import C3, ROOT, TOKENIZER, TRAIN, Folder, WORDS, case, done, make_shards, run  # noqa: E402
 
-LOGITS = os.path.join(ROOT, "build/test/model_logits")
+LOGITS, LINES = (os.path.join(ROOT, f"build/test/{name}") for name in ("model_logits", "tokenize_lines"))
 FP32 = 1e-5  # relative norm of the error of logits and latents
 K, N, LENGTHS = reference.K, 5, (1, 37, 20, 64)
 # name: head dim, tied, files' type, megabytes a file; encoder and decoder have 2 and 3 layers, other widths, other heads
@@ -152,6 +155,73 @@ def test_bf16(name, folder, saved, pages):
         case(f"{name}: bf16 {key}: {error:.2e} off, transformers {allowed:.2e}", error <= allowed, (error, allowed))
 
 
+def test_spellings(tmp):
+    """Files that transformers loads though they are not as it saves a Qwen2ForCausalLM."""
+    torch.manual_seed(5)
+    folder = f"{tmp}/spellings"
+    os.makedirs(folder)
+    encoder = qwen2(f"{folder}/enc", 262, 2, 1, 64, 2, 144, True, torch.float32, "10GB")
+    decoder = qwen2(f"{folder}/dec", 262, 3, 1, 64, 2, 208, True, torch.float32, "400KB")
+    shutil.rmtree(f"{folder}/enc")
+    encoder.model.save_pretrained(f"{folder}/enc")
+    case("a base model's names have no prefix", "embed_tokens.weight" in load_file(f"{folder}/enc/model.safetensors"))
+    index = f"{folder}/dec/model.safetensors.index.json"
+    with open(index) as f:
+        content = json.load(f)
+    content["weight_map"]["lm_head.weight"] = content["weight_map"]["model.norm.weight"]
+    with open(index, "w") as f:
+        json.dump(content, f)
+    report = Qwen2ForCausalLM.from_pretrained(f"{folder}/dec", output_loading_info=True)[1]
+    case("transformers loads an index that names a tied head nobody stored", not report["missing_keys"], report)
+    pages = [torch.randint(0, K, (n,), dtype=torch.int32) for n in LENGTHS]
+    write_inputs(f"{folder}/inputs.safetensors", pages)
+    saved = f"{folder}/saved"
+    mine, _ = ours(folder, "fp32", "-enc", f"{folder}/enc", "-dec", f"{folder}/dec", "-n", N, "-dtype", "fp32",
+                   "-save", saved)
+    error = distance(mine, theirs(twin_of(encoder, decoder, load_file(f"{saved}/model.safetensors")), pages))
+    case(f"so do we, both, and find the same logits ({error:.1e})", error <= FP32, error)
+
+
+TEXTS = ["The quick brown fox's 12345 jumps, they'll say.\n\n  Twice!\r\n", "", " ", "\0\x7f\x85\u2028 <|endo",
+         "\u7b2c\u4e00\u7ae0 \u65e5\u672c\u8a9e\u3067\u3059\u3002", "cafe\u0301 \u212b \ufb01 \uf9a0 \u00bd",
+         "def f(x):\n\treturn x**2  # <b>&amp;</b>", "\U0001f600\U0001f469\u200d\U0001f52c " * 3]
+
+
+def test_tokenizer(folder, what, cut):
+    """AutoTokenizer on a folder makes our ids and texts again, and knows the special tokens' numbers."""
+    texts = [*TEXTS, *(" ".join(random.Random(i).sample(WORDS, 8)) for i in range(20))]
+    their = AutoTokenizer.from_pretrained(folder)
+    ids = [their(t, add_special_tokens=False)["input_ids"] for t in texts]
+    ours = tokenizer_reference.encode_ours(LINES, TOKENIZER, texts, cut)
+    wrong = [(t, a, b) for t, a, b in zip(texts, ids, ours) if a != b]
+    case(f"{what}: AutoTokenizer makes our ids", not wrong, wrong[:2])
+    wrong = [t for t, i in zip(texts, ids) if their.decode(i) != unicodedata.normalize("NFC", t)]
+    case(f"{what}: and the texts again", not wrong, wrong[:2])
+    base, img = (cut, cut + 3) if cut else (151643, 151857)
+    special = their("<|im_start|>a<img><imgpad></img><|im_end|>", add_special_tokens=False)["input_ids"]
+    case(f"{what}: and has the special tokens, as many tokens as rows", special[0] == base + 1 and special[2:] ==
+         [img, img + 2, img + 1, base + 2] and len(their) == img + 3 and their.eos_token_id == base + 2,
+         (special, len(their), their.eos_token_id))
+
+
+def test_own_tokenizer(tmp):
+    """-tok of another name and a cut vocabulary: found again by us and by transformers, in checkpoints and extracts."""
+    own = f"{tmp}/mytok.tiktoken"
+    shutil.copy(TOKENIZER, own)
+    for cut in (300, 2048):
+        out, data = f"{tmp}/cut{cut}", make_shards(tmp, f"cut{cut}_", 8, 1, vocab=cut)
+        run(TRAIN, ["-data", data, "-b", 2, "-g", 1, "-steps", 1, "-threads", 1, "-tok", own, "-o", out,
+                    "-preset", "demo", "-vocab", cut])
+        r = run(C3, ["info", "-check", out])
+        case(f"vocabulary of {cut}: the checkpoint has its tokenizer in it", "tokenizer.json has" in r.stdout and
+             not os.path.exists(f"{out}/step_00000001/mytok.tiktoken"), r.stdout)
+        run(C3, ["extract", "-m", out, "-part", "decoder", "-o", f"{out}/decoder"])
+        for folder in (f"{out}/step_00000001", f"{out}/decoder"):
+            test_tokenizer(folder, f"{os.path.basename(folder)}, vocabulary of {cut}", cut)
+        config = Qwen2ForCausalLM.from_pretrained(f"{out}/decoder").config
+        case("the extract's config fits", config.vocab_size == cut + 6 and config.sliding_window is None, config)
+
+
 def test_programs(tmp):
     """The trainer makes a model out of two folders of Qwen2.5's vocabulary; c3 takes it apart again."""
     torch.manual_seed(4)
@@ -168,7 +238,8 @@ def test_programs(tmp):
     step = f"{tmp}/run/step_00000001"
     wrong = same_tensors(f"{step}/llm1", encoder, None) + same_tensors(step, decoder, 151860)
     case("every number arrives, the decoder's 151860 rows and the encoder's 151936", not wrong, wrong)
-    case("tokenizer files travel along", {"qwen.tiktoken", "tokenizer_config.json"} <= set(os.listdir(step)))
+    case("the tokenizer is stored for both programs", {"qwen.tiktoken", "tokenizer.json", "tokenizer_config.json"} <=
+         set(os.listdir(step)), os.listdir(step))
     r = run(C3, ["info", "-check", f"{tmp}/run"])
     case("c3 info -check finds it sound", "checksums      of 6 files right" in r.stdout and "all finite" in r.stdout and
          "qwen.tiktoken has the model's vocabulary" in r.stdout, r.stdout)
@@ -180,6 +251,8 @@ def test_programs(tmp):
             same = torch.equal(plain(ids).logits, model(ids).logits[..., :rows])
         case(f"c3 extract -part {part}: transformers loads it and finds the same logits", same and
              plain.config.vocab_size == rows and not report["missing_keys"] and not report["unexpected_keys"], report)
+        test_tokenizer(f"{tmp}/{part}", f"{part} of a whole vocabulary", 0)
+    test_tokenizer(step, "checkpoint of a whole vocabulary", 0)
     grown = [*train, "-m", f"{tmp}/run", "-n", 7, "-o", f"{tmp}/grown"]
     r = run(TRAIN, grown)
     a, b = (load_file(f"{tmp}/{name}/step_00000001/model.safetensors")["model.Q.weight"] for name in ("run", "grown"))
@@ -199,11 +272,14 @@ def test_programs(tmp):
 
 def main():
     torch.set_num_threads(1)
-    made = subprocess.run(["make", os.path.relpath(LOGITS, ROOT)], cwd=ROOT, stdout=subprocess.DEVNULL)
-    case("make model_logits", made.returncode == 0)
+    made = subprocess.run(["make", *(os.path.relpath(p, ROOT) for p in (LOGITS, LINES))], cwd=ROOT,
+                          stdout=subprocess.DEVNULL)
+    case("make model_logits and tokenize_lines", made.returncode == 0)
     with Folder() as tmp:
         for name, parameters in CASES.items():
             test_case(tmp, name, *parameters)
+        test_spellings(tmp)
+        test_own_tokenizer(tmp)
         test_programs(tmp)
     done()
 

@@ -72,6 +72,33 @@ static void test_round_trip(DType dtype, const char *name) {
     latents_free(&g);
 }
 
+static void test_header(void) {
+    check_begin("what documents take of the header is known to the byte before it is written; too many do not fit");
+    LatentFile f = example(DTYPE_F32), g = {0};
+    LatentHeader h = {0};
+    for (int d = 0; d < 2; d++) CHECK(latents_header_add(&h, &f, &f.documents[d]) == 1, "document %d", d);
+    CHECK(latents_write(&f, path, &err) == 0 && latents_read(&g, path, &err) == 0, "%s", err.text);
+    const char *documents = safetensors_metadata(g.file, "documents");
+    size_t bytes = 0, values = 0;
+    for (const char *c = documents; *c; c++) bytes += *c == '"' || *c == '\\' ? 2 : 1;
+    // {"documents":[ and ]} with their quotes escaped, less the one comma there is not
+    CHECK(h.bytes + 18 - 1 == bytes, "%zu bytes counted, %zu written", h.bytes, bytes);
+    for (const char *c = documents, *quoted = NULL; *c; c++) {
+        if (*c == '\\') c++;
+        else if (*c == '"') quoted = quoted ? NULL : c;
+        else if (!quoted) values += strchr("{[,", *c) != NULL;
+    }
+    CHECK(h.values + 2 - 1 == values, "%zu values counted, %zu written", h.values, values);
+    latents_free(&g);
+    free(f.documents[0].id);
+    f.documents[0].id = malloc(20000001);
+    memset(f.documents[0].id, '"', 20000000); // " is \" in JSON, and \\\" in JSON inside it
+    f.documents[0].id[20000000] = 0;
+    CHECK(latents_header_add(&h, &f, &f.documents[0]) == 1 && h.bytes > 80000000, "%zu bytes", h.bytes);
+    CHECK(latents_header_add(&h, &f, &f.documents[0]) == 0, "%zu bytes", h.bytes);
+    latents_free(&f);
+}
+
 static void put(const void *data, size_t size) {
     FILE *f = fopen(path, "wb");
     if (!f || fwrite(data, 1, size, f) != size || fclose(f) != 0) perror(path), exit(2);
@@ -316,6 +343,7 @@ int main(void) {
     make_tokenizer();
     test_round_trip(DTYPE_F32, "what is written comes back, fp32");
     test_round_trip(DTYPE_BF16, "what is written comes back, bf16");
+    test_header();
     test_every_bit();
     test_hostile();
     test_foreign();

@@ -286,6 +286,27 @@ static void expect_index_refusal(const char *index, const char *word, const char
     safetensors_close(s);
 }
 
+static void expect_refusal_of(const char *file, const char *content, const char *word) {
+    SafeTensors *s = NULL;
+    Error err = {""};
+    write_bytes(file, content, strlen(content));
+    CHECK(safetensors_open(&s, folder, &err) != 0 && strstr(err.text, word), "%s: %s", file, err.text);
+    char *made = string_format("%s/%s", folder, file);
+    unlink(made);
+    free(made);
+}
+
+static void test_not_fetched(void) {
+    check_begin("a Git LFS pointer and a pickle in place of weights are called what they are");
+    const char *pointer = "version https://git-lfs.github.com/spec/v1\n"
+                          "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 1001\n";
+    unlink(path);
+    expect_refusal_of("model.safetensors", pointer, "git lfs pull");
+    expect_refusal_of("model.safetensors.index.json", pointer, "git lfs pull");
+    expect_refusal_of("pytorch_model.bin", "PK", "save_pretrained");
+    expect_refusal_of("pytorch_model.bin.index.json", "{}", "save_pretrained");
+}
+
 static void test_folders(void) {
     check_begin("a folder with an index; its missing files and tensors are named");
     unlink(path);
@@ -303,6 +324,11 @@ static void test_folders(void) {
     CHECK(s && safetensors_count(s) == 2 && safetensors_find(s, "a")->bytes == 4, "two tensors of two files");
     CHECK(s && strstr(safetensors_path(s, safetensors_find(s, "b")), "00002-of"), "file of b");
     CHECK(s && strcmp(safetensors_path(s, NULL), folder) == 0, "what was opened");
+    safetensors_close(s);
+    index = "{\"weight_map\":{\"a\":\"model-00001-of-00002.safetensors\",\"lm_head.weight\":"
+            "\"model-00001-of-00002.safetensors\"}}";
+    write_bytes("model.safetensors.index.json", index, strlen(index));
+    CHECK(safetensors_open(&s, folder, &err) == 0 && safetensors_count(s) == 1, "a tied head: %s", err.text);
     safetensors_close(s);
     expect_index_refusal("{\"weight_map\":{\"a\":\"model-00001-of-00002.safetensors\",\"zz\":\"gone.safetensors\"}}",
                          "gone.safetensors", "\"zz\"");
@@ -414,6 +440,7 @@ int main(void) {
     test_headers();
     test_sizes();
     test_mutations();
+    test_not_fetched();
     test_folders();
     test_conversion();
     free(path);

@@ -9,6 +9,7 @@
 #include "llmc/file.h"
 #include "llmc/pretokenize.h"
 #include "llmc/tokenizer.h"
+#include "llmc/tokenizer_json.h"
 #include "llmc/unicode.h"
 #include "llmc/vocabulary.h"
 
@@ -450,6 +451,23 @@ static void test_damage(void) {
     free(small), free(copy), free(data);
 }
 
+static void test_written(const Tokenizer *full) {
+    check_begin("tokenizer.json as it is written is the same tokenizer, cut or whole");
+    for (int k = 0; k < 3; k++) {
+        const int cuts[] = {0, 256, 4096};
+        Tokenizer *cut = cuts[k] ? load(qwen, cuts[k]) : NULL;
+        const Tokenizer *t = cut ? cut : full;
+        char *text = NULL;
+        size_t n;
+        CHECK(tokenizer_json(&text, &n, t, &err) == 0 && strlen(text) == n, "%s", err.text);
+        char *path = put("written.json", text, n);
+        Tokenizer *back = load(path, cuts[k]);
+        CHECK(!memcmp(tokenizer_fingerprint(t), tokenizer_fingerprint(back), 32), "cut %d", cuts[k]);
+        tokenizer_free(back), tokenizer_free(cut);
+        free(path), free(text);
+    }
+}
+
 static void test_damaged_json(void) {
     check_begin("damaged tokenizer.json");
     Tokenizer *cut = load(qwen, 300);
@@ -460,6 +478,8 @@ static void test_damaged_json(void) {
     Tokenizer *t = load(path, 300);
     CHECK(!memcmp(tokenizer_fingerprint(t), tokenizer_fingerprint(cut), 32), "a cut tokenizer.json");
     tokenizer_free(t);
+    const char *pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+    refused("pointer.json", pointer, strlen(pointer), 300, "git lfs pull");
     refused("half.json", json, n / 2, 300, "not valid JSON");
     refused("list.json", "[1]", 3, 300, "");
     refused("config.json", "{\"model_type\":\"qwen2\"}", 22, 0, "expected a tokenizer.json with model.vocab");
@@ -474,7 +494,13 @@ static void test_damaged_json(void) {
                  {"\"merges\":[\"", "\"merges\":[\"x", "merge 0 does not make the token 256"},
                  {"\"A\":", "\" \":", "is not spelled in the byte-level alphabet"},
                  {"\"A\":", "\"\":", "has 0 bytes"},
-                 {"\"A\":", "\"B\":", "0x41 is not among"}};
+                 {"\"A\":", "\"B\":", "0x41 is not among"},
+                 {"\"BPE\"", "\"WordPiece\"", "model.type: expected \"BPE\", found \"WordPiece\""},
+                 {"\"BPE\"", "7", "model.type: expected \"BPE\""},
+                 {"\"model\":", "\"normalizer\":{\"type\":\"Lowercase\"},\"model\":", "found \"Lowercase\""},
+                 {"\"model\":", "\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":", "found \"Whitespace\""},
+                 {"\"model\":", "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"}},\"model\":",
+                  "expected Qwen's expression, found \"a\""}};
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
         char *found = strstr(json, edits[i].from);
         CHECK(found != NULL, "edit %zu", i);
@@ -509,6 +535,7 @@ int main(void) {
     test_fingerprint(t);
     test_formats(t);
     test_damage();
+    test_written(t);
     test_damaged_json();
     tokenizer_free(t);
     file_remove_tree(folder, &err);

@@ -3,6 +3,7 @@
 along, and how much memory reading and writing take. Models come from dev/make_random_checkpoint."""
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -64,14 +65,22 @@ def test_random(tmp, data):
     shutil.copy(TOKENIZER, f"{tmp}/cut")
     auto = {"AutoModel": "modeling_c3.C3QwenForCausalLM"}
     edit_json(f"{tmp}/cut/config.json", auto_map=auto)
-    r = run(TRAIN, [*train, "-m", f"{tmp}/cut", "-o", f"{tmp}/again"])
+    os.chmod(f"{tmp}/cut/modeling_c3.py", 0o600)
+    r = run(TRAIN, [*train, "-m", f"{tmp}/cut", "-o", f"{tmp}/plain"])
+    step = f"{tmp}/plain/step_00000001"
+    with open(f"{step}/config.json") as f:
+        written = json.load(f)
+    case("code and auto_map stay, and that is said", "auto_map" not in written and
+         "modeling_c3.py is left out" in r.stdout and not os.path.exists(f"{step}/modeling_c3.py"), r.stdout)
+    r = run(TRAIN, [*train, "-m", f"{tmp}/cut", "-o", f"{tmp}/again", "-keep_code"])
     step = f"{tmp}/again/step_00000001"
     with open(f"{step}/config.json") as f:
         written = json.load(f)
     case("-m goes on from a sharded folder with the same numbers, and nothing is said of changes",
          files_of(step) == files_of(f"{tmp}/tiny") and "changed" not in r.stdout, r.stdout)
     case("code, auto_map and tokenizer travel along", written["auto_map"] == auto and
-         {"modeling_c3.py", "qwen.tiktoken"} <= set(os.listdir(step)), os.listdir(step))
+         {"modeling_c3.py", "tokenizer.json", "tokenizer_config.json"} <= set(os.listdir(step)), os.listdir(step))
+    case("a secret stays one", os.stat(f"{step}/modeling_c3.py").st_mode & 0o777 == 0o600)
     edit_json(f"{tmp}/cut/config.json", auto_map=None)
     grown = [*train, "-m", f"{tmp}/tiny", "-n", 20, "-b", 1]
     one, two = (run(TRAIN, [*grown, "-o", f"{tmp}/ranks{n}"], ranks=n).stdout for n in (1, 2))
@@ -152,14 +161,56 @@ def test_words(tmp, data):
     edit_json(f"{tiny}/config.json", tie_word_embeddings=True)
 
 
-def peak_memory(program, args):
-    """Largest resident bytes of a program."""
-    p = subprocess.Popen([program, *map(str, args)], env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL)
+def peak_memory(program, args, code=0):
+    """Largest resident bytes of a program, which must exit with this code."""
+    p = subprocess.Popen([program, *map(str, args)], env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL if code else None)
     _, status, usage = os.wait4(p.pid, 0)
     p.returncode = os.waitstatus_to_exitcode(status)
-    if p.returncode:
+    if p.returncode != code:
         raise RuntimeError(f"{program} {args}: exit {p.returncode}")
     return usage.ru_maxrss * 1024
+
+
+def test_lies(tmp, data):
+    """A config.json that asks for a hundred times what the weights are is refused before it gets memory."""
+    lie, pages = f"{tmp}/lie", f"{tmp}/train0.jsonl"
+    shutil.copytree(f"{tmp}/tiny", lie)
+    commands = ((TRAIN, ["-data", data, "-steps", 1, "-o", f"{tmp}/none", "-m", lie]),
+                (C3, ["reconstruct", "-m", lie, "-f", pages]), (C3, ["eval", "-m", lie, pages, "-o", f"{tmp}/none"]),
+                (C3, ["compress", "-m", lie, "-f", pages, "-o", f"{tmp}/none"]),
+                (C3, ["extract", "-m", lie, "-part", "decoder", "-o", f"{tmp}/none"]), (C3, ["info", "-check", lie]))
+    for key, value, file in (("vocab_size", 1 << 24, "config.json"), ("intermediate_size", 1 << 20, "llm1/config.json"),
+                             ("latent_token_len", 1 << 16, "config.json")):
+        with open(f"{lie}/{file}") as f:
+            true = json.load(f)[key]
+        edit_json(f"{lie}/{file}", **{key: value})
+        for program, args in commands:
+            if args[0] == "extract" and file + key != "config.jsonvocab_size":
+                continue  # the decoder alone is sound
+            refused(f"{key} {value} ({os.path.basename(program)} {args[0]})", program, args, "model.safetensors",
+                    "expected", str(value))
+            peak = peak_memory(program, args, 1)
+            case(f"{key} {value} took {peak / 1e6:.0f} MB ({os.path.basename(program)} {args[0]})", peak < SLACK, peak)
+        edit_json(f"{lie}/{file}", **{key: true})
+
+
+def test_positions(tmp, data):
+    """Pages beyond max_position_embeddings are left out of training and of evaluation alike, and that is said."""
+    short = f"{tmp}/short"
+    run(MAKE, ["-preset", "demo", "-vocab", 4096, "-n", 4, "-dtype", "fp32", "-o", short])
+    tokens = [len(json.loads(line)["text"].split()) for line in read(f"{tmp}/train0.jsonl").decode().splitlines()]
+    for file, positions in (("config.json", 7 + 25), ("llm1/config.json", 5 + 20)):  # words, latents, end; <img>, Q
+        edit_json(f"{short}/{file}", max_position_embeddings=positions)
+        r = run(TRAIN, ["-data", data, "-b", 2, "-g", 1, "-steps", 1, "-threads", 1, "-m", short, "-tok", TOKENIZER,
+                        "-o", f"{tmp}/{positions}"])
+        trained = int(re.search(r"pages +(\d+) of", r.stdout)[1])
+        run(C3, ["eval", "-m", short, "-tok", TOKENIZER, f"{tmp}/train0.jsonl", "-o", f"{tmp}/eval{positions}", "-skip",
+                 "-max_new", 1, "-no_controls"])
+        with open(f"{tmp}/eval{positions}/eval.json") as f:
+            found = json.load(f)
+        case(f"{positions} positions: trained on {trained} pages of {len(tokens)}, evaluated on {found['pages']}",
+             trained == found["pages"] and 0 < trained < len(tokens) and "no positions for more" in r.stdout, r.stdout)
 
 
 def test_memory(tmp):
@@ -189,6 +240,8 @@ def main():
         test_random(tmp, data)
         test_bad_folders(tmp, data)
         test_words(tmp, data)
+        test_lies(tmp, data)
+        test_positions(tmp, data)
         test_memory(tmp)
     done()
 

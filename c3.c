@@ -10,6 +10,7 @@
 #include "llmc/eval.h"
 #include "llmc/extract.h"
 #include "llmc/follow.h"
+#include "llmc/format.h"
 #include "llmc/info.h"
 #include "llmc/model.h"
 #include "llmc/plan.h"

@@ -8,9 +8,9 @@
 #include "checkpoint.h" // checkpoint_fingerprint
 #include "cut.h"
 #include "file.h"
+#include "format.h"
 #include "latents.h"
 #include "pages.h"
-#include "plan.h" // format_count
 #include "scratch.h"
 
 static int no_memory(Error *err) { return error_set(err, "out of memory"); }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "checkpoint.h" // checkpoint_bytes
+#include "format.h"
 
 // ---- memory --------------------------------------------------------------------------------------------------------
 

@@ -103,11 +103,6 @@ int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachi
 // `c3 plan` with the trainer's options. 0, 1: an error, -1: a usage error.
 int plan_command(FILE *out, int argc, char **argv, Error *err);
 
-// "12.3 GB", into a buffer that is returned.
-const char *format_bytes(char buffer[32], double bytes);
-// "1234567" as "1,234,567".
-const char *format_count(char buffer[32], double count);
-
 #ifdef __cplusplus
 }
 #endif

@@ -6,29 +6,8 @@
 #include <sys/statvfs.h> // free space of the disk
 
 #include "file.h"
+#include "format.h"
 #include "plan.h"
-
-const char *format_bytes(char buffer[32], double bytes) {
-    static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
-    int u = 0;
-    while (bytes >= 999.5 && u < 4) {
-        bytes /= 1000;
-        u++;
-    }
-    snprintf(buffer, 32, u == 0 || bytes >= 99.95 ? "%.0f %s" : "%.1f %s", bytes, units[u]);
-    return buffer;
-}
-
-const char *format_count(char buffer[32], double count) {
-    char digits[32];
-    int n = snprintf(digits, sizeof digits, "%.0f", count), at = 0;
-    for (int i = 0; i < n && at < 30; i++) {
-        if (i > 0 && (n - i) % 3 == 0) buffer[at++] = ',';
-        buffer[at++] = digits[i];
-    }
-    buffer[at] = 0;
-    return buffer;
-}
 
 // ---- disk ----------------------------------------------------------------------------------------------------------
 

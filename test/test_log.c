@@ -140,9 +140,15 @@ static void test_lines(void) {
 
     check_begin("stdout has a plain line a step with everything on it");
     text = read_text(said_path);
-    static const char *const words[] = {
-        "step    12/40000 ",          "loss 3.1416", "lr 1.00e-05",    "norm 0.250", "500 ms", "2000 tok/s",
-        "MFU 25.0 %, 50.0 % of peak", "123 MB",      "5 h 33 min left"};
+    static const char *const words[] = {"step    12/40000 ",
+                                        "loss 3.1416",
+                                        "lr 1.00e-05",
+                                        "norm 0.250",
+                                        "500 ms",
+                                        "2000 tok/s",
+                                        "MFU 25.0 %, 50.0 % of peak",
+                                        "123 MB",
+                                        "40000 | 5 h 33 min left | loss"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         CHECK(strstr(text, words[i]), "no '%s': %s", words[i], text);
     CHECK(strstr(text, "saved step 12\n"), "note");
@@ -278,7 +284,7 @@ static void test_full_disk(void) {
 }
 
 static void test_terminal(void) {
-    check_begin("on a terminal a bar moves in one line that fits, and notes stand on lines of their own");
+    check_begin("on a terminal a bar moves in one line that fits; notes, and the steps they belong to, stay");
     enum { COLUMNS = 60 };
     int master = posix_openpt(O_RDWR | O_NOCTTY);
     CHECK(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0, "no pseudo-terminal");
@@ -293,6 +299,7 @@ static void test_terminal(void) {
         log_step(log, &s);
     }
     log_note(log, "a note");
+    log_note(log, "another");
     LogStep s = step_of(3);
     log_step(log, &s);
     log_close(log);
@@ -313,9 +320,12 @@ static void test_terminal(void) {
     n = strlen(text);
     close(held);
     close(master);
-    CHECK(strstr(text, "[=====               ] 1/4 | loss 3.5000"), "first bar: %s", text);
-    CHECK(strstr(text, "[==========          ] 2/4 "), "second bar: %s", text);
-    CHECK(strstr(text, "\r\x1b[Ka note\r\n"), "note: %s", text);
+    CHECK(strstr(text, "[=====               ] 1/4 | 2 s left | loss 3.5000"), "first bar: %s", text);
+    const char *second = strstr(text, "\r\x1b[K[==========          ] 2/4 | ");
+    const char *step = strstr(text, "\r\x1b[Kstep 2/4 | "), *note = strstr(text, "MB\r\na note\r\nanother\r\n");
+    CHECK(second && step && note && second < step && step < note, "a bar, its step, the notes: %s", text);
+    CHECK(!strstr(text, "step 1/4"), "every step stays: %s", text);
+    CHECK(strstr(text, "\r\x1b[Kstep 3/4 | "), "the last step: %s", text);
     CHECK(n > 2 && strcmp(text + n - 2, "\r\n") == 0, "the line is not ended");
     int bars = 0;
     for (char *at = text; (at = strchr(at, '[')); at++) {

@@ -1,0 +1,76 @@
+"""What a person at a terminal sees, and what stands in a file instead: the trainer's bar, also behind mpirun."""
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import threading
+
+from harness import TRAIN, Folder, case, command, done, environment, make_shards, run
+
+COLUMNS = 80
+
+
+def seen(words, stdout=None, stdin=b""):
+    """Runs it at a terminal, or with stdout in a pipe where only stderr is one. (exit code, terminal, pipe)"""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
+    env = environment()
+    env.update(TERM="xterm", NO_COLOR="")
+    p = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=stdout or child, stderr=child, env=env)
+    os.close(child)
+    shown = []
+
+    def drain():
+        try:
+            while piece := os.read(parent, 65536):
+                shown.append(piece)
+        except OSError:  # the other side is closed
+            pass
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    piped = p.communicate(stdin, timeout=300)[0] or b""
+    reader.join()
+    os.close(parent)
+    return p.returncode, b"".join(shown).decode(), piped.decode()
+
+
+def widest(text):
+    """Columns of the longest line that was rewritten in place."""
+    return max((len(line) for line in re.findall(r"\r\x1b\[K(\[[^\r\n\x1b]*)", text)), default=0)
+
+
+def training(folder):
+    data = make_shards(folder, "pages", 12, seed=1)
+
+    def train(name, ranks, wrapped=False, piped=False):
+        words = command(TRAIN, ["-preset", "tiny", "-data", data, "-val", data, "-val_pages", 4, "-sample_every", 3,
+                                "-samples", 1, "-steps", 4, "-b", 1, "-g", 1, "-threads", 1, "-o",
+                                os.path.join(folder, name)], ranks)
+        if wrapped:  # a shell between mpirun and the trainer
+            at = words.index(TRAIN)
+            words = words[:at] + ["bash", "-c", '"$@"; exit $?', "bash"] + words[at:]
+        return seen(words, subprocess.PIPE if piped else None)
+
+    for ranks, wrapped in ((1, False), (2, False), (2, True)):
+        how = f"{ranks} rank(s){', started by a shell under mpirun' if wrapped else ''}"
+        code, text, _ = train(f"bar{ranks}{wrapped}", ranks, wrapped)
+        case(f"{how}: a bar with the time left right behind the step, in 80 columns",
+             code == 0 and re.search(r"\r\x1b\[K\[=====               \] 1/4 \| [\w ]+ left \| loss", text) and
+             60 < widest(text) < COLUMNS, text[-1500:])
+        case(f"{how}: the last step stays, and the step of every note",
+             all(re.search(rf"(?:\n|\x1b\[K)step {n}/4 \| [\w ]+ left \| loss", text) for n in (3, 4)) and
+             "done at step 4 of 4" in text, text[-1500:])
+        case(f"{how}: wrong characters of a sample in colour", "\x1b[7;31m" in text, text[-1500:])
+        code, text, out = train(f"file{ranks}{wrapped}", ranks, wrapped, piped=True)
+        case(f"{how}: a file gets plain lines, whatever terminal mpirun makes for its ranks",
+             code == 0 and "step 4/4 | " in out and "\r" not in out and "\x1b" not in out and "[=" not in text,
+             (out[-2000:], text[-500:]))
+
+
+with Folder() as tmp:
+    training(tmp)
+done()

@@ -1,5 +1,5 @@
 // c3.c: the companion tool: makes shards, writes pages back from their latents, evaluates a model.
-//   c3 COMMAND [options]; every command explains itself with -h.
+//   c3 COMMAND [options]; every command explains itself with -h, or as c3 help COMMAND.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +18,7 @@
 #include "llmc/report.h"
 #include "llmc/sampling_options.h"
 #include "llmc/tokenize.h"
+#include "llmc/version.h"
 
 enum { EXIT_USAGE = 2, MAX_OPTIONS = 32 };
 
@@ -67,15 +68,25 @@ static EvalOptions decoding(const ModelOptions *o) {
                          .limit = (int)o->limit};
 }
 
+// Standard input may be a terminal at which nobody knows that something is waited for.
+static void say_waiting(const char *path) {
+    if (strcmp(path, "-") == 0 && isatty(STDIN_FILENO))
+        fprintf(stderr, "c3: waiting for text at this terminal: Ctrl-D on a line of its own ends it (hint: name a file "
+                        "to read that instead)\n");
+}
+
 // Parses; prints the help when asked. 0: go on, 1: done, -1: usage error.
 static int parse(const char *command, const char *usage, const char *example, Option *table, int n, int argc,
                  char **argv, const char **words, int *n_words, Error *err) {
     Option fresh[MAX_OPTIONS];
-    int help = 0;
+    int asked;
     for (int i = 0; i < n; i++) fresh[i] = table[i];
-    if (argc > 1 && (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-help"))) help = 1;
-    if (!help && cli_parse(table, n, argc, argv, words, n_words, &help, err) != 0) return -1;
-    if (!help) return 0;
+    TRY(cli_parse(table, n, argc, argv, words, n_words, &asked, err));
+    if (!asked) return 0;
+    if (asked == CLI_VERSION) {
+        version_print(stdout, "c3");
+        return 1;
+    }
     printf("c3 %s %s\n", command, usage);
     cli_help(stdout, fresh, n);
     printf("\nexample: %s\n", example);
@@ -104,6 +115,7 @@ static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, EvalOp
     *s = (EvalSet){0};
     TRY(model_open(m, o->model, o->tokenizer, err));
     if (strcmp(m->folder, o->model) != 0) fprintf(stderr, "c3: model %s\n", m->folder);
+    say_waiting(path);
     TRY(eval_read(s, m, path, e, err));
     if (s->empty) fprintf(stderr, "c3: %s: %d pages without a token are left out\n", path, s->empty);
     if (s->too_long) fprintf(stderr, "c3: %s: %d pages longer than the model takes are left out\n", path, s->too_long);
@@ -223,6 +235,7 @@ static int run_compress(int argc, char **argv) {
     if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
     CompressSizes sizes;
     m.threads = (int)threads;
+    say_waiting(file);
     if (compress_file(&sizes, &m, file, out, (int)page_tokens, isatty(STDERR_FILENO) ? show_pages : NULL, "encoding",
                       &err) != 0)
         return fail(&err, 1);
@@ -364,6 +377,7 @@ static int run_eval(int argc, char **argv) {
 static int make_shards(const TokenizeOptions *o, Error *err) {
     TokenizeResult r;
     char text[2][32];
+    for (int i = 0; i < o->n_inputs; i++) say_waiting(o->inputs[i]);
     TRY(tokenize_files(o, &r, err));
     printf("%s pages, %s tokens (%.2f bytes a token) in %d file%s: %s_*.bin\n", format_count(text[0], (double)r.pages),
            format_count(text[1], (double)r.tokens), r.bytes_per_token, r.files, r.files == 1 ? "" : "s", o->prefix);
@@ -509,8 +523,22 @@ static const struct {
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 static void usage(FILE *out) {
-    fprintf(out, "c3 COMMAND [options]   (c3 COMMAND -h explains one)\n");
+    fprintf(out, "c3 COMMAND [options]   (c3 COMMAND -h, or c3 help COMMAND, explains one; --version)\n");
     for (int i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].what);
+}
+
+static int unknown_command(const char *word) {
+    const char *names[N_COMMANDS], *other;
+    Error err;
+    for (int i = 0; i < N_COMMANDS; i++) names[i] = commands[i].name;
+    other = cli_nearest(word, names, N_COMMANDS);
+    if (other) error_set(&err, "unknown command \"%s\" (hint: did you mean %s? c3 -h lists them)", word, other);
+    else error_set(&err, "unknown command \"%s\" (hint: c3 -h lists them)", word);
+    return fail(&err, EXIT_USAGE);
+}
+
+static int is_one_of(const char *word, const char *a, const char *b, const char *c) {
+    return !strcmp(word, a) || !strcmp(word, b) || !strcmp(word, c);
 }
 
 int main(int argc, char **argv) {
@@ -519,14 +547,19 @@ int main(int argc, char **argv) {
         usage(stderr);
         return EXIT_USAGE;
     }
-    if (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
+    if (is_one_of(argv[1], "version", "-version", "--version")) {
+        version_print(stdout, "c3");
+        return 0;
+    }
+    int help = is_one_of(argv[1], "help", "-h", "--help");
+    if (help && argc == 2) {
         usage(stdout);
         return 0;
     }
+    char *command = argv[1 + help], option[] = "-h", *explain[] = {command, option, NULL};
     for (int i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+        if (strcmp(command, commands[i].name) == 0)
+            return help ? commands[i].run(2, explain) : commands[i].run(argc - 1, argv + 1);
     }
-    Error err;
-    error_set(&err, "unknown command \"%s\" (hint: c3 -h lists them)", argv[1]);
-    return fail(&err, EXIT_USAGE);
+    return unknown_command(command);
 }

@@ -30,6 +30,7 @@ extern "C" {
 #include "llmc/step.h"       // micro-batches of a step, packed for the device
 #include "llmc/stop.h"       // signals, OUT/stop
 #include "llmc/validate.h"   // validation loss, samples
+#include "llmc/version.h"    // what --version prints
 #ifdef __cplusplus
 }
 #endif
@@ -279,13 +280,14 @@ static int run(Trainer *t, Error *err) {
 int main(int argc, char **argv) {
     static Trainer t;
     Error err;
-    int help = 0;
+    int asked = 0;
     backend_cpu_prepare(argv);
     t.n_options = options_table(&t.o, t.table);
     int bad = dist_init(&t.dist, &argc, &argv, &err);
-    if (!bad) bad = cli_parse(t.table, t.n_options, argc, argv, NULL, NULL, &help, &err);
-    if (!bad && help && t.dist.rank == 0) options_help(stdout);
-    if (!bad && !help) bad = run(&t, &err);
+    if (!bad) bad = cli_parse(t.table, t.n_options, argc, argv, NULL, NULL, &asked, &err);
+    if (!bad && asked == CLI_HELP && t.dist.rank == 0) options_help(stdout);
+    if (!bad && asked == CLI_VERSION && t.dist.rank == 0) version_print(stdout, "train_c3");
+    if (!bad && !asked) bad = run(&t, &err);
     if (t.log) log_close(t.log);
     if (bad && t.dist.rank == 0) {
         fflush(stdout);

@@ -72,6 +72,14 @@ static void widen_mask(void) {
     (void)sched_setaffinity(0, sizeof all, &all); // the kernel keeps what the container allows
 }
 
+const char *dist_library(void) {
+    static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int n = 0;
+    MPI_Get_library_version(text, &n); // also before MPI is started
+    text[strcspn(text, ",\n")] = 0;
+    return text;
+}
+
 int dist_init(Dist *d, int *argc, char ***argv, Error *err) {
     *d = (Dist){.ranks = 1, .local_ranks = 1};
     if (launched()) {
@@ -192,6 +200,7 @@ void dist_reduce_scatter(const Dist *d, float *buffer, size_t n) {
 
 #else // one rank
 
+const char *dist_library(void) { return "none: one rank only"; }
 int dist_init(Dist *d, int *argc, char ***argv, Error *err) {
     (void)argc, (void)argv;
     const char *size = getenv("OMPI_COMM_WORLD_SIZE");

@@ -21,6 +21,8 @@ typedef struct Dist {
 // Starts MPI when the process was launched by mpirun or srun (or ranks were asked for); otherwise one rank.
 // Widens the CPU mask the launcher gave and takes this rank's share of the host's cores.
 int dist_init(Dist *d, int *argc, char ***argv, Error *err);
+// The MPI library: "Open MPI v4.1.4"; "none: one rank only" in a build without.
+const char *dist_library(void);
 // One rank without MPI, with every core this process may use.
 Dist dist_alone(void);
 void dist_finalize(Dist *d);

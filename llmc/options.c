@@ -108,6 +108,7 @@ void options_help(FILE *out) {
                  "  mpirun -np 8 ./train_c3 -b 2 -g 16 -lr 1e-5 -steps 40000        the paper's run\n"
                  "  ./train_c3 -preset tiny -data 'data/demo/train_*.bin' -steps 100  a small model from nothing\n");
     cli_help(out, table, n);
+    fprintf(out, "\n  %-34s %s\n", "--version", "commit, compiler, MPI, CUDA, CPU kernels");
 }
 
 char *options_json(const Option *table, int n, int64_t pages_a_step) {

@@ -8,6 +8,7 @@
 #include "file.h"
 #include "format.h"
 #include "plan.h"
+#include "version.h"
 
 // ---- disk ----------------------------------------------------------------------------------------------------------
 
@@ -267,10 +268,14 @@ int plan_command(FILE *out, int argc, char **argv, Error *err) {
     TrainOptions o;
     Option table[TRAIN_MAX_OPTIONS];
     Dist one = {.ranks = 1, .local_ranks = 1, .cores = 1};
-    int n = options_table(&o, table), help = 0;
-    TRY(cli_parse(table, n, argc, argv, NULL, NULL, &help, err));
+    int n = options_table(&o, table), asked;
+    TRY(cli_parse(table, n, argc, argv, NULL, NULL, &asked, err));
     o.plan = 1;
-    if (!help) return plan_run(out, &o, &one, NULL, err) ? 1 : 0;
+    if (!asked) return plan_run(out, &o, &one, NULL, err) ? 1 : 0;
+    if (asked == CLI_VERSION) {
+        version_print(out, "c3");
+        return 0;
+    }
     options_table(&o, table);
     fprintf(out, "c3 plan [the options of train_c3]: memory, work and predicted times of a run, without starting it\n");
     cli_help(out, table, n);

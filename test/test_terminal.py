@@ -1,4 +1,5 @@
-"""What a person at a terminal sees, and what stands in a file instead: the trainer's bar, also behind mpirun."""
+"""What a person at a terminal sees, and what stands in a file instead: the trainer's bar, also behind mpirun; that text is
+waited for."""
 import fcntl
 import os
 import pty
@@ -8,19 +9,23 @@ import subprocess
 import termios
 import threading
 
-from harness import TRAIN, Folder, case, command, done, environment, make_shards, run
+from harness import C3, TRAIN, Folder, case, command, done, environment, make_shards, run
 
 COLUMNS = 80
 
 
-def seen(words, stdout=None, stdin=b""):
-    """Runs it at a terminal, or with stdout in a pipe where only stderr is one. (exit code, terminal, pipe)"""
+def seen(words, stdout=None, stdin=b"", keys=None):
+    """Runs it at a terminal, where keys are typed if there are any, or with stdout in a pipe where only stderr is one.
+    (exit code, terminal, pipe)"""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
     env = environment()
     env.update(TERM="xterm", NO_COLOR="")
-    p = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=stdout or child, stderr=child, env=env)
+    p = subprocess.Popen(words, stdin=child if keys else subprocess.PIPE, stdout=stdout or child, stderr=child, env=env)
     os.close(child)
+    if keys:
+        os.write(parent, keys)
+        stdin = None
     shown = []
 
     def drain():
@@ -32,7 +37,12 @@ def seen(words, stdout=None, stdin=b""):
 
     reader = threading.Thread(target=drain)
     reader.start()
-    piped = p.communicate(stdin, timeout=300)[0] or b""
+    try:
+        piped = p.communicate(stdin, timeout=120)[0] or b""
+    except subprocess.TimeoutExpired:
+        p.kill()
+        piped = b"ended after 120 s"
+        p.wait()
     reader.join()
     os.close(parent)
     return p.returncode, b"".join(shown).decode(), piped.decode()
@@ -71,6 +81,19 @@ def training(folder):
              (out[-2000:], text[-500:]))
 
 
+def waiting(folder):
+    """Commands that read text say so where somebody sits, and nowhere else."""
+    model = os.path.join(folder, "bar1False")
+    line = "c3: waiting for text at this terminal: Ctrl-D"
+    for name, words in (("reconstruct", ["-max_new", "2"]), ("compress", ["-o", os.path.join(folder, "x.c3")])):
+        code, text, _ = seen([C3, name, "-m", model, *words], keys=b"some words\n\x04")
+        case(f"{name} without -f says that it waits for text, and takes what is typed",
+             code == 0 and text.count(line) == 1, (code, text))
+        code, text, _ = seen([C3, name, "-m", model, *words], stdin=b"some words\n")
+        case(f"{name} reading a pipe does not", code == 0 and line not in text, (code, text))
+
+
 with Folder() as tmp:
     training(tmp)
+    waiting(tmp)
 done()

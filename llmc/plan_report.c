@@ -105,7 +105,8 @@ static void print_memory(FILE *out, const Plan *p, const PlanBytes *b) {
         if (b->reserve)
             snprintf(note + at, sizeof note - at, "; %s of it left alone for the driver, NCCL and fragmentation",
                      format_bytes(text[0], (double)b->reserve));
-        print_row(out, "spare", (double)b->memory - (double)b->total, note);
+        double spare = (double)b->memory - (double)b->total;
+        print_row(out, spare < 0 ? "short" : "spare", fabs(spare), note);
     }
     double per_batch = (double)p->o->g / p->choice.batches;
     fprintf(out, "  %-12s %14.3g   micro-batches at a time on average (-fuse %s): %.0f device batches a step\n",
@@ -142,6 +143,19 @@ static double seconds_with(const Plan *p, const GpuLoad *load, double faster) {
     return t.total;
 }
 
+// "1.63 s", "0.0178 s"
+static const char *step_time(char buffer[32], double seconds) {
+    snprintf(buffer, 32, seconds < 0.1 ? "%.3g s" : "%.2f s", seconds);
+    return buffer;
+}
+
+// "18.1 h"; in minutes what takes less than one, in days what takes more than anyone waits for.
+static const char *run_time(char buffer[32], double seconds) {
+    if (seconds < 3600 || seconds >= 1000 * 3600) return format_time(buffer, seconds);
+    snprintf(buffer, 32, "%.1f h", seconds / 3600);
+    return buffer;
+}
+
 static void print_times(FILE *out, const Plan *p, double step) {
     GpuRates rates = gpu_rates(p->gpu, p->shape.dtype, p->peak_flops);
     GpuLoad load = plan_load(&p->shape, &p->choice);
@@ -175,16 +189,16 @@ static void print_times(FILE *out, const Plan *p, double step) {
             "the next forward pass, %.0f ms\n",
             1e3 * t.reduce, 1e3 * t.backward, 1e3 * t.gather, 1e3 * t.forward);
     double sheet = (p->shape.dtype == DTYPE_F32 ? p->gpu->fp32 : p->gpu->bf16) * ranks, ideal = step / sheet;
-    double hours = t.total * (double)p->steps / 3600;
-    fprintf(out,
-            "  predicted  %.2f s a step (%.2f s at the data sheet's peak: MFU %.1f %%), %.0f text tokens/s, %lld steps "
-            "in %.1f h\n",
-            t.total, ideal, 100 * ideal / t.total, (double)p->pages_a_step * p->text_tokens / t.total,
-            (long long)p->steps, hours);
-    fprintf(out, "  range      %.2f to %.2f s, %.1f to %.1f h with products 10 %% faster or slower\n",
-            seconds_with(p, &load, 1.1), seconds_with(p, &load, 0.9),
-            seconds_with(p, &load, 1.1) * (double)p->steps / 3600,
-            seconds_with(p, &load, 0.9) * (double)p->steps / 3600);
+    double steps = (double)p->steps, low = seconds_with(p, &load, 1.1), high = seconds_with(p, &load, 0.9);
+    char text[2][32];
+    fprintf(out, "  predicted  %s a step (%s at the data sheet's peak: MFU %.1f %%), %.0f text tokens/s, ",
+            step_time(text[0], t.total), step_time(text[1], ideal), 100 * ideal / t.total,
+            (double)p->pages_a_step * p->text_tokens / t.total);
+    fprintf(out, "%lld steps in %s\n", (long long)p->steps, run_time(text[0], t.total * steps));
+    fprintf(out, low < 0.1 ? "  range      %.3g to %.3g s, " : "  range      %.2f to %.2f s, ", low, high);
+    if (low * steps >= 3600) fprintf(out, "%.1f to %.1f h", low * steps / 3600, high * steps / 3600);
+    else fprintf(out, "%s to %s", format_time(text[0], low * steps), format_time(text[1], high * steps));
+    fprintf(out, " with products 10 %% faster or slower\n");
     fprintf(out, "%s", gpu_assumptions());
     if (strcmp(p->o->freeze, "none") != 0)
         fprintf(out, "  left out what -freeze %s spares: the products of that stack's weight gradients\n",
@@ -202,9 +216,10 @@ void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
     if (p->gpu && p->shape.is_gpu) {
         print_times(out, p, step);
     } else if (p->peak_flops > 0) {
-        double seconds = step / (p->peak_flops * p->shape.ranks);
-        fprintf(out, "  %-12s %12.3g s      at the measured peak, %.0f GFLOP/s a rank; %lld steps: %.3g h\n",
-                "at least", seconds, p->peak_flops / 1e9, (long long)p->steps, seconds * (double)p->steps / 3600);
+        double seconds = step / (p->peak_flops * p->shape.ranks), steps = (double)p->steps;
+        char text[32];
+        fprintf(out, "  %-12s %12.3g s      at the measured peak, %.0f GFLOP/s a rank; %lld steps: %s\n", "at least",
+                seconds, p->peak_flops / 1e9, (long long)p->steps, run_time(text, seconds * steps));
     } else {
         fprintf(out, "  %-12s %14s   -gpu predicts it for a GPU that it knows\n", "time", "n/a");
     }
@@ -230,7 +245,10 @@ static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const Mod
     if (!bad && dist->rank == 0) {
         fprintf(out, "settings\n  %-14s %s\n", "model", source->text);
         plan_print(out, &plan, &bytes);
+        if (plan.refusal.text[0] && !o->gpu)
+            fprintf(out, "here this does not fit: %s; -gpu h100 -plan_ranks 8 plans for GPUs\n", plan.refusal.text);
     }
+    if (!bad && plan.refusal.text[0] && o->gpu) bad = error_set(err, "%s", plan.refusal.text);
     params_free(&params);
     return bad;
 }
@@ -257,10 +275,6 @@ int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachi
     int bad = run(out, o, found ? &corpus : NULL, &source, dist, machine, err);
     if (found) corpus_close(&corpus);
     source_close(&source);
-    if (bad && !o->gpu && err) { // most likely a small machine asked about a large run
-        Error first = *err;
-        error_set(err, "%s (hint: -gpu h100 -plan_ranks 8 plans for GPUs)", first.text);
-    }
     return bad;
 }
 

@@ -236,12 +236,20 @@ void log_step(Log *log, const LogStep *s) {
     print_step(log, s);
 }
 
-void log_validation(Log *log, int64_t step, double loss, double token_accuracy) {
+void log_validation(Log *log, const LogValidation *v) {
     if (!log) return;
-    const Field fields[] = {{"val_loss", "%.9g", loss}, {"val_token_accuracy", "%.6f", token_accuracy}};
-    append_fields(log, step, fields, 2);
-    log_note(log, "validation at step %" PRId64 ": loss %.4f, %.2f %% of the tokens right", step, loss,
-             100 * token_accuracy);
+    const Field fields[] = {{"val_loss", "%.9g", v->loss},
+                            {"val_token_accuracy", "%.6f", v->token_accuracy},
+                            {"val_cut", "%.0f", v->cut},
+                            {"val_cut_loss", "%.9g", v->cut_loss},
+                            {"val_cut_token_accuracy", "%.6f", v->cut_token_accuracy}};
+    append_fields(log, v->step, fields, v->cut ? 5 : 2);
+    char cut[128] = "";
+    if (v->cut)
+        snprintf(cut, sizeof cut, "; cut to %" PRIu32 " tokens, as training pages still are: loss %.4f, %.2f %%",
+                 v->cut, v->cut_loss, 100 * v->cut_token_accuracy);
+    log_note(log, "validation at step %" PRId64 ": loss %.4f, %.2f %% of the tokens right%s", v->step, v->loss,
+             100 * v->token_accuracy, cut);
 }
 
 int log_event(Log *log, const char *json, Error *err) {

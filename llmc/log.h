@@ -4,7 +4,8 @@
 //
 //   {"step","loss","lr","grad_norm","pages","tokens","ms","tokens_per_second","mfu","memory_mb",
 //    "peak_share","tflop_encoder","tflop_decoder","tflop_head"}                  a step
-//   {"step","val_loss","val_token_accuracy"}                                      a validation
+//   {"step","val_loss","val_token_accuracy"}                                      a validation, and while training
+//    "val_cut","val_cut_loss","val_cut_token_accuracy"     pages are cut to val_cut tokens, the same of pages cut so
 //   {"step","eval":{...}}, ...                                                    anything else
 //
 // mfu is the share of the data sheet's peak, null where none is known; peak_share that of the peak measured at the
@@ -38,6 +39,13 @@ typedef struct LogStep {
     double memory_bytes;                             // of one rank
 } LogStep;
 
+typedef struct LogValidation {
+    int64_t step;
+    double loss, token_accuracy;
+    uint32_t cut; // tokens that training pages are cut to; 0: they are whole
+    double cut_loss, cut_token_accuracy;
+} LogValidation;
+
 typedef struct Log Log;
 
 // folder: OUT, which exists. step: steps done before (0 for a new run); lines of later steps, and lines that were cut
@@ -48,7 +56,7 @@ void log_close(Log *log);
 // A number that is not finite is written as null. A disk that is full costs lines, not the run: it is said once, and no
 // half line is left.
 void log_step(Log *log, const LogStep *s);
-void log_validation(Log *log, int64_t step, double loss, double token_accuracy);
+void log_validation(Log *log, const LogValidation *v);
 // A JSON object as text; it goes to log.jsonl alone, as one line. An error when it is no JSON object.
 int log_event(Log *log, const char *json, Error *err);
 // A line for people: stdout alone.

@@ -104,7 +104,8 @@ static void test_lines(void) {
     LogStep s = step_of(12);
     s.loss = 3.14159274101257324; // an fp32 number
     log_step(log, &s);
-    log_validation(log, 12, 2.5, 0.75);
+    log_validation(log, &(LogValidation){.step = 12, .loss = 2.5, .token_accuracy = 0.75});
+    log_validation(log, &(LogValidation){13, 10.04, 0.04, 23, 0.25, 0.9});
     Error err = {""};
     int good = log_event(log, "{\"step\": 12,\n \"eval\": {\"char_precision\": 0.5, \"text\": \"a\\nb\"}}", &err);
     int bad = log_event(log, "{\"step\": 12", &err);
@@ -112,7 +113,7 @@ static void test_lines(void) {
     log_close(log);
     release_stdout();
     CHECK(good == 0 && bad == -1 && err.text[0], "events: %d %d", good, bad);
-    CHECK(lines_of_log() == 3, "%d lines", lines_of_log());
+    CHECK(lines_of_log() == 4, "%d lines", lines_of_log());
     cJSON *o = line_of_log(0);
     static const struct {
         const char *key;
@@ -130,8 +131,14 @@ static void test_lines(void) {
     o = line_of_log(1);
     CHECK(number(o, "step") == 12 && number(o, "val_loss") == 2.5 && number(o, "val_token_accuracy") == 0.75,
           "validation");
+    CHECK(cJSON_GetArraySize(o) == 3, "of whole pages: %d keys", cJSON_GetArraySize(o));
     cJSON_Delete(o);
     o = line_of_log(2);
+    CHECK(number(o, "val_loss") == 10.04 && number(o, "val_cut") == 23 && number(o, "val_cut_loss") == 0.25 &&
+              number(o, "val_cut_token_accuracy") == 0.9,
+          "validation while training pages are cut");
+    cJSON_Delete(o);
+    o = line_of_log(3);
     CHECK(number(cJSON_GetObjectItem(o, "eval"), "char_precision") == 0.5, "event");
     cJSON_Delete(o);
     char *text = read_text(path);
@@ -152,7 +159,10 @@ static void test_lines(void) {
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         CHECK(strstr(text, words[i]), "no '%s': %s", words[i], text);
     CHECK(strstr(text, "saved step 12\n"), "note");
-    CHECK(strstr(text, "validation at step 12: loss 2.5000, 75.00 %"), "validation: %s", text);
+    CHECK(strstr(text, "validation at step 12: loss 2.5000, 75.00 % of the tokens right\n"), "validation: %s", text);
+    CHECK(strstr(text, "loss 10.0400, 4.00 % of the tokens right; cut to 23 tokens, as training pages still are: loss "
+                       "0.2500, 90.00 %\n"),
+          "of cut pages: %s", text);
     CHECK(!strchr(text, '\r') && !strchr(text, '\x1b'), "control characters outside a terminal");
     free(text);
 }
@@ -172,7 +182,7 @@ static void test_not_finite(void) {
     s.loss = 1.7e308;
     s.tokens = 1e300;
     log_step(log, &s);
-    log_validation(log, 2, NAN, NAN);
+    log_validation(log, &(LogValidation){.step = 2, .loss = NAN, .token_accuracy = NAN});
     log_close(log);
     release_stdout();
     for (int i = 0; i < 3; i++) {
@@ -197,7 +207,7 @@ static void test_resume(void) {
     for (int64_t i = 1; i <= 6; i++) {
         LogStep s = step_of(i);
         log_step(log, &s);
-        if (i % 2 == 0) log_validation(log, i, 1, 0.5);
+        if (i % 2 == 0) log_validation(log, &(LogValidation){.step = i, .loss = 1, .token_accuracy = 0.5});
         log_event(log, "{\"note\":\"belongs to the step before\"}", NULL);
     }
     log_close(log);
@@ -240,7 +250,7 @@ static void test_resume(void) {
 
     check_begin("ranks without a log may call everything");
     log_step(NULL, &s);
-    log_validation(NULL, 1, 1, 1);
+    log_validation(NULL, &(LogValidation){.step = 1});
     log_note(NULL, "nothing");
     CHECK(log_event(NULL, "{}", NULL) == 0, "event");
     log_close(NULL);

@@ -89,7 +89,7 @@ static int parse(const char *command, const char *usage, const char *example, Op
     }
     printf("c3 %s %s\n", command, usage);
     cli_help(stdout, fresh, n);
-    printf("\nexample: %s\n", example);
+    printf("\nexample: ./%s\n", example);
     return 1;
 }
 
@@ -411,7 +411,7 @@ static int run_tokenize(int argc, char **argv) {
     if (code == 0 && n_words == 0) code = error_set(&err, "tokenize: no file of pages (hint: c3 tokenize -h)");
     if (code == 0) {
         TokenizeOptions o = {.tokenizer = tokenizer,
-                             .vocab = (int)vocab,
+                             .vocab = vocab == QWEN_BASE_RANKS ? 0 : (int)vocab, // all of them is not a cut
                              .prefix = prefix,
                              .inputs = words,
                              .n_inputs = n_words,

@@ -408,6 +408,8 @@ enum { N_PRESETS = sizeof presets / sizeof *presets, QWEN_ROWS = 151936 };
 
 int config_rows(int base_vocab) { return config_specials(base_vocab).img_pad + 1; }
 
+int config_base(int rows) { return rows == config_rows(QWEN_BASE_RANKS) ? QWEN_BASE_RANKS : rows - config_rows(0); }
+
 int config_preset(C3Config *c, const char *name, int vocab, Error *err) {
     int i = 0;
     while (i < N_PRESETS && strcmp(presets[i].name, name) != 0) i++;

@@ -44,5 +44,7 @@ int config_preset(C3Config *c, const char *name, int vocab, Error *err);
 SpecialTokens config_specials(int base_vocab);
 // Rows that hold every token of such a vocabulary: K+6, or 151860.
 int config_rows(int base_vocab);
+// K again from these rows.
+int config_base(int rows);
 
 #endif

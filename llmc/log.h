@@ -1,6 +1,6 @@
 // log.h: what a run says while it runs. A line a step on stdout (when steps are fast, one every five seconds; on a
-// terminal, also behind mpirun, a progress bar, and a line every minute), and OUT/log.jsonl, one object a line for every
-// step:
+// terminal, also behind mpirun, a progress bar, and a line every minute), and OUT/log.jsonl, one object a line for
+// every step:
 //
 //   {"step","loss","lr","grad_norm","pages","tokens","ms","tokens_per_second","mfu","memory_mb",
 //    "peak_share","tflop_encoder","tflop_decoder","tflop_head"}                  a step

@@ -293,6 +293,6 @@ int plan_command(FILE *out, int argc, char **argv, Error *err) {
     options_table(&o, table);
     fprintf(out, "c3 plan [the options of train_c3]: memory, work and predicted times of a run, without starting it\n");
     cli_help(out, table, n);
-    fprintf(out, "\nexample: c3 plan -gpu h100 -plan_ranks 8 -b 2 -g 16\n");
+    fprintf(out, "\nexample: ./c3 plan -gpu h100 -plan_ranks 8 -b 2 -g 16\n");
     return 0;
 }

@@ -137,7 +137,7 @@ def test_words():
     for name in names:
         code, out, err = run(name, "-h")
         check(f"c3 {name} -h explains and gives an example",
-              code == 0 and out.startswith(f"c3 {name} ") and f"example: c3 {name}" in out and not err, (code, out, err))
+              code == 0 and out.startswith(f"c3 {name} ") and f"example: ./c3 {name}" in out and not err, (code, out, err))
         check(f"c3 help {name} is the same", run("help", name) == (code, out, err) == run("--help", name))
     for words in (["--version"], ["version"], ["eval", "--version"], ["plan", "-version"]):
         code, out, err = run(*words)

@@ -95,23 +95,10 @@ static int parse(const char *command, const char *usage, const char *example, Op
 
 // ---- work shared by reconstruct and eval ---------------------------------------------------------------------------
 
-// Decodes under the eyes of who sits at the terminal: a single page is written to `text` (NULL: not) as it comes.
-static int watch_reconstruction(EvalSet *s, const Model *m, EvalOptions *e, FILE *text, Error *err) {
-    Follow f = {.progress = isatty(STDERR_FILENO) ? stderr : NULL, .tok = m->tok};
-    if (text && s->n == 1 && isatty(fileno(text))) f.text = text;
-    if (f.text) f.progress = NULL; // two lines in one place
-    e->token = follow_token;
-    e->token_arg = &f;
-    int bad = eval_reconstruct(s, m, e, follow_pages, &f, err);
-    follow_end(&f);
-    if (!bad && f.failed) return error_set(err, "standard output: cannot write");
-    return bad;
-}
-
-// Opens the model, reads the pages, loads the weights for them and writes the pages again. out: the folder the results
-// will go to, when the model shall also run eval_forced on them; else NULL. text: where a single page may be followed.
-static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, EvalOptions *e, const char *path,
-                             const char *out, FILE *text, Error *err) {
+// Opens the model, reads the pages and loads the weights for them. out: the folder the results will go to, when the
+// model shall also run eval_forced; else NULL.
+static int open_pages(Model *m, EvalSet *s, const ModelOptions *o, const EvalOptions *e, const char *path,
+                      const char *out, Error *err) {
     *s = (EvalSet){0};
     TRY(model_open(m, o->model, o->tokenizer, err));
     if (strcmp(m->folder, o->model) != 0) fprintf(stderr, "c3: model %s\n", m->folder);
@@ -120,9 +107,20 @@ static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, EvalOp
     if (s->empty) fprintf(stderr, "c3: %s: %d pages without a token are left out\n", path, s->empty);
     if (s->too_long) fprintf(stderr, "c3: %s: %d pages longer than the model takes are left out\n", path, s->too_long);
     C3Limits limits = out ? eval_limits(s, m) : generator_model_limits();
-    TRY(model_load(m, o->device, o->dtype, (int)o->threads, &limits, err));
-    if (out) TRY(eval_try_folder(out, err)); // not after hours of decoding
-    return watch_reconstruction(s, m, e, text, err);
+    int watched = isatty(STDERR_FILENO);
+    if (watched) fprintf(stderr, "reading the weights");
+    int bad = model_load(m, o->device, o->dtype, (int)o->threads, &limits, err);
+    if (watched) fprintf(stderr, "\r\033[K");
+    if (!bad && out) bad = eval_try_folder(out, err); // not after hours of decoding
+    return bad;
+}
+
+// For who sits at the terminal: a bar or, where `text` is a terminal too and there is one page, the page as it comes.
+static Follow watch(const EvalSet *s, const Model *m, FILE *text) {
+    Follow f = {.progress = isatty(STDERR_FILENO) ? stderr : NULL, .tok = m->tok};
+    if (text && s->n == 1 && isatty(fileno(text))) f.text = text;
+    if (f.text) f.progress = NULL; // two lines in one place
+    return f;
 }
 
 // ---- c3 reconstruct ------------------------------------------------------------------------------------------------
@@ -194,8 +192,13 @@ static int run_reconstruct(int argc, char **argv) {
     EvalOptions e = decoding(&o);
     e.skip = 1;
     e.sampling = sampling;
-    int bad = reconstruct_pages(&m, &s, &o, &e, file, NULL, json ? NULL : stdout, &err) != 0 ||
-              print_pages(&s, &m, (int)json, &err) != 0;
+    int bad = open_pages(&m, &s, &o, &e, file, NULL, &err);
+    Follow f = watch(&s, &m, json ? NULL : stdout);
+    e.follow = &f;
+    if (!bad) bad = eval_reconstruct(&s, &m, &e, &err);
+    follow_end(&f);
+    if (!bad && f.failed) bad = error_set(&err, "standard output: cannot write");
+    if (!bad) bad = print_pages(&s, &m, (int)json, &err);
     eval_free(&s);
     model_close(&m);
     return bad ? fail(&err, 1) : 0;
@@ -314,8 +317,14 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
     o.seed = (uint64_t)c->seed;
     TRY(perturb_parse(&o.perturb, c->perturb, err));
     if (c->buckets && (n_edges = eval_parse_edges(edges, c->buckets, err)) < 0) return -1;
-    TRY(reconstruct_pages(m, s, &c->model, &o, path, c->out, NULL, err));
-    TRY(eval_forced(s, m, &o, !c->no_controls, &no_latents, err));
+    TRY(open_pages(m, s, &c->model, &o, path, c->out, err));
+    Follow f = watch(s, m, NULL);
+    o.follow = &f;
+    eval_expect(s, m, &o, !c->no_controls);
+    int bad = eval_reconstruct(s, m, &o, err);
+    if (!bad) bad = eval_forced(s, m, &o, !c->no_controls, &no_latents, err);
+    follow_end(&f);
+    if (bad) return -1;
     eval_summarise(&sum, s, m->source.config.latents, edges, n_edges);
     EvalFiles files = {.out = c->out,
                        .model = m->folder,
@@ -324,7 +333,7 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
                        .no_latents_text = no_latents,
                        .options = o,
                        .dtype = m->b->dtype == DTYPE_F32 ? "fp32" : "bf16"};
-    int bad = eval_write(&files, s, &sum, stdout, err);
+    bad = eval_write(&files, s, &sum, stdout, err);
     free(no_latents);
     if (bad) return -1;
     printf("\nfiles: %s/eval.json eval.txt eval.csv buckets.csv worst.txt pages.jsonl fox.json\n", c->out);

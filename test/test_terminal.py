@@ -1,5 +1,5 @@
-"""What a person at a terminal sees, and what stands in a file instead: the trainer's bar, also behind mpirun; that text is
-waited for."""
+"""What a person at a terminal sees, and what stands in a file instead: the trainer's bar, also behind mpirun, and that of
+c3 eval; that text is waited for."""
 import fcntl
 import os
 import pty
@@ -9,7 +9,7 @@ import subprocess
 import termios
 import threading
 
-from harness import C3, TRAIN, Folder, case, command, done, environment, make_shards, run
+from harness import C3, TRAIN, Folder, case, command, done, environment, make_pages, make_shards
 
 COLUMNS = 80
 
@@ -93,7 +93,30 @@ def waiting(folder):
         case(f"{name} reading a pipe does not", code == 0 and line not in text, (code, text))
 
 
+def evaluation(folder):
+    """One bar through all phases of c3 eval, with the time left."""
+    pages = os.path.join(folder, "held_out.jsonl")
+    make_pages(pages, 12, seed=5)
+    words = [C3, "eval", "-m", os.path.join(folder, "bar1False"), pages, "-o", os.path.join(folder, "eval"), "-threads",
+             "1", "-max_new", "8", "-batch", "4"]
+    code, text, _ = seen(words)
+    bars = re.findall(r"\r\x1b\[K\[[= ]{20}\] (\d+) % \| (?:([\w ]+) left \| )?([^\r\n\x1b]*)", text)
+    phases = list(dict.fromkeys(what.split(":")[0].split(",")[0] for _, _, what in bars))
+    case("eval shows decoding, both teacher-forced passes, each control and what is decoded for it", code == 0 and
+         [p for p in phases if p != "comparing"] ==
+         ["decoding", "teacher-forced", "the decoder alone", "control", "decoding swapped latents",
+          "decoding mean latents", "decoding zero latents"], (code, phases))
+    share = [int(percent) for percent, _, _ in bars]
+    case("its bar goes forward, to the end", share == sorted(share) and share[0] < 5 and share[-1] > 90, share)
+    case("with the time left from its first hundredth on", all(left for percent, left, _ in bars if int(percent) > 1) and
+         "; all of it took " in text, bars)
+    case("in 80 columns", 60 < widest(text) < COLUMNS, widest(text))
+    code, text, out = seen(words, subprocess.PIPE)
+    case("its table goes into a file alone", code == 0 and "char precision" in out and "\x1b" not in out, out[-500:])
+
+
 with Folder() as tmp:
     training(tmp)
     waiting(tmp)
+    evaluation(tmp)
 done()

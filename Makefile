@@ -65,13 +65,22 @@ $(BUILD)/libc3.a: $(LIB_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 
+# What --version says of this build: an object of its own, linked into the two programs alone, so that another commit
+# costs one line of C and two links.
+COMMIT    := $(or $(if $(wildcard .git),$(shell git describe --tags --always --dirty 2>/dev/null)),of an unknown commit)
+CUDA_FACT := $(if $(CUDA_OBJ),$(CUDA_VERSION) for $(CUDA_ARCH:%=sm_%)$(comma) NCCL $(if $(HAVE_NCCL),yes,no),no: built for CPUs)
+FACTS     := const char build_commit[] = "$(COMMIT)", build_cuda[] = "$(CUDA_FACT)";
+$(shell mkdir -p $(BUILD); printf '%s\n' '$(FACTS)' | cmp -s - $(BUILD)/facts.c || printf '%s\n' '$(FACTS)' >$(BUILD)/facts.c)
+$(BUILD)/facts.o: $(BUILD)/facts.c
+	$(CC) -std=c11 -c $< -o $@
+
 # Programs that can use a GPU name the CUDA objects: nothing in the library asks for them (llmc/backend.c).
 $(BIN)train_c3 $(BIN)c3 $(BUILD)/test/test_ops $(BUILD)/test/parity_check $(BUILD)/dev/bench_ops $(BUILD)/dev/cuda/bench: $(CUDA_OBJ) $(BUILD)/cuda.key
 link = $(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) $(if $(filter %/cuda.o,$^),$(CUDA_LIBS))
 
-$(BIN)train_c3: $(BUILD)/train_c3.o $(BUILD)/libc3.a
+$(BIN)train_c3: $(BUILD)/train_c3.o $(BUILD)/facts.o $(BUILD)/libc3.a
 	$(link)
-$(BIN)c3: $(BUILD)/c3.o $(BUILD)/libc3.a
+$(BIN)c3: $(BUILD)/c3.o $(BUILD)/facts.o $(BUILD)/libc3.a
 	$(link)
 $(BUILD)/train_c3.o: train_c3.cu
 	@mkdir -p $(@D)

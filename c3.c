@@ -1,5 +1,5 @@
 // c3.c: the companion tool: makes shards, writes pages back from their latents, evaluates a model.
-//   c3 COMMAND [options]; every command explains itself with -h.
+//   c3 COMMAND [options]; every command explains itself with -h, or as c3 help COMMAND.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +12,7 @@
 #include "llmc/extract.h"
 #include "llmc/file.h" // the standard streams
 #include "llmc/follow.h"
+#include "llmc/format.h"
 #include "llmc/info.h"
 #include "llmc/model.h"
 #include "llmc/plan.h"
@@ -19,6 +20,7 @@
 #include "llmc/report.h"
 #include "llmc/sampling_options.h"
 #include "llmc/tokenize.h"
+#include "llmc/version.h"
 
 enum { EXIT_USAGE = 2, MAX_OPTIONS = 32 };
 
@@ -68,43 +70,41 @@ static EvalOptions decoding(const ModelOptions *o) {
                          .limit = (int)o->limit};
 }
 
+// Standard input may be a terminal at which nobody knows that something is waited for.
+static void say_waiting(const char *path) {
+    if (strcmp(path, "-") == 0 && isatty(STDIN_FILENO))
+        fprintf(stderr, "c3: waiting for text at this terminal: Ctrl-D on a line of its own ends it (hint: name a file "
+                        "to read that instead)\n");
+}
+
 // Parses; prints the help when asked. 0: go on, 1: done, -1: usage error.
 static int parse(const char *command, const char *usage, const char *example, Option *table, int n, int argc,
                  char **argv, const char **words, int *n_words, Error *err) {
     Option fresh[MAX_OPTIONS];
-    int help = 0;
+    int asked;
     for (int i = 0; i < n; i++) fresh[i] = table[i];
-    if (argc > 1 && (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-help"))) help = 1;
-    if (!help && cli_parse(table, n, argc, argv, words, n_words, &help, err) != 0) return -1;
-    if (!help) return 0;
+    TRY(cli_parse(table, n, argc, argv, words, n_words, &asked, err));
+    if (!asked) return 0;
+    if (asked == CLI_VERSION) {
+        version_print(stdout, "c3");
+        return 1;
+    }
     printf("c3 %s %s\n", command, usage);
     cli_help(stdout, fresh, n);
-    printf("\nexample: %s\n", example);
+    printf("\nexample: ./%s\n", example);
     return 1;
 }
 
 // ---- work shared by reconstruct and eval ---------------------------------------------------------------------------
 
-// Decodes under the eyes of who sits at the terminal: a single page is written to `text` (NULL: not) as it comes.
-static int watch_reconstruction(EvalSet *s, const Model *m, EvalOptions *e, FILE *text, Error *err) {
-    Follow f = {.progress = isatty(STDERR_FILENO) ? stderr : NULL, .tok = m->tok};
-    if (text && s->n == 1 && isatty(fileno(text))) f.text = text;
-    if (f.text) f.progress = NULL; // two lines in one place
-    e->token = follow_token;
-    e->token_arg = &f;
-    int bad = eval_reconstruct(s, m, e, follow_pages, &f, err);
-    follow_end(&f);
-    if (!bad && f.failed) return error_set(err, "standard output: cannot write");
-    return bad;
-}
-
-// Opens the model, reads the pages, loads the weights for them and writes the pages again. out: the folder the results
-// will go to, when the model shall also run eval_forced on them; else NULL. text: where a single page may be followed.
-static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, EvalOptions *e, const char *path,
-                             const char *out, FILE *text, Error *err) {
+// Opens the model, reads the pages and loads the weights for them. out: the folder the results will go to, when the
+// model shall also run eval_forced; else NULL.
+static int open_pages(Model *m, EvalSet *s, const ModelOptions *o, const EvalOptions *e, const char *path,
+                      const char *out, Error *err) {
     *s = (EvalSet){0};
     TRY(model_open(m, o->model, o->tokenizer, err));
     if (strcmp(m->folder, o->model) != 0) fprintf(stderr, "c3: model %s\n", clean(m->folder));
+    say_waiting(path);
     TRY(eval_read(s, m, path, e, err));
     char left_out[160];
     if (s->without_text) fprintf(stderr, "c3: %s: %d pages without text are left out\n", clean(path), s->without_text);
@@ -112,9 +112,20 @@ static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, EvalOp
         fprintf(stderr, "c3: %s: %s%s left out, longer than the model takes\n", clean(path),
                 left_out_much(&s->too_long) ? "warning: " : "", left_out_text(left_out, &s->too_long));
     C3Limits limits = out ? eval_limits(s, m) : generator_model_limits();
-    TRY(model_load(m, o->device, o->dtype, (int)o->threads, &limits, err));
-    if (out) TRY(eval_try_folder(out, err)); // not after hours of decoding
-    return watch_reconstruction(s, m, e, text, err);
+    int watched = isatty(STDERR_FILENO);
+    if (watched) fprintf(stderr, "reading the weights");
+    int bad = model_load(m, o->device, o->dtype, (int)o->threads, &limits, err);
+    if (watched) fprintf(stderr, "\r\033[K");
+    if (!bad && out) bad = eval_try_folder(out, err); // not after hours of decoding
+    return bad;
+}
+
+// For who sits at the terminal: a bar or, where `text` is a terminal too and there is one page, the page as it comes.
+static Follow watch(const EvalSet *s, const Model *m, FILE *text) {
+    Follow f = {.progress = isatty(STDERR_FILENO) ? stderr : NULL, .tok = m->tok};
+    if (text && s->n == 1 && isatty(fileno(text))) f.text = text;
+    if (f.text) f.progress = NULL; // two lines in one place
+    return f;
 }
 
 // ---- c3 reconstruct ------------------------------------------------------------------------------------------------
@@ -184,8 +195,13 @@ static int run_reconstruct(int argc, char **argv) {
     EvalOptions e = decoding(&o);
     e.skip = 1;
     e.sampling = sampling;
-    int bad = reconstruct_pages(&m, &s, &o, &e, file, NULL, json ? NULL : stdout, &err) != 0 ||
-              print_pages(&s, &m, (int)json, &err) != 0;
+    int bad = open_pages(&m, &s, &o, &e, file, NULL, &err);
+    Follow f = watch(&s, &m, json ? NULL : stdout);
+    e.follow = &f;
+    if (!bad) bad = eval_reconstruct(&s, &m, &e, &err);
+    follow_end(&f);
+    if (!bad && f.failed) bad = error_set(&err, "standard output: cannot write");
+    if (!bad) bad = print_pages(&s, &m, (int)json, &err);
     eval_free(&s);
     model_close(&m);
     return bad ? fail(&err, 1) : 0;
@@ -225,6 +241,7 @@ static int run_compress(int argc, char **argv) {
     if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
     CompressSizes sizes;
     m.threads = (int)threads;
+    say_waiting(file);
     if (compress_file(&sizes, &m, file, out, (int)page_tokens, isatty(STDERR_FILENO) ? show_pages : NULL, "encoding",
                       &err) != 0)
         return fail(&err, 1);
@@ -304,8 +321,14 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
     o.seed = (uint64_t)c->seed;
     TRY(perturb_parse(&o.perturb, c->perturb, err));
     if (c->buckets && (n_edges = eval_parse_edges(edges, c->buckets, err)) < 0) return -1;
-    TRY(reconstruct_pages(m, s, &c->model, &o, path, c->out, NULL, err));
-    TRY(eval_forced(s, m, &o, !c->no_controls, &no_latents, err));
+    TRY(open_pages(m, s, &c->model, &o, path, c->out, err));
+    Follow f = watch(s, m, NULL);
+    o.follow = &f;
+    eval_expect(s, m, &o, !c->no_controls);
+    int bad = eval_reconstruct(s, m, &o, err);
+    if (!bad) bad = eval_forced(s, m, &o, !c->no_controls, &no_latents, err);
+    follow_end(&f);
+    if (bad) return -1;
     eval_summarise(&sum, s, m->source.config.latents, edges, n_edges);
     EvalFiles files = {.out = c->out,
                        .model = m->folder,
@@ -314,7 +337,7 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
                        .no_latents_text = no_latents,
                        .options = o,
                        .dtype = m->b->dtype == DTYPE_F32 ? "fp32" : "bf16"};
-    int bad = eval_write(&files, s, &sum, stdout, err);
+    bad = eval_write(&files, s, &sum, stdout, err);
     free(no_latents);
     if (bad) return -1;
     printf("\nfiles: %s/eval.json eval.txt eval.csv buckets.csv worst.txt pages.jsonl fox.json\n", clean(c->out));
@@ -380,6 +403,7 @@ static void warn_of_long_pages(const TokenizeResult *r) {
 static int make_shards(const TokenizeOptions *o, Error *err) {
     TokenizeResult r;
     char text[2][32];
+    for (int i = 0; i < o->n_inputs; i++) say_waiting(o->inputs[i]);
     TRY(tokenize_files(o, &r, err));
     printf("%s pages, %s tokens (%.2f bytes a token) in %d file%s: %s_*.bin\n", format_count(text[0], (double)r.pages),
            format_count(text[1], (double)r.tokens), r.bytes_per_token, r.files, r.files == 1 ? "" : "s",
@@ -416,7 +440,7 @@ static int run_tokenize(int argc, char **argv) {
     if (code == 0 && n_words == 0) code = error_set(&err, "tokenize: no file of pages (hint: c3 tokenize -h)");
     if (code == 0) {
         TokenizeOptions o = {.tokenizer = tokenizer,
-                             .vocab = (int)vocab,
+                             .vocab = vocab == QWEN_BASE_RANKS ? 0 : (int)vocab, // all of them is not a cut
                              .prefix = prefix,
                              .inputs = words,
                              .n_inputs = n_words,
@@ -529,8 +553,22 @@ static const struct {
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 static void usage(FILE *out) {
-    fprintf(out, "c3 COMMAND [options]   (c3 COMMAND -h explains one)\n");
+    fprintf(out, "c3 COMMAND [options]   (c3 COMMAND -h, or c3 help COMMAND, explains one; --version)\n");
     for (int i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].what);
+}
+
+static int unknown_command(const char *word) {
+    const char *names[N_COMMANDS], *other;
+    Error err;
+    for (int i = 0; i < N_COMMANDS; i++) names[i] = commands[i].name;
+    other = cli_nearest(word, names, N_COMMANDS);
+    if (other) error_set(&err, "unknown command \"%s\" (hint: did you mean %s? c3 -h lists them)", word, other);
+    else error_set(&err, "unknown command \"%s\" (hint: c3 -h lists them)", word);
+    return fail(&err, EXIT_USAGE);
+}
+
+static int is_one_of(const char *word, const char *a, const char *b, const char *c) {
+    return !strcmp(word, a) || !strcmp(word, b) || !strcmp(word, c);
 }
 
 static int dispatch(int argc, char **argv) {
@@ -538,16 +576,21 @@ static int dispatch(int argc, char **argv) {
         usage(stderr);
         return EXIT_USAGE;
     }
-    if (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
+    if (is_one_of(argv[1], "version", "-version", "--version")) {
+        version_print(stdout, "c3");
+        return 0;
+    }
+    int help = is_one_of(argv[1], "help", "-h", "--help");
+    if (help && argc == 2) {
         usage(stdout);
         return 0;
     }
+    char *command = argv[1 + help], option[] = "-h", *explain[] = {command, option, NULL};
     for (int i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+        if (strcmp(command, commands[i].name) == 0)
+            return help ? commands[i].run(2, explain) : commands[i].run(argc - 1, argv + 1);
     }
-    Error err;
-    error_set(&err, "unknown command \"%s\" (hint: c3 -h lists them)", argv[1]);
-    return fail(&err, EXIT_USAGE);
+    return unknown_command(command);
 }
 
 int main(int argc, char **argv) {

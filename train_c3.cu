@@ -34,6 +34,7 @@ extern "C" {
 #include "llmc/stop.h"       // signals, OUT/stop
 #include "llmc/travel.h"     // tokenizer and code of a checkpoint
 #include "llmc/validate.h"   // validation loss, samples
+#include "llmc/version.h"    // what --version prints
 #ifdef __cplusplus
 }
 #endif
@@ -245,14 +246,33 @@ static int save(Trainer *t, Error *err) {
     return 0;
 }
 
+static Validation validate_cut(Trainer *t, uint32_t cut) {
+    return validate(&t->model, &t->corpus.val, &t->corpus.words, &t->scratch, &t->dist, (uint64_t)t->o.val_pages, cut);
+}
+
+// A model that has seen only the beginnings of pages so far is also asked for no more than these.
+static void validate_and_log(Trainer *t) {
+    const Dataset *d = &t->corpus.val;
+    uint32_t cut = corpus_cut(&t->corpus, t->state.step);
+    Validation whole = validate_cut(t, UINT32_MAX);
+    LogValidation line;
+    memset(&line, 0, sizeof line);
+    line.step = t->state.step;
+    line.loss = whole.loss;
+    line.token_accuracy = whole.token_accuracy;
+    if (cut < d->longest_context || cut < d->longest_answer) {
+        Validation begun = validate_cut(t, cut);
+        line.cut = cut;
+        line.cut_loss = begun.loss;
+        line.cut_token_accuracy = begun.token_accuracy;
+    }
+    log_validation(t->log, &line);
+}
+
 static int validation(Trainer *t, int last, Error *err) {
     int64_t step = t->state.step;
     if (!t->corpus.has_val) return 0;
-    if (last || (t->o.val_every && step % t->o.val_every == 0)) {
-        Validation v =
-            validate(&t->model, &t->corpus.val, &t->corpus.words, &t->scratch, &t->dist, (uint64_t)t->o.val_pages);
-        if (t->log) log_validation(t->log, step, v.loss, v.token_accuracy);
-    }
+    if (last || (t->o.val_every && step % t->o.val_every == 0)) validate_and_log(t);
     if (t->o.sample_every && (last || step % t->o.sample_every == 0) && t->dist.rank == 0)
         return validate_samples(&t->model, &t->corpus.val, &t->corpus.words, t->corpus.tokenizer, (int)t->o.samples,
                                 t->log, err);
@@ -318,14 +338,15 @@ static int run(Trainer *t, Error *err) {
 int main(int argc, char **argv) {
     static Trainer t;
     Error err;
-    int help = 0;
+    int asked = 0;
     file_hold_standard();
     backend_cpu_prepare(argv);
     t.n_options = options_table(&t.o, t.table);
     int bad = dist_init(&t.dist, &argc, &argv, &err);
-    if (!bad) bad = dist_agree(&t.dist, cli_parse(t.table, t.n_options, argc, argv, NULL, NULL, &help, &err), &err);
-    if (!bad && help && t.dist.rank == 0) options_help(stdout);
-    if (!bad && !help) bad = run(&t, &err);
+    if (!bad) bad = dist_agree(&t.dist, cli_parse(t.table, t.n_options, argc, argv, NULL, NULL, &asked, &err), &err);
+    if (!bad && asked == CLI_HELP && t.dist.rank == 0) options_help(stdout);
+    if (!bad && asked == CLI_VERSION && t.dist.rank == 0) version_print(stdout, "train_c3");
+    if (!bad && !asked) bad = run(&t, &err);
     if (t.log) log_close(t.log);
     if (!bad) bad = file_check_stdout(&err);
     if (bad && t.dist.rank == 0) {

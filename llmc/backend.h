@@ -213,6 +213,8 @@ int backend_cuda_devices(void) __attribute__((weak));
 // the program starts itself once more with GOMP_SPINCOUNT in its environment, unless the user set that or
 // OMP_WAIT_POLICY.
 void backend_cpu_prepare(char **argv);
+// The instruction set of the CPU kernels that are chosen here for this type: "avx512"; NULL: none runs here.
+const char *backend_cpu_kernels(DType dtype);
 // FLOP/s of the matrix product's inner loop on registers alone, on all threads of a CPU backend; takes about 50 ms.
 double backend_cpu_measure_peak(Backend *b);
 

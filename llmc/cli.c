@@ -37,18 +37,28 @@ static int distance(const char *a, const char *b) {
     return row[m];
 }
 
-static const char *nearest(const Option *options, int n, const char *name) {
+const char *cli_nearest(const char *word, const char *const *names, int n) {
     const char *best = NULL;
-    int best_distance = 1 + (int)strlen(name) / 2;
+    int best_distance = 1 + (int)strlen(word) / 2;
     for (int i = 0; i < n; i++) {
-        if (!options[i].name) continue;
-        int d = distance(options[i].name, name);
+        if (!names[i]) continue;
+        int d = distance(names[i], word);
         if (d < best_distance) {
             best_distance = d;
-            best = options[i].name;
+            best = names[i];
         }
     }
     return best;
+}
+
+static int unknown_option(const Option *options, int n, const char *name, Error *err) {
+    enum { MAX = 128 };
+    const char *names[MAX];
+    if (n > MAX) n = MAX;
+    for (int i = 0; i < n; i++) names[i] = options[i].name;
+    const char *other = cli_nearest(name, names, n);
+    if (!other) return error_set(err, "unknown option -%s (hint: -h lists them)", name);
+    return error_set(err, "unknown option -%s (hint: did you mean -%s? -h lists them)", name, other);
 }
 
 static int has_choice(const char *choices, const char *word) {
@@ -106,21 +116,21 @@ static int is_option_word(const char *word) {
     return word[0] == '-' && word[1] != 0 && !isdigit((unsigned char)word[1]) && word[1] != '.';
 }
 
-static int parse_option(Option *options, int n, int argc, char **argv, int *i, int *help, Error *err) {
+static int parse_option(Option *options, int n, int argc, char **argv, int *i, int *asked, Error *err) {
     const char *word = argv[*i] + (argv[*i][1] == '-' ? 2 : 1);
     char name[64];
     size_t length = strcspn(word, "=");
     snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1), word);
     if (strcmp(name, "h") == 0 || strcmp(name, "help") == 0) {
-        *help = 1;
+        *asked = CLI_HELP;
+        return 0;
+    }
+    if (strcmp(name, "version") == 0) {
+        *asked = CLI_VERSION;
         return 0;
     }
     Option *o = cli_find(options, n, name);
-    if (!o) {
-        const char *other = nearest(options, n, name);
-        if (!other) return error_set(err, "unknown option -%s (hint: -h lists them)", name);
-        return error_set(err, "unknown option -%s (hint: did you mean -%s? -h lists them)", name, other);
-    }
+    if (!o) return unknown_option(options, n, name, err);
     if (o->type == OPTION_FLAG && !word[length]) {
         *(int64_t *)o->value = 1;
         o->given = 1;
@@ -132,15 +142,15 @@ static int parse_option(Option *options, int n, int argc, char **argv, int *i, i
     return parse_value(o, argv[++*i], err);
 }
 
-int cli_parse(Option *options, int n, int argc, char **argv, const char **positional, int *n_positional, int *help,
+int cli_parse(Option *options, int n, int argc, char **argv, const char **positional, int *n_positional, int *asked,
               Error *err) {
     if (n_positional) *n_positional = 0;
-    *help = 0;
+    *asked = 0;
     int value = 0; // place of the last option's value
-    for (int i = 1; i < argc && !*help; i++) {
+    for (int i = 1; i < argc && !*asked; i++) {
         if (argv[i][0] == '-' && argv[i][1] != 0) {
             int option = i;
-            TRY(parse_option(options, n, argc, argv, &i, help, err));
+            TRY(parse_option(options, n, argc, argv, &i, asked, err));
             if (i > option) value = i;
         } else if (positional) {
             positional[(*n_positional)++] = argv[i];

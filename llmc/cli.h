@@ -31,12 +31,18 @@ typedef struct Option {
     int given;           // set by cli_parse: stood on the command line
 } Option;
 
+// What was asked for instead of the program's work.
+enum { CLI_HELP = 1, CLI_VERSION };
+
 // Parses argv[1..]: `-name value`, `-name=value`, also with two dashes. Words that are no option and no value are
-// collected in positional (room for argc pointers; NULL: they are an error). -h and --help set *help and stop. An
-// unknown option, a value out of range or a word that is no number is an error that says what was expected; the nearest
-// known option is suggested. The strings point into argv.
-int cli_parse(Option *options, int n, int argc, char **argv, const char **positional, int *n_positional, int *help,
+// collected in positional (room for argc pointers; NULL: they are an error). -h and --help set *asked to CLI_HELP and
+// stop, --version to CLI_VERSION; else it is 0. An unknown option, a value out of range or a word that is no number is
+// an error that says what was expected; the nearest known option is suggested. The strings point into argv.
+int cli_parse(Option *options, int n, int argc, char **argv, const char **positional, int *n_positional, int *asked,
               Error *err);
+
+// The one of n names (NULLs are passed over) that `word` may have been meant for; NULL: none is near.
+const char *cli_nearest(const char *word, const char *const *names, int n);
 
 // Prints the options by heading with their defaults (call it before parsing changes the values, or on a fresh table).
 void cli_help(FILE *out, const Option *options, int n);

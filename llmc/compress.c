@@ -8,9 +8,9 @@
 #include "clean.h"
 #include "cut.h"
 #include "file.h"
+#include "format.h"
 #include "latents.h"
 #include "pages.h"
-#include "plan.h" // format_count
 
 static int no_memory(Error *err) { return error_set(err, "out of memory"); }
 

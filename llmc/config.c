@@ -441,6 +441,8 @@ int config_longest_page(const C3Config *c, int words) {
     return enc < dec ? enc : dec;
 }
 
+int config_base(int rows) { return rows == config_rows(QWEN_BASE_RANKS) ? QWEN_BASE_RANKS : rows - config_rows(0); }
+
 int config_preset(C3Config *c, const char *name, int vocab, Error *err) {
     int i = 0;
     while (i < N_PRESETS && strcmp(presets[i].name, name) != 0) i++;

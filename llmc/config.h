@@ -47,5 +47,7 @@ SpecialTokens config_specials(int base_vocab);
 int config_longest_page(const C3Config *c, int words);
 // Rows that hold every token of such a vocabulary: K+6, or 151860.
 int config_rows(int base_vocab);
+// K again from these rows.
+int config_base(int rows);
 
 #endif

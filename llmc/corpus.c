@@ -47,13 +47,13 @@ BatchRows corpus_longest(const Corpus *c) {
     return batch_page_rows(&page, &c->words, c->latents, UINT32_MAX);
 }
 
-// Longest page of a step, in tokens.
-static uint32_t page_cut(void *arg, uint64_t step) {
-    const Corpus *c = arg;
+uint32_t corpus_cut(const Corpus *c, int64_t step) {
     double until = c->cut_share * (double)c->cut_steps;
     if ((double)step > until) return UINT32_MAX;
     return (uint32_t)(10 + ((double)c->train.longest_answer - 10) * (double)step / until);
 }
+
+static uint32_t page_cut(void *corpus, uint64_t step) { return corpus_cut(corpus, (int64_t)step); }
 
 int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *dist, LoaderState state, int64_t done,
                   int64_t steps, Error *err) {

@@ -170,6 +170,14 @@ static int start(Dist *d, int *argc, char ***argv, Error *err) {
     return dist_agree(d, bad, err);
 }
 
+const char *dist_library(void) {
+    static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int n = 0;
+    MPI_Get_library_version(text, &n); // also before MPI is started
+    text[strcspn(text, ",\n")] = 0;
+    return text;
+}
+
 int dist_init(Dist *d, int *argc, char ***argv, Error *err) {
     *d = dist_alone();
     return launch_wants_mpi() ? start(d, argc, argv, err) : launch_check(1, library(), err);
@@ -268,6 +276,7 @@ void dist_reduce_scatter(const Dist *d, float *buffer, size_t n) {
 
 #else // one rank
 
+const char *dist_library(void) { return "none: one rank only"; }
 int dist_init(Dist *d, int *argc, char ***argv, Error *err) {
     (void)argc, (void)argv;
     *d = dist_alone();

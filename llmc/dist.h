@@ -24,6 +24,8 @@ typedef struct Dist {
 // it may use; those are the launcher's where only Open MPI's default bound the rank to fewer (launch.h).
 // Processes that were launched as several and meet as one are an error. d must live on: a thread looks at it.
 int dist_init(Dist *d, int *argc, char ***argv, Error *err);
+// The MPI library: "Open MPI v4.1.4"; "none: one rank only" in a build without.
+const char *dist_library(void);
 // One rank without MPI, with every core this process may use.
 Dist dist_alone(void);
 void dist_finalize(Dist *d);

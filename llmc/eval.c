@@ -136,14 +136,29 @@ int eval_new_tokens(const EvalPage *p, const Model *m, const EvalOptions *o) {
     return generate_new_tokens((int)eval_answer(p)->n, o->max_new, room);
 }
 
+int eval_longest_new(const EvalSet *s, const Model *m, const EvalOptions *o) {
+    int longest = 0;
+    for (int i = 0; i < s->n; i++) {
+        int n = eval_new_tokens(&s->pages[i], m, o);
+        longest = n > longest ? n : longest;
+    }
+    return longest;
+}
+
+double eval_tokens(const EvalSet *s) {
+    double tokens = 0;
+    for (int i = 0; i < s->n; i++) tokens += (double)eval_answer(&s->pages[i])->n + 1;
+    return tokens;
+}
+
 int eval_generator(Generator **g, const EvalSet *s, const Model *m, const EvalOptions *o, Error *err) {
     const size_t most = (size_t)4 << 30; // bytes of caches and activations when nobody chose the number of pages
     GeneratorLimits l = {.pages = o->pages > 0 ? o->pages : 64};
     for (int i = 0; i < s->n; i++) {
-        int context = (int)s->pages[i].context.n, max_new = eval_new_tokens(&s->pages[i], m, o);
+        int context = (int)s->pages[i].context.n;
         if (context > l.context) l.context = context;
-        if (max_new > l.max_new) l.max_new = max_new;
     }
+    l.max_new = eval_longest_new(s, m, o);
     if (l.pages > s->n) l.pages = s->n;
     size_t bytes;
     for (;; l.pages = (l.pages + 1) / 2) {
@@ -178,8 +193,7 @@ static int measure(EvalSet *s, Error *err) {
     return bad ? error_set(err, "metrics: out of memory") : 0;
 }
 
-int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, void (*progress)(void *, int, int), void *arg,
-                     Error *err) {
+int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, Error *err) {
     GeneratePage *pages = calloc((size_t)s->n, sizeof *pages);
     Generator *g = NULL;
     if (!pages) return error_set(err, "out of memory");
@@ -191,8 +205,10 @@ int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, void (*pr
     int bad = eval_generator(&g, s, m, o, err);
     if (!bad) {
         generator_sampling(g, &o->sampling);
-        generator_listen(g, o->token, o->token_arg);
-        bad = generate_pages(g, pages, s->n, o->no_repeat_ngram, progress, arg, err);
+        if (o->follow) generator_listen(g, follow_token, o->follow);
+        follow_phase(o->follow, "decoding", FOLLOW_WRITES, s->n, eval_tokens(s));
+        bad = generate_pages(g, pages, s->n, o->no_repeat_ngram, follow_pages, o->follow, err);
+        follow_phase(o->follow, "comparing", FOLLOW_PASS, 0, 0);
     }
     for (int i = 0; i < s->n && !bad; i++) bad = take_output(&s->pages[i], &pages[i], m->tok, err) != 0;
     generate_free(pages, s->n);

@@ -32,6 +32,7 @@
 #include <stdio.h>
 
 #include "c3.h"
+#include "follow.h"
 #include "generate.h"
 #include "left_out.h"
 #include "metrics.h"
@@ -81,12 +82,11 @@ typedef struct EvalOptions {
     int pages;   // decoded together; 0: as many as fit into a few gigabytes, at most 64
     int max_new; // new tokens of a page; 0: what generate_new_tokens chooses
     int no_repeat_ngram;
-    Sampling sampling;                              // of eval_reconstruct
-    void (*token)(void *arg, int page, int32_t id); // of eval_reconstruct, see generator_listen; NULL: nobody
-    void *token_arg;
-    int maxlen;      // longest decoder sequence; the model's own limit holds as well
-    int limit;       // pages read at most; 0: all
-    int skip;        // pages longer than the model takes: 1 leaves them out and counts them, 0 refuses
+    Sampling sampling; // of eval_reconstruct
+    Follow *follow;    // who watches; NULL: nobody
+    int maxlen;        // longest decoder sequence; the model's own limit holds as well
+    int limit;         // pages read at most; 0: all
+    int skip;          // pages longer than the model takes: 1 leaves them out and counts them, 0 refuses
     Perturb perturb; // what is done to the texts before anything else; the answer is then the context
     uint64_t seed;   // of the perturbation
 } EvalOptions;
@@ -128,9 +128,11 @@ void eval_free(EvalSet *s);
 // Limits of a model that can run eval_forced on these pages (inference).
 C3Limits eval_limits(const EvalSet *s, const Model *m);
 
-// Writes every page again and compares: output, output_tokens, ended, same_tokens, m. progress may be NULL.
-int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, void (*progress)(void *, int, int), void *arg,
-                     Error *err);
+// Tells o->follow what will come, when eval_forced comes behind eval_reconstruct: its phases, and how many tokens each
+// is likely to take.
+void eval_expect(const EvalSet *s, const Model *m, const EvalOptions *o, int controls);
+// Writes every page again and compares: output, output_tokens, ended, same_tokens, m.
+int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, Error *err);
 // Teacher-forced rows: forced_rows, forced and alone; with controls also control and control_precision.
 // alone: the decoder's sequence without its N latent positions (`<img></img>` stands empty), else the same. Its
 // perplexity is how well the decoder predicts each token of the text, and the end mark, from the tokens before it: what
@@ -170,6 +172,8 @@ char *eval_page_json(const EvalPage *p, int latents);
 
 const Tokens *eval_answer(const EvalPage *p); // what shall come back
 int eval_new_tokens(const EvalPage *p, const Model *m, const EvalOptions *o);
+double eval_tokens(const EvalSet *s);                                         // of the answers and their end marks
+int eval_longest_new(const EvalSet *s, const Model *m, const EvalOptions *o); // most new tokens of a page
 int eval_generator(Generator **g, const EvalSet *s, const Model *m, const EvalOptions *o, Error *err);
 // A condition's name in eval.json and eval.csv, and which of them mean something: a single page cannot be swapped, and
 // its own latents are their mean.

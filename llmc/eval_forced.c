@@ -33,6 +33,7 @@ typedef struct Forced {
     float *host;      // the same
     double *sum;      // (N,D_enc) of all pages' latents
     float *mean;      // (N,D_enc)
+    Follow *follow;   // who watches; NULL: nobody
 } Forced;
 
 static void forced_free(Forced *f) {
@@ -107,9 +108,19 @@ static EvalForced *result_of(EvalPage *p, int condition) {
     return condition == OWN_LATENTS ? &p->forced : condition == DECODER_ALONE ? &p->alone : &p->control[condition];
 }
 
+// The name of a pass, and behind it of the decoding, for who watches.
+static const char *const watched[][2] = {[CONTROL_SWAPPED] = {"control, swapped latents", "decoding swapped latents"},
+                                         [CONTROL_NO_LATENTS] = {"control, mean latents", "decoding mean latents"},
+                                         [CONTROL_ZERO] = {"control, zero latents", "decoding zero latents"}};
+
 // One pass over all pages. latents: those of a condition that gives every page the same.
 static void forced_pass(Forced *f, int condition, const float *latents) {
     C3 *m = &f->m->c3;
+    follow_phase(f->follow,
+                 condition == OWN_LATENTS     ? "teacher-forced"
+                 : condition == DECODER_ALONE ? "the decoder alone"
+                                              : watched[condition][0],
+                 FOLLOW_PASS, f->s->n, eval_tokens(f->s));
     for (int first = 0, n; first < f->s->n; first += n) {
         n = pack(f, first, condition);
         if (latents) forward_constant(f, n, latents);
@@ -128,6 +139,7 @@ static void forced_pass(Forced *f, int condition, const float *latents) {
                 result->correct += m->host_correct[i];
             }
         }
+        follow_pages(f->follow, first + n, f->s->n);
     }
 }
 
@@ -168,18 +180,18 @@ static int control_precision(EvalSet *s, Control control, const GeneratePage *pa
 // latents NULL: swapped; else one text from constant latents, as long as the longest page may become.
 static int control_decode(EvalSet *s, const Model *m, const EvalOptions *o, Generator *g, Control control,
                           const float *latents, char **kept, Error *err) {
-    int n = latents ? 1 : s->n, longest = 0;
+    int n = latents ? 1 : s->n, longest = eval_longest_new(s, m, o);
     GeneratePage *pages = calloc((size_t)n, sizeof *pages);
     if (!pages) return error_set(err, "out of memory");
-    for (int i = 0; i < s->n; i++) {
-        int max_new = eval_new_tokens(&s->pages[i], m, o);
-        longest = max_new > longest ? max_new : longest;
-        if (latents) continue;
+    for (int i = 0; i < s->n && !latents; i++) {
         const Tokens *context = &s->pages[(i + 1) % s->n].context;
-        pages[i] = (GeneratePage){.context = context->ids, .n_context = (int)context->n, .max_new = max_new};
+        pages[i] = (GeneratePage){
+            .context = context->ids, .n_context = (int)context->n, .max_new = eval_new_tokens(&s->pages[i], m, o)};
     }
     if (latents) pages[0] = (GeneratePage){.latents = latents, .max_new = longest};
-    int bad = generate_pages(g, pages, n, o->no_repeat_ngram, NULL, NULL, err);
+    if (o->follow) generator_listen(g, follow_token, o->follow);
+    follow_phase(o->follow, watched[control][1], FOLLOW_WRITES, n, latents ? longest : eval_tokens(s));
+    int bad = generate_pages(g, pages, n, o->no_repeat_ngram, follow_pages, o->follow, err);
     if (!bad) bad = control_precision(s, control, pages, n, m->tok, kept, err);
     generate_free(pages, n);
     free(pages);
@@ -204,10 +216,20 @@ static int run_controls(Forced *f, const EvalOptions *o, char **no_latents_text,
     return bad;
 }
 
+void eval_expect(const EvalSet *s, const Model *m, const EvalOptions *o, int controls) {
+    double tokens = eval_tokens(s), longest = eval_longest_new(s, m, o);
+    follow_expect(o->follow, FOLLOW_WRITES, tokens); // eval_reconstruct
+    for (int i = 0; i < 2 + (controls ? N_CONTROLS : 0); i++) follow_expect(o->follow, FOLLOW_PASS, tokens);
+    if (!controls) return;
+    follow_expect(o->follow, FOLLOW_WRITES, tokens);
+    for (int i = 0; i < 2; i++) follow_expect(o->follow, FOLLOW_WRITES, longest);
+}
+
 int eval_forced(EvalSet *s, Model *m, const EvalOptions *o, int controls, char **no_latents_text, Error *err) {
     Forced f;
     *no_latents_text = NULL;
     TRY(forced_create(&f, m, s, err));
+    f.follow = o->follow;
     forced_pass(&f, OWN_LATENTS, NULL);
     forced_pass(&f, DECODER_ALONE, NULL);
     int bad = controls ? run_controls(&f, o, no_latents_text, err) : 0;

@@ -8,9 +8,9 @@
 #include "checkpoint.h"
 #include "clean.h"
 #include "file.h"
+#include "format.h"
 #include "inspect.h"
 #include "latents.h"
-#include "plan.h" // format_count, format_bytes
 #include "safetensors.h"
 #include "shard.h"
 

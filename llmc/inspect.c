@@ -7,7 +7,7 @@
 #include "checkpoint.h"
 #include "clean.h"
 #include "file.h"
-#include "plan.h" // format_count
+#include "format.h"
 #include "safetensors.h"
 #include "source.h"
 #include "tokenizer.h"

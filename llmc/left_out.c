@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-#include "plan.h" // format_count
+#include "format.h"
 
 static const double much = 0.03; // of the tokens
 

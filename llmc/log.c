@@ -10,16 +10,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h> // width of the terminal
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "clean.h"
 #include "file.h"
+#include "format.h"
 #include "json.h"
+#include "terminal.h"
 
-static const double LINE_SECONDS = 5; // at most one line of a step in this time
+static const double LINE_SECONDS = 5;  // at most one line of a step in this time
+static const double KEPT_SECONDS = 60; // the same on a terminal, where the bar shows the others
 
 struct Log {
     char *path;
@@ -27,9 +29,10 @@ struct Log {
     off_t size;      // bytes of whole lines
     int said_full;   // a failed write was reported
     int64_t steps;   // last step of the run
-    int terminal;    // stdout is one
+    int terminal;    // the one behind stdout (terminal.h); -1: none
     double printed;  // when the last line of a step was printed, seconds
     int bar;         // a progress bar stands in the current line
+    char *step;      // the line of the last step, as long as it was not printed; else NULL
     int64_t seen;    // steps logged
     double before;   // when the last step was logged
     double per_step; // running mean of the time from step to step, validation and saving included
@@ -77,10 +80,6 @@ static int write_history(const char *path, const char *text, size_t size, int64_
     return -1;
 }
 
-// mpirun gives its first rank a pseudo-terminal wherever its own output goes, so a terminal is only believed without
-// it.
-static int at_terminal(void) { return isatty(STDOUT_FILENO) && !getenv("OMPI_COMM_WORLD_SIZE"); }
-
 int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *err) {
     *out = NULL;
     Log *log = calloc(1, sizeof *log);
@@ -91,7 +90,9 @@ int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *
         free(path);
         return error_set(err, "%s/log.jsonl: out of memory", folder);
     }
-    *log = (Log){.path = path, .fd = -1, .steps = steps, .terminal = at_terminal(), .printed = -INFINITY};
+    *log =
+        (Log){.path = path, .fd = -1, .steps = steps, .terminal = terminal_behind(STDOUT_FILENO), .printed = -INFINITY};
+    if (log->terminal >= 0) log->printed = log_seconds(); // the bar shows the first steps
     int bad = file_exists(path) ? file_map(&old, path, err) : 0; // whatever is no regular file is refused here
     if (!bad) bad = write_history(path, (const char *)old.data, step > 0 ? old.size : 0, step, err);
     file_unmap(&old);
@@ -158,18 +159,15 @@ static void append_fields(Log *log, int64_t step, const Field *fields, int n) {
 
 // ---- stdout --------------------------------------------------------------------------------------------------------
 
-static void clear_bar(Log *log) {
+// The bar gives way to the line of its step, which stays: nothing is said without the step it was said at.
+static void keep_step(Log *log) {
     if (log->bar) fputs("\r\x1b[K", stdout);
     log->bar = 0;
-}
-
-// "3 h 12 min", "4 min 10 s", "12 s"
-static void format_time(char *text, size_t room, double s) {
-    long long t = s < 1e15 ? llround(s) : 0;
-    if (t >= 86400) snprintf(text, room, "%lld d %lld h", t / 86400, t / 3600 % 24);
-    else if (t >= 3600) snprintf(text, room, "%lld h %lld min", t / 3600, t / 60 % 60);
-    else if (t >= 60) snprintf(text, room, "%lld min %lld s", t / 60, t % 60);
-    else snprintf(text, room, "%lld s", t);
+    if (!log->step) return;
+    puts(log->step);
+    free(log->step);
+    log->step = NULL;
+    log->printed = log_seconds();
 }
 
 static double share_of(double peak, const LogStep *s) { // NAN: unknown
@@ -188,26 +186,24 @@ static void peak_text(char *text, size_t room, const LogStep *s) {
     if (at) snprintf(text + at, room - (size_t)at, " | ");
 }
 
-// The words of a step; the counts of steps stand before them.
+// The words of a step; the counts of steps stand before them. What one looks for first comes first: a narrow terminal
+// cuts the rest.
 static void step_text(char *text, size_t room, const Log *log, const LogStep *s) {
-    char peak[128], left[64];
+    char peak[128], left[32];
     peak_text(peak, sizeof peak, s);
-    format_time(left, sizeof left, log->per_step * (double)(log->steps - s->step));
-    snprintf(text, room, "loss %.4f | lr %.2e | norm %.3f | %.0f ms | %.0f tok/s | %s%.0f MB | %s left", s->loss, s->lr,
-             s->grad_norm, 1e3 * s->seconds, s->seconds > 0 ? s->tokens / s->seconds : 0, peak, s->memory_bytes / 1e6,
-             left);
+    snprintf(text, room, "%s left | loss %.4f | lr %.2e | norm %.3f | %.0f ms | %.0f tok/s | %s%.0f MB",
+             format_time(left, log->per_step * (double)(log->steps - s->step)), s->loss, s->lr, s->grad_norm,
+             1e3 * s->seconds, s->seconds > 0 ? s->tokens / s->seconds : 0, peak, s->memory_bytes / 1e6);
 }
 
 static void print_bar(Log *log, const LogStep *s, const char *text) {
     enum { CELLS = 20 };
     char bar[CELLS + 1], line[768];
-    struct winsize window;
-    int columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1 ? window.ws_col : 80;
     int full = log->steps > 0 ? (int)((double)s->step / (double)log->steps * CELLS) : 0;
     for (int i = 0; i < CELLS; i++) bar[i] = i < full ? '=' : ' ';
     bar[CELLS] = 0;
     snprintf(line, sizeof line, "[%s] %" PRId64 "/%" PRId64 " | %s", bar, s->step, log->steps, text);
-    printf("\r\x1b[K%.*s", columns - 1, line); // one column less: no terminal wraps
+    printf("\r\x1b[K%.*s", terminal_columns(log->terminal) - 1, line); // one column less: no terminal wraps
     log->bar = 1;
 }
 
@@ -217,6 +213,18 @@ static void note_time(Log *log, const LogStep *s) {
     log->before = now;
     double weight = log->seen < 50 ? 1.0 / (double)log->seen : 0.02;
     log->per_step += weight * (took - log->per_step);
+}
+
+static void print_step(Log *log, const LogStep *s) {
+    char text[512];
+    step_text(text, sizeof text, log, s);
+    free(log->step);
+    log->step = string_format("step %*" PRId64 "/%" PRId64 " | %s", snprintf(NULL, 0, "%" PRId64, log->steps), s->step,
+                              log->steps, text);
+    double often = log->terminal < 0 ? LINE_SECONDS : KEPT_SECONDS;
+    if (log_seconds() - log->printed >= often || s->step == log->steps) keep_step(log);
+    if (log->terminal >= 0) print_bar(log, s, text);
+    fflush(stdout);
 }
 
 // ---- what is said --------------------------------------------------------------------------------------------------
@@ -239,24 +247,23 @@ void log_step(Log *log, const LogStep *s) {
                             {"tflop_decoder", "%.6g", s->flops_decoder / 1e12},
                             {"tflop_head", "%.6g", s->flops_head / 1e12}};
     append_fields(log, s->step, fields, sizeof fields / sizeof *fields);
-    char text[512];
-    step_text(text, sizeof text, log, s);
-    if (log->terminal) {
-        print_bar(log, s, text);
-    } else if (log_seconds() - log->printed >= LINE_SECONDS || s->step == log->steps) {
-        log->printed = log_seconds();
-        printf("step %*" PRId64 "/%" PRId64 " | %s\n", snprintf(NULL, 0, "%" PRId64, log->steps), s->step, log->steps,
-               text);
-    }
-    fflush(stdout);
+    print_step(log, s);
 }
 
-void log_validation(Log *log, int64_t step, double loss, double token_accuracy) {
+void log_validation(Log *log, const LogValidation *v) {
     if (!log) return;
-    const Field fields[] = {{"val_loss", "%.9g", loss}, {"val_token_accuracy", "%.6f", token_accuracy}};
-    append_fields(log, step, fields, 2);
-    log_note(log, "validation at step %" PRId64 ": loss %.4f, %.2f %% of the tokens right", step, loss,
-             100 * token_accuracy);
+    const Field fields[] = {{"val_loss", "%.9g", v->loss},
+                            {"val_token_accuracy", "%.6f", v->token_accuracy},
+                            {"val_cut", "%.0f", v->cut},
+                            {"val_cut_loss", "%.9g", v->cut_loss},
+                            {"val_cut_token_accuracy", "%.6f", v->cut_token_accuracy}};
+    append_fields(log, v->step, fields, v->cut ? 5 : 2);
+    char cut[128] = "";
+    if (v->cut)
+        snprintf(cut, sizeof cut, "; cut to %" PRIu32 " tokens, as training pages still are: loss %.4f, %.2f %%",
+                 v->cut, v->cut_loss, 100 * v->cut_token_accuracy);
+    log_note(log, "validation at step %" PRId64 ": loss %.4f, %.2f %% of the tokens right%s", v->step, v->loss,
+             100 * v->token_accuracy, cut);
 }
 
 int log_event(Log *log, const char *json, Error *err) {
@@ -277,7 +284,7 @@ int log_event(Log *log, const char *json, Error *err) {
 
 void log_note(Log *log, const char *format, ...) {
     if (!log) return;
-    clear_bar(log);
+    keep_step(log);
     char text[4096];
     va_list args;
     va_start(args, format);
@@ -289,8 +296,9 @@ void log_note(Log *log, const char *format, ...) {
 
 void log_close(Log *log) {
     if (!log) return;
-    if (log->bar) putchar('\n');
+    keep_step(log);
     fflush(stdout);
+    terminal_close(log->terminal, STDOUT_FILENO);
     if (log->fd >= 0) close(log->fd);
     free(log->path);
     free(log);

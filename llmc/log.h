@@ -1,9 +1,11 @@
-// log.h: what a run says while it runs. A line a step on stdout (when steps are fast, one every five seconds; a
-// progress bar on a terminal), and OUT/log.jsonl, one object a line for every step:
+// log.h: what a run says while it runs. A line a step on stdout (when steps are fast, one every five seconds; on a
+// terminal, also behind mpirun, a progress bar, and a line every minute), and OUT/log.jsonl, one object a line for
+// every step:
 //
 //   {"step","time","loss","lr","grad_norm","pages","tokens","ms","tokens_per_second","mfu","memory_mb",
 //    "peak_share","tflop_encoder","tflop_decoder","tflop_head"}                  a step
-//   {"step","time","val_loss","val_token_accuracy"}                               a validation
+//   {"step","time","val_loss","val_token_accuracy"}                               a validation, and while training
+//    "val_cut","val_cut_loss","val_cut_token_accuracy"     pages are cut to val_cut tokens, the same of pages cut so
 //   {"step","eval":{...},"time"}, ...                                             anything else
 //
 // time is the wall clock's, ISO 8601 in UTC: "2026-01-31T12:00:00.123Z". mfu is the share of the data sheet's
@@ -39,6 +41,13 @@ typedef struct LogStep {
     double memory_bytes;                             // of one rank
 } LogStep;
 
+typedef struct LogValidation {
+    int64_t step;
+    double loss, token_accuracy;
+    uint32_t cut; // tokens that training pages are cut to; 0: they are whole
+    double cut_loss, cut_token_accuracy;
+} LogValidation;
+
 typedef struct Log Log;
 
 // folder: OUT, which exists. step: steps done before (0 for a new run); lines of later steps, and lines that were cut
@@ -49,7 +58,7 @@ void log_close(Log *log);
 // A number that is not finite is written as null. A disk that is full costs lines, not the run: it is said once, and no
 // half line is left.
 void log_step(Log *log, const LogStep *s);
-void log_validation(Log *log, int64_t step, double loss, double token_accuracy);
+void log_validation(Log *log, const LogValidation *v);
 // A JSON object as text; it goes to log.jsonl alone, as one line. An error when it is no JSON object.
 int log_event(Log *log, const char *json, Error *err);
 // A line for people: stdout alone.

@@ -30,8 +30,8 @@ int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
          0},
         {"preset", OPTION_CHOICE, &o->preset, NULL, 0, 0, "demo|tiny|small|medium|paper", "random weights, no files",
          0},
-        {"vocab", OPTION_INT, &o->vocab, "K", 0, 151643, NULL, "base tokens: more get new rows, 0 = the model's own",
-         0},
+        {"vocab", OPTION_INT, &o->vocab, "K", 0, 151643, NULL,
+         "base tokens: more get new rows, 0 = the model's own, for a preset the pages'", 0},
         {"n", OPTION_INT, &o->latents, "N", 0, 65536, NULL,
          "latents a page: Q of -m grows or is cut, 0 = the model's own or 32", 0},
         {"template", OPTION_CHOICE, &o->template_name, NULL, 0, 0, "auto|c3|bare",
@@ -110,10 +110,13 @@ void options_help(FILE *out) {
     TrainOptions o;
     Option table[TRAIN_MAX_OPTIONS];
     int n = options_table(&o, table);
-    fprintf(out, "train_c3: trains Context Cascade Compression, two Qwen2.5 stacks joined by N latents.\n\n"
-                 "  mpirun -np 8 ./train_c3 -b 2 -g 16 -lr 1e-5 -steps 40000        the paper's run\n"
-                 "  ./train_c3 -preset tiny -data 'data/demo/train_*.bin' -steps 100  a small model from nothing\n");
+    static const char *const examples[][2] = {
+        {"mpirun -np 8 ./train_c3 -b 2 -g 16 -lr 1e-5 -steps 40000", "the paper's run"},
+        {"./train_c3 -preset tiny -data 'data/demo/train_*.bin' -o runs/tiny -steps 100", "a small one from nothing"}};
+    fprintf(out, "train_c3: trains Context Cascade Compression, two Qwen2.5 stacks joined by N latents.\n\n");
+    for (int i = 0; i < 2; i++) fprintf(out, "  %-80s %s\n", examples[i][0], examples[i][1]);
     cli_help(out, table, n);
+    fprintf(out, "\n  %-34s %s\n", "--version", "commit, compiler, MPI, CUDA, CPU kernels");
 }
 
 char *options_json(const Option *table, int n, int64_t pages_a_step) {

@@ -46,7 +46,7 @@ static int fill(PageReader *r, size_t want, Error *err) {
     memmove(r->buffer, r->buffer + r->at, r->filled - r->at);
     r->filled -= r->at;
     r->at = 0;
-    while (r->filled < want) {
+    while (r->filled < want && !feof(r->stream)) { // a terminal would go on behind its end
         size_t got = fread(r->buffer + r->filled, 1, sizeof r->buffer - r->filled, r->stream);
         if (got == 0) break;
         r->filled += got;

@@ -3,10 +3,12 @@
 
 #include <limits.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "checkpoint.h" // checkpoint_bytes
+#include "format.h"
 
 // ---- memory --------------------------------------------------------------------------------------------------------
 
@@ -138,15 +140,54 @@ static double predicted_seconds(const PlanShape *s, const PlanChoice *c) {
 
 // ---- refusal -------------------------------------------------------------------------------------------------------
 
-// Appends " OPTION saves BYTES," when the changed shape needs less.
-static void remedy(char *text, size_t room, const PlanShape *changed, Recompute mode, size_t total, const char *what) {
+enum { MAX_REMEDIES = 8 };
+
+// What could be changed, and what it would save.
+typedef struct Remedies {
+    struct Remedy {
+        char what[48];
+        double saved;
+        int enough;
+    } all[MAX_REMEDIES];
+    int n;
+} Remedies;
+
+// Notes what the changed shape saves of `total`; less than a hundredth is no help.
+static void remedy(Remedies *r, const PlanShape *changed, Recompute mode, size_t total, const char *what) {
     PlanChoice c = candidate(changed, mode, PART);
     PlanBytes bytes;
-    char saved[32];
-    size_t at = strlen(text);
-    if (count_bytes(&bytes, changed, &c.limits, NULL) != 0 || bytes.total >= total) return;
-    snprintf(text + at, room - at, "%s %s %s%s", at ? "," : "", what,
-             format_bytes(saved, (double)(total - bytes.total)), fits(&bytes) ? " (enough)" : "");
+    if (r->n == MAX_REMEDIES || count_bytes(&bytes, changed, &c.limits, NULL) != 0) return;
+    double saved = (double)total - (double)bytes.total;
+    if (saved < 0.01 * (double)total) return;
+    r->all[r->n] = (struct Remedy){.saved = saved, .enough = fits(&bytes)};
+    snprintf(r->all[r->n++].what, sizeof r->all->what, "%s", what);
+}
+
+// GPUs share the optimizer's state: twice as many, and so on, until it fits. On a CPU ranks share the memory too.
+static void more_ranks(Remedies *r, const PlanShape *s, Recompute mode, size_t total) {
+    PlanShape changed = *s;
+    C3Params params;
+    int before = r->n;
+    if (!s->is_gpu || (s->ranks > 1 && !s->zero)) return;
+    changed.zero = s->zero ? s->zero : 1;
+    for (int ranks = 2 * s->ranks; ranks <= 8 * s->ranks; ranks *= 2) {
+        char what[48];
+        if (params_build(&params, s->config, ranks, NULL) != 0) return;
+        changed.ranks = ranks;
+        changed.params = &params;
+        snprintf(what, sizeof what, "%d ranks save", ranks);
+        r->n = before;
+        remedy(r, &changed, mode, total, what);
+        params_free(&params);
+        if (r->n > before && r->all[before].enough) return;
+    }
+}
+
+// What is enough comes first, then what saves most.
+static int by_help(const void *x, const void *y) {
+    const struct Remedy *a = x, *b = y;
+    if (a->enough != b->enough) return b->enough - a->enough;
+    return a->saved > b->saved ? -1 : a->saved < b->saved;
 }
 
 static BatchRows half_as_long(const PlanShape *s) {
@@ -158,34 +199,47 @@ static BatchRows half_as_long(const PlanShape *s) {
     return r;
 }
 
-static int refuse(const PlanShape *s, const PlanChoice *c, Error *err) {
-    char hints[512] = "", maxlen[64], need[32], have[32], kept[32], part[5][32];
-    Recompute mode = c->limits.recompute;
-    const PlanBytes *b = &c->bytes;
+static void find_remedies(Remedies *r, const PlanShape *s, Recompute mode, size_t total) {
+    char maxlen[48];
     PlanShape changed = *s;
-    if (mode == RECOMPUTE_NONE) remedy(hints, sizeof hints, s, RECOMPUTE_CHEAP, b->total, "-recompute cheap saves");
-    if (mode != RECOMPUTE_LAYER) remedy(hints, sizeof hints, s, RECOMPUTE_LAYER, b->total, "-recompute layer saves");
+    *r = (Remedies){.n = 0};
+    if (mode == RECOMPUTE_NONE) remedy(r, s, RECOMPUTE_CHEAP, total, "-recompute cheap saves");
+    if (mode != RECOMPUTE_LAYER) remedy(r, s, RECOMPUTE_LAYER, total, "-recompute layer saves");
     for (int zero = s->zero + 1; zero <= 2 && s->ranks > 1; zero++) {
         changed.zero = zero;
-        remedy(hints, sizeof hints, &changed, mode, b->total, zero == 1 ? "-zero 1 saves" : "-zero 2 saves");
+        remedy(r, &changed, mode, total, zero == 1 ? "-zero 1 saves" : "-zero 2 saves");
     }
+    more_ranks(r, s, mode, total);
     changed = *s;
     changed.longest = half_as_long(s);
     snprintf(maxlen, sizeof maxlen, "-maxlen %d saves", changed.longest.dec + 1);
-    remedy(hints, sizeof hints, &changed, mode, b->total, maxlen);
+    remedy(r, &changed, mode, total, maxlen);
     changed = *s;
     changed.dtype = DTYPE_BF16;
-    remedy(hints, sizeof hints, &changed, mode, b->total, "-dtype bf16 saves");
+    remedy(r, &changed, mode, total, "-dtype bf16 saves");
+    qsort(r->all, (size_t)r->n, sizeof *r->all, by_help);
+}
+
+static int refuse(const PlanShape *s, const PlanChoice *c, Error *err) {
+    char hints[512] = "", need[32], have[32], kept[32], part[5][32], saved[32];
+    const PlanBytes *b = &c->bytes;
+    Remedies r;
+    find_remedies(&r, s, c->limits.recompute, b->total);
+    for (int i = 0; i < r.n; i++) {
+        size_t at = strlen(hints);
+        snprintf(hints + at, sizeof hints - at, "%s %s %s%s", i ? "," : " (hint:", r.all[i].what,
+                 format_bytes(saved, r.all[i].saved), r.all[i].enough ? " (enough)" : "");
+    }
     return error_set(
         err,
         "memory: a rank needs %s for one page of the longest, %d rows: parameters %s, gradients %s, optimizer %s, "
-        "activations %s, inputs and scratch %s; there are %s%s%s%s (hint:%s%s)",
+        "activations %s, inputs and scratch %s; there are %s%s%s%s%s%s",
         format_bytes(need, (double)b->total), s->longest.dec, format_bytes(part[0], (double)b->parameters),
         format_bytes(part[1], (double)b->gradients), format_bytes(part[2], (double)b->optimizer),
         format_bytes(part[3], (double)b->activations), format_bytes(part[4], (double)(b->inputs + b->scratch)),
         format_bytes(have, (double)b->memory), b->reserve ? ", of which " : "",
         b->reserve ? format_bytes(kept, (double)b->reserve) : "", b->reserve ? " are kept in reserve" : "", hints,
-        s->ranks > 1 || s->zero ? "" : "; more ranks share the optimizer's state");
+        r.n ? ")" : "");
 }
 
 // ---- the choice ----------------------------------------------------------------------------------------------------
@@ -209,7 +263,9 @@ int plan_choose(PlanChoice *c, const PlanShape *s, Error *err) {
         *c = tried;
         chosen = 1;
     }
-    return chosen ? 0 : refuse(s, &tried, err);
+    if (chosen) return 0;
+    *c = tried;
+    return refuse(s, &tried, err);
 }
 
 // ---- the plan of a run ---------------------------------------------------------------------------------------------
@@ -220,13 +276,20 @@ int plan_ranks(const TrainOptions *o, const Dist *dist) { return o->plan_ranks ?
 // are 21 tokens before the latents and 11 behind them.
 static int assumed_overhead(const C3Config *c) { return c->latents + (strcmp(c->template_name, "c3") ? 2 : 32); }
 
-static void assume_pages(Plan *p) {
+static int assume_pages(Plan *p, Error *err) {
     const TrainOptions *o = p->o;
-    int longest = (int)(o->plan_longest > o->plan_tokens ? o->plan_longest : o->plan_tokens);
+    int of_longest = o->plan_longest > o->plan_tokens;
+    int longest = (int)(of_longest ? o->plan_longest : o->plan_tokens);
+    int rows = longest + assumed_overhead(p->config) + 1; // the end mark counts as well
+    if (rows > o->maxlen)
+        return error_set(err,
+                         "-plan_%s %d: such a page is a decoder sequence of %d, -maxlen is %lld (hint: -maxlen %d)",
+                         of_longest ? "longest" : "tokens", longest, rows, (long long)o->maxlen, rows);
     p->assumed = 1;
     p->text_tokens = (double)o->plan_tokens;
     p->before_text = assumed_overhead(p->config);
     p->shape.longest = (BatchRows){1, longest + 1 + p->config->latents, p->before_text + longest, longest + 1};
+    return 0;
 }
 
 static void real_pages(Plan *p, const Corpus *corpus) {
@@ -274,6 +337,24 @@ static int find_machine(Plan *p, const PlanMachine *machine, Error *err) {
     return 0;
 }
 
+// Of what does not fit a plan shows what it would take: into the GPU that -gpu names at the least; else, nothing being
+// asked of this machine, as it would be with memory enough.
+static int choose(Plan *p, Error *err) {
+    PlanShape enough = p->shape;
+    PlanChoice ample;
+    Error refusal;
+    if (plan_choose(&p->choice, &p->shape, &refusal) == 0) return 0;
+    enough.memory = enough.reserve = 0;
+    if (!enough.fuse) enough.fuse = 1;
+    if (!p->o->plan || plan_choose(&ample, &enough, NULL) != 0) return error_set(err, "%s", refusal.text);
+    p->refusal = refusal;
+    if (p->o->gpu) return 0;
+    p->choice = ample;
+    p->choice.bytes.memory = p->shape.memory;
+    p->choice.bytes.reserve = p->shape.reserve;
+    return 0;
+}
+
 int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *corpus, const C3Config *config,
               const C3Params *params, const Dist *dist, const PlanMachine *machine, int64_t steps, Error *err) {
     *p = (Plan){.o = o, .config = config, .params = params, .steps = steps, .local_ranks = dist->local_ranks};
@@ -290,11 +371,11 @@ int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *co
     p->pages_a_step = o->b * o->g * s->ranks;
     TRY(find_machine(p, machine, err));
     if (corpus) real_pages(p, corpus);
-    else assume_pages(p);
+    else TRY(assume_pages(p, err));
     s->enc = p->text_tokens + 1 + config->latents; // context and answer are of one length in the paper's task
     s->dec = p->text_tokens + p->before_text;
     s->kept = p->text_tokens + 1;
-    TRY(plan_choose(&p->choice, s, err));
+    TRY(choose(p, err));
     p->limits = p->choice.limits;
     p->fuse = p->choice.fuse;
     *bytes = p->choice.bytes;

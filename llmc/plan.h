@@ -58,7 +58,8 @@ typedef struct PlanChoice {
 } PlanChoice;
 
 // The limits of a device batch that fit and are predicted to be fastest. A pure function: the same on all ranks. An
-// error when one longest page does not fit, naming for each option how much it saves.
+// error when one longest page does not fit, naming for each option how much it saves, those that are enough first; then
+// c is the least there is.
 int plan_choose(PlanChoice *c, const PlanShape *s, Error *err);
 // Work and traffic of a rank's step with this choice, for gpu_step.
 GpuLoad plan_load(const PlanShape *s, const PlanChoice *c);
@@ -83,6 +84,7 @@ typedef struct Plan {
     const Gpu *gpu;      // whose times are predicted; NULL: unknown
     const char *machine; // its name, or NULL
     double peak_flops;   // measured, of a rank; 0: unknown
+    Error refusal;       // with -plan: why it does not fit, and what helps; empty: it does
 } Plan;
 
 // The plan of a run with these options and pages. corpus NULL: pages are assumed (-plan_tokens, -plan_longest). machine
@@ -97,15 +99,11 @@ void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes);
 int plan_check_disk(const Plan *p, const PlanBytes *bytes, Error *err);
 
 // -plan and `c3 plan`: all of it for these options, on a machine that need not have a GPU, models or data: shapes of
-// missing models are preset paper's, missing pages are assumed; the output says so.
+// missing models are preset paper's, missing pages are assumed; the output says so. What does not fit is printed all
+// the same; it is an error only where -gpu asked for a machine to fit into.
 int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachine *machine, Error *err);
 // `c3 plan` with the trainer's options. 0, 1: an error, -1: a usage error.
 int plan_command(FILE *out, int argc, char **argv, Error *err);
-
-// "12.3 GB", into a buffer that is returned.
-const char *format_bytes(char buffer[32], double bytes);
-// "1234567" as "1,234,567".
-const char *format_count(char buffer[32], double count);
 
 #ifdef __cplusplus
 }

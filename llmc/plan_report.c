@@ -7,29 +7,9 @@
 
 #include "clean.h"
 #include "file.h"
+#include "format.h"
 #include "plan.h"
-
-const char *format_bytes(char buffer[32], double bytes) {
-    static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
-    int u = 0;
-    while (bytes >= 999.5 && u < 4) {
-        bytes /= 1000;
-        u++;
-    }
-    snprintf(buffer, 32, u == 0 || bytes >= 99.95 ? "%.0f %s" : "%.1f %s", bytes, units[u]);
-    return buffer;
-}
-
-const char *format_count(char buffer[32], double count) {
-    char digits[32];
-    int n = snprintf(digits, sizeof digits, "%.0f", count), at = 0;
-    for (int i = 0; i < n && at < 30; i++) {
-        if (i > 0 && (n - i) % 3 == 0) buffer[at++] = ',';
-        buffer[at++] = digits[i];
-    }
-    buffer[at] = 0;
-    return buffer;
-}
+#include "version.h"
 
 // ---- disk ----------------------------------------------------------------------------------------------------------
 
@@ -141,7 +121,8 @@ static void print_memory(FILE *out, const Plan *p, const PlanBytes *b) {
         if (b->reserve)
             snprintf(note + at, sizeof note - at, "; %s of it left alone for the driver, NCCL and fragmentation",
                      format_bytes(text[0], (double)b->reserve));
-        print_row(out, "spare", (double)b->memory - (double)b->total, note);
+        double spare = (double)b->memory - (double)b->total;
+        print_row(out, spare < 0 ? "short" : "spare", fabs(spare), note);
     }
     double per_batch = (double)p->o->g / p->choice.batches;
     fprintf(out, "  %-12s %14.3g   micro-batches at a time on average (-fuse %s): %.0f device batches a step\n",
@@ -178,6 +159,19 @@ static double seconds_with(const Plan *p, const GpuLoad *load, double faster) {
     return t.total;
 }
 
+// "1.63 s", "0.0178 s"
+static const char *step_time(char buffer[32], double seconds) {
+    snprintf(buffer, 32, seconds < 0.1 ? "%.3g s" : "%.2f s", seconds);
+    return buffer;
+}
+
+// "18.1 h"; in minutes what takes less than one, in days what takes more than anyone waits for.
+static const char *run_time(char buffer[32], double seconds) {
+    if (seconds < 3600 || seconds >= 1000 * 3600) return format_time(buffer, seconds);
+    snprintf(buffer, 32, "%.1f h", seconds / 3600);
+    return buffer;
+}
+
 static void print_times(FILE *out, const Plan *p, double step) {
     GpuRates rates = gpu_rates(p->gpu, p->shape.dtype, p->peak_flops);
     GpuLoad load = plan_load(&p->shape, &p->choice);
@@ -211,16 +205,16 @@ static void print_times(FILE *out, const Plan *p, double step) {
             "the next forward pass, %.0f ms\n",
             1e3 * t.reduce, 1e3 * t.backward, 1e3 * t.gather, 1e3 * t.forward);
     double sheet = (p->shape.dtype == DTYPE_F32 ? p->gpu->fp32 : p->gpu->bf16) * ranks, ideal = step / sheet;
-    double hours = t.total * (double)p->steps / 3600;
-    fprintf(out,
-            "  predicted  %.2f s a step (%.2f s at the data sheet's peak: MFU %.1f %%), %.0f text tokens/s, %lld steps "
-            "in %.1f h\n",
-            t.total, ideal, 100 * ideal / t.total, (double)p->pages_a_step * p->text_tokens / t.total,
-            (long long)p->steps, hours);
-    fprintf(out, "  range      %.2f to %.2f s, %.1f to %.1f h with products 10 %% faster or slower\n",
-            seconds_with(p, &load, 1.1), seconds_with(p, &load, 0.9),
-            seconds_with(p, &load, 1.1) * (double)p->steps / 3600,
-            seconds_with(p, &load, 0.9) * (double)p->steps / 3600);
+    double steps = (double)p->steps, low = seconds_with(p, &load, 1.1), high = seconds_with(p, &load, 0.9);
+    char text[2][32];
+    fprintf(out, "  predicted  %s a step (%s at the data sheet's peak: MFU %.1f %%), %.0f text tokens/s, ",
+            step_time(text[0], t.total), step_time(text[1], ideal), 100 * ideal / t.total,
+            (double)p->pages_a_step * p->text_tokens / t.total);
+    fprintf(out, "%lld steps in %s\n", (long long)p->steps, run_time(text[0], t.total * steps));
+    fprintf(out, low < 0.1 ? "  range      %.3g to %.3g s, " : "  range      %.2f to %.2f s, ", low, high);
+    if (low * steps >= 3600) fprintf(out, "%.1f to %.1f h", low * steps / 3600, high * steps / 3600);
+    else fprintf(out, "%s to %s", format_time(text[0], low * steps), format_time(text[1], high * steps));
+    fprintf(out, " with products 10 %% faster or slower\n");
     fprintf(out, "%s", gpu_assumptions());
     if (strcmp(p->o->freeze, "none") != 0)
         fprintf(out, "  left out what -freeze %s spares: the products of that stack's weight gradients\n",
@@ -238,9 +232,10 @@ void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
     if (p->gpu && p->shape.is_gpu) {
         print_times(out, p, step);
     } else if (p->peak_flops > 0) {
-        double seconds = step / (p->peak_flops * p->shape.ranks);
-        fprintf(out, "  %-12s %12.3g s      at the measured peak, %.0f GFLOP/s a rank; %lld steps: %.3g h\n",
-                "at least", seconds, p->peak_flops / 1e9, (long long)p->steps, seconds * (double)p->steps / 3600);
+        double seconds = step / (p->peak_flops * p->shape.ranks), steps = (double)p->steps;
+        char text[32];
+        fprintf(out, "  %-12s %12.3g s      at the measured peak, %.0f GFLOP/s a rank; %lld steps: %s\n", "at least",
+                seconds, p->peak_flops / 1e9, (long long)p->steps, run_time(text, seconds * steps));
     } else {
         fprintf(out, "  %-12s %14s   -gpu predicts it for a GPU that it knows\n", "time", "n/a");
     }
@@ -266,7 +261,10 @@ static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const Mod
     if (!bad && dist->rank == 0) {
         fprintf(out, "settings\n  %-14s %s\n", "model", clean(source->text));
         plan_print(out, &plan, &bytes);
+        if (plan.refusal.text[0] && !o->gpu)
+            fprintf(out, "here this does not fit: %s; -gpu h100 -plan_ranks 8 plans for GPUs\n", plan.refusal.text);
     }
+    if (!bad && plan.refusal.text[0] && o->gpu) bad = error_set(err, "%s", plan.refusal.text);
     params_free(&params);
     return bad;
 }
@@ -293,10 +291,6 @@ int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachi
     int bad = run(out, o, found ? &corpus : NULL, &source, dist, machine, err);
     if (found) corpus_close(&corpus);
     source_close(&source);
-    if (bad && !o->gpu && err) { // most likely a small machine asked about a large run
-        Error first = *err;
-        error_set(err, "%s (hint: -gpu h100 -plan_ranks 8 plans for GPUs)", first.text);
-    }
     return bad;
 }
 
@@ -304,13 +298,17 @@ int plan_command(FILE *out, int argc, char **argv, Error *err) {
     TrainOptions o;
     Option table[TRAIN_MAX_OPTIONS];
     Dist one = {.ranks = 1, .local_ranks = 1, .cores = 1};
-    int n = options_table(&o, table), help = 0;
-    TRY(cli_parse(table, n, argc, argv, NULL, NULL, &help, err));
+    int n = options_table(&o, table), asked;
+    TRY(cli_parse(table, n, argc, argv, NULL, NULL, &asked, err));
     o.plan = 1;
-    if (!help) return plan_run(out, &o, &one, NULL, err) ? 1 : 0;
+    if (!asked) return plan_run(out, &o, &one, NULL, err) ? 1 : 0;
+    if (asked == CLI_VERSION) {
+        version_print(out, "c3");
+        return 0;
+    }
     options_table(&o, table);
     fprintf(out, "c3 plan [the options of train_c3]: memory, work and predicted times of a run, without starting it\n");
     cli_help(out, table, n);
-    fprintf(out, "\nexample: c3 plan -gpu h100 -plan_ranks 8 -b 2 -g 16\n");
+    fprintf(out, "\nexample: ./c3 plan -gpu h100 -plan_ranks 8 -b 2 -g 16\n");
     return 0;
 }

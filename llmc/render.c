@@ -4,13 +4,16 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "terminal.h"
 
 #include "clean.h"
 
 int render_wants_colour(FILE *out) {
-    const char *off = getenv("NO_COLOR"), *terminal = getenv("TERM");
-    return isatty(fileno(out)) && !(off && off[0]) && terminal && strcmp(terminal, "dumb") != 0;
+    const char *off = getenv("NO_COLOR"), *kind = getenv("TERM");
+    int terminal = terminal_behind(fileno(out));
+    terminal_close(terminal, fileno(out));
+    return terminal >= 0 && !(off && off[0]) && kind && strcmp(kind, "dumb") != 0;
 }
 
 // Prints one character (out NULL: passes it) and returns its bytes.

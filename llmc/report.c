@@ -7,9 +7,9 @@
 
 #include "chart.h"
 #include "file.h"
+#include "format.h"
 #include "html.h"
 #include "params.h"
-#include "plan.h" // format_count
 
 double report_number(const cJSON *o, const char *key) {
     const cJSON *item = o ? json_find(o, key) : NULL;

@@ -7,6 +7,7 @@
 
 #include "checkpoint.h" // checkpoint_folder
 #include "file.h"
+#include "loader.h" // dataset_open
 #include "weights.h"
 
 static const char default_enc[] = "models/Qwen2.5-1.5B", default_dec[] = "models/Qwen2.5-3B";
@@ -65,13 +66,40 @@ static int nothing_there(const TrainOptions *o, Error *err) {
         default_enc, default_dec, o->data, default_enc);
 }
 
-// assume: missing default models have the paper's shapes.
+// The vocabulary that the training pages were made for.
+static int pages_vocabulary(int *base, const TrainOptions *o, Error *err) {
+    Dataset d;
+    TRY(dataset_open(&d, o->data, 0, 0, err));
+    *base = config_base((int)d.vocab);
+    dataset_close(&d);
+    return 0;
+}
+
+// A preset goes with whatever pages there are: without -vocab it takes theirs. has_pages: 0 leaves it its own.
+static int from_preset(ModelSource *s, const TrainOptions *o, int has_pages, Error *err) {
+    C3Config *c = &s->config;
+    int base = (int)o->vocab;
+    TRY(config_preset(c, o->preset, base, err));
+    snprintf(s->text, sizeof s->text, "preset %s, random weights", o->preset);
+    if (!base && has_pages) {
+        int own = c->base_vocab;
+        TRY(pages_vocabulary(&base, o, err));
+        TRY(config_preset(c, o->preset, base, err));
+        if (base != own)
+            snprintf(s->text, sizeof s->text, "preset %s, random weights, vocabulary of the pages: %d, not %d",
+                     o->preset, base, own);
+    }
+    c->dtype = options_dtype(o);
+    return 0;
+}
+
+// assume: there may be neither models nor pages; missing default models have the paper's shapes.
 static int find_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err) {
-    int nothing = !o->preset && !o->model && !o->enc && !file_exists(default_enc) && !file_exists(default_dec);
-    if (o->preset || (nothing && assume)) {
-        if (nothing) snprintf(s->text, sizeof s->text, "no files in models/: the shapes of preset paper");
-        else snprintf(s->text, sizeof s->text, "preset %s, random weights", o->preset);
-        TRY(config_preset(&s->config, nothing ? "paper" : o->preset, (int)o->vocab, err));
+    if (o->preset) return from_preset(s, o, !assume, err);
+    int nothing = !o->model && !o->enc && !file_exists(default_enc) && !file_exists(default_dec);
+    if (nothing && assume) {
+        snprintf(s->text, sizeof s->text, "no files in models/: the shapes of preset paper");
+        TRY(config_preset(&s->config, "paper", (int)o->vocab, err));
         s->config.dtype = options_dtype(o);
         return 0;
     }

@@ -24,11 +24,11 @@ typedef struct ModelSource {
     char *said;            // after source_fill: a line for each thing that was changed, owned; NULL: nothing was
 } ModelSource;
 
-// Works out the shapes and finds the tokenizer. When nothing was named and the default folders are not there, the error
-// says what was looked for and which lines get it.
+// Works out the shapes and finds the tokenizer. A preset takes the vocabulary of the training pages. When nothing was
+// named and the default folders are not there, the error says what was looked for and which lines get it.
 int source_open(ModelSource *s, const TrainOptions *o, Error *err);
-// The shapes alone, without a tokenizer. assume: when the default folders are not there, the paper's shapes (for -plan;
-// s->text says so). Nothing to close.
+// The shapes alone, without a tokenizer. assume: for -plan where there are no pages, a preset's own vocabulary; where
+// the default folders are not there either, the paper's shapes (s->text says so). Nothing to close.
 int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err);
 void source_close(ModelSource *s);
 

@@ -9,7 +9,7 @@
 #include "step.h" // step_fits
 
 Validation validate(C3 *m, const Dataset *d, const Template *words, MicroBatch *scratch, const Dist *dist,
-                    uint64_t pages) {
+                    uint64_t pages, uint32_t cut) {
     BatchRows most = c3_batch_rows(&m->limits);
     ShardPage *batch = calloc((size_t)most.pages, sizeof *batch);
     uint64_t *ids = calloc((size_t)most.pages, sizeof *ids);
@@ -19,11 +19,11 @@ Validation validate(C3 *m, const Dataset *d, const Template *words, MicroBatch *
         BatchRows sum = {0};
         for (int n = 0; at < end; at += (uint64_t)dist->ranks, n = sum.pages) {
             ShardPage page = dataset_page(d, at);
-            if (!step_fits(&sum, batch_page_rows(&page, words, m->config.latents, UINT32_MAX), most)) break;
+            if (!step_fits(&sum, batch_page_rows(&page, words, m->config.latents, cut), most)) break;
             batch[n] = page;
             ids[n] = at;
         }
-        batch_build(scratch, batch, ids, sum.pages, words, m->config.latents, UINT32_MAX, NULL);
+        batch_build(scratch, batch, ids, sum.pages, words, m->config.latents, cut, NULL);
         c3_forward(m, scratch);
         C3Loss loss = c3_read_loss(m, scratch);
         sums[0] += loss.sum;

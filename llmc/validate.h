@@ -17,10 +17,10 @@ typedef struct Validation {
     double token_accuracy; // teacher-forced: share of rows whose label had the largest logit
 } Validation;
 
-// The first `pages` pages of a dataset, dealt to the ranks in turn. scratch: a micro-batch of the model's limits. Every
-// rank gets the same answer.
+// The first `pages` pages of a dataset, those longer than `cut` tokens cut, dealt to the ranks in turn. scratch: a
+// micro-batch of the model's limits. Every rank gets the same answer.
 Validation validate(C3 *m, const Dataset *d, const Template *words, MicroBatch *scratch, const Dist *dist,
-                    uint64_t pages);
+                    uint64_t pages, uint32_t cut);
 
 // Reconstructs `n` pages spread over the dataset, greedily from their latents, and logs text and precision.
 int validate_samples(C3 *m, const Dataset *d, const Template *words, const Tokenizer *tokenizer, int n, Log *log,

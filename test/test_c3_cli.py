@@ -137,8 +137,23 @@ def test_words():
     for name in names:
         code, out, err = run(name, "-h")
         check(f"c3 {name} -h explains and gives an example",
-              code == 0 and out.startswith(f"c3 {name} ") and f"example: c3 {name}" in out and not err, (code, out, err))
-    refused("unknown command", ["reconstuct"], 2, ["unknown command \"reconstuct\""])
+              code == 0 and out.startswith(f"c3 {name} ") and f"example: ./c3 {name}" in out and not err, (code, out, err))
+        check(f"c3 help {name} is the same", run("help", name) == (code, out, err) == run("--help", name))
+    for words in (["--version"], ["version"], ["eval", "--version"], ["plan", "-version"]):
+        code, out, err = run(*words)
+        check(f"c3 {' '.join(words)}: commit, compiler, MPI, CUDA, kernels", code == 0 and not err and
+              out.startswith("c3 ") and all(f"\n  {fact} " in out for fact in ("compiler", "MPI", "CUDA", "CPU kernels")),
+              (code, out, err))
+    train = subprocess.run(["./train_c3", "--version"], capture_output=True, text=True)
+    check("train_c3 --version says the same", train.returncode == 0 and train.stdout == "train_" + out, train)
+    git = subprocess.run(["git", "describe", "--tags", "--always", "--dirty"], capture_output=True, text=True)
+    if os.path.exists(".git") and git.returncode == 0:
+        commit = git.stdout.strip().removesuffix("-dirty").split("-g")[-1]
+        check(f"which is this commit, {commit}, or a change to it", commit in out.split()[1], out)
+    refused("unknown command, with the nearest one", ["reconstuct"], 2,
+            ["unknown command \"reconstuct\"", "did you mean reconstruct?"])
+    refused("unknown command that is near none", ["frobnicate"], 2, ["unknown command \"frobnicate\" (hint: c3 -h"])
+    refused("help for an unknown command", ["help", "evl"], 2, ["unknown command \"evl\"", "did you mean eval?"])
     refused("unknown option is refused with the nearest one", ["eval", "-bach", "3"], 2, ["-bach", "did you mean -batch"])
     refused("a number out of range", ["eval", "-batch", "-3"], 2, ["-batch"])
     refused("reconstruct without -m", ["reconstruct"], 2, ["-m DIR"])

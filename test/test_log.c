@@ -116,7 +116,8 @@ static void test_lines(void) {
     LogStep s = step_of(12);
     s.loss = 3.14159274101257324; // an fp32 number
     log_step(log, &s);
-    log_validation(log, 12, 2.5, 0.75);
+    log_validation(log, &(LogValidation){.step = 12, .loss = 2.5, .token_accuracy = 0.75});
+    log_validation(log, &(LogValidation){13, 10.04, 0.04, 23, 0.25, 0.9});
     Error err = {""};
     int good = log_event(log, "{\"step\": 12,\n \"eval\": {\"char_precision\": 0.5, \"text\": \"a\\nb\"}}", &err);
     int bad = log_event(log, "{\"step\": 12", &err);
@@ -124,7 +125,7 @@ static void test_lines(void) {
     log_close(log);
     release_stdout();
     CHECK(good == 0 && bad == -1 && err.text[0], "events: %d %d", good, bad);
-    CHECK(lines_of_log() == 3, "%d lines", lines_of_log());
+    CHECK(lines_of_log() == 4, "%d lines", lines_of_log());
     cJSON *o = line_of_log(0);
     static const struct {
         const char *key;
@@ -144,8 +145,14 @@ static void test_lines(void) {
     CHECK(is_now(o), "time of a validation");
     CHECK(number(o, "step") == 12 && number(o, "val_loss") == 2.5 && number(o, "val_token_accuracy") == 0.75,
           "validation");
+    CHECK(cJSON_GetArraySize(o) == 4, "of whole pages: %d keys", cJSON_GetArraySize(o));
     cJSON_Delete(o);
     o = line_of_log(2);
+    CHECK(number(o, "val_loss") == 10.04 && number(o, "val_cut") == 23 && number(o, "val_cut_loss") == 0.25 &&
+              number(o, "val_cut_token_accuracy") == 0.9,
+          "validation while training pages are cut");
+    cJSON_Delete(o);
+    o = line_of_log(3);
     CHECK(number(cJSON_GetObjectItem(o, "eval"), "char_precision") == 0.5 && is_now(o), "event");
     cJSON_Delete(o);
     char *text = read_text(path);
@@ -154,13 +161,22 @@ static void test_lines(void) {
 
     check_begin("stdout has a plain line a step with everything on it");
     text = read_text(said_path);
-    static const char *const words[] = {
-        "step    12/40000 ",          "loss 3.1416", "lr 1.00e-05",    "norm 0.250", "500 ms", "2000 tok/s",
-        "MFU 25.0 %, 50.0 % of peak", "123 MB",      "5 h 33 min left"};
+    static const char *const words[] = {"step    12/40000 ",
+                                        "loss 3.1416",
+                                        "lr 1.00e-05",
+                                        "norm 0.250",
+                                        "500 ms",
+                                        "2000 tok/s",
+                                        "MFU 25.0 %, 50.0 % of peak",
+                                        "123 MB",
+                                        "40000 | 5 h 33 min left | loss"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         CHECK(strstr(text, words[i]), "no '%s': %s", words[i], text);
     CHECK(strstr(text, "saved step 12\n"), "note");
-    CHECK(strstr(text, "validation at step 12: loss 2.5000, 75.00 %"), "validation: %s", text);
+    CHECK(strstr(text, "validation at step 12: loss 2.5000, 75.00 % of the tokens right\n"), "validation: %s", text);
+    CHECK(strstr(text, "loss 10.0400, 4.00 % of the tokens right; cut to 23 tokens, as training pages still are: loss "
+                       "0.2500, 90.00 %\n"),
+          "of cut pages: %s", text);
     CHECK(!strchr(text, '\r') && !strchr(text, '\x1b'), "control characters outside a terminal");
     free(text);
 }
@@ -180,7 +196,7 @@ static void test_not_finite(void) {
     s.loss = 1.7e308;
     s.tokens = 1e300;
     log_step(log, &s);
-    log_validation(log, 2, NAN, NAN);
+    log_validation(log, &(LogValidation){.step = 2, .loss = NAN, .token_accuracy = NAN});
     log_close(log);
     release_stdout();
     for (int i = 0; i < 3; i++) {
@@ -205,7 +221,7 @@ static void test_resume(void) {
     for (int64_t i = 1; i <= 6; i++) {
         LogStep s = step_of(i);
         log_step(log, &s);
-        if (i % 2 == 0) log_validation(log, i, 1, 0.5);
+        if (i % 2 == 0) log_validation(log, &(LogValidation){.step = i, .loss = 1, .token_accuracy = 0.5});
         log_event(log, "{\"note\":\"belongs to the step before\"}", NULL);
     }
     log_close(log);
@@ -266,7 +282,7 @@ static void test_resume(void) {
 
     check_begin("ranks without a log may call everything");
     log_step(NULL, &s);
-    log_validation(NULL, 1, 1, 1);
+    log_validation(NULL, &(LogValidation){.step = 1});
     log_note(NULL, "nothing");
     CHECK(log_event(NULL, "{}", NULL) == 0, "event");
     log_close(NULL);
@@ -310,7 +326,7 @@ static void test_full_disk(void) {
 }
 
 static void test_terminal(void) {
-    check_begin("on a terminal a bar moves in one line that fits, and notes stand on lines of their own");
+    check_begin("on a terminal a bar moves in one line that fits; notes, and the steps they belong to, stay");
     enum { COLUMNS = 60 };
     int master = posix_openpt(O_RDWR | O_NOCTTY);
     CHECK(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0, "no pseudo-terminal");
@@ -325,6 +341,7 @@ static void test_terminal(void) {
         log_step(log, &s);
     }
     log_note(log, "a note");
+    log_note(log, "another");
     LogStep s = step_of(3);
     log_step(log, &s);
     log_close(log);
@@ -345,9 +362,12 @@ static void test_terminal(void) {
     n = strlen(text);
     close(held);
     close(master);
-    CHECK(strstr(text, "[=====               ] 1/4 | loss 3.5000"), "first bar: %s", text);
-    CHECK(strstr(text, "[==========          ] 2/4 "), "second bar: %s", text);
-    CHECK(strstr(text, "\r\x1b[Ka note\r\n"), "note: %s", text);
+    CHECK(strstr(text, "[=====               ] 1/4 | 2 s left | loss 3.5000"), "first bar: %s", text);
+    const char *second = strstr(text, "\r\x1b[K[==========          ] 2/4 | ");
+    const char *step = strstr(text, "\r\x1b[Kstep 2/4 | "), *note = strstr(text, "MB\r\na note\r\nanother\r\n");
+    CHECK(second && step && note && second < step && step < note, "a bar, its step, the notes: %s", text);
+    CHECK(!strstr(text, "step 1/4"), "every step stays: %s", text);
+    CHECK(strstr(text, "\r\x1b[Kstep 3/4 | "), "the last step: %s", text);
     CHECK(n > 2 && strcmp(text + n - 2, "\r\n") == 0, "the line is not ended");
     int bars = 0;
     for (char *at = text; (at = strchr(at, '[')); at++) {

@@ -355,6 +355,21 @@ static double number_behind(const char *text, const char *words) { // bytes of "
     return n * (unit[0] == 'G' ? 1e9 : unit[0] == 'M' ? 1e6 : unit[0] == 'K' ? 1e3 : 1);
 }
 
+// Hints in the order of what they help: those that are enough first, and of these and of the others what saves most.
+static void check_hints(const char *text, int expected) {
+    double before = INFINITY;
+    int n = 0, was_enough = 1;
+    for (const char *at = text; (at = strstr(at, " save")); n++) {
+        const char *number = at += strspn(at, " saves"), *end = number + strcspn(number, ",)");
+        double saved = number_behind(number, "");
+        int enough = strncmp(end - strlen(" (enough"), " (enough", strlen(" (enough")) == 0;
+        CHECK(enough <= was_enough && (enough != was_enough || saved <= before), "order: %s", text);
+        was_enough = enough;
+        before = saved;
+    }
+    CHECK(n == expected, "%d hints: %s", n, text);
+}
+
 static void test_refusal(void) {
     check_begin("too little memory: kinds, what there is, and how much each option saves");
     PlanShape s = paper_shape(46e9), changed = s;
@@ -389,6 +404,7 @@ static void test_refusal(void) {
         CHECK(fabs(told - hints[i].saved) < 0.06e9, "%s: %.3g told, %.3g true", hints[i].words, told, hints[i].saved);
     }
     CHECK(number_behind(err.text, "-maxlen 540 saves") > 1e9, "-maxlen");
+    check_hints(err.text, 5);
     CHECK(strstr(err.text, "-zero 1 saves 48.6 GB (enough)") || !strstr(err.text, "-zero 1 saves 48.6 GB,"), "enough");
 
     check_begin("the option that is told to be enough is enough, the others are not");
@@ -401,6 +417,13 @@ static void test_refusal(void) {
     s = paper_shape(4e9);
     s.ranks = 1;
     CHECK(plan_choose(&c, &s, &err) == -1 && !strstr(err.text, "-zero") && !strstr(err.text, "enough"), "%s", err.text);
+    s.zero = 0;
+    s.recompute = RECOMPUTE_LAYER;
+    CHECK(plan_choose(&c, &s, &err) == -1 && strstr(err.text, "(hint: 8 ranks save 48.6 GB)"), "%s", err.text);
+    s.memory = 85000000000u;
+    CHECK(plan_choose(&c, &s, &err) == -1 && strstr(err.text, "(hint: 2 ranks save 27.8 GB (enough))"), "%s", err.text);
+    s.is_gpu = 0; // cores share the memory
+    CHECK(plan_choose(&c, &s, &err) == -1 && !strstr(err.text, "ranks save"), "%s", err.text);
     s.b = s.g = 65536;
     s.memory = 0;
     CHECK(plan_choose(&c, &s, &err) == -1 && strstr(err.text, "-b 65536 x -g 65536"), "%s", err.text);
@@ -463,16 +486,18 @@ static void test_options(void) {
         CHECK(parsed(&o, wrong[i], &err) == -1, "%s was accepted", wrong[i]);
 }
 
-static char *report_of(const char *line, int *bad, Error *err) {
+static char *report_on(const PlanMachine *machine, const char *line, int *bad, Error *err) {
     TrainOptions o;
     char *text = NULL;
     size_t size;
     Dist one = {.ranks = 1, .local_ranks = 1, .cores = 1};
     FILE *out = open_memstream(&text, &size);
-    *bad = parsed(&o, line, err) != 0 || plan_run(out, &o, &one, NULL, err) != 0;
+    *bad = parsed(&o, line, err) != 0 || plan_run(out, &o, &one, machine, err) != 0;
     fclose(out);
     return text;
 }
+
+static char *report_of(const char *line, int *bad, Error *err) { return report_on(NULL, line, bad, err); }
 
 static void test_report(void) {
     check_begin("-plan without GPU, models and data says what it assumes and that it predicts");
@@ -501,14 +526,47 @@ static void test_report(void) {
     text = report_of("-preset tiny -plan", &bad, &err);
     CHECK(!bad && strstr(text, "n/a") && !strstr(text, "predicted"), "a CPU: %s\n%s", err.text, text);
     free(text);
-    text = report_of("-preset paper -plan -gpu 4090", &bad, &err);
-    CHECK(bad && strstr(err.text, "memory: a rank needs"), "one 4090: %s", err.text);
+    text = report_of("-preset tiny -plan -gpu h100 -steps 3", &bad, &err);
+    CHECK(!bad && strstr(text, "3 steps in under 1 s\n") && !strstr(text, " 0.00 s"), "a short run: %s", text);
     free(text);
     text = report_of("-preset tiny -plan -gpu measured", &bad, &err);
     CHECK(bad && strstr(err.text, "measured"), "no GPU: %s", err.text);
     free(text);
     text = report_of("-preset tiny -plan -gpu h100 -data nowhere/*.bin", &bad, &err);
     CHECK(bad && strstr(err.text, "nowhere"), "data that was named must be there: %s", err.text);
+    free(text);
+}
+
+static void test_small_machine(void) {
+    check_begin("a plan that does not fit is printed all the same; it is an error where -gpu asked for that machine");
+    const PlanMachine small = {.name = "small", .memory = 16000000000u};
+    const char *row, *here;
+    Error err = {""};
+    int bad;
+    char *text = report_on(&small, "-preset paper -plan", &bad, &err);
+    CHECK(!bad && strstr(text, "all kept") && strstr(text, "work of a step"), "%s\n%s", err.text, text);
+    CHECK((row = strstr(text, "\n  short ")) && strstr(row, "GB   of 16.0 GB") && !strstr(text, "spare"), "%s", text);
+    CHECK((here = strstr(text, "\nhere this does not fit: memory: a rank needs")) && strstr(here, "-gpu h100"), "%s",
+          text);
+    free(text);
+    text = report_on(&small, "-preset tiny -plan", &bad, &err);
+    CHECK(!bad && strstr(text, "spare") && !strstr(text, "does not fit"), "what fits: %s", text);
+    free(text);
+    text = report_on(&small, "-preset paper -plan -gpu 4090", &bad, &err);
+    CHECK(bad && strstr(err.text, "memory: a rank needs") && strstr(err.text, "8 ranks save"), "%s", err.text);
+    CHECK(strstr(text, "\n  short ") && strstr(text, "predicted, not measured"), "%s", text);
+    free(text);
+
+    check_begin("pages that -maxlen would leave out are not planned with");
+    text = report_of("-preset paper -plan -gpu h100 -plan_ranks 8 -plan_tokens 9000", &bad, &err);
+    CHECK(bad && strstr(err.text, "-plan_tokens 9000: such a page is a decoder sequence of 9065, -maxlen is 8192"),
+          "%s", err.text);
+    free(text);
+    text = report_of("-preset paper -plan -gpu h100 -plan_ranks 8 -plan_longest 8128", &bad, &err);
+    CHECK(bad && strstr(err.text, "-plan_longest 8128") && strstr(err.text, "hint: -maxlen 8193"), "%s", err.text);
+    free(text);
+    text = report_of("-preset paper -plan -gpu h100 -plan_ranks 8 -plan_longest 8128 -maxlen 8193", &bad, &err);
+    CHECK(!bad, "%s", err.text);
     free(text);
 }
 
@@ -543,6 +601,7 @@ int main(void) {
     test_gpus();
     test_options();
     test_report();
+    test_small_machine();
     test_disk();
     params_free(&paper_params);
     return check_done();

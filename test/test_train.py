@@ -1,10 +1,12 @@
 """Equalities of the trainer. Bit-equal: ZeRO-0 and 1, recompute modes, resume. Within a tolerance: every split of one
 global batch over ranks, -b and -g; losses of 20 steps to 1e-5, gradient norm of step 1 to 1e-6 (fp32, lr 1e-4, eps 1e-6).
 """
+import json
 import os
+import random
 import shutil
 
-from harness import TRAIN, Folder, case, done, losses, log, make_shards, model_bytes, run
+from harness import C3, TOKENIZER, TRAIN, Folder, case, done, losses, log, make_shards, model_bytes, run
 
 STEPS = 20
 COMMON = ["-preset", "tiny", "-n", 8, "-steps", STEPS, "-lr", "1e-4", "-eps", "1e-6", "-warmup", 5, "-save_every", 0,
@@ -115,6 +117,33 @@ def frozen(folder, data):
     case("-freeze enc: the encoder keeps its weights, the rest moves", first[1] == last[1] and first[0] != last[0])
 
 
+def validation_of_cut_pages(folder, data):
+    """With -len_warmup validation is of whole pages and, as long as training pages are cut, of pages cut like them."""
+    rng = random.Random(3)
+    texts = [[rng.choice("the and of to in is for on it as".split()) for _ in range(length)]
+             for length in range(8, 41, 4)]  # a word is a token, wherever a page is cut
+
+    def validations(name, longest, options):
+        jsonl, out = os.path.join(folder, name + ".jsonl"), os.path.join(folder, name)
+        with open(jsonl, "w") as f:
+            f.writelines(json.dumps({"text": " ".join(words[:longest])}) + "\n" for words in texts)
+        run(C3, ["tokenize", "-tok", TOKENIZER, "-vocab", 4096, "-o", out, jsonl])
+        r = run(TRAIN, COMMON + ["-data", data, "-o", out, "-val", f"{out}_*.bin", "-dtype", "fp32", "-b", 2, "-g", 1,
+                                 "-lr", 0, "-val_every", 4] + options)
+        with open(os.path.join(out, "log.jsonl")) as f:
+            return {o["step"]: o for o in map(json.loads, f) if "val_loss" in o}, r.stdout
+
+    got, said = validations("val_whole", None, ["-len_warmup", 0.5])
+    cut = got[4]["val_cut"]
+    case("validation while pages are cut: to the length of that step", 10 < cut < 40 and
+         f"cut to {cut} tokens, as training pages still are: loss" in said, got)
+    case("afterwards pages are whole", set(got) == {4, 8, 12, 16, 20} and "val_cut" not in got[12], got)
+    same, _ = validations("val_begun", cut, [])
+    worst = max(abs(got[4][f"val_cut_{k}"] - same[4][f"val_{k}"]) for k in ("loss", "token_accuracy"))
+    case("it is the validation of pages that end there", worst < 1e-6 and abs(got[4]["val_loss"] - same[4]["val_loss"]) >
+         1e-4, (got[4], same[4]))
+
+
 with Folder() as tmp:
     pages = make_shards(tmp, "pages", 60, seed=1, shards=3)
     splits(tmp, pages)
@@ -127,4 +156,5 @@ with Folder() as tmp:
     packing(tmp, pages)
     micro_norm(tmp, pages)
     frozen(tmp, pages)
+    validation_of_cut_pages(tmp, pages)
 done()

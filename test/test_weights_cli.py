@@ -231,6 +231,26 @@ def test_memory(tmp):
     case("what was loaded and saved in bf16 are the same files", files_of(big) == files_of(f"{tmp}/saved_bf16"))
 
 
+def test_preset_vocabulary(tmp):
+    """A preset goes with whatever pages there are."""
+    steps = ["-steps", 1, "-b", 1, "-g", 1, "-threads", 1]
+    for vocab in (600, 151643):
+        data = make_shards(tmp, f"of{vocab}", 4, 1, vocab=vocab, shortest=2, longest=6)
+        plan = run(TRAIN, ["-preset", "tiny", "-data", data, "-plan", "-gpu", "h100"]).stdout
+        case(f"a preset plans with the pages' vocabulary of {vocab}",
+             f"vocabulary of the pages: {vocab}, not 4096" in plan and "4 of " in plan, plan)
+    data = os.path.join(tmp, "of600*.bin")
+    run(TRAIN, ["-preset", "tiny", "-data", data, "-o", f"{tmp}/of600"] + steps)
+    said = run(C3, ["info", f"{tmp}/of600"]).stdout
+    case("and trains with it", "600 base tokens" in said and "vocabulary 606" in said, said)
+    refused("-vocab beside pages of another", TRAIN, ["-preset", "tiny", "-vocab", 700, "-data", data, "-o",
+                                                      f"{tmp}/of700"] + steps, "606", "706")
+    refused("a preset without pages names what it looked for", TRAIN, ["-preset", "tiny", "-data", f"{tmp}/none_*.bin",
+                                                                       "-o", f"{tmp}/none"], "none_*.bin")
+    plan = run(TRAIN, ["-preset", "small", "-plan", "-gpu", "h100"], cwd=tmp).stdout
+    case("without pages a plan is of the preset's own", "vocabulary 8198" in plan and "assumed" in plan, plan)
+
+
 def main():
     made = subprocess.run(["make", *(os.path.relpath(p, ROOT) for p in (MAKE, BENCH))], cwd=ROOT,
                           stdout=subprocess.DEVNULL)
@@ -243,6 +263,7 @@ def main():
         test_lies(tmp, data)
         test_positions(tmp, data)
         test_memory(tmp)
+        test_preset_vocabulary(tmp)
     done()
 
 

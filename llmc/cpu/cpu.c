@@ -169,6 +169,11 @@ static int choose_kernels(const CpuKernels **out, DType dtype, Error *err) {
     return 0;
 }
 
+const char *backend_cpu_kernels(DType dtype) {
+    const CpuKernels *kernels;
+    return choose_kernels(&kernels, dtype, NULL) == 0 ? kernels->isa : NULL;
+}
+
 static void destroy(Backend *b) {
     if (!b) return;
     CpuState *s = b->state;

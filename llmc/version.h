@@ -1,0 +1,16 @@
+// version.h: what --version prints: which build of which commit this is, and what it will use here.
+#ifndef LLMC_VERSION_H
+#define LLMC_VERSION_H
+
+#include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+void version_print(FILE *out, const char *program);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

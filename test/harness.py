@@ -39,10 +39,12 @@ class Folder:
 
 
 def environment():
+    """As mpi_environment in scripts/common.sh: OMPI_ are variables of Open MPI 4, PRTE_ those of 5."""
     env = dict(os.environ, OMPI_MCA_rmaps_base_oversubscribe="1", OMPI_MCA_btl_vader_single_copy_mechanism="none",
-               OMPI_MCA_mpi_yield_when_idle="1", NO_COLOR="1")
+               PRTE_MCA_rmaps_default_mapping_policy=":oversubscribe", OMPI_MCA_mpi_yield_when_idle="1", NO_COLOR="1")
     if os.geteuid() == 0:
-        env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+        env.update({f"{launcher}_ALLOW_RUN_AS_ROOT{confirm}": "1" for launcher in ("OMPI", "PRTE")
+                    for confirm in ("", "_CONFIRM")})
     return env
 
 

@@ -105,8 +105,8 @@ build/fuzz/obj/%.o: %.c
 build/fuzz/libc3.a: $(FUZZ_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
-build/fuzz/%: build/fuzz/obj/test/fuzz/fuzz_%.o build/fuzz/libc3.a
-	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -o $@ $^ -lcjson -lutf8proc -lz -lcrypto -lpthread -lm
+build/fuzz/%: build/fuzz/obj/test/fuzz/fuzz_%.o build/fuzz/obj/test/fuzz/slow.o build/fuzz/libc3.a
+	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -Wl,--wrap=LLVMFuzzerTestOneInput -o $@ $^ -lcjson -lutf8proc -lz -lcrypto -lpthread -lm
 .SECONDARY:
 
 clean:

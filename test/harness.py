@@ -3,6 +3,7 @@ import glob
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -39,10 +40,12 @@ class Folder:
 
 
 def environment():
+    """As mpi_environment in scripts/common.sh: OMPI_ are variables of Open MPI 4, PRTE_ those of 5."""
     env = dict(os.environ, OMPI_MCA_rmaps_base_oversubscribe="1", OMPI_MCA_btl_vader_single_copy_mechanism="none",
-               OMPI_MCA_mpi_yield_when_idle="1", NO_COLOR="1")
+               PRTE_MCA_rmaps_default_mapping_policy=":oversubscribe", OMPI_MCA_mpi_yield_when_idle="1", NO_COLOR="1")
     if os.geteuid() == 0:
-        env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+        env.update({f"{launcher}_ALLOW_RUN_AS_ROOT{confirm}": "1" for launcher in ("OMPI", "PRTE")
+                    for confirm in ("", "_CONFIRM")})
     return env
 
 
@@ -57,6 +60,16 @@ def run(program, args, ranks=1, timeout=300, check=True, cwd=ROOT):
     if check and r.returncode != 0:
         raise RuntimeError(f"{' '.join(command(program, args, ranks))}\nexit {r.returncode}\n{r.stdout[-2000:]}\n{r.stderr[-2000:]}")
     return r
+
+
+def cpu_seconds(pid=None):
+    """Processor time that a process took until now; without one, that all took that were run and waited for. It is the
+    measure of work on a machine that does other things as well."""
+    if pid is None:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+    with open(f"/proc/{pid}/stat") as f:
+        return sum(map(int, f.read().rsplit(")", 1)[1].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def start(program, args, ranks=1):

@@ -18,15 +18,16 @@ fake unfaithful 'echo "2 passed, 1 failed"'
 fake crash 'echo "5 passed, 0 failed"; kill -SEGV $$'
 fake silent 'true'
 fake empty 'echo "0 passed, 0 failed"'
-fake hang "echo '1 passed, 0 failed'; sleep 567 & sleep 567"
-fake leaver "sleep 568 & echo '1 passed, 0 failed'"
+mine=56789.$$ # a sleep of this test and of no other
+fake hang "echo '1 passed, 0 failed'; sleep $mine & sleep $mine"
+fake leaver "sleep $mine & echo '1 passed, 0 failed'"
 
 passed=0 failed=0
 # expect NAME EXIT-CODE LAST-LINE PATTERN ARGUMENT...: runs the runner; its output must match the extended PATTERN.
 expect() {
     local name=$1 status=0 output wanted=$2 last=$3 pattern=$4
     shift 4
-    output=$(cd "$tree" && TEST_LIMIT=3 bash scripts/test.sh "$@" 2>&1) || status=$?
+    output=$(cd "$tree" && bash scripts/test.sh "$@" 2>&1) || status=$?
     if [ $status = "$wanted" ] && [ "$(tail -n 1 <<<"$output")" = "$last" ] && grep -qE "$pattern" <<<"$output"; then
         echo "ok   $name"
         passed=$((passed + 1))
@@ -42,7 +43,7 @@ expect "a failure without an exit code" 1 "3 passed, 1 failed" '^FAIL unfaithful
 expect "a crash behind a good closing line" 1 "6 passed, 1 failed" '^FAIL crash .*exit code 139' crash
 expect "no closing line" 1 "1 passed, 1 failed" '^FAIL silent' silent
 expect "nothing counted" 1 "1 passed, 1 failed" '^FAIL empty' empty
-expect "a hang" 1 "2 passed, 1 failed" 'time limit: ended after 3 s' hang
+TEST_LIMIT=3 expect "a hang" 1 "2 passed, 1 failed" 'time limit: ended after 3 s' hang
 expect "a process left behind" 0 "2 passed, 0 failed" '^ok   leaver' leaver
 expect "several" 1 "6 passed, 2 failed" '^FAIL silent' good silent bad
 expect "an unknown name" 2 "test.sh: no test named 'nothing' (hint: scripts/test.sh -l)" nothing nothing
@@ -50,8 +51,12 @@ NOTE="a.c:1:2: warning: odd" expect "a compiler's warning" 1 "3 passed, 1 failed
 SETUP_STATUS=1 expect "a set-up that failed" 2 "test.sh: setup failed: nothing was run" 'setup' good
 
 name="what a test started is ended"
-sleep 0.2
-if grep -azqE '^sleep.56[78]' /proc/[0-9]*/cmdline 2>/dev/null; then
+left() { grep -aqzFx "$mine" /proc/[0-9]*/cmdline 2>/dev/null; }
+for _ in $(seq 600); do # a killed process may need a moment to go
+    left || break
+    sleep 0.1
+done
+if left; then
     echo "FAIL $name"
     failed=$((failed + 1))
 else

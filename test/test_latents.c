@@ -77,12 +77,12 @@ static void test_header(void) {
     LatentFile f = example(DTYPE_F32), g = {0};
     LatentHeader h = {0};
     for (int d = 0; d < 2; d++) CHECK(latents_header_add(&h, &f, &f.documents[d]) == 1, "document %d", d);
-    CHECK(latents_write(&f, path, &err) == 0 && latents_read(&g, path, &err) == 0, "%s", err.text);
+    CHECK(latents_write(&f, path, &bytes, &err) == 0 && latents_read(&g, path, &err) == 0, "%s", err.text);
     const char *documents = safetensors_metadata(g.file, "documents");
-    size_t bytes = 0, values = 0;
-    for (const char *c = documents; *c; c++) bytes += *c == '"' || *c == '\\' ? 2 : 1;
+    size_t escaped = 0, values = 0;
+    for (const char *c = documents; *c; c++) escaped += *c == '"' || *c == '\\' ? 2 : 1;
     // {"documents":[ and ]} with their quotes escaped, less the one comma there is not
-    CHECK(h.bytes + 18 - 1 == bytes, "%zu bytes counted, %zu written", h.bytes, bytes);
+    CHECK(h.bytes + 18 - 1 == escaped, "%zu bytes counted, %zu written", h.bytes, escaped);
     for (const char *c = documents, *quoted = NULL; *c; c++) {
         if (*c == '\\') c++;
         else if (*c == '"') quoted = quoted ? NULL : c;

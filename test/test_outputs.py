@@ -145,7 +145,7 @@ def test_pipes(tmp, model, pages, data):
                        (f"{step}/config.json", f"$C3 info {step}"), (f"{step}/COMPLETE", resume),
                        (f"{step}/trainer/state.json", resume), (f"{step}/trainer/settings.json", resume),
                        (f"{step}/model.safetensors", f"$C3 reconstruct -m {step} -f {pages}"),
-                       (f"{step}/qwen.tiktoken", f"$C3 reconstruct -m {step} -f {pages}")):
+                       (f"{step}/tokenizer.json", f"$C3 reconstruct -m {step} -f {pages}")):
         os.rename(file, f"{tmp}/aside")
         os.mkfifo(file)
         r = shell(line, timeout=60)

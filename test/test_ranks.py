@@ -74,7 +74,7 @@ def other_files(folder):
         f.write(b"\n")
     different("one rank of another build", hosts, args + ["-o", "y", "-steps", 2], ["the program's file"],
               program=rebuilt)
-    r = mpirun([(h, TRAIN, TINY + args + ["-o", "z", "-steps", 2, "-threads", i + 1])
+    r = mpirun([(h, TRAIN, TINY + args + ["-o", os.path.join(hosts[0], "z"), "-steps", 2, "-threads", i + 1])
                 for i, h in enumerate(hosts)], launcher=["--bind-to", "none"])
     case("the same files in both places: it trains", r.returncode == 0 and
          len(losses(os.path.join(hosts[0], "z"))) == 2, r.stderr[-500:])

@@ -30,6 +30,7 @@ typedef struct Compressor {
     Tokens *tokens; // (file.n_pages)
     int page_room, document_room;
     int longest; // tokens
+    Untrained untrained;
 } Compressor;
 
 static int grow(void **array, int *room, int n, size_t size, Error *err) {
@@ -53,6 +54,7 @@ static int add_page(Compressor *c, const char *text, size_t length, Error *err) 
     TRY(tokenizer_encode(c->m->tok, tokens, text, length, err));
     page->tokens = (int)tokens->n;
     if (page->tokens > c->longest) c->longest = page->tokens;
+    untrained_add(&c->untrained, tokens->n);
     latents_hash(page->sha256, text, length);
     return 0;
 }
@@ -126,6 +128,12 @@ static int read_documents(Compressor *c, CompressSizes *sizes, const char *path,
 // Rows of the encoder's batches: enough for efficient products. Fewest tokens that hold any character.
 enum { ENCODE_ROWS = 4096, FEWEST_TOKENS = 16 };
 
+// What the model was trained on, else the paper's length, within the `most` it takes.
+static int usual_page_tokens(const C3Config *c, int most) {
+    int usual = c->trained_tokens[1] ? c->trained_tokens[1] : COMPRESS_PAGE_TOKENS;
+    return usual < FEWEST_TOKENS ? FEWEST_TOKENS : usual < most ? usual : most;
+}
+
 // page_tokens as it was asked for, or what 0 stands for; an error when the model does not take so much.
 static int choose_page_tokens(int *out, const Model *m, int asked, Error *err) {
     int most = compress_longest_page(m);
@@ -134,7 +142,7 @@ static int choose_page_tokens(int *out, const Model *m, int asked, Error *err) {
         return error_set(err, "-page_tokens %d: expected at least %d", asked, FEWEST_TOKENS);
     if (asked > most)
         return error_set(err, "-page_tokens %d: the model %s takes pages of at most %d tokens", asked, m->folder, most);
-    *out = asked ? asked : most < COMPRESS_PAGE_TOKENS ? most : COMPRESS_PAGE_TOKENS;
+    *out = asked ? asked : usual_page_tokens(&m->source.config, most);
     return 0;
 }
 
@@ -218,6 +226,7 @@ static int compress_all(Compressor *c, CompressSizes *sizes, const CompressModel
     TRY(model_open(m, model->folder, model->tokenizer, err));
     TRY(choose_page_tokens(&page_tokens, m, page_tokens, err));
     TRY(compress_check_writable(output, err));
+    c->untrained = untrained_count(&m->source.config);
     TRY(read_documents(c, sizes, input, page_tokens, err));
     C3Limits limits = encode_limits(c);
     TRY(model_load(m, model->device, model->dtype, model->threads, &limits, err));
@@ -228,6 +237,7 @@ static int compress_all(Compressor *c, CompressSizes *sizes, const CompressModel
     TRY(encode(c, progress, arg, err));
     TRY(latents_write(f, output, err));
     fill_sizes(sizes, f, output);
+    sizes->untrained = c->untrained;
     return 0;
 }
 

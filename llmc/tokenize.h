@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "error.h"
+#include "model.h" // Untrained
 
 typedef struct TokenizeOptions {
     const char *tokenizer;     // path
@@ -13,6 +14,7 @@ typedef struct TokenizeOptions {
     const char *const *inputs; // (n_inputs) files as pages.h reads them
     int n_inputs;
     uint64_t shard_tokens; // a new shard begins before this many would be exceeded; 0: 2^27
+    const C3Config *model; // whose training lengths the pages are compared with; NULL: none
     int skip_empty;        // 1: pages without tokens are left out; 0: such a page is an error
 } TokenizeOptions;
 
@@ -23,6 +25,7 @@ typedef struct TokenizeResult {
     int files;              // shards written
     int removed;            // later shards of the same prefix, left by an earlier and longer run
     double bytes_per_token;
+    Untrained untrained; // pages of lengths that o->model was not trained on
 } TokenizeResult;
 
 // All or nothing: on an error the shards written so far are removed again, so that no glob finds half a corpus.

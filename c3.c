@@ -111,6 +111,9 @@ static int open_pages(Model *m, EvalSet *s, const ModelOptions *o, const EvalOpt
     if (s->too_long.pages)
         fprintf(stderr, "c3: %s: %s%s left out, longer than the model takes\n", clean(path),
                 left_out_much(&s->too_long) ? "warning: " : "", left_out_text(left_out, &s->too_long));
+    Untrained untrained = untrained_count(&m->source.config);
+    for (int i = 0; i < s->n; i++) untrained_add(&untrained, s->pages[i].context.n);
+    untrained_warn(stderr, &untrained, clean(path));
     C3Limits limits = out ? eval_limits(s, m) : generator_model_limits();
     int watched = isatty(STDERR_FILENO);
     if (watched) fprintf(stderr, "reading the weights");
@@ -226,7 +229,7 @@ static int run_compress(int argc, char **argv) {
         {"f", OPTION_TEXT, &file, "FILE", 0, 0, NULL, ".txt, .jsonl or .json documents; - is stdin", 0},
         {"o", OPTION_TEXT, &out, "X.c3", 0, 0, NULL, "file of the latents; - is stdout", 0},
         {"page_tokens", OPTION_INT, &page_tokens, "N", 0, 131072, NULL,
-         "longer documents are cut, at paragraphs where possible; 0 = 1300 or what the model takes", 0},
+         "longer documents are cut, at paragraphs where possible; 0 = what the model was trained on, else 1300", 0},
         {"tok", OPTION_TEXT, &m.tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
         {.help = "Machine"},
         {"device", OPTION_CHOICE, &m.device, NULL, 0, 0, "auto|cpu", "where to compute", 0},
@@ -246,6 +249,7 @@ static int run_compress(int argc, char **argv) {
                       &err) != 0)
         return fail(&err, 1);
     compress_print(file_is_stdout(out) ? stderr : stdout, &sizes, out);
+    untrained_warn(stderr, &sizes.untrained, clean(file));
     return 0;
 }
 
@@ -413,29 +417,47 @@ static int make_shards(const TokenizeOptions *o, Error *err) {
     warn_of_long_pages(&r);
     if (r.unlocked)
         fprintf(stderr, "c3: %s: this file system has no locks: run one c3 tokenize at a time\n", clean(o->prefix));
+    untrained_warn(stderr, &r.untrained, clean(o->prefix));
     return 0;
 }
 
+// The same with the tokenizer and vocabulary of a model.
+static int make_shards_for(const char *folder, TokenizeOptions *o, Error *err) {
+    Model m;
+    int bad = model_open(&m, folder, o->tokenizer, err), base = m.source.config.base_vocab;
+    if (!bad) {
+        o->tokenizer = m.source.tokenizer;
+        o->vocab = base == QWEN_BASE_RANKS ? 0 : base;
+        o->model = &m.source.config;
+        bad = make_shards(o, err);
+    }
+    model_close(&m);
+    return bad;
+}
+
 static int run_tokenize(int argc, char **argv) {
-    const char *tokenizer = NULL, *prefix = NULL;
+    const char *model = NULL, *tokenizer = NULL, *prefix = NULL;
     int64_t vocab = 0, shard_tokens = 1 << 27;
     const char **words = calloc((size_t)argc, sizeof *words);
     int n_words = 0;
     Error err;
     Option table[] = {
         {.help = "Pages to token shards"},
+        {"m", OPTION_TEXT, &model, "DIR", 0, 0, NULL, "the model they are for: its tokenizer and vocabulary", 0},
         {"tok", OPTION_TEXT, &tokenizer, "FILE", 0, 0, NULL, "tokenizer.json or qwen.tiktoken", 0},
-        {"vocab", OPTION_INT, &vocab, "K", 0, QWEN_BASE_RANKS, NULL, "base tokens kept, 0 = all", 0},
+        {"vocab", OPTION_INT, &vocab, "K", 0, QWEN_BASE_RANKS, NULL, "base tokens kept, 0 = all; not with -m", 0},
         {"o", OPTION_TEXT, &prefix, "PREFIX", 0, 0, NULL, "shards are PREFIX_00000.bin, PREFIX_00001.bin, ...", 0},
         {"shard_tokens", OPTION_INT, &shard_tokens, "N", 1, 2147483647, NULL, "most tokens of a shard", 0},
     };
-    int code = words ? parse("tokenize",
-                             "-tok FILE -o PREFIX INPUT...: .txt (form feeds between pages), .jsonl, .json; - is stdin",
-                             "c3 tokenize -tok data/qwen2.5/qwen.tiktoken -o data/mine/train pages.jsonl", table,
-                             sizeof table / sizeof *table, argc, argv, words, &n_words, &err)
-                     : error_set(&err, "out of memory");
-    if (code == 0 && !tokenizer)
-        code = error_set(&err, "tokenize: -tok FILE is missing (hint: bash data/get_tokenizer.sh)");
+    int code =
+        words ? parse("tokenize",
+                      "-tok FILE|-m DIR -o PREFIX INPUT...: .txt (form feeds between pages), .jsonl, .json; - is stdin",
+                      "c3 tokenize -tok data/qwen2.5/qwen.tiktoken -o data/mine/train pages.jsonl", table,
+                      sizeof table / sizeof *table, argc, argv, words, &n_words, &err)
+              : error_set(&err, "out of memory");
+    if (code == 0 && !tokenizer && !model)
+        code = error_set(&err, "tokenize: -tok FILE or -m DIR is missing (hint: bash data/get_tokenizer.sh)");
+    if (code == 0 && model && vocab) code = error_set(&err, "tokenize: -vocab: the model of -m has its own");
     if (code == 0 && !prefix) code = error_set(&err, "tokenize: -o PREFIX is missing (hint: c3 tokenize -h)");
     if (code == 0 && n_words == 0) code = error_set(&err, "tokenize: no file of pages (hint: c3 tokenize -h)");
     if (code == 0) {
@@ -445,7 +467,7 @@ static int run_tokenize(int argc, char **argv) {
                              .inputs = words,
                              .n_inputs = n_words,
                              .shard_tokens = (uint64_t)shard_tokens};
-        code = make_shards(&o, &err) == 0 ? 0 : fail(&err, 1);
+        code = (model ? make_shards_for(model, &o, &err) : make_shards(&o, &err)) == 0 ? 0 : fail(&err, 1);
     } else {
         code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
     }

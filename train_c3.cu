@@ -178,10 +178,22 @@ static int print_plan(Trainer *t, Error *err) {
     return plan_run(stdout, &t->o, &t->dist, named ? NULL : &m, err);
 }
 
+// The checkpoint will say on which lengths of pages the model was trained.
+static void learn_lengths(Trainer *t) {
+    C3Config *c = &t->source.config;
+    int least = (int)t->corpus.train.shortest_context, most = (int)t->corpus.train.longest_context;
+    int known = c->trained_tokens[1] > 0, inside = least >= c->trained_tokens[0] && most <= c->trained_tokens[1];
+    if (known && !inside && t->dist.rank == 0)
+        printf("note: pages of %d to %d tokens; -m was trained on %d to %d, and has to learn the others\n", least, most,
+               c->trained_tokens[0], c->trained_tokens[1]);
+    config_add_trained(c, least, most);
+}
+
 static int read_inputs(Trainer *t, Error *err) {
     TRY(source_open(&t->source, &t->o, err));
     if (!t->resumed) TRY(source_check(&t->source, err)); // a resumed run has weights of its own
     TRY(corpus_open(&t->corpus, &t->source, &t->o, err));
+    learn_lengths(t);
     if (t->dist.rank == 0)
         TRY(travel_open(&t->travel, t->corpus.tokenizer, t->source.tokenizer,
                         t->source.folder ? t->source.folder : t->source.dec, (int)t->o.keep_code, err));

@@ -29,6 +29,7 @@ typedef struct Compressor {
     int page_room, document_room;
     int longest; // tokens
     LatentHeader header;
+    Untrained untrained;
 } Compressor;
 
 static int grow(void **array, int *room, int n, size_t size, Error *err) {
@@ -52,6 +53,7 @@ static int add_page(Compressor *c, const char *text, size_t length, Error *err) 
     TRY(tokenizer_encode(c->m->tok, tokens, text, length, err));
     page->tokens = (int)tokens->n;
     if (page->tokens > c->longest) c->longest = page->tokens;
+    untrained_add(&c->untrained, tokens->n);
     latents_hash(page->sha256, text, length);
     return 0;
 }
@@ -152,6 +154,12 @@ static int read_documents(Compressor *c, CompressSizes *sizes, const char *path,
 // Rows of the encoder's batches: enough for efficient products. Fewest tokens that hold any character.
 enum { ENCODE_ROWS = 4096, FEWEST_TOKENS = 16 };
 
+// What the model was trained on, else the paper's length, within the `most` it takes.
+static int usual_page_tokens(const C3Config *c, int most) {
+    int usual = c->trained_tokens[1] ? c->trained_tokens[1] : COMPRESS_PAGE_TOKENS;
+    return usual < FEWEST_TOKENS ? FEWEST_TOKENS : usual < most ? usual : most;
+}
+
 // page_tokens as it was asked for, or what 0 stands for; an error when the model does not take so much.
 static int choose_page_tokens(int *out, const Model *m, int asked, Error *err) {
     int most = compress_longest_page(m);
@@ -160,7 +168,7 @@ static int choose_page_tokens(int *out, const Model *m, int asked, Error *err) {
         return error_set(err, "-page_tokens %d: expected at least %d", asked, FEWEST_TOKENS);
     if (asked > most)
         return error_set(err, "-page_tokens %d: the model %s takes pages of at most %d tokens", asked, m->folder, most);
-    *out = asked ? asked : most < COMPRESS_PAGE_TOKENS ? most : COMPRESS_PAGE_TOKENS;
+    *out = asked ? asked : usual_page_tokens(&m->source.config, most);
     return 0;
 }
 
@@ -237,6 +245,7 @@ static int compress_all(Compressor *c, CompressSizes *sizes, const CompressModel
     TRY(model_open(m, model->folder, model->tokenizer, err));
     TRY(choose_page_tokens(&page_tokens, m, page_tokens, err));
     TRY(file_check_writable(output, err));
+    c->untrained = untrained_count(&m->source.config);
     TRY(read_documents(c, sizes, input, page_tokens, err));
     C3Limits limits = encode_limits(c);
     TRY(checkpoint_fingerprint(f->model, m->folder, err));
@@ -247,6 +256,7 @@ static int compress_all(Compressor *c, CompressSizes *sizes, const CompressModel
     TRY(encode(c, progress, arg, err));
     TRY(latents_write(f, output, &bytes, err));
     fill_sizes(sizes, f, bytes);
+    sizes->untrained = c->untrained;
     return 0;
 }
 

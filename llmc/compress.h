@@ -22,6 +22,7 @@ enum { COMPRESS_PAGE_TOKENS = 1300 }; // the longest pages of the paper's tables
 typedef struct CompressSizes {
     int documents, pages;
     int not_nfc;                      // documents that were not in NFC; their NFC form is what can come back
+    Untrained untrained;              // pages of lengths the model was not trained on
     double text_bytes, characters;    // of the documents in NFC
     double tokens;                    // of all pages
     int without_text;                 // documents left out
@@ -31,8 +32,9 @@ typedef struct CompressSizes {
     double latent_bytes, file_bytes;
 } CompressSizes;
 
-// Cuts the documents of `input` (see pages.h) into pages of at most page_tokens tokens (0: 1300, or what the model
-// takes if that is less), encodes them in order and writes `output` ("-": stdout).
+// Cuts the documents of `input` (see pages.h) into pages of at most page_tokens tokens (0: the longest the model was
+// trained on or, where nobody knows, 1300 or what it takes if that is less), encodes them in order and writes `output`
+// ("-": stdout).
 int compress_file(CompressSizes *sizes, const CompressModel *model, const char *input, const char *output,
                   int page_tokens, CompressProgress *progress, void *arg, Error *err);
 

@@ -279,6 +279,19 @@ static int read_template(C3Config *c, const cJSON *json, const char *path, Error
     return 0;
 }
 
+static int read_trained(C3Config *c, const cJSON *json, const char *path, Error *err) {
+    const cJSON *list = json_find(json, "c3_trained_tokens");
+    int64_t n[2];
+    if (!list) return 0;
+    if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) != 2 ||
+        json_whole(&n[0], cJSON_GetArrayItem(list, 0), 1, MAX_POSITIONS) != 0 ||
+        json_whole(&n[1], cJSON_GetArrayItem(list, 1), n[0], MAX_POSITIONS) != 0)
+        return error_set(err, "%s: \"c3_trained_tokens\": expected [least, most], whole numbers from 1 to %d", path,
+                         MAX_POSITIONS);
+    config_add_trained(c, (int)n[0], (int)n[1]);
+    return 0;
+}
+
 static int read_root(C3Config *c, int *encoder_width, const cJSON *json, const char *path, Error *err) {
     TRY(check_model_type(json, "C3", path, err));
     TRY(read_stack(&c->dec, json, path, err));
@@ -286,6 +299,7 @@ static int read_root(C3Config *c, int *encoder_width, const cJSON *json, const c
     TRY(read_int(encoder_width, json, "contexts_compression_llm_hidden_size", MAX_D, path, err));
     TRY(read_specials(c, json, path, err));
     TRY(read_template(c, json, path, err));
+    TRY(read_trained(c, json, path, err));
     return read_dtype(&c->dtype, json, path, err);
 }
 
@@ -400,7 +414,17 @@ int config_write_c3(const C3Config *c, const char *folder, Error *err) {
     put_int(&m, "im_patch_token", c->specials.img_pad);
     put_bool(&m, "use_im_start_end", 1);
     if (strcmp(c->template_name, "c3") != 0) put_text(&m, "c3_template", c->template_name);
+    if (c->trained_tokens[1])
+        m.failed |= !cJSON_AddItemToObject(m.object, "c3_trained_tokens", cJSON_CreateIntArray(c->trained_tokens, 2));
     return finish(&m, folder, "config.json", err);
+}
+
+// ---- page lengths --------------------------------------------------------------------------------------------------
+
+void config_add_trained(C3Config *c, int least, int most) {
+    int *known = c->trained_tokens;
+    if (!known[0] || least < known[0]) known[0] = least;
+    if (most > known[1]) known[1] = most;
 }
 
 // ---- presets -------------------------------------------------------------------------------------------------------

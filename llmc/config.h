@@ -22,6 +22,8 @@ typedef struct C3Config {
     int base_vocab;          // K of a truncated vocabulary; 151643 for the whole
     char template_name[16];  // "c3" or "bare" (key c3_template, absent = "c3")
     DType dtype;             // torch_dtype of the files
+    int trained_tokens[2];   // least and most text tokens of the pages it was trained on (key c3_trained_tokens);
+                             // 0, 0 where nobody knows, as in the checkpoints of others
 } C3Config;
 
 // Reads FOLDER/config.json of a plain Qwen2 model. Every number is checked (heads divide, sizes positive and sane).
@@ -33,6 +35,8 @@ int config_read_qwen2_base(Qwen2Config *c, int *base, const char *folder, Error 
 int config_read_c3(C3Config *c, const char *folder, Error *err);
 // Writes FOLDER/config.json and FOLDER/llm1/config.json as the released code reads them.
 int config_write_c3(const C3Config *c, const char *folder, Error *err);
+// The model is trained on pages of so many text tokens as well.
+void config_add_trained(C3Config *c, int least, int most);
 // A plain Qwen2 config.json.
 int config_write_qwen2(const Qwen2Config *c, DType dtype, const SpecialTokens *s, const char *folder, Error *err);
 // Error when sizes do not fit together; used by all readers.

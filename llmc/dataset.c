@@ -248,6 +248,7 @@ static int list_pages(Dataset *d, const char *globs, uint32_t overhead, uint32_t
             d->page_shard[d->pages] = (uint32_t)i;
             d->page_index[d->pages++] = p;
             d->tokens += page.answer_length;
+            if (d->pages == 1 || page.context_length < d->shortest_context) d->shortest_context = page.context_length;
             if (page.context_length > d->longest_context) d->longest_context = page.context_length;
             if (page.answer_length > d->longest_answer) d->longest_answer = page.answer_length;
         }

@@ -100,6 +100,8 @@ static int print_c3(FILE *out, const char *folder, const char *llm1, Error *err)
         "  %-14s %d base tokens; <|endoftext|> %d, <|im_start|> %d, <|im_end|> %d, <img> %d, </img> %d, <imgpad> %d\n",
         "vocabulary", c.base_vocab, c.specials.endoftext, c.specials.im_start, c.specials.im_end, c.specials.img,
         c.specials.img_end, c.specials.img_pad);
+    if (c.trained_tokens[1])
+        fprintf(out, "  %-14s on pages of %d to %d tokens\n", "trained", c.trained_tokens[0], c.trained_tokens[1]);
     TRY(print_files(out, "files", folder, err));
     return print_files(out, "files of llm1", llm1, err);
 }

@@ -30,6 +30,7 @@ typedef struct Dataset {
     int unnamed;          // shards that belong to the sets of the named ones but were not named
     uint64_t tokens;      // answer tokens of the usable pages
     uint32_t longest_context, longest_answer; // among the usable pages
+    uint32_t shortest_context;
     uint32_t vocab;
     uint8_t fingerprint[32];     // of the tokenizer, the same in all shards
     uint32_t identity;           // CRC over the shards' CRCs and counts and `pages`: the dataset's fingerprint

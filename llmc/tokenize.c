@@ -149,6 +149,7 @@ static int add_page(Job *j, const Page *page, const char *path, Error *err) {
     if (!j->writer) TRY(open_shard(j, err));
     TRY(shard_writer_add(j->writer, j->context.ids, j->context.n, page->answer ? j->answer.ids : NULL, j->answer.n,
                          err));
+    untrained_add(&j->r->untrained, j->context.n);
     j->r->pages++;
     j->r->tokens += tokens;
     j->r->bytes += page->length + page->answer_length;
@@ -237,6 +238,7 @@ static int run(Job *j, Error *err) {
 
 int tokenize_files(const TokenizeOptions *o, TokenizeResult *r, Error *err) {
     *r = (TokenizeResult){0};
+    if (o->model) r->untrained = untrained_count(o->model);
     Job j = {.o = o, .r = r, .limit = o->shard_tokens ? o->shard_tokens : default_shard_tokens, .lock = LOCK_NONE};
     if (j.limit > most_shard_tokens) j.limit = most_shard_tokens;
     int bad = run(&j, err);

@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "left_out.h"
+#include "model.h" // Untrained
 
 // The trainer's default -maxlen, and what it leaves for the text beside the paper's instruction and 32 latents.
 enum { TOKENIZE_MAXLEN = 8192, TOKENIZE_LONGEST = TOKENIZE_MAXLEN - 65 };
@@ -17,6 +18,7 @@ typedef struct TokenizeOptions {
     const char *const *inputs; // (n_inputs) files as pages.h reads them
     int n_inputs;
     uint64_t shard_tokens; // a new shard begins before this many would be exceeded; 0: 2^27
+    const C3Config *model; // whose training lengths the pages are compared with; NULL: none
 } TokenizeOptions;
 
 typedef struct TokenizeResult {
@@ -30,6 +32,7 @@ typedef struct TokenizeResult {
     int removed;            // later shards of the same prefix, left by an earlier and longer run
     int unlocked;           // 1: the file system knows no locks, nothing kept another c3 tokenize away
     double bytes_per_token;
+    Untrained untrained; // pages of lengths that o->model was not trained on
 } TokenizeResult;
 
 // All or nothing: the shards are made in a folder PREFIX.new and take the places of the old ones when all are there, so

@@ -4,7 +4,9 @@
 #   bash scripts/run_finetune.sh CHECKPOINT PAGES.jsonl [options of train_c3]      GPUS=N: how many (1)
 #
 # PAGES.jsonl holds {"text": "..."} a line; every fiftieth page is kept for validation. 2,000 steps of 64 pages, AdamW,
-# the rate rises to 5e-6 over 50 steps and falls to 0.
+# the rate rises to 5e-6 over 50 steps and falls to 0. Shards lie in data/NAME-KEY and the run in runs/NAME-KEY, where
+# KEY stands for what is in the pages and in the model, whatever their names: the same command goes on with its run, and
+# another file of the same name is another run.
 #
 # Predicted, not measured (./train_c3 -preset paper -plan -gpu h100 -plan_ranks 2 -b 1 -g 32), pages of 950 text tokens:
 #   one GPU      AdamW's state is 55.6 GB and all of it 84 GB before the first activation: an H200 or B200 holds it, 3.1 s
@@ -24,23 +26,22 @@ gpus=${GPUS:-1}
 [ -f "$pages" ] || die "$pages: no such file"
 [ -x ./train_c3 ] && [ -x ./c3 ] || die "no ./train_c3 (hint: make)"
 name=$(basename "$pages" .jsonl)
-data=data/$name
-tokenizer=
-for file in "$checkpoint"/qwen.tiktoken "$checkpoint"/tokenizer.json data/qwen2.5/qwen.tiktoken; do
-    [ -n "$tokenizer" ] || [ ! -f "$file" ] || tokenizer=$file
-done
-[ -n "$tokenizer" ] || die "no tokenizer in $checkpoint (hint: bash data/get_tokenizer.sh)"
+key() { sha256sum | cut -c 1-12; }
+# Whatever decides the tokens: the pages, the vocabulary's size in config.json, the tokenizer's possible files.
+tokens=$(cat "$pages" "$checkpoint"/{config.json,qwen.tiktoken,tokenizer.json} data/qwen2.5/{qwen.tiktoken,tokenizer.json} \
+    2>/dev/null | key) || true
+model=$(./c3 info "$checkpoint" | sed -n 's/^ *fingerprint *//p')
+data=data/$name-$tokens
+run=runs/$name-$(echo "$tokens $model" | key)
 
-mkdir -p "$data"
-if [ ! "$data/train_00000.bin" -nt "$pages" ]; then
+if [ ! -f "$data/done" ]; then
+    rm -rf "$data"
+    mkdir -p "$data"
     awk 'NR % 50 != 0' "$pages" >"$data/train.jsonl"
     awk 'NR % 50 == 0' "$pages" >"$data/val.jsonl"
-    vocabulary=$(tr -d '[:space:]' <"$checkpoint/config.json" | sed -n 's/.*"im_start_token":\([0-9]*\).*/\1/p')
-    small=() # a cut vocabulary's specials follow its last token
-    [ -z "$vocabulary" ] || [ "$vocabulary" -ge 151000 ] || small=(-vocab $((vocabulary - 3)))
-    run ./c3 tokenize -tok "$tokenizer" ${small[@]+"${small[@]}"} -o "$data/train" "$data/train.jsonl"
-    [ ! -s "$data/val.jsonl" ] ||
-        run ./c3 tokenize -tok "$tokenizer" ${small[@]+"${small[@]}"} -o "$data/val" "$data/val.jsonl"
+    run ./c3 tokenize -m "$checkpoint" -o "$data/train" "$data/train.jsonl"
+    [ ! -s "$data/val.jsonl" ] || run ./c3 tokenize -m "$checkpoint" -o "$data/val" "$data/val.jsonl"
+    touch "$data/done"
 fi
 validation=()
 [ ! -f "$data/val_00000.bin" ] || validation=(-val "$data/val_*.bin" -val_every 250)
@@ -49,5 +50,5 @@ mpi_environment
 launcher=(mpirun -np "$gpus")
 [ "$gpus" -gt 1 ] || launcher=()
 run ${launcher[@]+"${launcher[@]}"} ./train_c3 -m "$checkpoint" -data "$data/train_*.bin" \
-    ${validation[@]+"${validation[@]}"} -o "runs/$name" -b 1 -g $((64 / gpus)) -lr 5e-6 -warmup 50 -steps 2000 \
+    ${validation[@]+"${validation[@]}"} -o "$run" -b 1 -g $((64 / gpus)) -lr 5e-6 -warmup 50 -steps 2000 \
     -save_every 500 "$@"

@@ -186,9 +186,9 @@ if [ ${#modules[@]} -gt 0 ] && ! installed; then
     say "  done in $(seconds_since $start) s"
 fi
 vocabulary=data/qwen2.5/qwen.tiktoken
-if at_least demo && [ -f data/get_tokenizer.sh ] && ! [ -f $vocabulary ]; then
-    say "  the Qwen2.5 vocabulary: $vocabulary"
-    bash data/get_tokenizer.sh
+if at_least demo && [ -f data/get_tokenizer.sh ]; then
+    [ -f $vocabulary ] || say "  the Qwen2.5 vocabulary: $vocabulary"
+    bash data/get_tokenizer.sh >/dev/null # looks at its contents: a damaged one is fetched again
 fi
 if at_least test; then
     start=$SECONDS

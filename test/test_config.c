@@ -56,6 +56,7 @@ static void test_round_trips(void) {
             C3Config c = preset(names[i], i < 3 && type == 1 ? 1000 : 0), back;
             c.dtype = (DType)type;
             c.dec.tied = type == 2;
+            if (type == 2) config_add_trained(&c, 7, 1300 + i);
             if (type == 1) c.dec.HS = 20 + 2 * i; // heads that do not fill the width: head_dim is written
             if (type == 2) c.dec.rope_theta = 12345.678f, c.dec.rms_eps = 1.2345678e-5f, c.latents = 77 + i;
             CHECK(config_write_c3(&c, folder, &err) == 0, "%s", err.text);
@@ -64,9 +65,18 @@ static void test_round_trips(void) {
             CHECK(c.latents == back.latents && c.base_vocab == back.base_vocab && c.dtype == back.dtype, "%s",
                   names[i]);
             CHECK(memcmp(&c.specials, &back.specials, sizeof c.specials) == 0, "%s: specials", names[i]);
+            CHECK(memcmp(c.trained_tokens, back.trained_tokens, sizeof c.trained_tokens) == 0,
+                  "%s: trained on %d to %d", names[i], back.trained_tokens[0], back.trained_tokens[1]);
             CHECK(strcmp(c.template_name, back.template_name) == 0, "%s: template %s", names[i], back.template_name);
         }
     }
+    check_begin("what it was trained on grows with what it is trained on");
+    C3Config trained = preset("demo", 0);
+    config_add_trained(&trained, 24, 64);
+    config_add_trained(&trained, 30, 40);
+    CHECK(trained.trained_tokens[0] == 24 && trained.trained_tokens[1] == 64, "a narrower range took something away");
+    config_add_trained(&trained, 5, 90);
+    CHECK(trained.trained_tokens[0] == 5 && trained.trained_tokens[1] == 90, "a wider range was not taken");
     check_begin("a plain Qwen2 config is read back; the two kinds are not taken for each other");
     C3Config c = preset("small", 0);
     Qwen2Config q;
@@ -167,6 +177,13 @@ static void test_absurd(void) {
         {"c3_template", "\"other\"", "c3_template"},
         {"c3_template", "\"longer than any template's name\"", "c3_template"},
         {"c3_template", "3", "c3_template"},
+        {"c3_trained_tokens", "64", "c3_trained_tokens"},
+        {"c3_trained_tokens", "[24]", "c3_trained_tokens"},
+        {"c3_trained_tokens", "[24, 64, 1]", "c3_trained_tokens"},
+        {"c3_trained_tokens", "[0, 64]", "c3_trained_tokens"},
+        {"c3_trained_tokens", "[64, 24]", "c3_trained_tokens"},
+        {"c3_trained_tokens", "[24, 1e10]", "c3_trained_tokens"},
+        {"c3_trained_tokens", "[24, \"64\"]", "c3_trained_tokens"},
     };
     for (size_t i = 0; i < sizeof absurd / sizeof *absurd; i++) {
         cJSON *json = read_object("config.json"), *whole = cJSON_Duplicate(json, 1);

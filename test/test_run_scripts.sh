@@ -16,7 +16,7 @@ check() { # check NAME CONDITION...
     fi
 }
 work=$(mktemp -d)
-trap 'rm -rf "$work" data/run_scripts_test runs/run_scripts_test' EXIT
+trap 'rm -rf "$work" data/run_scripts_test-* runs/run_scripts_test-*' EXIT
 says() { grep -qF -- "$2" "$1" || { echo "  no '$2' in $1"; tail -n 3 "$1"; false; }; }
 plan() { ./train_c3 -preset paper -plan "$@"; }
 
@@ -64,11 +64,24 @@ check "run_slurm.sh outside Slurm says so" eval '! SLURM_NTASKS= started bash sc
 
 # ---- fine-tuning for real: the demo's model on some of its held-out pages ----
 model=$(ls -d runs/demo/step_* 2>/dev/null | head -n 1)
-head -n 200 data/demo/val_en.jsonl >"$work/run_scripts_test.jsonl"
+mkdir "$work/a" "$work/b"
+head -n 200 data/demo/val_en.jsonl >"$work/a/run_scripts_test.jsonl"
+tail -n 99 data/demo/val_en.jsonl >"$work/b/run_scripts_test.jsonl"
+touch -d "2 days ago" "$work/b/run_scripts_test.jsonl"
+finetune() { bash scripts/run_finetune.sh "$model" "$work/$1/run_scripts_test.jsonl" -steps "$2" -threads 1 >"$work/out" 2>&1; }
+folders() { set -- "$1"/run_scripts_test-*; echo $#; }
 check "run_finetune.sh goes on from a checkpoint" \
-    eval 'bash scripts/run_finetune.sh "$model" "$work/run_scripts_test.jsonl" -steps 2 -threads 1 >"$work/out" 2>&1 &&
-          says $work/out "step 2/2" && says $work/out "validation at step 2" &&
-          [ -f runs/run_scripts_test/step_00000002/COMPLETE ]' || tail -n 5 "$work/out"
+    eval 'finetune a 2 && says $work/out "196 pages" && says $work/out "step 2/2" && says $work/out "validation at step 2" &&
+          [ -f runs/run_scripts_test-*/step_00000002/COMPLETE ]' || tail -n 5 "$work/out"
+check "run_finetune.sh: the same command goes on with its run, and its shards" \
+    eval 'finetune a 3 && says $work/out "step 3/3" && ! grep -q tokenize $work/out && [ $(folders runs) = 1 ]' ||
+    tail -n 5 "$work/out"
+check "run_finetune.sh: other pages in an older file of the same name are other pages" \
+    eval 'finetune b 2 && says $work/out "98 pages" && says $work/out "step 2/2" && [ $(folders data) = 2 ] &&
+          [ $(folders runs) = 2 ]' || tail -n 5 "$work/out"
+rm data/run_scripts_test-*/done
+check "run_finetune.sh: shards that were not finished are made again" \
+    eval 'finetune b 2; says $work/out "98 pages"' || tail -n 5 "$work/out"
 check "run_finetune.sh names a file that is missing" \
     eval '! bash scripts/run_finetune.sh "$model" nowhere.jsonl >"$work/out" 2>&1 && says $work/out "nowhere.jsonl"'
 echo "$passed passed, $failed failed"

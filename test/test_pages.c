@@ -258,7 +258,8 @@ static void make_bytes_file(void) {
 
 static int run(TokenizeResult *r, const char *prefix, uint64_t shard_tokens, int n, const char *const *inputs) {
     char *path = string_format("%s/%s", folder, prefix);
-    TokenizeOptions o = {bytes_file, 256, path, inputs, n, shard_tokens};
+    TokenizeOptions o = {.tokenizer = bytes_file, .vocab = 256, .prefix = path, .inputs = inputs, .n_inputs = n,
+                         .shard_tokens = shard_tokens};
     int bad = tokenize_files(&o, r, &err);
     free(path);
     return bad;

@@ -5,22 +5,22 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "llmc/clean.h"
-#include "llmc/cli.h"
-#include "llmc/compress.h"
-#include "llmc/eval.h"
-#include "llmc/extract.h"
-#include "llmc/file.h" // the standard streams
-#include "llmc/follow.h"
-#include "llmc/format.h"
-#include "llmc/info.h"
-#include "llmc/model.h"
-#include "llmc/plan.h"
-#include "llmc/render.h"
+#include "llmc/base/clean.h"
+#include "llmc/base/cli.h"
+#include "llmc/infer/compress.h"
+#include "llmc/eval/eval.h"
+#include "llmc/weights/extract.h"
+#include "llmc/base/file.h" // the standard streams
+#include "llmc/infer/follow.h"
+#include "llmc/base/format.h"
+#include "llmc/weights/info.h"
+#include "llmc/infer/model.h"
+#include "llmc/train/plan.h"
+#include "llmc/text/render.h"
 #include "llmc/report.h"
-#include "llmc/sampling_options.h"
-#include "llmc/tokenize.h"
-#include "llmc/version.h"
+#include "llmc/infer/sampling_options.h"
+#include "llmc/data/tokenize.h"
+#include "llmc/base/version.h"
 
 enum { EXIT_USAGE = 2, MAX_OPTIONS = 32 };
 

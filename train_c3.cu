@@ -13,28 +13,28 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-#include "llmc/agreement.h"  // all ranks mean the same run
+#include "llmc/train/agreement.h"  // all ranks mean the same run
 #include "llmc/backend.h"
-#include "llmc/c3.h"         // c3_forward_backward
-#include "llmc/checkpoint.h" // checkpoint_save
-#include "llmc/clean.h"      // what comes from outside, printed
-#include "llmc/corpus.h"     // tokenizer, template, pages
-#include "llmc/culprit.h"    // what went bad when the loss is NaN
-#include "llmc/dist.h"       // ranks
-#include "llmc/file.h"
-#include "llmc/loader.h"     // loader_next: which pages
-#include "llmc/log.h"        // progress lines and log.jsonl
-#include "llmc/optimizer.h"
-#include "llmc/options.h"    // the option table
-#include "llmc/plan.h"       // memory by kind, FLOPs
-#include "llmc/resume.h"     // going on from a checkpoint
-#include "llmc/run_writer.h" // the run's folder: one writer, one history
-#include "llmc/source.h"     // where the model comes from
-#include "llmc/step.h"       // micro-batches of a step, packed for the device
-#include "llmc/stop.h"       // signals, OUT/stop
-#include "llmc/travel.h"     // tokenizer and code of a checkpoint
-#include "llmc/validate.h"   // validation loss, samples
-#include "llmc/version.h"    // what --version prints
+#include "llmc/model/c3.h"         // c3_forward_backward
+#include "llmc/train/checkpoint.h" // checkpoint_save
+#include "llmc/base/clean.h"      // what comes from outside, printed
+#include "llmc/train/corpus.h"     // tokenizer, template, pages
+#include "llmc/train/culprit.h"    // what went bad when the loss is NaN
+#include "llmc/base/dist.h"       // ranks
+#include "llmc/base/file.h"
+#include "llmc/data/loader.h"     // loader_next: which pages
+#include "llmc/train/log.h"        // progress lines and log.jsonl
+#include "llmc/train/optimizer.h"
+#include "llmc/train/options.h"    // the option table
+#include "llmc/train/plan.h"       // memory by kind, FLOPs
+#include "llmc/train/resume.h"     // going on from a checkpoint
+#include "llmc/train/run_writer.h" // the run's folder: one writer, one history
+#include "llmc/weights/source.h"     // where the model comes from
+#include "llmc/train/step.h"       // micro-batches of a step, packed for the device
+#include "llmc/train/stop.h"       // signals, OUT/stop
+#include "llmc/weights/travel.h"     // tokenizer and code of a checkpoint
+#include "llmc/train/validate.h"   // validation loss, samples
+#include "llmc/base/version.h"    // what --version prints
 #ifdef __cplusplus
 }
 #endif

@@ -16,10 +16,10 @@
 #include <unistd.h>
 
 #include "llmc/backend.h"
-#include "llmc/checkpoint.h"
-#include "llmc/cli.h"
-#include "llmc/file.h"
-#include "llmc/source.h"
+#include "llmc/train/checkpoint.h"
+#include "llmc/base/cli.h"
+#include "llmc/base/file.h"
+#include "llmc/weights/source.h"
 
 enum { BLOCK = 1 << 24, ROUNDS = 3 };
 

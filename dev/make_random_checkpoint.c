@@ -11,12 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "llmc/c3.h"
-#include "llmc/cli.h"
-#include "llmc/file.h"
-#include "llmc/json.h"
-#include "llmc/random.h"
-#include "llmc/safetensors.h"
+#include "llmc/model/c3.h"
+#include "llmc/base/cli.h"
+#include "llmc/base/file.h"
+#include "llmc/base/json.h"
+#include "llmc/base/random.h"
+#include "llmc/weights/safetensors.h"
 
 enum { BLOCK = 1 << 16, BLOCKS = 64 }; // elements drawn at a time by one thread; blocks of a piece
 

@@ -1,11 +1,11 @@
 // backend.c: which backend a run gets. The CUDA one is linked in where nvcc was found; its functions are weak symbols,
 // so the same objects serve both builds.
-#include "backend.h"
+#include "llmc/backend.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "dist.h"
+#include "llmc/base/dist.h"
 
 static int use_cuda(const char *device, Dist *dist, const char **said, Error *err) {
     if (strcmp(device, "cpu") == 0) return 0;

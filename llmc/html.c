@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "clean.h"
+#include "llmc/base/clean.h"
 
 // Prints one character and returns its bytes.
 static size_t print_char(FILE *out, const char *text, size_t n) {

@@ -6,10 +6,10 @@
 #include <string.h>
 
 #include "chart.h"
-#include "file.h"
-#include "format.h"
+#include "llmc/base/file.h"
+#include "llmc/base/format.h"
 #include "html.h"
-#include "params.h"
+#include "llmc/model/params.h"
 
 double report_number(const cJSON *o, const char *key) {
     const cJSON *item = o ? json_find(o, key) : NULL;

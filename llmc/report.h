@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-#include "error.h"
+#include "llmc/base/error.h"
 #include "report_data.h"
 
 // Reads RUN and writes the page, whole or not at all.

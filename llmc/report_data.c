@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint.h" // checkpoint_newest
-#include "file.h"
-#include "unicode.h" // utf8_valid
+#include "llmc/train/checkpoint.h" // checkpoint_newest
+#include "llmc/base/file.h"
+#include "llmc/base/unicode.h" // utf8_valid
 
 enum { MAX_JSON = 1 << 24 };
 

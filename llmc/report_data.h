@@ -3,9 +3,9 @@
 #ifndef LLMC_REPORT_DATA_H
 #define LLMC_REPORT_DATA_H
 
-#include "config.h"
-#include "error.h"
-#include "json.h"
+#include "llmc/model/config.h"
+#include "llmc/base/error.h"
+#include "llmc/base/json.h"
 
 // Pages of an evaluation that are shown: the first of the file, then those that came back worst.
 enum { REPORT_FIRST = 2, REPORT_WORST = 4, REPORT_PAGES = REPORT_FIRST + REPORT_WORST, REPORT_NOTES = 16 };

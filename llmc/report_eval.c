@@ -7,7 +7,7 @@
 
 #include "chart.h"
 #include "html.h"
-#include "metrics.h"
+#include "llmc/text/metrics.h"
 
 enum { MAX_COLUMNS = 8 }; // of published figures
 

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "llmc/generate.h"
-#include "llmc/model.h"
+#include "llmc/infer/generate.h"
+#include "llmc/infer/model.h"
 
 enum { MOST_PAGES = 4096 };
 

@@ -5,9 +5,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "llmc/checkpoint.h"
-#include "llmc/file.h"
-#include "llmc/safetensors.h"
+#include "llmc/train/checkpoint.h"
+#include "llmc/base/file.h"
+#include "llmc/weights/safetensors.h"
 #include "test/check.h"
 
 typedef struct Rig {

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "llmc/metrics.h"
+#include "llmc/text/metrics.h"
 
 static char *read_text(size_t *n) {
     uint32_t length;

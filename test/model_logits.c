@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "llmc/checkpoint.h"
-#include "llmc/file.h"
-#include "llmc/safetensors.h"
-#include "llmc/source.h"
+#include "llmc/train/checkpoint.h"
+#include "llmc/base/file.h"
+#include "llmc/weights/safetensors.h"
+#include "llmc/weights/source.h"
 
 typedef struct Pages {
     uint32_t *tokens;

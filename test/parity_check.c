@@ -12,11 +12,11 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "llmc/c3.h"
-#include "llmc/checkpoint.h"
-#include "llmc/file.h"
-#include "llmc/optimizer.h"
-#include "llmc/safetensors.h"
+#include "llmc/model/c3.h"
+#include "llmc/train/checkpoint.h"
+#include "llmc/base/file.h"
+#include "llmc/train/optimizer.h"
+#include "llmc/weights/safetensors.h"
 
 // Relative errors are of norms, |found - expected| / |expected|.
 static const double LOSS = 1e-5, OUTPUT = 1e-5, GRADIENT = 1e-4, COSINE = 1e-5, UPDATE = 1e-3, NORM = 1e-5;

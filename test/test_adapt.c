@@ -2,8 +2,8 @@
 // stacks replaced, and what is refused. Every number of the files is known, so every row's origin can be told.
 #include <unistd.h>
 
-#include "llmc/extract.h"
-#include "llmc/source.h"
+#include "llmc/weights/extract.h"
+#include "llmc/weights/source.h"
 #include "test/known_model.h"
 
 static char folder[] = "build/test_adapt_XXXXXX";

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#include "llmc/batch.h"
+#include "llmc/model/batch.h"
 
 enum { MAX_PAGES = 8, MAX_TEXT = 400, MAX_ROWS = MAX_PAGES * (MAX_TEXT + 100) };
 

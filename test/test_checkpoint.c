@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "llmc/trainer_files.h"
+#include "llmc/train/trainer_files.h"
 #include "test/known_model.h"
 
 static char folder[] = "build/test_checkpoint_XXXXXX";

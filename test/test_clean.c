@@ -1,11 +1,11 @@
 // test_clean.c: text from outside, as it is printed: in lines, arguments, errors, JSON.
-#include "llmc/clean.h"
+#include "llmc/base/clean.h"
 
 #include <stdlib.h>
 
 #include "check.h"
-#include "llmc/error.h"
-#include "llmc/json.h"
+#include "llmc/base/error.h"
+#include "llmc/base/json.h"
 
 // What must not reach a terminal, and how it is printed; and what must, as it is.
 static const struct {

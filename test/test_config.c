@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "llmc/config.h"
-#include "llmc/file.h"
-#include "llmc/json.h"
+#include "llmc/model/config.h"
+#include "llmc/base/file.h"
+#include "llmc/base/json.h"
 #include "test/check.h"
 
 static char folder[] = "build/test_config_XXXXXX";

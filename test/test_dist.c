@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "llmc/dist.h"
-#include "llmc/file.h"
-#include "llmc/stop.h"
+#include "llmc/base/dist.h"
+#include "llmc/base/file.h"
+#include "llmc/train/stop.h"
 
 // ---- scenes --------------------------------------------------------------------------------------------------------
 

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "../llmc/eval.h"
-#include "../llmc/file.h"
-#include "../llmc/published.h"
-#include "../llmc/render.h"
+#include "../llmc/eval/eval.h"
+#include "../llmc/base/file.h"
+#include "../llmc/eval/published.h"
+#include "../llmc/text/render.h"
 #include "check.h"
 
 // Page of `tokens` tokens; `errors` of its 100 characters are wrong, all in the slice `where`.

@@ -1,6 +1,6 @@
 // test_file.c: where the bytes of an output go (links, pipes, devices, descriptors), what a killed writer leaves,
 // inputs that are no files, a mapping whose file is cut, closed standard streams.
-#include "llmc/file.h"
+#include "llmc/base/file.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "llmc/format.h"
+#include "llmc/base/format.h"
 
 int main(void) {
     char text[32];

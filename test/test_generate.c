@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "../llmc/generate.h"
+#include "../llmc/infer/generate.h"
 #include "check.h"
 
 // ---- small random models -------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 // them.
 #include <unistd.h>
 
-#include "llmc/info.h"
-#include "llmc/shard.h"
+#include "llmc/weights/info.h"
+#include "llmc/data/shard.h"
 #include "test/known_model.h"
 
 static char folder[] = "build/test_info_XXXXXX";

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "llmc/cut.h"
-#include "llmc/file.h"
-#include "llmc/latents.h"
-#include "llmc/tokenizer.h"
+#include "llmc/text/cut.h"
+#include "llmc/base/file.h"
+#include "llmc/weights/latents.h"
+#include "llmc/text/tokenizer.h"
 
 static char folder[] = "build/test_latents_XXXXXX";
 static char *path; // of the file under test

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "llmc/loader.h"
+#include "llmc/data/loader.h"
 
 enum { VOCAB = 500 };
 static char folder[] = "build/test_loader_XXXXXX";

@@ -1,5 +1,5 @@
 // test_lock.c: one writer a place: the second is turned away by name, a killed holder leaves nothing behind.
-#include "llmc/lock.h"
+#include "llmc/base/lock.h"
 
 #include <signal.h>
 #include <stdio.h>

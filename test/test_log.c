@@ -12,9 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "llmc/file.h"
-#include "llmc/json.h"
-#include "llmc/log.h"
+#include "llmc/base/file.h"
+#include "llmc/base/json.h"
+#include "llmc/train/log.h"
 
 static char folder[] = "build/test_log_XXXXXX";
 static char *path, *said_path;

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "llmc/metrics.h"
+#include "llmc/text/metrics.h"
 
 static PageMetrics page(const char *reference, const char *output) {
     PageMetrics m;

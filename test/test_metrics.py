@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""test_metrics.py: llmc/metrics.c against Python's packages, to 1e-9, on 1,000 random pairs of English texts, 1,000 of
+"""test_metrics.py: llmc/text/metrics.c against Python's packages, to 1e-9, on 1,000 random pairs of English texts, 1,000 of
 Chinese and 500 of both and everything, empty ones among them: edit distance and char precision against rapidfuzz, word
 sets against nltk's precision and recall, BLEU-4 against nltk's sentence_bleu with method-1 smoothing, ROUGE-L against
 rouge-score, the alignment against a plain table. Words are cut by a tokenizer that all share: white space, or

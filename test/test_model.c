@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "llmc/c3.h"
+#include "llmc/model/c3.h"
 
 enum { PAGES = 5, LONGEST = 33 };
 static const int lengths[PAGES] = {7, 33, 1, 18, 12};

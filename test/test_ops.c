@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "llmc/backend.h"
-#include "llmc/dist.h"
+#include "llmc/base/dist.h"
 #include "test/check.h"
 #include "test/ops_arrays.h"
 #include "test/ops_attention.h"

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "llmc/c3.h"
-#include "llmc/optimizer.h"
+#include "llmc/model/c3.h"
+#include "llmc/train/optimizer.h"
 
 static Dist one = {.ranks = 1, .local_ranks = 1, .cores = 1};
 

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "llmc/file.h" // file_remove_tree
-#include "llmc/plan.h"
-#include "llmc/step.h"
+#include "llmc/base/file.h" // file_remove_tree
+#include "llmc/train/plan.h"
+#include "llmc/train/step.h"
 #include "test/check.h"
 
 static PlanChoice choose(const PlanShape *s) {

@@ -10,12 +10,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "llmc/file.h"
-#include "llmc/loader.h"
-#include "llmc/pages.h"
-#include "llmc/shard.h"
-#include "llmc/tokenize.h"
-#include "llmc/tokenizer.h"
+#include "llmc/base/file.h"
+#include "llmc/data/loader.h"
+#include "llmc/text/pages.h"
+#include "llmc/data/shard.h"
+#include "llmc/data/tokenize.h"
+#include "llmc/text/tokenizer.h"
 
 static char folder[] = "build/test_pages_XXXXXX";
 static Error err;

@@ -2,7 +2,7 @@
 // optimizer relies on: joined matrices, alignment, offsets inside a bucket that do not know the number of ranks.
 #include <stdlib.h>
 
-#include "llmc/params.h"
+#include "llmc/model/params.h"
 #include "test/check.h"
 
 static C3Config preset(const char *name) {

@@ -1,8 +1,8 @@
 // test_perturb.c: random and shuffled texts: what they are made of, how long they are, that they are drawn fairly.
 #include <stdlib.h>
 
-#include "../llmc/metrics.h"
-#include "../llmc/perturb.h"
+#include "../llmc/text/metrics.h"
+#include "../llmc/text/perturb.h"
 #include "check.h"
 
 static Tokenizer *tok;

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "llmc/plan.h"
+#include "llmc/train/plan.h"
 #include "test/check.h"
 
 // ---- public measurements -------------------------------------------------------------------------------------------

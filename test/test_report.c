@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "llmc/chart.h"
-#include "llmc/file.h"
+#include "llmc/base/file.h"
 #include "llmc/html.h"
 #include "llmc/report.h"
 

@@ -9,9 +9,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "llmc/file.h"
-#include "llmc/json.h"
-#include "llmc/run_writer.h"
+#include "llmc/base/file.h"
+#include "llmc/base/json.h"
+#include "llmc/train/run_writer.h"
 
 static char folder[] = "build/test_run_XXXXXX";
 static const char ours[] = "00000000000000aa", others[] = "00000000000000bb";

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "llmc/file.h"
-#include "llmc/safetensors.h"
+#include "llmc/base/file.h"
+#include "llmc/weights/safetensors.h"
 #include "test/check.h"
 
 static char folder[] = "build/test_safetensors_XXXXXX";

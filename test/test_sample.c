@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "../llmc/sample.h"
+#include "../llmc/infer/sample.h"
 #include "check.h"
 
 enum { MOST = 3000 };

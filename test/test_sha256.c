@@ -1,7 +1,7 @@
 // test_sha256.c: the digests of FIPS 180-4's examples, however the bytes are cut.
 #include <stdlib.h>
 
-#include "llmc/sha256.h"
+#include "llmc/base/sha256.h"
 #include "test/check.h"
 
 static void digest(char hex[65], const void *data, size_t n, size_t piece) {

@@ -7,8 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "llmc/file.h"
-#include "llmc/shard.h"
+#include "llmc/base/file.h"
+#include "llmc/data/shard.h"
 
 enum { VOCAB = 1000, PAGES = 7, HEADER = 1024, ENTRY = 24 };
 static const uint8_t fingerprint[32] = {1, 2, 3, 250, 251, [31] = 99};

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "llmc/config.h"
-#include "llmc/step.h"
+#include "llmc/model/config.h"
+#include "llmc/train/step.h"
 
 enum { PAGES = 60, LONGEST = 40, LATENTS = 3, B = 3, G = 5 };
 static char folder[] = "build/test_step_XXXXXX";

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#include "llmc/batch.h"
+#include "llmc/model/batch.h"
 
 // Stands in for the tokenizer: this program is linked with these two functions instead.
 struct Tokenizer {

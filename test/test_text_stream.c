@@ -1,7 +1,7 @@
 // test_text_stream.c: text in pieces: whole characters, the same in whatever pieces the bytes come.
 #include <stdlib.h>
 
-#include "../llmc/text_stream.h"
+#include "../llmc/text/text_stream.h"
 #include "check.h"
 
 static uint64_t state = 88172645463325252u;

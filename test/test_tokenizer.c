@@ -6,12 +6,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "llmc/file.h"
-#include "llmc/pretokenize.h"
-#include "llmc/tokenizer.h"
-#include "llmc/tokenizer_json.h"
-#include "llmc/unicode.h"
-#include "llmc/vocabulary.h"
+#include "llmc/base/file.h"
+#include "llmc/text/pretokenize.h"
+#include "llmc/text/tokenizer.h"
+#include "llmc/text/tokenizer_json.h"
+#include "llmc/base/unicode.h"
+#include "llmc/text/vocabulary.h"
 
 static const char *const qwen = "data/qwen2.5/qwen.tiktoken";
 static char folder[] = "build/test_tokenizer_XXXXXX";

@@ -5,9 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "llmc/file.h"
-#include "llmc/tokenizer.h"
-#include "llmc/travel.h"
+#include "llmc/base/file.h"
+#include "llmc/text/tokenizer.h"
+#include "llmc/weights/travel.h"
 #include "test/check.h"
 
 static const char qwen[] = "data/qwen2.5/qwen.tiktoken";

@@ -2,8 +2,8 @@
 // fingerprint.
 #include <unistd.h>
 
-#include "llmc/adapt.h"
-#include "llmc/checkpoint.h"
+#include "llmc/weights/adapt.h"
+#include "llmc/train/checkpoint.h"
 #include "test/known_model.h"
 
 static char folder[] = "build/test_weights_XXXXXX";

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "llmc/file.h"
-#include "llmc/tokenizer.h"
+#include "llmc/base/file.h"
+#include "llmc/text/tokenizer.h"
 
 static int fail(const Error *err) {
     fprintf(stderr, "tokenize_lines: %s\n", err->text);

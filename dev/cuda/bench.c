@@ -12,9 +12,9 @@
 #include <time.h>
 
 #include "llmc/backend.h"
-#include "llmc/cli.h"
-#include "llmc/config.h"
-#include "llmc/params.h" // params_head_rows
+#include "llmc/base/cli.h"
+#include "llmc/model/config.h"
+#include "llmc/model/params.h" // params_head_rows
 
 static Backend *B;
 static int64_t rows = 5900, repeats = 20;

@@ -3,7 +3,7 @@
 // Kernels are compiled for several instruction sets (variants.mk) and chosen here at run time. C3_CPU_ISA in the
 // environment (base, avx512, avx512_bf16) forces one, for tests and measurements.
 #include "llmc/cpu/cpu.h"
-#include "llmc/dist.h" // Dist.cores
+#include "llmc/base/dist.h" // Dist.cores
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 // layers.c: everything but matrix products and attention, divided among threads by rows, by columns, or by fixed blocks
 // whose partial sums are added in order: the same bits with any number of threads.
 #include "llmc/cpu/cpu.h"
-#include "llmc/dist.h"
+#include "llmc/base/dist.h"
 
 #include <math.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #include "llmc/cuda/cuda.h"
 
 extern "C" {
-#include "llmc/gpu.h" // data sheets
+#include "llmc/train/gpu.h" // data sheets
 }
 
 #include <nvtx3/nvToolsExt.h>

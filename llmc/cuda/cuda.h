@@ -13,7 +13,7 @@
 
 extern "C" {
 #include "llmc/backend.h"
-#include "llmc/dist.h"
+#include "llmc/base/dist.h"
 }
 
 typedef __nv_bfloat16 bf16;

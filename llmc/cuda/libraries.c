@@ -12,7 +12,7 @@
 #include <nccl.h>
 #endif
 
-#include "llmc/error.h"
+#include "llmc/base/error.h"
 
 int cuda_libraries_load(int with_nccl, Error *err);
 

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "llmc/config.h"
-#include "llmc/file.h"
+#include "llmc/model/config.h"
+#include "llmc/base/file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -7,9 +7,9 @@
 
 #include <utf8proc.h>
 
-#include "llmc/file.h" // string_format
-#include "llmc/tokenizer.h"
-#include "llmc/unicode.h"
+#include "llmc/base/file.h" // string_format
+#include "llmc/text/tokenizer.h"
+#include "llmc/base/unicode.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -6,11 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "llmc/extract.h"
-#include "llmc/file.h"
-#include "llmc/info.h"
-#include "llmc/params.h"
-#include "llmc/safetensors.h"
+#include "llmc/weights/extract.h"
+#include "llmc/base/file.h"
+#include "llmc/weights/info.h"
+#include "llmc/model/params.h"
+#include "llmc/weights/safetensors.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -6,8 +6,8 @@
 #include <sys/mman.h> // memfd_create
 #include <unistd.h>
 
-#include "llmc/file.h"
-#include "llmc/latents.h"
+#include "llmc/base/file.h"
+#include "llmc/weights/latents.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

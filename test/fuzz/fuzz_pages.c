@@ -5,9 +5,9 @@
 #include <sys/mman.h> // memfd_create
 #include <unistd.h>
 
-#include "llmc/file.h"
-#include "llmc/pages.h"
-#include "llmc/unicode.h"
+#include "llmc/base/file.h"
+#include "llmc/text/pages.h"
+#include "llmc/base/unicode.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

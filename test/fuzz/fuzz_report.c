@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "llmc/file.h"
+#include "llmc/base/file.h"
 #include "llmc/report.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

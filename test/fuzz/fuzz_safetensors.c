@@ -5,8 +5,8 @@
 #include <sys/mman.h> // memfd_create
 #include <unistd.h>
 
-#include "llmc/file.h"
-#include "llmc/safetensors.h"
+#include "llmc/base/file.h"
+#include "llmc/weights/safetensors.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "llmc/bpe.h"
-#include "llmc/vocabulary.h"
+#include "llmc/text/bpe.h"
+#include "llmc/text/vocabulary.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

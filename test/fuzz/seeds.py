@@ -13,7 +13,7 @@ import zlib
 
 
 def shard(pages, vocab=64, of=None):
-    """Layout at the head of llmc/shard.c. pages: lists of context ids, or pairs (context, answer); of: (index, count) in
+    """Layout at the head of llmc/data/shard.c. pages: lists of context ids, or pairs (context, answer); of: (index, count) in
     a set."""
     index, tokens = b"", []
     for page in pages:
@@ -57,7 +57,7 @@ def safetensors():
 
 
 def latent_file(documents, numbers=bytes(4), shape=(2, 1, 1), **other):
-    """Layout at the head of llmc/latents.h."""
+    """Layout at the head of llmc/weights/latents.h."""
     model, text = "ab" * 32, json.dumps(documents)
     meta = {"format": "c3-latents", "version": "1", "model": model, "documents": text,
             "sha256": hashlib.sha256(model.encode() + b"\0" + text.encode() + b"\0" + numbers).hexdigest(), **other}

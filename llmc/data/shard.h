@@ -1,0 +1,58 @@
+// shard.h: the token shard (.bin), little endian. Header of 1024 bytes (magic, version, counts, vocabulary size,
+// tokenizer fingerprint, section offsets, CRC-32 of each section and of the header), then the page index, then the
+// tokens (u32). The reader maps the file and trusts nothing: magic, version, sizes, CRC (once, remembered beside the
+// file by size and mtime where that can be written), monotone index, ids < vocabulary.
+//
+// Shards that one run of `c3 tokenize` made say so: which set they belong to, which of how many they are. Whoever reads
+// several can tell the half of a set, and the halves of two, from a whole one (loader.h does).
+#ifndef LLMC_SHARD_H
+#define LLMC_SHARD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+
+typedef struct ShardPage {
+    const uint32_t *context; // (context_length) tokens the encoder reads
+    const uint32_t *answer;  // (answer_length) tokens the decoder writes; == context for the paper's task
+    uint32_t context_length, answer_length;
+} ShardPage;
+
+typedef struct ShardSet {
+    uint64_t id;           // of the contents of all shards of the set: the same pages and tokens make the same set
+    uint32_t index, count; // count 0: the shard says nothing (it stands alone, or an older program made it)
+} ShardSet;
+
+typedef struct Shard {
+    FileMap map;
+    char *path;
+    uint64_t pages, tokens;     // counts
+    uint32_t vocab;             // ids are below this
+    uint8_t fingerprint[32];    // of the tokenizer
+    uint32_t crc;               // of header, but for `set`, and sections: the dataset's identity
+    ShardSet set;
+    int trusted;                // 1: the sections' checksums were not computed, an earlier check is remembered
+    const void *index;          // see shard.c
+    const uint32_t *token_data; // (tokens)
+} Shard;
+
+int shard_open(Shard *s, const char *path, Error *err);
+// Computes the checksums that shard_open may have trusted; where one is wrong nothing is remembered any more.
+int shard_verify(Shard *s, Error *err);
+void shard_close(Shard *s);
+ShardPage shard_page(const Shard *s, uint64_t page);
+
+typedef struct ShardWriter ShardWriter;
+int shard_writer_open(ShardWriter **out, const char *path, uint32_t vocab, const uint8_t fingerprint[32], Error *err);
+// answer = NULL: the answer is the context and is stored once. A page of zero tokens is an error.
+int shard_writer_add(ShardWriter *w, const int32_t *context, size_t n_context, const int32_t *answer, size_t n_answer,
+                     Error *err);
+uint64_t shard_writer_tokens(const ShardWriter *w); // so far; a shard holds at most 2^31
+int shard_writer_commit(ShardWriter *w, Error *err); // closes and frees w in any case
+void shard_writer_discard(ShardWriter *w);
+// Makes n finished shards, which nobody reads yet, the set of paths[0..n-1].
+int shard_make_set(char *const *paths, int n, Error *err);
+
+#endif

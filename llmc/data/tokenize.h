@@ -1,0 +1,44 @@
+// tokenize.h: pages of text files to token shards: the engine of `c3 tokenize`.
+#ifndef LLMC_TOKENIZE_H
+#define LLMC_TOKENIZE_H
+
+#include <stdint.h>
+
+#include "llmc/base/error.h"
+#include "llmc/data/left_out.h"
+#include "llmc/infer/model.h" // Untrained
+
+// The trainer's default -maxlen, and what it leaves for the text beside the paper's instruction and 32 latents.
+enum { TOKENIZE_MAXLEN = 8192, TOKENIZE_LONGEST = TOKENIZE_MAXLEN - 65 };
+
+typedef struct TokenizeOptions {
+    const char *tokenizer;     // path
+    int vocab;                 // K: keep the ranks 0..K-1; 0: all (tokenizer.h)
+    const char *prefix;        // shards are PREFIX_00000.bin, PREFIX_00001.bin, ...; missing folders are made
+    const char *const *inputs; // (n_inputs) files as pages.h reads them
+    int n_inputs;
+    uint64_t shard_tokens; // a new shard begins before this many would be exceeded; 0: 2^27
+    const C3Config *model; // whose training lengths the pages are compared with; NULL: none
+} TokenizeOptions;
+
+typedef struct TokenizeResult {
+    uint64_t pages, tokens; // tokens stored: a page's answer counts only where it differs from the context
+    uint64_t bytes;         // of the texts behind these tokens
+    uint64_t without_text;  // pages left out
+    LeftOut too_long;       // pages longer than TOKENIZE_LONGEST, in answer tokens: stored, but a run leaves them out
+    uint64_t longest;       // tokens of the longest page's answer, and
+    char longest_page[512]; // where it stands
+    int files;              // shards written
+    int removed;            // later shards of the same prefix, left by an earlier and longer run
+    int unlocked;           // 1: the file system knows no locks, nothing kept another c3 tokenize away
+    double bytes_per_token;
+    Untrained untrained; // pages of lengths that o->model was not trained on
+} TokenizeResult;
+
+// All or nothing: the shards are made in a folder PREFIX.new and take the places of the old ones when all are there, so
+// that an error or the end of the process before that leaves an old set as it was (PREFIX.new is then removed, at the
+// latest by the next run). Renaming is not one act: whoever reads, or ends the process, in between finds shards of two
+// sets, which dataset_open refuses. A lock on PREFIX.lock keeps a second run away.
+int tokenize_files(const TokenizeOptions *o, TokenizeResult *r, Error *err);
+
+#endif

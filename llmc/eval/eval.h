@@ -1,0 +1,188 @@
+// eval.h: how well a model gives back pages it has not seen: reconstruction, metrics, controls, and the tables of the
+// paper (buckets by length, accuracy by position).
+//
+// Everything is free-running greedy decoding but what is called teacher-forced: token_accuracy, loss and perplexity
+// look at the supervised rows (the text's tokens and the end mark) while the text before each is the true one.
+//
+// OUT/eval.json, the file other programs read. Accuracies and precisions are fractions of 1, losses nats a token.
+//   "model" "source" "dtype" "perturb" "seed" "latents" "pages"  what was evaluated; perturb: none, random or shuffle
+//   MEANS         "char_precision" "char_precision_micro" "exact_match" "word_precision" "word_recall" "word_f1"
+//                 "bleu4" "rouge_l" "token_match" "token_accuracy" "loss" "perplexity"
+//   "tokens_per_latent"                                          text tokens / latents, mean over pages
+//   "by_position" [20]  "late_errors"   accuracy in each twentieth of a page; share of all errors in the last quarter
+//   "buckets"     [{"from","to","pages","compression", MEANS, "by_position" [20]}]; without pages: char_precision and
+//                 compression are null, the rest is left out
+//   "published"   [{"name","latents","buckets":[{"from","to","precision","compression" or null}]}] (published.h)
+//   "decoder_alone" {"loss","perplexity","token_accuracy","uniform_perplexity","what"}: see eval_forced(); uniform: of
+//   a
+//                 guess with equal chances, the vocabulary's size
+//   "control_swapped_latents" "control_no_latents" "control_zero_latents"
+//                 {"char_precision","token_accuracy","loss","perplexity","what"[,"text"]}; left out when not run
+//   "worst"       [{"page","id","tokens","char_precision","edit_distance"}] worst first; page: line of pages.jsonl,
+//   from 0 "pages_by_character" "pages_cut_at_max_new" "pages_not_nfc" "left_out_empty" (without text)
+//   "left_out_too_long" "left_out_too_long_tokens" "left_out_of_tokens" counts; the last: tokens of all pages with text
+//   "max_new" "no_repeat_ngram"                                  as given
+//   "definitions" {key: what it means}
+// OUT/pages.jsonl: {"id","text","reconstruction","tokens","latents","char_precision"} a line, in the order of the file;
+//   the reconstruction as the model wrote it, while NFC forms are compared.
+#ifndef LLMC_EVAL_H
+#define LLMC_EVAL_H
+
+#include <stddef.h>
+#include <stdio.h>
+
+#include "llmc/model/c3.h"
+#include "llmc/infer/follow.h"
+#include "llmc/infer/generate.h"
+#include "llmc/data/left_out.h"
+#include "llmc/text/metrics.h"
+#include "llmc/infer/model.h"
+#include "llmc/text/perturb.h"
+
+// Controls show how much of a result comes through the latents.
+typedef enum Control {
+    CONTROL_SWAPPED,    // page i is decoded from the latents of page i+1 (the last from the first's)
+    CONTROL_NO_LATENTS, // every page from the same latents: their mean over the pages (position by position, at the
+                        // encoder's output); all that is left is what the decoder knows about such texts at large
+    CONTROL_ZERO,       // every page from latents that are zero (the projector's bias remains)
+    N_CONTROLS
+} Control;
+
+// The supervised rows of one page under one condition.
+typedef struct EvalForced {
+    double loss; // sum over the rows of -log p(label), nats
+    int correct; // rows whose label has the largest logit
+} EvalForced;
+
+typedef struct EvalPage {
+    char *id;                     // as in the file
+    char *reference, *output;     // NFC, UTF-8, zero-terminated
+    size_t n_reference, n_output; // bytes
+    char *written;                // what the model wrote, where that is not its NFC form; else NULL
+    Tokens context, answer;       // what the encoder reads; what shall come back (answer.n == 0: the context)
+    int output_tokens, ended;     // ended = 0: cut at the limit of new tokens
+    int same_tokens;              // positions where output and reference tokens are equal
+    int forced_rows;              // tokens of the answer + 1
+    EvalForced forced;            // from the page's own latents
+    EvalForced alone;             // the decoder alone, see eval_forced()
+    EvalForced control[N_CONTROLS];
+    double control_precision[N_CONTROLS];
+    PageMetrics m;
+} EvalPage;
+
+typedef struct EvalSet {
+    EvalPage *pages;
+    int n;
+    int without_text; // pages left out
+    LeftOut too_long; // pages longer than the model takes: left out; tokens of the answers
+    int not_nfc;      // evaluated pages whose text differs from its NFC form, which is what is compared
+} EvalSet;
+
+typedef struct EvalOptions {
+    int pages;   // decoded together; 0: as many as fit into a few gigabytes, at most 64
+    int max_new; // new tokens of a page; 0: what generate_new_tokens chooses
+    int no_repeat_ngram;
+    Sampling sampling; // of eval_reconstruct
+    Follow *follow;    // who watches; NULL: nobody
+    int maxlen;        // longest decoder sequence; the model's own limit holds as well
+    int limit;         // pages read at most; 0: all
+    int skip;          // pages longer than the model takes: 1 leaves them out and counts them, 0 refuses
+    Perturb perturb; // what is done to the texts before anything else; the answer is then the context
+    uint64_t seed;   // of the perturbation
+} EvalOptions;
+
+// Means over pages, unless it is said.
+typedef struct EvalMeans {
+    int pages, cut, by_character; // cut: did not end by themselves; by_character: words of metrics.h are characters
+    double char_precision, char_precision_micro; // micro: 1 - all edits / all longer lengths
+    double exact_match, word_precision, word_recall, word_f1, bleu4, rouge_l;
+    double token_match;                 // free-running: equal positions / reference tokens, over all tokens
+    double token_accuracy, loss;        // teacher-forced, over all rows
+    double compression;                 // text tokens a latent
+    double by_position[METRICS_SLICES]; // 1 - errors / characters of that twentieth of the pages, not below 0
+    double late_errors;                 // errors in the last quarter of the pages / all errors; 0 without errors
+} EvalMeans;
+
+typedef struct EvalBucket {
+    int from, to; // text tokens from <= t < to
+    EvalMeans m;
+} EvalBucket;
+
+enum { EVAL_MAX_BUCKETS = 64, EVAL_WORST = 10 };
+
+typedef struct EvalSummary {
+    int latents;
+    EvalMeans all;
+    double alone_loss, alone_accuracy;
+    double control_precision[N_CONTROLS], control_accuracy[N_CONTROLS], control_loss[N_CONTROLS];
+    EvalBucket buckets[EVAL_MAX_BUCKETS];
+    int n_buckets;
+    int worst[EVAL_WORST]; // (n_worst) pages that did not come back whole, lowest char_precision first
+    int n_worst;
+} EvalSummary;
+
+// Reads the pages of a file (see pages.h) and tokenizes them. A file without a usable page is an error.
+int eval_read(EvalSet *s, const Model *m, const char *path, const EvalOptions *o, Error *err);
+void eval_free(EvalSet *s);
+
+// Limits of a model that can run eval_forced on these pages (inference).
+C3Limits eval_limits(const EvalSet *s, const Model *m);
+
+// Tells o->follow what will come, when eval_forced comes behind eval_reconstruct: its phases, and how many tokens each
+// is likely to take.
+void eval_expect(const EvalSet *s, const Model *m, const EvalOptions *o, int controls);
+// Writes every page again and compares: output, output_tokens, ended, same_tokens, m.
+int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, Error *err);
+// Teacher-forced rows: forced_rows, forced and alone; with controls also control and control_precision.
+// alone: the decoder's sequence without its N latent positions (`<img></img>` stands empty), else the same. Its
+// perplexity is how well the decoder predicts each token of the text, and the end mark, from the tokens before it: what
+// its language model knows by itself. The decoder has not been trained on an empty `<img></img>`; one that was made
+// from nothing has never seen a text without latents, and may do far worse than a guess with equal chances.
+// no_latents_text: what the decoder writes from the mean latents, malloc'ed (NULL without controls).
+int eval_forced(EvalSet *s, Model *m, const EvalOptions *o, int controls, char **no_latents_text, Error *err);
+
+// edges: n_edges ascending bucket borders in text tokens; n_edges = 0: the paper's (600, 700, ... 1300) when more than
+// half of the pages lie between them, else round steps from the data, at most 8 buckets.
+void eval_summarise(EvalSummary *out, const EvalSet *s, int latents, const int *edges, int n_edges);
+
+// "600,700,800" or "600..1300:100" -> edges (room for EVAL_MAX_BUCKETS + 1). Returns how many, -1 on an error.
+int eval_parse_edges(int *edges, const char *text, Error *err);
+
+// What stands beside the numbers in the files.
+typedef struct EvalFiles {
+    const char *out; // folder, made if it is not there
+    const char *model, *source, *dtype;
+    int vocab;                   // rows of the decoder's vocabulary
+    const char *no_latents_text; // NULL: no controls were run
+    EvalOptions options;
+} EvalFiles;
+
+// Makes the folder and tries whether a file can be written into it, before hours of decoding.
+int eval_try_folder(const char *out, Error *err);
+// Writes OUT/eval.json (everything, for programs), eval.csv (a row a page), buckets.csv (a row a bucket, the published
+// figures beside it), eval.txt (the table a person reads; also to stream, if not NULL), worst.txt (the worst pages,
+// wrong stretches marked), pages.jsonl (texts and reconstructions) and fox.json (what the Fox benchmark's own tool
+// reads). All of them are written before the first gets its name: when one cannot be, the folder stays as it was.
+int eval_write(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum, FILE *stream, Error *err);
+// One page as a line of pages.jsonl: {"id","text","reconstruction","tokens","latents","char_precision"}, malloc'ed, no
+// newline; NULL when memory ran out.
+char *eval_page_json(const EvalPage *p, int latents);
+
+// ---- shared by the files of this part ------------------------------------------------------------------------------
+
+const Tokens *eval_answer(const EvalPage *p); // what shall come back
+int eval_new_tokens(const EvalPage *p, const Model *m, const EvalOptions *o);
+double eval_tokens(const EvalSet *s);                                         // of the answers and their end marks
+int eval_longest_new(const EvalSet *s, const Model *m, const EvalOptions *o); // most new tokens of a page
+int eval_generator(Generator **g, const EvalSet *s, const Model *m, const EvalOptions *o, Error *err);
+// A condition's name in eval.json and eval.csv, and which of them mean something: a single page cannot be swapped, and
+// its own latents are their mean.
+extern const char *const eval_control_name[N_CONTROLS];
+int eval_control_ran(const EvalFiles *f, const EvalSet *s, int control);
+// The table of eval.txt; the pages of worst.txt (-1: out of memory).
+void eval_print(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum);
+int eval_print_worst(FILE *out, const EvalSet *s, const EvalSummary *sum);
+// The bucket's place among the published ones (published.h); -1: it is none of them.
+int eval_published_bucket(const EvalBucket *k);
+
+#endif

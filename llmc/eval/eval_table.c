@@ -1,0 +1,155 @@
+// eval_table.c: what a person reads of an evaluation: the table of eval.txt and the worst pages of worst.txt.
+// See eval.h.
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "llmc/base/clean.h"
+#include "llmc/eval/eval.h"
+#include "llmc/eval/published.h"
+#include "llmc/text/render.h"
+
+// ---- eval.txt ------------------------------------------------------------------------------------------------------
+
+static void print_head(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
+    const EvalMeans *m = &sum->all;
+    fprintf(out, "model %s (%s)\npages %s: %d, %.1f tokens a latent on average (N = %d)\n", clean(f->model), f->dtype,
+            clean(f->source), m->pages, m->compression, sum->latents);
+    if (f->options.perturb == PERTURB_RANDOM)
+        fprintf(out, "texts replaced by random letters and digits (seed %llu)\n", (unsigned long long)f->options.seed);
+    if (f->options.perturb == PERTURB_SHUFFLE)
+        fprintf(out, "characters of each text shuffled (seed %llu)\n", (unsigned long long)f->options.seed);
+    char left_out[160];
+    if (s->without_text) fprintf(out, "left out: %d pages without text\n", s->without_text);
+    if (s->too_long.pages)
+        fprintf(out, "left out: %s, longer than the model takes\n", left_out_text(left_out, &s->too_long));
+    if (s->not_nfc) fprintf(out, "%d pages differ from their NFC form; the NFC form is compared\n", s->not_nfc);
+    if (m->cut && f->options.max_new)
+        fprintf(out, "%d pages were cut at %d new tokens (-max_new)\n", m->cut, f->options.max_new);
+    else if (m->cut)
+        fprintf(out,
+                "%d pages were cut at twice their tokens + 32, at most %d or their own + 1 (-max_new sets a limit)\n",
+                m->cut, GENERATE_MAX_NEW);
+    fprintf(out, "\n");
+}
+
+static void print_share(FILE *out, const char *name, double value, const char *note) {
+    fprintf(out, "%-26s %7.2f%%  %s\n", name, 100 * value, note);
+}
+
+static void print_metrics(FILE *out, const EvalFiles *f, const EvalSummary *sum) {
+    const EvalMeans *m = &sum->all;
+    char units[80];
+    snprintf(units, sizeof units, "sets of words; of characters on the %d of %d pages that hold Chinese",
+             m->by_character, m->pages);
+    print_share(out, "char precision", m->char_precision, "1 - edit distance / longer length, mean over pages");
+    print_share(out, "char precision, micro", m->char_precision_micro, "the same over all characters together");
+    print_share(out, "exact match", m->exact_match, "share of pages");
+    print_share(out, "word precision", m->word_precision, units);
+    print_share(out, "word recall", m->word_recall, "this is what Fox's own tool prints as \"precision\"");
+    print_share(out, "word F1", m->word_f1, "of each page, then their mean");
+    print_share(out, "BLEU-4", m->bleu4, "of each page (method-1 smoothing), then their mean");
+    print_share(out, "ROUGE-L", m->rouge_l, "F1, the same units");
+    print_share(out, "token match", m->token_match, "free-running: equal positions / reference tokens");
+    print_share(out, "token accuracy", m->token_accuracy, "teacher-forced, the end mark included");
+    fprintf(out, "%-26s %8.4g  teacher-forced, from the page's latents (%.4f nats a token)\n", "perplexity",
+            exp(m->loss), m->loss);
+    fprintf(out, "%-26s %8.4g  the decoder with its latents left out, <img></img> empty (%.4f);\n",
+            "perplexity without latents", exp(sum->alone_loss), sum->alone_loss);
+    fprintf(out, "%-26s %8d  a guess with equal chances (%.4f), which a decoder that never saw text\n", "", f->vocab,
+            log(f->vocab));
+    fprintf(out, "%-26s %8s  without latents may miss by far\n", "", "");
+}
+
+int eval_published_bucket(const EvalBucket *k) {
+    int row = (k->from - PUBLISHED_FROM) / PUBLISHED_STEP;
+    int same = k->from == PUBLISHED_FROM + row * PUBLISHED_STEP && k->to == k->from + PUBLISHED_STEP;
+    return same && k->from >= PUBLISHED_FROM && row < PUBLISHED_BUCKETS ? row : -1;
+}
+
+static void print_buckets(FILE *out, const EvalFiles *f, const EvalSummary *sum) {
+    int outside = sum->all.pages, beside = 0;
+    for (int b = 0; b < sum->n_buckets; b++) {
+        outside -= sum->buckets[b].m.pages;
+        beside |= sum->buckets[b].m.pages > 0 && eval_published_bucket(&sum->buckets[b]) >= 0;
+    }
+    fprintf(out, "\n%-13s %6s %12s %15s %15s %12s", "text tokens", "pages", "compression", "char precision",
+            "word precision", "word recall");
+    for (int i = 0; i < N_PUBLISHED && beside; i++) fprintf(out, "%s%7s", i ? " " : " | ", published[i].label);
+    fprintf(out, "\n");
+    for (int b = 0; b < sum->n_buckets; b++) {
+        const EvalBucket *k = &sum->buckets[b];
+        int row = eval_published_bucket(k);
+        if (k->m.pages == 0 && row < 0) continue;
+        fprintf(out, "%6d-%-6d %6d", k->from, k->to, k->m.pages);
+        if (k->m.pages)
+            fprintf(out, " %11.1fx %14.2f%% %14.2f%% %11.2f%%", k->m.compression, 100 * k->m.char_precision,
+                    100 * k->m.word_precision, 100 * k->m.word_recall);
+        else fprintf(out, " %12s %15s %15s %12s", "-", "-", "-", "-");
+        for (int i = 0; i < N_PUBLISHED && beside && row >= 0; i++)
+            fprintf(out, "%s%6.1f%%", i ? " " : " | ", published[i].precision[row]);
+        fprintf(out, "\n");
+    }
+    if (outside) fprintf(out, "%d pages lie outside these buckets\n", outside);
+    if (beside)
+        fprintf(out,
+                "right of the line: the precision the C3 paper prints for C3 (32, 64, 100 latents) and DeepSeek-OCR "
+                "(64, 100\nvision tokens), full-size models, Fox's English pages. It does not define precision: "
+                "none of our columns is the\nsame quantity by definition. Compression of C3 with 32 latents "
+                "there: 21.0x to 39.4x.\n");
+    if (beside && f->vocab < QWEN_BASE_RANKS)
+        fprintf(out, "tokens are those of this model's vocabulary of %d, the paper's those of Qwen's whole one\n",
+                f->vocab);
+}
+
+static void print_positions(FILE *out, const EvalMeans *m) {
+    fprintf(out,
+            "\naccuracy by position in the page, in twentieths: errors counted where they stand in the original\n");
+    for (int k = 0; k < METRICS_SLICES; k++) fprintf(out, "%6.1f%s", 100 * m->by_position[k], k % 10 == 9 ? "\n" : " ");
+    fprintf(out, "%.1f %% of the errors stand in the last quarter of the pages\n", 100 * m->late_errors);
+}
+
+static void print_controls(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
+    static const char *const names[N_CONTROLS] = {"from the next page's latents", "from the pages' mean latents",
+                                                  "from latents of zeros"};
+    if (!f->no_latents_text) return;
+    fprintf(out, "\ncontrols: the same pages      char precision  token accuracy  perplexity\n");
+    for (int c = 0; c < N_CONTROLS; c++) {
+        if (eval_control_ran(f, s, c))
+            fprintf(out, "%-30s %12.2f%% %14.2f%% %11.4g\n", names[c], 100 * sum->control_precision[c],
+                    100 * sum->control_accuracy[c], exp(sum->control_loss[c]));
+    }
+}
+
+void eval_print(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
+    print_head(out, f, s, sum);
+    print_metrics(out, f, sum);
+    print_buckets(out, f, sum);
+    print_positions(out, &sum->all);
+    print_controls(out, f, s, sum);
+}
+
+// ---- worst.txt -----------------------------------------------------------------------------------------------------
+
+static int print_worst_page(FILE *out, const EvalPage *p) {
+    enum { CONTEXT = 60 };
+    char *ops;
+    size_t n_ops;
+    if (metrics_align(&ops, &n_ops, p->reference, p->n_reference, p->output, p->n_output) != 0) return -1;
+    fprintf(out, "\n--- %s\n", clean(p->id));
+    fprintf(out, "%zu tokens, char precision %.2f %%, edit distance %zu of %zu characters%s\n", p->context.n,
+            100 * p->m.char_precision, p->m.edit_distance, p->m.reference_chars,
+            p->ended ? "" : ", cut at the limit of new tokens (-max_new)");
+    int bad = render_diff(out, p->reference, p->n_reference, p->output, p->n_output, ops, n_ops, CONTEXT);
+    free(ops);
+    return bad;
+}
+
+int eval_print_worst(FILE *out, const EvalSet *s, const EvalSummary *sum) {
+    if (sum->n_worst == 0) fprintf(out, "every page came back whole\n");
+    else fprintf(out, "the %d worst pages of %d: [-lost-] {+written in its place+}\n", sum->n_worst, s->n);
+    for (int i = 0; i < sum->n_worst; i++) {
+        if (print_worst_page(out, &s->pages[sum->worst[i]]) != 0) return -1;
+    }
+    return 0;
+}

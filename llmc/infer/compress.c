@@ -1,0 +1,299 @@
+// compress.c: documents to latents, see compress.h.
+#include "llmc/infer/compress.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "llmc/train/checkpoint.h" // checkpoint_fingerprint
+#include "llmc/base/clean.h"
+#include "llmc/text/cut.h"
+#include "llmc/base/file.h"
+#include "llmc/base/format.h"
+#include "llmc/weights/latents.h"
+#include "llmc/text/pages.h"
+
+static int no_memory(Error *err) { return error_set(err, "out of memory"); }
+
+int compress_longest_page(const Model *m) {
+    const C3Config *c = &m->source.config;
+    return config_longest_page(c, template_overhead(&m->t, c->latents));
+}
+
+// ---- reading and cutting -------------------------------------------------------------------------------------------
+
+// The pages of a run: their tokens while they wait for the encoder, and the file they go into.
+typedef struct Compressor {
+    Model *m;
+    LatentFile file;
+    Tokens *tokens; // (file.n_pages)
+    int page_room, document_room;
+    int longest; // tokens
+    LatentHeader header;
+    Untrained untrained;
+} Compressor;
+
+static int grow(void **array, int *room, int n, size_t size, Error *err) {
+    if (n < *room) return 0;
+    int more = *room ? 2 * *room : 64;
+    void *bigger = realloc(*array, (size_t)more * size);
+    if (!bigger) return no_memory(err);
+    *array = bigger;
+    *room = more;
+    return 0;
+}
+
+static int add_page(Compressor *c, const char *text, size_t length, Error *err) {
+    LatentFile *f = &c->file;
+    int room = c->page_room;
+    TRY(grow((void **)&f->pages, &room, f->n_pages, sizeof *f->pages, err));
+    TRY(grow((void **)&c->tokens, &c->page_room, f->n_pages, sizeof *c->tokens, err));
+    LatentPage *page = &f->pages[f->n_pages];
+    Tokens *tokens = &c->tokens[f->n_pages++];
+    *tokens = (Tokens){0};
+    TRY(tokenizer_encode(c->m->tok, tokens, text, length, err));
+    page->tokens = (int)tokens->n;
+    if (page->tokens > c->longest) c->longest = page->tokens;
+    untrained_add(&c->untrained, tokens->n);
+    latents_hash(page->sha256, text, length);
+    return 0;
+}
+
+// Pages and gaps of one document, whose text (length) is in NFC.
+static int add_spans(Compressor *c, LatentDocument *doc, const PageSpan *spans, int n, const char *text, size_t length,
+                     Error *err) {
+    size_t at = 0;
+    doc->gaps = calloc((size_t)n + 1, sizeof *doc->gaps);
+    if (!doc->gaps) return no_memory(err);
+    doc->first = c->file.n_pages;
+    doc->pages = n;
+    for (int i = 0; i <= n; i++) {
+        size_t begin = i < n ? spans[i].begin : length;
+        if (!(doc->gaps[i] = strndup(text + at, begin - at))) return no_memory(err);
+        if (i == n) break;
+        TRY(add_page(c, text + begin, spans[i].end - begin, err));
+        at = spans[i].end;
+    }
+    return 0;
+}
+
+static double count_characters(const char *text, size_t n) {
+    size_t characters = 0;
+    for (size_t i = 0; i < n; i++) characters += ((unsigned char)text[i] & 0xc0) != 0x80;
+    return (double)characters;
+}
+
+static void count_cut(CompressSizes *sizes, const Compressor *c, const LatentDocument *doc) {
+    uint64_t tokens = 0;
+    for (int i = 0; i < doc->pages; i++) tokens += (uint64_t)c->file.pages[doc->first + i].tokens;
+    sizes->cut.all_pages++;
+    sizes->cut.all_tokens += tokens;
+    if (doc->pages < 2) return;
+    sizes->cut.pages++;
+    sizes->cut.tokens += tokens;
+    sizes->cut_pages += doc->pages;
+}
+
+static int add_document(Compressor *c, CompressSizes *sizes, const Page *in, int page_tokens, Error *err) {
+    LatentFile *f = &c->file;
+    char *text;
+    size_t length;
+    PageSpan *spans;
+    int n;
+    TRY(grow((void **)&f->documents, &c->document_room, f->n_documents, sizeof *f->documents, err));
+    TRY(text_nfc(&text, &length, in->text, in->length, err));
+    int bad = cut_pages(&spans, &n, text, length, c->m->tok, page_tokens, err);
+    if (!bad) {
+        LatentDocument *doc = &f->documents[f->n_documents++]; // from here on latents_free frees it
+        *doc = (LatentDocument){.id = strdup(in->id)};
+        doc->is_nfc = length == in->length && memcmp(text, in->text, length) == 0;
+        bad = doc->id ? add_spans(c, doc, spans, n, text, length, err) : no_memory(err);
+        sizes->not_nfc += !doc->is_nfc;
+        sizes->text_bytes += (double)length;
+        sizes->characters += count_characters(text, length);
+        if (!bad) count_cut(sizes, c, doc);
+    }
+    free(spans);
+    free(text);
+    return bad ? error_prefix(err, "%.200s", in->id) : 0;
+}
+
+// Room for the last document in the file's header?
+static int check_room(Compressor *c, const char *path, Error *err) {
+    const LatentFile *f = &c->file;
+    int fits = latents_header_add(&c->header, f, &f->documents[f->n_documents - 1]);
+    if (fits < 0) return no_memory(err);
+    if (fits) return 0;
+    return error_set(
+        err,
+        "%s: more documents than one .c3 holds: its list of pages may have %d MB, which the first %d documents "
+        "fill (hint: cut the input there and write several files)",
+        path, SAFETENSORS_MAX_HEADER / 1000000, f->n_documents - 1);
+}
+
+static int read_documents(Compressor *c, CompressSizes *sizes, const char *path, int page_tokens, Error *err) {
+    PageReader *r;
+    Page page;
+    int more;
+    TRY(pages_open(&r, path, err));
+    while ((more = pages_next(r, &page, err)) > 0) {
+        if (add_document(c, sizes, &page, page_tokens, err) != 0 || check_room(c, path, err) != 0) {
+            more = -1;
+            break;
+        }
+    }
+    sizes->without_text = (int)pages_without_text(r);
+    sizes->page_tokens = page_tokens;
+    pages_close(r);
+    if (more == 0 && c->file.n_documents == 0)
+        return error_set(err, "%s: no page to work on (%d without text)", path, sizes->without_text);
+    return more;
+}
+
+// ---- encoding ------------------------------------------------------------------------------------------------------
+
+// Rows of the encoder's batches: enough for efficient products. Fewest tokens that hold any character.
+enum { ENCODE_ROWS = 4096, FEWEST_TOKENS = 16 };
+
+// What the model was trained on, else the paper's length, within the `most` it takes.
+static int usual_page_tokens(const C3Config *c, int most) {
+    int usual = c->trained_tokens[1] ? c->trained_tokens[1] : COMPRESS_PAGE_TOKENS;
+    return usual < FEWEST_TOKENS ? FEWEST_TOKENS : usual < most ? usual : most;
+}
+
+// page_tokens as it was asked for, or what 0 stands for; an error when the model does not take so much.
+static int choose_page_tokens(int *out, const Model *m, int asked, Error *err) {
+    int most = compress_longest_page(m);
+    if (most < FEWEST_TOKENS) return error_set(err, "%s: takes pages of at most %d tokens", m->folder, most);
+    if (asked && asked < FEWEST_TOKENS)
+        return error_set(err, "-page_tokens %d: expected at least %d", asked, FEWEST_TOKENS);
+    if (asked > most)
+        return error_set(err, "-page_tokens %d: the model %s takes pages of at most %d tokens", asked, m->folder, most);
+    *out = asked ? asked : usual_page_tokens(&m->source.config, most);
+    return 0;
+}
+
+static C3Limits encode_limits(const Compressor *c) {
+    int N = c->m->source.config.latents, page = c->longest + 1 + N, overhead = template_overhead(&c->m->t, N);
+    C3Limits l = {.recompute = KEEP_NOTHING, .head_rows = 1};
+    l.enc_rows = page > ENCODE_ROWS ? page : ENCODE_ROWS;
+    l.pages = l.enc_rows / (2 + N);
+    if (l.pages > c->file.n_pages) l.pages = c->file.n_pages;
+    l.dec_rows = l.pages * overhead; // batch_build packs prompts as well; they are not used
+    l.dec_kept = l.pages;
+    return l;
+}
+
+// Pages first.. that fit into one batch. Returns how many.
+static int pack(const Compressor *c, MicroBatch *batch, ShardPage *pages, int first) {
+    static const uint32_t nothing[1];
+    const C3Limits *l = &c->m->c3.limits;
+    int N = c->file.latents, n = 0, rows = 0;
+    for (; n < l->pages && first + n < c->file.n_pages; n++) {
+        const Tokens *t = &c->tokens[first + n];
+        rows += (int)t->n + 1 + N;
+        if (rows > l->enc_rows) break;
+        pages[n] =
+            (ShardPage){.context = (const uint32_t *)t->ids, .context_length = (uint32_t)t->n, .answer = nothing};
+    }
+    batch_build(batch, pages, NULL, n, &c->m->t, N, UINT32_MAX, NULL);
+    return n;
+}
+
+static int encode(Compressor *c, CompressProgress *progress, void *arg, Error *err) {
+    C3 *m = &c->m->c3;
+    Backend *b = c->m->b;
+    LatentFile *f = &c->file;
+    MicroBatch batch = {0};
+    const C3Limits *l = &m->limits;
+    size_t page = (size_t)f->latents * (size_t)f->width * dtype_size(f->dtype);
+    ShardPage *pages = malloc((size_t)l->pages * sizeof *pages);
+    f->data = f->memory = malloc((size_t)f->n_pages * page);
+    int bad = pages && f->memory ? batch_create(&batch, b, c3_batch_rows(l), err)
+                                 : error_set(err, "out of memory for the latents of %d pages", f->n_pages);
+    for (int first = 0; first < f->n_pages && !bad;) {
+        int n = pack(c, &batch, pages, first);
+        b->upload(b, m->batch_device, batch.block, batch.bytes);
+        MicroBatch d = batch_view(&batch, m->batch_device);
+        c3_encode(m, &d.enc);
+        b->download(b, (char *)f->memory + (size_t)first * page, m->enc_acts.out, (size_t)n * page);
+        first += n;
+        if (progress) progress(arg, first, f->n_pages);
+    }
+    batch_free(&batch);
+    free(pages);
+    return bad;
+}
+
+// ---- compress ------------------------------------------------------------------------------------------------------
+
+static void fill_sizes(CompressSizes *s, const LatentFile *f, uint64_t file_bytes) {
+    s->documents = f->n_documents;
+    s->pages = f->n_pages;
+    for (int i = 0; i < f->n_pages; i++) s->tokens += f->pages[i].tokens;
+    s->latents = f->latents;
+    s->width = f->width;
+    s->number_bytes = (int)dtype_size(f->dtype);
+    s->latent_bytes = (double)latents_bytes(f);
+    s->file_bytes = (double)file_bytes;
+}
+
+static int compress_all(Compressor *c, CompressSizes *sizes, const CompressModel *model, const char *input,
+                        const char *output, int page_tokens, CompressProgress *progress, void *arg, Error *err) {
+    Model *m = c->m;
+    LatentFile *f = &c->file;
+    uint64_t bytes;
+    TRY(model_open(m, model->folder, model->tokenizer, err));
+    TRY(choose_page_tokens(&page_tokens, m, page_tokens, err));
+    TRY(file_check_writable(output, err));
+    c->untrained = untrained_count(&m->source.config);
+    TRY(read_documents(c, sizes, input, page_tokens, err));
+    C3Limits limits = encode_limits(c);
+    TRY(checkpoint_fingerprint(f->model, m->folder, err));
+    TRY(model_load(m, model->device, model->dtype, model->threads, &limits, err));
+    f->latents = m->source.config.latents;
+    f->width = m->source.config.enc.D;
+    f->dtype = m->b->dtype;
+    TRY(encode(c, progress, arg, err));
+    TRY(latents_write(f, output, &bytes, err));
+    fill_sizes(sizes, f, bytes);
+    sizes->untrained = c->untrained;
+    return 0;
+}
+
+int compress_file(CompressSizes *sizes, const CompressModel *model, const char *input, const char *output,
+                  int page_tokens, CompressProgress *progress, void *arg, Error *err) {
+    Model m = {0};
+    Compressor c = {.m = &m};
+    *sizes = (CompressSizes){0};
+    int bad = compress_all(&c, sizes, model, input, output, page_tokens, progress, arg, err);
+    for (int i = 0; i < c.file.n_pages; i++) tokens_free(&c.tokens[i]);
+    free(c.tokens);
+    latents_free(&c.file);
+    model_close(&m);
+    return bad;
+}
+
+void compress_print(FILE *out, const CompressSizes *s, const char *file) {
+    char t[3][32];
+    fprintf(out, "%s: %s document%s, %s page%s\n", strcmp(file, "-") ? clean(file) : "standard output",
+            format_count(t[0], s->documents), s->documents == 1 ? "" : "s", format_count(t[1], s->pages),
+            s->pages == 1 ? "" : "s");
+    fprintf(out, "text     %s characters, %s bytes, %s tokens\n", format_count(t[0], s->characters),
+            format_count(t[1], s->text_bytes), format_count(t[2], s->tokens));
+    fprintf(out, "latents  %s x %d: %.1f tokens a latent; a page is %d rows to the decoder in place of %.0f\n",
+            format_count(t[0], s->pages), s->latents, s->tokens / s->pages / s->latents, s->latents,
+            s->tokens / s->pages);
+    fprintf(out, "bytes    %s of latents (%d numbers of %d bytes each), the file %s: %.1f times the text\n",
+            format_count(t[0], s->latent_bytes), s->width, s->number_bytes, format_count(t[1], s->file_bytes),
+            s->file_bytes / s->text_bytes);
+    if (s->cut.pages) {
+        char text[160];
+        fprintf(out, "cut      %s of the documents, into %s pages of at most %s tokens (-page_tokens)\n",
+                left_out_text(text, &s->cut), format_count(t[0], s->cut_pages), format_count(t[1], s->page_tokens));
+    }
+    if (s->without_text)
+        fprintf(out, "%d document%s without text left out\n", s->without_text, s->without_text == 1 ? "" : "s");
+    if (s->not_nfc)
+        fprintf(out, "%d document%s not in NFC: the NFC form is what can come back\n", s->not_nfc,
+                s->not_nfc == 1 ? " is" : "s are");
+}

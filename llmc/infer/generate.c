@@ -1,0 +1,494 @@
+// generate.c: decoding, see generate.h.
+//
+// A generator has `pages` slots; slot s owns the cache rows s*slot_rows .. (s+1)*slot_rows-1. Two kinds of step:
+//   fill    free slots take waiting pages: encoder over the new pages, projector, decoder over their prompts, one
+//           packed batch, whose last row of each page gives the first token
+//   decode  one row a live page through the decoder; its keys and values are appended to the slot's cache rows
+// Nothing is allocated in between but the array of a finished page.
+#include "llmc/infer/generate.h"
+
+#include <math.h> // INFINITY
+#include <stdlib.h>
+#include <string.h>
+
+#include "llmc/text/text_stream.h"
+
+// Rows of a fill: enough for efficient products, few enough that its activations stay small beside the weights.
+enum { FILL_ROWS = 4096 };
+
+typedef struct Slot {
+    GeneratePage *page; // NULL: free
+    int32_t *history;   // (slot_rows) prompt, then the new tokens
+    int n;              // of history
+    int limit;          // n at which the page is cut
+} Slot;
+
+// Index arrays of one decoder step, one block. decode: a row a page; fill: only the cache part is used.
+typedef struct StepArrays {
+    int *ids, *positions; // (pages)
+    int *cu;              // (pages+1)
+    int *k_begin, *k_end; // (pages) cache rows of each page
+    int *write_rows;      // (rows) cache row of each new row
+    size_t bytes;
+} StepArrays;
+
+struct Generator {
+    const C3 *m; // weights and sizes
+    const Template *t;
+    Backend *b;
+    Qwen2 enc, dec; // the model's stacks with rotary tables of their own length
+    int slots, slot_rows, overhead, fill;
+    int context, enc_rows, dec_rows, max_new;
+    Slot *slot;            // (slots)
+    int *live;             // (slots) the occupied ones of a step, ascending
+    MicroBatch batch;      // fill: host side
+    ShardPage *fill_pages; // (fill)
+    void *step_host;       // StepArrays, host side
+    int *chosen;           // (slots) host: largest logit of each row
+    elem_t *row;           // (V) host: one row of logits ...
+    float *row_f32;        // (V) ... in fp32; -Inf: may not be chosen
+    int32_t *work;         // (V) host: of sample_token
+    Sampling sampling;
+    void (*token)(void *arg, int page, int32_t id);
+    void *token_arg;
+    const GeneratePage *pages; // of generate_pages
+    int32_t *history;          // all slots' histories
+    // device
+    void *arena, *batch_device, *step_device;
+    StackActs enc_acts, dec_acts;
+    elem_t *projected; // (fill*N,D_dec)
+    elem_t *logits;    // (slots,params_head_rows(V))
+    int *argmax;       // (slots)
+    float *latents;    // (N,D_enc) fp32 on its way in or out
+    elem_t *kv;        // (L,slots*slot_rows,2*KV*HS)
+};
+
+static StepArrays step_arrays(void *block, int pages, int rows) {
+    int *p = block;
+    size_t n = 0;
+    StepArrays a = {0};
+#define PART(field, count)                                                                                             \
+    a.field = p ? p + n : NULL;                                                                                        \
+    n += (size_t)(count)
+    PART(ids, pages);
+    PART(positions, pages);
+    PART(cu, pages + 1);
+    PART(k_begin, pages);
+    PART(k_end, pages);
+    PART(write_rows, rows);
+#undef PART
+    a.bytes = n * sizeof(int);
+    return a;
+}
+
+C3Limits generator_model_limits(void) {
+    return (C3Limits){.pages = 1, .enc_rows = 1, .dec_rows = 1, .dec_kept = 1, .recompute = KEEP_NOTHING};
+}
+
+// ---- creation ------------------------------------------------------------------------------------------------------
+
+static void set_sizes(Generator *g, const C3 *m, const Template *t, const GeneratorLimits *l) {
+    int N = m->config.latents;
+    g->m = m;
+    g->t = t;
+    g->b = m->b;
+    g->slots = l->pages;
+    g->context = l->context;
+    g->max_new = l->max_new;
+    g->overhead = template_overhead(t, N);
+    g->slot_rows = g->overhead + l->max_new;
+    g->fill = FILL_ROWS / g->overhead;
+    if (g->fill < 1) g->fill = 1;
+    if (g->fill > g->slots) g->fill = g->slots;
+    g->dec_rows = g->fill * g->overhead;
+    if (g->dec_rows < g->slots) g->dec_rows = g->slots;
+    int64_t page = l->context + 1 + N, rows = page * g->fill, most = page > FILL_ROWS ? page : FILL_ROWS;
+    g->enc_rows = (int)(rows < most ? rows : most);
+}
+
+static int carve(Generator *g, Arena *arena) {
+    const C3Config *c = &g->m->config;
+    DType dtype = g->b->dtype;
+    size_t e = dtype_size(dtype), N = (size_t)c->latents, slots = (size_t)g->slots;
+    if (qwen2_carve(&g->enc_acts, arena, &c->enc, dtype, g->enc_rows, g->fill * c->latents, KEEP_NOTHING) != 0)
+        return -1;
+    if (qwen2_carve(&g->dec_acts, arena, &c->dec, dtype, g->dec_rows, g->slots, KEEP_NOTHING) != 0) return -1;
+    g->projected = arena_take(arena, (size_t)g->fill * N * c->dec.D * e);
+    g->logits = arena_take(arena, slots * (size_t)params_head_rows(c->dec.V) * e);
+    g->argmax = arena_take(arena, slots * sizeof(int));
+    g->latents = arena_take(arena, N * c->enc.D * sizeof(float));
+    g->kv = arena_take(arena, (size_t)c->dec.L * slots * g->slot_rows * 2 * c->dec.KV * c->dec.HS * e);
+    g->step_device = arena_take(arena, step_arrays(NULL, g->slots, g->dec_rows).bytes);
+    g->batch_device = arena_take(arena, batch_capacity((BatchRows){g->fill, g->enc_rows, g->dec_rows, g->fill}));
+    return 0;
+}
+
+int generator_memory(size_t *bytes, const C3 *m, const Template *t, const GeneratorLimits *limits) {
+    Generator counted = {0};
+    Arena arena = {0};
+    set_sizes(&counted, m, t, limits);
+    int bad = carve(&counted, &arena);
+    qwen2_release(&counted.enc_acts);
+    qwen2_release(&counted.dec_acts);
+    *bytes = arena.used;
+    return bad;
+}
+
+static int allocate_host(Generator *g, Error *err) {
+    size_t slots = (size_t)g->slots, V = (size_t)g->m->config.dec.V;
+    g->slot = calloc(slots, sizeof *g->slot);
+    g->live = malloc(slots * sizeof *g->live);
+    g->fill_pages = malloc((size_t)g->fill * sizeof *g->fill_pages);
+    g->step_host = malloc(step_arrays(NULL, g->slots, g->dec_rows).bytes);
+    g->chosen = malloc(slots * sizeof *g->chosen);
+    g->row = malloc(V * dtype_size(g->b->dtype));
+    g->row_f32 = malloc(V * sizeof *g->row_f32);
+    g->work = malloc(V * sizeof *g->work);
+    g->history = malloc(slots * g->slot_rows * sizeof *g->history);
+    if (!g->slot || !g->live || !g->fill_pages || !g->step_host || !g->chosen || !g->row || !g->row_f32 || !g->work ||
+        !g->history)
+        return error_set(err, "decoding: out of memory");
+    for (int s = 0; s < g->slots; s++) g->slot[s].history = g->history + (size_t)s * g->slot_rows;
+    return batch_create(&g->batch, g->b, (BatchRows){g->fill, g->enc_rows, g->dec_rows, g->fill}, err);
+}
+
+static int allocate(Generator *g, const GeneratorLimits *limits, Error *err) {
+    const C3 *m = g->m;
+    size_t bytes;
+    TRY(allocate_host(g, err));
+    if (generator_memory(&bytes, m, g->t, limits) != 0) return error_set(err, "decoding: out of memory");
+    TRY(g->b->alloc(g->b, &g->arena, bytes, "decoding (caches and activations)", err));
+    Arena arena = {.base = g->arena};
+    if (carve(g, &arena) != 0) return error_set(err, "decoding: out of memory");
+    // rows that no page has written yet are never read, but a stray NaN there must not depend on what memory held
+    g->b->zero(g->b, g->arena, bytes);
+    TRY(qwen2_create(&g->enc, &m->config.enc, &m->params.enc, g->b, m->weights, NULL,
+                     g->context + 1 + m->config.latents, err));
+    return qwen2_create(&g->dec, &m->config.dec, &m->params.dec, g->b, m->weights, NULL, g->slot_rows, err);
+}
+
+int generator_create(Generator **out, const C3 *m, const Template *t, const GeneratorLimits *limits, Error *err) {
+    *out = NULL;
+    Generator *g = calloc(1, sizeof *g);
+    if (!g) return error_set(err, "decoding: out of memory");
+    set_sizes(g, m, t, limits);
+    if (allocate(g, limits, err) != 0) {
+        generator_free(g);
+        return -1;
+    }
+    *out = g;
+    return 0;
+}
+
+void generator_free(Generator *g) {
+    if (!g) return;
+    qwen2_free(&g->enc);
+    qwen2_free(&g->dec);
+    qwen2_release(&g->enc_acts);
+    qwen2_release(&g->dec_acts);
+    if (g->arena) g->b->release(g->b, g->arena);
+    batch_free(&g->batch);
+    void *host[] = {g->slot, g->live, g->fill_pages, g->step_host, g->chosen, g->row, g->row_f32, g->work, g->history};
+    for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
+    free(g);
+}
+
+void generator_sampling(Generator *g, const Sampling *s) { g->sampling = *s; }
+
+void generator_listen(Generator *g, void (*token)(void *arg, int page, int32_t id), void *arg) {
+    g->token = token;
+    g->token_arg = arg;
+}
+
+// ---- which token comes next ----------------------------------------------------------------------------------------
+
+// Would `token` complete n tokens in a row that already stand in the history?
+static int repeats(const Slot *s, int n, int32_t token) {
+    if (s->n < n) return 0;
+    const int32_t *tail = s->history + s->n - (n - 1);
+    for (int i = 0; i + n <= s->n; i++) {
+        if (s->history[i + n - 1] == token && memcmp(s->history + i, tail, (size_t)(n - 1) * sizeof *tail) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+// Row r of the logits into row_f32.
+static void read_row(Generator *g, int r) {
+    size_t V = (size_t)g->m->config.dec.V;
+    int is_f32 = g->b->dtype == DTYPE_F32;
+    g->b->download(g->b, is_f32 ? (elem_t *)g->row_f32 : g->row,
+                   elem_at(g->b, g->logits, (size_t)r * params_head_rows((int)V)), V * dtype_size(g->b->dtype));
+    for (size_t v = 0; v < V && !is_f32; v++) {
+        uint32_t bits = (uint32_t)((const uint16_t *)g->row)[v] << 16;
+        memcpy(&g->row_f32[v], &bits, sizeof bits);
+    }
+}
+
+// Every token that would complete n tokens in a row that stand in the history.
+static void ban_repeats(Generator *g, const Slot *s, int n) {
+    const int32_t *tail = s->history + s->n - (n - 1);
+    for (int i = 0; i + n <= s->n; i++) {
+        int32_t next = s->history[i + n - 1];
+        if (next < g->m->config.dec.V && memcmp(s->history + i, tail, (size_t)(n - 1) * sizeof *tail) == 0)
+            g->row_f32[next] = -INFINITY;
+    }
+}
+
+// The next token of a page, from row r of the logits; the end mark when nothing else is left.
+static int32_t choose_token(Generator *g, const Slot *s, int r, int ngram) {
+    const Sampling *o = &g->sampling;
+    if (o->temperature <= 0 && !(ngram > 0 && repeats(s, ngram, g->chosen[r]))) return g->chosen[r];
+    read_row(g, r);
+    if (ngram > 0) ban_repeats(g, s, ngram);
+    double u = sample_uniform(o->seed, (uint64_t)(s->page - g->pages), (uint64_t)(s->n - g->overhead));
+    int32_t token = sample_token(g->row_f32, g->m->config.dec.V, o->temperature, o->top_p, u, g->work);
+    return token < 0 ? g->t->end : token;
+}
+
+static int ends_page(const Generator *g, int32_t token) {
+    int ends = token == g->t->end;
+    for (int i = 0; i < g->sampling.n_stop; i++) ends |= token == g->sampling.stop[i];
+    return ends;
+}
+
+static int finish(Slot *s, int ended, int overhead, Error *err) {
+    GeneratePage *p = s->page;
+    s->page = NULL;
+    p->n = s->n - overhead;
+    p->ended = ended;
+    p->ids = malloc((size_t)(p->n ? p->n : 1) * sizeof *p->ids);
+    if (!p->ids) return error_set(err, "decoding: out of memory");
+    memcpy(p->ids, s->history + overhead, (size_t)p->n * sizeof *p->ids);
+    return 0;
+}
+
+// Head over the first n rows of the decoder's output; row i belongs to slot slots[i]. Appends each row's token to its
+// page; pages that end leave their slot. Returns how many left, -1 on an error.
+static int choose_tokens(Generator *g, const int *slots, int n, int ngram, Error *err) {
+    Backend *b = g->b;
+    const Qwen2Config *c = &g->m->config.dec;
+    int left = 0;
+    b->matmul_forward(b, g->logits, g->dec_acts.out, elem_at(b, g->m->weights, g->m->params.dec.head), NULL, n, c->D,
+                      params_head_rows(c->V));
+    b->argmax(b, g->argmax, g->logits, n, c->V, params_head_rows(c->V));
+    b->download(b, g->chosen, g->argmax, (size_t)n * sizeof *g->chosen);
+    for (int i = 0; i < n; i++) {
+        Slot *s = &g->slot[slots[i]];
+        int32_t token = choose_token(g, s, i, ngram);
+        int ended = ends_page(g, token);
+        if (!ended) s->history[s->n++] = token;
+        if (!ended && g->token) g->token(g->token_arg, (int)(s->page - g->pages), token);
+        if (!ended && s->n < s->limit) continue;
+        TRY(finish(s, ended, g->overhead, err));
+        left++;
+    }
+    return left;
+}
+
+// ---- the two kinds of step -----------------------------------------------------------------------------------------
+
+static KVCache cache_view(const Generator *g, const StepArrays *d, const int *cu, int pages, int max_q, int max_k) {
+    AttentionPages p = {
+        .pages = pages, .max_q = max_q, .max_k = max_k, .cu_q = cu, .k_begin = d->k_begin, .k_end = d->k_end};
+    return (KVCache){.kv = g->kv, .rows = g->slots * g->slot_rows, .write_rows = d->write_rows, .pages = p, .kept = p};
+}
+
+// The prompt as tokens, for no_repeat_ngram; the latents stand in it as `<imgpad>`.
+static void start_slot(Generator *g, Slot *s, GeneratePage *page) {
+    const Template *t = g->t;
+    int N = g->m->config.latents;
+    s->page = page;
+    memcpy(s->history, t->before, (size_t)t->n_before * sizeof *s->history);
+    for (int i = 0; i < N; i++) s->history[t->n_before + i] = g->m->config.specials.img_pad;
+    memcpy(s->history + t->n_before + N, t->after, (size_t)t->n_after * sizeof *s->history);
+    s->n = g->overhead;
+    s->limit = g->overhead + (page->max_new > 0 && page->max_new < g->max_new ? page->max_new : g->max_new);
+}
+
+// A page whose text is still to be written: its only supervised row is the last of the prompt.
+static ShardPage prompt_page(const int32_t *context, int n) {
+    static const uint32_t nothing[1];
+    return (ShardPage){
+        .context = n ? (const uint32_t *)context : nothing, .context_length = (uint32_t)n, .answer = nothing};
+}
+
+// The encoder over the batch of g->fill_pages: enc_acts.out (n*N,D_enc). Returns the device view.
+static MicroBatch encode(Generator *g, int n) {
+    Backend *b = g->b;
+    const C3 *m = g->m;
+    batch_build(&g->batch, g->fill_pages, NULL, n, g->t, m->config.latents, UINT32_MAX, NULL);
+    b->upload(b, g->batch_device, g->batch.block, g->batch.bytes);
+    MicroBatch d = batch_view(&g->batch, g->batch_device);
+    qwen2_forward(&g->enc, &g->enc_acts, &d.enc, elem_at(b, m->weights, m->params.Q), NULL);
+    return d;
+}
+
+static void project(Generator *g, GeneratePage *const *pages, int n) {
+    Backend *b = g->b;
+    const C3 *m = g->m;
+    size_t size = (size_t)m->config.latents * m->config.enc.D;
+    for (int i = 0; i < n; i++) {
+        if (!pages[i]->latents) continue;
+        b->upload(b, g->latents, pages[i]->latents, size * sizeof(float));
+        b->cast_from_f32(b, elem_at(b, g->enc_acts.out, i * size), g->latents, size);
+    }
+    b->matmul_forward(b, g->projected, g->enc_acts.out, elem_at(b, m->weights, m->params.projector),
+                      elem_at(b, m->weights, m->params.projector_bias), n * m->config.latents, m->config.enc.D,
+                      m->config.dec.D);
+}
+
+// Takes the first of the waiting pages into free slots, as many as fit into one batch, and writes their first tokens.
+// *taken: how many. Returns how many are done already, -1 on an error.
+static int fill_slots(Generator *g, GeneratePage **waiting, int n_waiting, int *taken, int ngram, Error *err) {
+    int n = 0, rows = 0, N = g->m->config.latents;
+    for (int s = 0; s < g->slots && n < g->fill && n < n_waiting; s++) {
+        if (g->slot[s].page) continue;
+        GeneratePage *p = waiting[n];
+        int length = p->latents ? 0 : p->n_context;
+        if (rows + length + 1 + N > g->enc_rows) break;
+        rows += length + 1 + N;
+        g->fill_pages[n] = prompt_page(p->context, length);
+        start_slot(g, &g->slot[s], p);
+        g->live[n++] = s;
+    }
+    *taken = n;
+    MicroBatch d = encode(g, n);
+    project(g, waiting, n);
+    StepArrays host = step_arrays(g->step_host, n, n * g->overhead);
+    StepArrays device = step_arrays(g->step_device, n, n * g->overhead);
+    for (int i = 0; i < n; i++) {
+        int first = g->live[i] * g->slot_rows;
+        host.k_begin[i] = first;
+        host.k_end[i] = first + g->overhead;
+        for (int r = 0; r < g->overhead; r++) host.write_rows[i * g->overhead + r] = first + r;
+        host.ids[i] = host.positions[i] = host.cu[i] = 0;
+    }
+    host.cu[n] = 0;
+    g->b->upload(g->b, g->step_device, g->step_host, host.bytes);
+    KVCache cache = cache_view(g, &device, d.dec.cu, n, g->overhead, g->overhead);
+    cache.kept.max_q = d.dec.longest_kept;
+    cache.kept.cu_q = d.dec.kept_cu;
+    qwen2_forward(&g->dec, &g->dec_acts, &d.dec, g->projected, &cache);
+    return choose_tokens(g, g->live, n, ngram, err);
+}
+
+// One token more for every live page. Returns how many are done with it, -1 on an error.
+static int decode_step(Generator *g, int ngram, Error *err) {
+    int n = 0, longest = 0;
+    for (int s = 0; s < g->slots; s++) {
+        if (g->slot[s].page) g->live[n++] = s;
+    }
+    StepArrays host = step_arrays(g->step_host, n, n), device = step_arrays(g->step_device, n, n);
+    for (int i = 0; i < n; i++) {
+        const Slot *s = &g->slot[g->live[i]];
+        int first = g->live[i] * g->slot_rows;
+        host.ids[i] = s->history[s->n - 1];
+        host.positions[i] = s->n - 1;
+        host.cu[i] = i;
+        host.k_begin[i] = first;
+        host.k_end[i] = first + s->n;
+        host.write_rows[i] = first + s->n - 1;
+        if (s->n > longest) longest = s->n;
+    }
+    host.cu[n] = n;
+    g->b->upload(g->b, g->step_device, g->step_host, host.bytes);
+    KVCache cache = cache_view(g, &device, device.cu, n, 1, longest);
+    StackBatch d = {.pages = n,
+                    .rows = n,
+                    .kept = n,
+                    .longest = 1,
+                    .longest_kept = 1,
+                    .ids = device.ids,
+                    .positions = device.positions,
+                    .cu = device.cu};
+    qwen2_forward(&g->dec, &g->dec_acts, &d, NULL, &cache);
+    return choose_tokens(g, g->live, n, ngram, err);
+}
+
+// ---- all pages -----------------------------------------------------------------------------------------------------
+
+static int longer_context(const void *a, const void *b) {
+    const GeneratePage *x = *(GeneratePage *const *)a, *y = *(GeneratePage *const *)b;
+    if (x->n_context != y->n_context) return x->n_context > y->n_context ? -1 : 1;
+    return x < y ? -1 : x > y; // equal lengths: in the order given
+}
+
+static int check_pages(const Generator *g, const GeneratePage *pages, int n, Error *err) {
+    for (int i = 0; i < n; i++) {
+        if (!pages[i].latents && pages[i].n_context > g->context)
+            return error_set(err, "page %d has %d tokens, decoding was prepared for %d", i + 1, pages[i].n_context,
+                             g->context);
+    }
+    return 0;
+}
+
+int generate_pages(Generator *g, GeneratePage *pages, int n, int no_repeat_ngram,
+                   void (*progress)(void *arg, int done, int n), void *arg, Error *err) {
+    for (int i = 0; i < n; i++) {
+        pages[i].ids = NULL;
+        pages[i].n = pages[i].ended = 0;
+    }
+    TRY(check_pages(g, pages, n, err));
+    if (n <= 0) return 0;
+    g->pages = pages;
+    GeneratePage **waiting = malloc((size_t)n * sizeof *waiting);
+    if (!waiting) return error_set(err, "decoding: out of memory");
+    for (int i = 0; i < n; i++) waiting[i] = &pages[i];
+    qsort(waiting, (size_t)n, sizeof *waiting, longer_context);
+    int next = 0, done = 0, bad = 0;
+    while (done < n && !bad) {
+        int left, taken = 0;
+        if (next < n && next - done < g->slots) {
+            left = fill_slots(g, waiting + next, n - next, &taken, no_repeat_ngram, err);
+            next += taken;
+        } else {
+            left = decode_step(g, no_repeat_ngram, err);
+        }
+        bad = left < 0;
+        if (left > 0) done += left;
+        if (left > 0 && progress) progress(arg, done, n);
+    }
+    free(waiting);
+    if (!bad) return 0;
+    for (int s = 0; s < g->slots; s++) g->slot[s].page = NULL;
+    generate_free(pages, n);
+    return -1;
+}
+
+void generate_free(GeneratePage *pages, int n) {
+    for (int i = 0; i < n; i++) {
+        free(pages[i].ids);
+        pages[i].ids = NULL;
+    }
+}
+
+int generate_latents(Generator *g, float *latents, const int32_t *context, int n_context, Error *err) {
+    Backend *b = g->b;
+    size_t size = (size_t)g->m->config.latents * g->m->config.enc.D;
+    GeneratePage page = {.context = context, .n_context = n_context};
+    TRY(check_pages(g, &page, 1, err));
+    g->fill_pages[0] = prompt_page(context, n_context);
+    encode(g, 1);
+    b->cast_to_f32(b, g->latents, g->enc_acts.out, size);
+    b->download(b, latents, g->latents, size * sizeof *latents);
+    return 0;
+}
+
+// ---- ids to text ---------------------------------------------------------------------------------------------------
+
+int generate_new_tokens(int tokens, int asked, int room) {
+    int most = tokens < GENERATE_MAX_NEW ? GENERATE_MAX_NEW : tokens + 1; // an exact page always fits
+    int n = asked > 0 ? asked : tokens < most / 2 ? 2 * tokens + 32 : most;
+    if (asked <= 0 && n > most) n = most;
+    return n < room ? n : room;
+}
+
+char *generate_text(const Tokenizer *tok, const int32_t *ids, int n, size_t *length) {
+    TextStream stream = {0};
+    char *text = text_stream_tokens(&stream, tok, ids, n, length); // leaves room for what ends it
+    if (!text) return NULL;
+    *length += text_stream_end(&stream, text + *length);
+    text[*length] = 0;
+    return text;
+}

@@ -1,0 +1,23 @@
+// sampling_options.h: how tokens are drawn, as options of a command.
+#ifndef LLMC_SAMPLING_OPTIONS_H
+#define LLMC_SAMPLING_OPTIONS_H
+
+#include "llmc/base/cli.h"
+#include "llmc/base/error.h"
+#include "llmc/infer/sample.h"
+
+enum { SAMPLING_MAX_STOP = 64 };
+
+typedef struct SamplingOptions {
+    double temperature, top_p;
+    int64_t seed;
+    const char *stop;
+    int32_t stop_ids[SAMPLING_MAX_STOP];
+} SamplingOptions;
+
+// Sets the defaults (greedy) and appends the rows to a table; returns the new count.
+int sampling_options(SamplingOptions *o, Option *table, int n);
+// After parsing. The result points into o.
+int sampling_parse(Sampling *out, SamplingOptions *o, Error *err);
+
+#endif

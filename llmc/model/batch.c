@@ -1,0 +1,202 @@
+// batch.c: see batch.h. One block holds every array, laid out anew for each micro-batch without gaps, so that one copy
+// of m->bytes bytes moves it to the device.
+#include "llmc/model/batch.h"
+
+#include <assert.h> // a caller that overruns the capacity it asked for
+#include <stdlib.h>
+#include <string.h>
+
+#include "llmc/base/arena.h"
+
+static void carve_stack(StackBatch *s, Arena *a, int pages, int rows, int kept) {
+    size_t n = (size_t)rows * sizeof(int), k = (size_t)kept * sizeof(int), p = ((size_t)pages + 1) * sizeof(int);
+    s->pages = pages;
+    s->rows = rows;
+    s->kept = kept;
+    s->ids = arena_take(a, n);
+    s->positions = arena_take(a, n);
+    s->cu = arena_take(a, p);
+    s->kept_cu = arena_take(a, p);
+    s->kept_rows = arena_take(a, k);
+    s->kept_positions = arena_take(a, k);
+    s->order = arena_take(a, n);
+    s->run_begin = arena_take(a, n + sizeof(int)); // as many runs as rows, at most
+}
+
+static void carve(MicroBatch *m, Arena *a, int pages, int enc_rows, int enc_kept, int dec_rows, int dec_kept) {
+    carve_stack(&m->enc, a, pages, enc_rows, enc_kept);
+    carve_stack(&m->dec, a, pages, dec_rows, dec_kept);
+    m->labels = arena_take(a, (size_t)dec_kept * sizeof *m->labels);
+    m->weights = arena_take(a, (size_t)dec_kept * sizeof *m->weights);
+}
+
+size_t batch_capacity(BatchRows most) {
+    MicroBatch m;
+    Arena count = {0};
+    carve(&m, &count, most.pages, most.enc, most.enc, most.dec, most.kept);
+    return count.used;
+}
+
+void batch_place(MicroBatch *m, void *block, size_t capacity, uint64_t *page_ids, uint64_t *sort_work) {
+    *m = (MicroBatch){.block = block, .capacity = capacity, .page_ids = page_ids, .sort_work = sort_work};
+}
+
+int batch_create(MicroBatch *m, Backend *b, BatchRows most, Error *err) {
+    void *block = NULL;
+    size_t capacity = batch_capacity(most), longest = (size_t)(most.enc > most.dec ? most.enc : most.dec);
+    *m = (MicroBatch){0};
+    TRY(b->alloc_host(b, &block, capacity, "micro-batch", err));
+    uint64_t *host = malloc(((size_t)most.pages + 2 * longest) * sizeof *host);
+    batch_place(m, block, capacity, host, host + most.pages);
+    m->b = b;
+    if (host) return 0;
+    batch_free(m);
+    return error_set(err, "micro-batch: out of memory for %zu rows", longest);
+}
+
+void batch_free(MicroBatch *m) {
+    if (m->b) {
+        m->b->release_host(m->b, m->block);
+        free(m->page_ids);
+    }
+    *m = (MicroBatch){0};
+}
+
+// ---- rows sorted by id ---------------------------------------------------------------------------------------------
+
+// Least significant digit first, so that equal ids keep the order of their rows. slots: no id is below -slots.
+// work (2*rows): id + slots in the upper half, the row in the lower.
+static void sort_by_id(StackBatch *s, int slots, uint64_t *work) {
+    enum { BITS = 11, DIGITS = 1 << BITS };
+    int n = s->rows;
+    uint64_t *from = work, *to = work + n, highest = 0;
+    for (int i = 0; i < n; i++) {
+        uint64_t key = (uint64_t)((int64_t)s->ids[i] + slots);
+        highest = key > highest ? key : highest;
+        from[i] = key << 32 | (uint32_t)i;
+    }
+    for (int shift = 32; highest >> (shift - 32); shift += BITS) {
+        int begin[DIGITS] = {0};
+        for (int i = 0; i < n; i++) begin[from[i] >> shift & (DIGITS - 1)]++;
+        for (int d = 0, sum = 0; d < DIGITS; d++) {
+            int count = begin[d];
+            begin[d] = sum;
+            sum += count;
+        }
+        for (int i = 0; i < n; i++) to[begin[from[i] >> shift & (DIGITS - 1)]++] = from[i];
+        uint64_t *swap = from;
+        from = to;
+        to = swap;
+    }
+    s->runs = 0;
+    for (int i = 0; i < n; i++) {
+        s->order[i] = (int)(uint32_t)from[i];
+        if (i == 0 || from[i] >> 32 != from[i - 1] >> 32) s->run_begin[s->runs++] = i;
+    }
+    s->run_begin[s->runs] = n;
+}
+
+// ---- packing -------------------------------------------------------------------------------------------------------
+
+static int *put(int *to, const int32_t *ids, int n) {
+    if (n) memcpy(to, ids, (size_t)n * sizeof *to);
+    return to + n;
+}
+
+static int *put_text(int *to, const uint32_t *ids, int n) {
+    memcpy(to, ids, (size_t)n * sizeof *to); // the shard's reader has checked that ids are small
+    return to + n;
+}
+
+static int *put_slots(int *to, int first, int n) {
+    for (int i = 0; i < n; i++) *to++ = -1 - (first + i);
+    return to;
+}
+
+// Closes page p, whose ids end at `end`: positions, borders, and its last `kept` rows as kept ones.
+static void close_page(StackBatch *s, int p, const int *end, int kept) {
+    int begin = s->cu[p], rows = (int)(end - s->ids) - begin, k = s->kept_cu[p];
+    for (int i = 0; i < rows; i++) s->positions[begin + i] = i;
+    for (int i = 0; i < kept; i++) {
+        s->kept_rows[k + i] = begin + rows - kept + i;
+        s->kept_positions[k + i] = rows - kept + i;
+    }
+    s->cu[p + 1] = begin + rows;
+    s->kept_cu[p + 1] = k + kept;
+    if (rows > s->longest) s->longest = rows;
+    if (kept > s->longest_kept) s->longest_kept = kept;
+}
+
+int template_overhead(const Template *t, int latents) { return t->n_before + latents + t->n_after; }
+
+static int text_length(uint32_t length, uint32_t cut) { return (int)(length < cut ? length : cut); }
+
+BatchRows batch_page_rows(const ShardPage *page, const Template *t, int latents, uint32_t cut) {
+    int answer = text_length(page->answer_length, cut);
+    return (BatchRows){.pages = 1,
+                       .enc = text_length(page->context_length, cut) + 1 + latents,
+                       .dec = template_overhead(t, latents) + answer,
+                       .kept = answer + 1};
+}
+
+void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids, int n, const Template *t, int latents,
+                 uint32_t cut, const float *weights) {
+    BatchRows sum = {.pages = n};
+    for (int p = 0; p < n; p++) {
+        BatchRows r = batch_page_rows(&pages[p], t, latents, cut);
+        sum.enc += r.enc;
+        sum.dec += r.dec;
+        sum.kept += r.kept;
+    }
+    Arena arena = {.base = m->block};
+    *m = (MicroBatch){
+        .b = m->b, .block = m->block, .capacity = m->capacity, .page_ids = m->page_ids, .sort_work = m->sort_work};
+    carve(m, &arena, n, sum.enc, n * latents, sum.dec, sum.kept);
+    m->bytes = arena.used;
+    assert(m->bytes <= m->capacity);
+
+    int *enc = m->enc.ids, *dec = m->dec.ids, *label = m->labels;
+    float *weight = m->weights;
+    m->enc.cu[0] = m->enc.kept_cu[0] = m->dec.cu[0] = m->dec.kept_cu[0] = 0;
+    for (int p = 0; p < n; p++) {
+        int answer = text_length(pages[p].answer_length, cut);
+        m->page_ids[p] = page_ids ? page_ids[p] : (uint64_t)p;
+        enc = put_text(enc, pages[p].context, text_length(pages[p].context_length, cut));
+        *enc++ = t->img;
+        enc = put_slots(enc, 0, latents);
+        close_page(&m->enc, p, enc, latents);
+
+        dec = put(dec, t->before, t->n_before);
+        dec = put_slots(dec, p * latents, latents);
+        dec = put(dec, t->after, t->n_after);
+        dec = put_text(dec, pages[p].answer, answer);
+        close_page(&m->dec, p, dec, answer + 1); // the row before the text predicts its first token
+        label = put_text(label, pages[p].answer, answer);
+        *label++ = t->end;
+        for (int i = 0; i <= answer; i++) *weight++ = weights ? weights[p] : 1.0f;
+    }
+    sort_by_id(&m->enc, latents, m->sort_work);
+    sort_by_id(&m->dec, n * latents, m->sort_work);
+}
+
+// ---- the same arrays elsewhere -------------------------------------------------------------------------------------
+
+static void *moved(const void *p, const void *from, void *to) {
+    return (char *)to + ((const char *)p - (const char *)from);
+}
+
+static void move_stack(StackBatch *s, const void *from, void *to) {
+    int **arrays[] = {&s->ids,       &s->positions,      &s->cu,    &s->kept_cu,
+                      &s->kept_rows, &s->kept_positions, &s->order, &s->run_begin};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) *arrays[i] = moved(*arrays[i], from, to);
+}
+
+MicroBatch batch_view(const MicroBatch *m, void *block) {
+    MicroBatch view = *m;
+    move_stack(&view.enc, m->block, block);
+    move_stack(&view.dec, m->block, block);
+    view.labels = moved(m->labels, m->block, block);
+    view.weights = moved(m->weights, m->block, block);
+    view.block = block;
+    return view;
+}

@@ -1,0 +1,73 @@
+// params.h: the tensor table. Each parameter of the model is one row: Hugging Face name, shape, owner, learning-rate
+// group, decay, initialisation, place. Initialisation, loading, saving, AdamW, ZeRO, gradient tests and `c3 info` all
+// walk this table.
+#ifndef LLMC_PARAMS_H
+#define LLMC_PARAMS_H
+
+#include <stddef.h>
+
+#include "llmc/model/config.h"
+
+typedef enum ParamOwner { OWNER_ENCODER, OWNER_DECODER, OWNER_CASCADE } ParamOwner; // llm1/ file, root file, root file
+typedef enum ParamGroup { GROUP_ENCODER, GROUP_DECODER, GROUP_LATENT, N_GROUPS } ParamGroup;
+typedef enum ParamInit { INIT_NORMAL, INIT_ZERO, INIT_ONE } ParamInit; // normal(0, 0.02)
+
+typedef struct Param {
+    char name[64];     // as in the checkpoint: "model.layers.3.mlp.up_proj.weight", "model.Q.weight"
+    ParamOwner owner;
+    ParamGroup group;
+    ParamInit init;
+    int decay;         // weight decay applies (matrices only: not norms, biases, Q, embeddings)
+    int rows, cols;    // cols = 1 for vectors (one dimension in the file)
+    int dims;          // 1 or 2
+    int bucket;
+    size_t offset;     // first element in the parameter arena (the same in gradients and full optimizer state)
+    size_t count;      // rows * cols
+} Param;
+
+// A bucket is the unit of reduce-scatter, AdamW shards and all-gather: an embedding; a layer; a stack's tail (final
+// norm, untied head, projector and Q). Padded with zeros to ranks x 256 elements.
+typedef struct Bucket {
+    size_t offset, count; // elements; count is a multiple of ranks * 256
+    int first, last;      // params first..last-1
+} Bucket;
+
+typedef struct ParamTable {
+    Param *params;
+    int n;
+    Bucket *buckets;
+    int n_buckets;
+    size_t total;      // elements of the arena, padding included
+    size_t parameters; // true parameters
+    int ranks;
+} ParamTable;
+
+// Where the tensors of one stack start. QKV weights are one matrix (NH*HS + 2*KV*HS, D), gate and up one (2F, D).
+typedef struct StackParams {
+    int embed_bucket, layer_bucket, tail_bucket; // layer l is bucket layer_bucket + l
+    size_t embed, norm, head;                    // head == embed when tied
+    size_t tail;                                 // where the tail bucket starts
+    size_t layer0;                               // offset of layer 0; a layer's stride is layer_stride
+    size_t layer_stride;
+    size_t ln1, qkv, qkv_bias, o, ln2, gate_up, down; // relative to the layer
+} StackParams;
+
+typedef struct C3Params {
+    ParamTable table;
+    StackParams enc, dec;
+    size_t Q, projector, projector_bias;
+} C3Params;
+
+// Rows that a vocabulary of V takes in the arena where it is the head's matrix: whole tiles of the product, rows of
+// logits that begin at multiples of 16 bytes. The rows behind V are zero in weights and gradients and stay so.
+static inline int params_head_rows(int V) { return V >= 16384 ? (V + 127) / 128 * 128 : (V + 7) / 8 * 8; }
+
+// Tags of a bucket's collectives (backend.h): its gradients are reduced, its parameters gathered.
+static inline int params_reduce_tag(int bucket) { return 2 * bucket; }
+static inline int params_gather_tag(int bucket) { return 2 * bucket + 1; }
+
+int params_build(C3Params *p, const C3Config *c, int ranks, Error *err);
+void params_free(C3Params *p);
+const Param *params_find(const ParamTable *t, ParamOwner owner, const char *name); // NULL: not there
+
+#endif

@@ -1,0 +1,25 @@
+// bpe.h: byte-pair merging by rank: one hash table from bytes to rank is all it needs.
+#ifndef LLMC_BPE_H
+#define LLMC_BPE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "llmc/base/error.h"
+#include "llmc/text/vocabulary.h"
+
+typedef struct Bpe Bpe;
+
+// The vocabulary must outlive the table. Two ranks with the same bytes are an error; name: the file, for messages.
+int bpe_create(Bpe **out, const Vocabulary *v, const char *name, Error *err);
+void bpe_free(Bpe *b);
+
+// Writes the ids of a piece of n >= 1 bytes into ids, which has room for n, and returns their number; -1 when memory
+// ran out. readable: bytes that may be read from p on, at least n. Thread-safe.
+int64_t bpe_encode(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable);
+
+// The two tokens that merging joins last when it makes the token `rank` out of its bytes: its line in a list of merges.
+// -1 when it does not come to two: no list of merges makes such a vocabulary.
+int bpe_parts(const Bpe *b, int rank, int32_t parts[2]);
+
+#endif

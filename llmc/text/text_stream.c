@@ -1,0 +1,59 @@
+// text_stream.c: see text_stream.h.
+#include "llmc/text/text_stream.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// Bytes of the UTF-8 character at s of which n bytes are there; 0: none begins here; -1: n bytes do not tell yet.
+static int utf8_length(const unsigned char *s, size_t n) {
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    if (s[0] < 0x80) return 1;
+    int length = s[0] < 0xc2 || s[0] > 0xf4 ? 0 : s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
+    if (!length) return 0;
+    uint32_t low = s[0] & (0x7fu >> length), high = low; // range of what the character may still become
+    for (int i = 1; i < length; i++) {
+        if ((size_t)i < n && (s[i] & 0xc0) != 0x80) return 0;
+        low = low << 6 | ((size_t)i < n ? s[i] & 0x3fu : 0);
+        high = high << 6 | ((size_t)i < n ? s[i] & 0x3fu : 0x3fu);
+    }
+    if (high < least[length] || low > 0x10ffff || (low >= 0xd800 && high < 0xe000)) return 0;
+    return (size_t)length > n ? -1 : length;
+}
+
+// One byte or character from the tail's front into out, as long as there is one. at_end: nothing follows.
+static size_t drain(TextStream *s, char *out, int at_end) {
+    size_t used = 0;
+    while (s->n_tail > 0) {
+        int length = utf8_length(s->tail, (size_t)s->n_tail);
+        if (length < 0 && !at_end) break;
+        const int taken = length > 0 ? length : 1;
+        memcpy(out + used, length > 0 ? (const char *)s->tail : "\xef\xbf\xbd", (size_t)(length > 0 ? length : 3));
+        used += (size_t)(length > 0 ? length : 3);
+        s->n_tail -= taken;
+        memmove(s->tail, s->tail + taken, (size_t)s->n_tail);
+    }
+    return used;
+}
+
+size_t text_stream_add(TextStream *s, char *out, const char *bytes, size_t n) {
+    size_t used = 0;
+    for (size_t i = 0; i < n; i++) {
+        s->tail[s->n_tail++] = (unsigned char)bytes[i];
+        used += drain(s, out + used, 0);
+    }
+    return used;
+}
+
+size_t text_stream_end(TextStream *s, char *out) { return drain(s, out, 1); }
+
+char *text_stream_tokens(TextStream *s, const Tokenizer *tok, const int32_t *ids, int n, size_t *length) {
+    size_t raw_length = 0;
+    char *raw = tokenizer_decode(tok, ids, (size_t)n, &raw_length);
+    char *text = raw ? malloc(3 * (raw_length + 3) + 1) : NULL; // a bad byte becomes three
+    if (text) {
+        *length = text_stream_add(s, text, raw, raw_length);
+        text[*length] = 0;
+    }
+    free(raw);
+    return text;
+}

@@ -1,0 +1,82 @@
+// checkpoint.h: RUN/step_00005000/: the model in the released code's Hugging Face layout, trainer/ beside it, MADE_BY
+// written first, COMPLETE last.
+//
+//   MADE_BY                            number of the run (run.json), host: a run removes only what it made
+//   config.json  model.safetensors  llm1/config.json  llm1/model.safetensors  tokenizer files  [auto_map .py files]
+//   trainer/state.json                 step, loader state, fingerprints, rank count that wrote it
+//   trainer/settings.json              the options in force
+//   trainer/history.safetensors        loss of every step so far
+//   trainer/optimizer_00000.safetensors ... one file a rank: tensors "m.B.E", "v.B.E", "master.B.E": bucket B, from
+//                                      element E of the bucket on. Any number of ranks reads any partition.
+//   COMPLETE                           size and CRC-32 of the files above; its presence makes the folder a checkpoint
+//
+// The folder is built as step_00005000.tmp and renamed once it is whole, so that a crash at any moment leaves what was
+// there before. Where hosts have disks of their own each keeps the part its ranks wrote, under the same name, without
+// COMPLETE, which is where rank 0 is; to resume, the parts have to be brought together, and errors say from where.
+#ifndef LLMC_CHECKPOINT_H
+#define LLMC_CHECKPOINT_H
+
+#include <stdint.h>
+
+#include "llmc/model/config.h"
+#include "llmc/base/dist.h"
+#include "llmc/data/loader.h"
+#include "llmc/train/optimizer.h"
+#include "llmc/model/params.h"
+#include "llmc/weights/run.h" // checkpoint_newest, checkpoint_folder
+#include "llmc/weights/travel.h"
+
+// ---- weights alone: what inference and fine-tuning read ----
+
+// Fills the weight arena (device, element type of b) from a C3 folder. Every tensor of the table must be there with its
+// shape (embedding rows beyond the table's are cut; too few are an error); tensors of other names are ignored. Of a
+// tied model lm_head.weight is not read: stored beside the embedding, it must be the same.
+int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
+                            Error *err);
+// Writes the model files into an existing folder, tensor by tensor (no second copy of the model), then what travels
+// along; travel NULL: nothing does.
+int checkpoint_save_weights(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c,
+                            const Travel *travel, const char *folder, Error *err);
+// SHA-256 over names, shapes and tensor bytes of a folder's model files, independent of sharding; 64 hex digits.
+int checkpoint_fingerprint(char hex[65], const char *folder, Error *err);
+
+// ---- the whole trainer ----
+
+typedef struct TrainState {
+    int64_t step; // optimizer steps done
+    LoaderState loader;
+    double tokens_seen; // text tokens
+    char *settings;     // JSON object text of the options in force (owned)
+    uint8_t tokenizer[32];
+    float *losses; // (step) loss of every step from 1 on (owned)
+} TrainState;
+void train_state_free(TrainState *s);
+// One step further: its loss, its text tokens, the loader's place behind its pages.
+int train_state_advance(TrainState *s, double loss, double tokens, LoaderState after, Error *err);
+
+typedef struct CheckpointJob {
+    Backend *backend;
+    const Dist *dist;
+    const C3Config *config;
+    const C3Params *params;
+    Optimizer *optimizer; // weights, m, v, master
+    const Travel *travel; // as in checkpoint_save_weights
+} CheckpointJob;
+
+// Saves RUN/step_%08lld on all ranks together. Once COMPLETE is durable, older complete ones of this run beyond the
+// newest `keep` are deleted (keep <= 0: none is), unless a reader holds them, and what it had left half-written;
+// whatever else has that name is set aside (run_writer.h). On an error on any rank, all ranks return -1 with the line
+// of the lowest failing rank, the half-written folder is removed, and what was there before is untouched; an older one
+// that cannot be deleted is an error, too, and says that the new one is saved. Free disk space is checked first.
+int checkpoint_save(const CheckpointJob *job, const TrainState *state, const char *run, int keep, Error *err);
+// Reads state.json (weights and optimizer state are not touched), so that options can be compared first.
+int checkpoint_read_state(TrainState *state, const char *folder, Error *err);
+// Fills weights, m, v, master from a complete checkpoint written by any number of ranks. In bf16 runs weights are taken
+// from the model files and master from the optimizer files.
+int checkpoint_load(const CheckpointJob *job, const char *folder, Error *err);
+// Sizes and CRC-32 of all files that COMPLETE names; *files: how many.
+int checkpoint_verify(int *files, const char *folder, Error *err);
+// Bytes a checkpoint of this model takes, all ranks together.
+uint64_t checkpoint_bytes(const C3Params *p, DType dtype);
+
+#endif

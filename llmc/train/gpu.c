@@ -1,0 +1,259 @@
+// gpu.c: see gpu.h.
+//
+// Each operation takes the longer of its arithmetic and its memory traffic; operations follow one another; collectives
+// hide behind the backward pass and the next forward pass. Matrix products come in tiles that fill the processors in
+// waves, which is what small batches lose by.
+#include "llmc/train/gpu.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+// ---- data sheets ---------------------------------------------------------------------------------------------------
+
+// NVIDIA's data sheets: H100 and H200 (SXM), A100 (SXM), HGX B200, GeForce RTX 4090 (Ada whitepaper). H800 is an H100
+// with 400 GB/s of NVLink. NVLink's figures are for both directions, half of them stand here; the 4090 has PCIe 4.0
+// x16. Memory is what the driver reports, not the name's round number (an "80 GB" GPU has 79.1 GiB).
+static const Gpu gpus[] = {
+    {"h100", "H100 SXM, 80 GB", 989.4e12, 66.9e12, 3.35e12, 84.9e9, 450e9, 132},
+    {"h800", "H800 SXM, 80 GB", 989.4e12, 66.9e12, 3.35e12, 84.9e9, 200e9, 132},
+    {"h200", "H200 SXM, 141 GB", 989.4e12, 66.9e12, 4.8e12, 150.1e9, 450e9, 132},
+    {"a100", "A100 SXM, 80 GB", 312e12, 19.5e12, 2.039e12, 84.9e9, 300e9, 108},
+    {"b200", "B200, 180 GB", 2250e12, 75e12, 7.7e12, 191.5e9, 900e9, 148},
+    {"4090", "GeForce RTX 4090, 24 GB", 165.2e12, 82.6e12, 1.008e12, 25.3e9, 32e9, 128},
+};
+
+static int contains(const char *text, const char *word) { // without regard to case
+    size_t n = strlen(word);
+    for (; *text; text++) {
+        size_t i = 0;
+        while (i < n && text[i] && tolower((unsigned char)text[i]) == tolower((unsigned char)word[i])) i++;
+        if (i == n) return 1;
+    }
+    return 0;
+}
+
+const Gpu *gpu_find(const char *name) {
+    static const char *const others[] = {"PCI", "NVL", "Laptop", "4090 D", "GB200", "40GB", "MIG"};
+    for (size_t i = 0; name && i < sizeof others / sizeof *others; i++) {
+        if (contains(name, others[i])) return NULL;
+    }
+    for (size_t i = 0; name && i < sizeof gpus / sizeof *gpus; i++) {
+        if (contains(name, gpus[i].name)) return &gpus[i];
+    }
+    return NULL;
+}
+
+// ---- what of it arrives --------------------------------------------------------------------------------------------
+
+// PRODUCTS is fitted: to LLM.Q's bf16 training on 8 x H100 (github.com/IST-DASLab/llmq, benchmarks/H100x8.md; Qwen2.5
+// of 1.5B and 3B, 524,288 tokens a step, pages of 1,024: 457 and 240 thousand tokens a second). test/test_plan.c holds
+// the model to them, and to four more of LLM.Q's figures that were not used. The others are assumed.
+static const double PRODUCTS = 0.72;      // of the data sheet's peak, for products whose tiles fill every wave
+static const double PRODUCTS_FP32 = 0.80; // fp32 runs
+// Of the data sheet's peak, recomputed scores counted: what instruction counts of the kernels' machine code give on an
+// H100 (35 % forward, 31 % backward), where cuDNN's reach 40 % and more.
+static const double ATTENTION = 0.32;
+static const double BANDWIDTH = 0.85;
+static const double LINK = 0.80;
+static const double KERNEL_SECONDS = 2e-6; // one kernel's start and end beyond its work
+
+GpuRates gpu_rates(const Gpu *gpu, DType dtype, double measured) {
+    double peak = dtype == DTYPE_F32 ? gpu->fp32 : gpu->bf16;
+    return (GpuRates){.products = measured > 0 ? measured : peak * (dtype == DTYPE_F32 ? PRODUCTS_FP32 : PRODUCTS),
+                      .attention = peak * ATTENTION,
+                      .bandwidth = gpu->bandwidth * BANDWIDTH,
+                      .link = gpu->link * LINK,
+                      .sms = gpu->sms};
+}
+
+const char *gpu_assumptions(void) {
+    static char text[800];
+    snprintf(
+        text, sizeof text,
+        "  fitted   products reach %.0f %% of the data sheet's peak, less what their last waves of tiles leave idle:\n"
+        "           with this LLM.Q's 457 and 240 thousand tokens/s on 8 x H100 come out right (test_plan)\n"
+        "  assumed  attention %.0f %% of the peak, memory %.0f %% and links %.0f %% of the data sheet's rate, %.0f us "
+        "a\n"
+        "           kernel; one host; ranks evenly loaded; the loader, logs and checkpoints cost nothing\n",
+        100 * PRODUCTS, 100 * ATTENTION, 100 * BANDWIDTH, 100 * LINK, 1e6 * KERNEL_SECONDS);
+    return text;
+}
+
+// ---- matrix products -----------------------------------------------------------------------------------------------
+
+typedef struct Product {
+    double flops, seconds;
+} Product;
+
+// (M,K) x (K,N). Tiles of the usual sizes, the best of them; all processors work on one wave of tiles at a time.
+static Product product(const GpuRates *r, double M, double N, double K, int element) {
+    static const struct {
+        double m, n, share; // share: of the largest tile's rate (smaller tiles read their operands more often)
+    } tiles[] = {{128, 256, 1}, {256, 128, 1}, {128, 192, 0.97}, {192, 128, 0.97}, {128, 128, 0.95}, {64, 256, 0.9}};
+    double best = INFINITY;
+    if (M <= 0) return (Product){0, 0};
+    for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++) {
+        double waves = ceil(ceil(M / tiles[i].m) * ceil(N / tiles[i].n) / r->sms);
+        double seconds = waves * r->sms * tiles[i].m * tiles[i].n * 2 * K / (r->products * tiles[i].share);
+        best = seconds < best ? seconds : best;
+    }
+    double memory = element * (M * K + K * N + M * N) / r->bandwidth;
+    return (Product){2 * M * N * K, best > memory ? best : memory};
+}
+
+static void add(GpuPart *p, Product x, double times) {
+    p->flops += times * x.flops;
+    p->seconds += times * x.seconds;
+}
+
+// A Linear's product forward, and its two backward. Batches differ in their rows: the mean over some sizes
+// around the average, so that no lucky size decides.
+static void linear(GpuTimes *t, int part, const GpuLoad *l, const GpuRates *r, double rows, double in, double out,
+                   double layers) {
+    static const double sizes[] = {0.92, 0.96, 1, 1.04, 1.08};
+    enum { N_SIZES = sizeof sizes / sizeof *sizes };
+    GpuPart *p = &t->parts[part];
+    for (int i = 0; i < N_SIZES; i++) {
+        double n = rows * sizes[i], times = layers / N_SIZES;
+        Product f = product(r, n, out, in, l->element), dx = product(r, n, in, out, l->element),
+                dw = product(r, out, in, n, l->element);
+        add(p, f, times);
+        add(p, dx, times);
+        add(p, dw, times);
+        t->forward += times * f.seconds;
+        t->backward += times * (dx.seconds + dw.seconds);
+    }
+    t->weights += rows > 0 ? layers * 2 * in * out * l->element : 0;
+}
+
+// ---- one device batch ----------------------------------------------------------------------------------------------
+
+// Queries, output and MLP of `layers` layers, keys and values of the same rows when `kv`.
+static void layer_products(GpuTimes *t, int part, const GpuLoad *l, const GpuRates *r, const Qwen2Config *c,
+                           double rows, int kv, double layers) {
+    double heads = (double)c->NH * c->HS, keys = kv ? 2.0 * c->KV * c->HS : 0;
+    linear(t, part, l, r, rows, c->D, heads + keys, layers);
+    linear(t, part, l, r, rows, heads, c->D, layers);
+    linear(t, part, l, r, rows, c->D, 2.0 * c->F, layers);
+    linear(t, part, l, r, rows, c->F, c->D, layers);
+}
+
+static void stream(GpuTimes *t, int part, const GpuRates *r, double bytes) {
+    t->parts[part].bytes += bytes;
+    t->parts[part].seconds += bytes / r->bandwidth;
+}
+
+// What the recomputation modes do again in the backward pass of `layers` layers: norms and SwiGLU, or all of the
+// forward pass but its last product.
+static void recompute(GpuTimes *t, const GpuLoad *l, const GpuRates *r, const GpuStack *s, double layers) {
+    const Qwen2Config *c = s->c;
+    double D = c->D, F = c->F, heads = (double)c->NH * c->HS, qkv = heads + 2.0 * c->KV * c->HS;
+    double rotated = (double)(c->NH + c->KV) * c->HS, e = l->element, n = s->rows * layers;
+    if (l->recompute == RECOMPUTE_CHEAP) stream(t, GPU_RECOMPUTE, r, n * e * (4 * D + 3 * F));
+    if (l->recompute != RECOMPUTE_LAYER) return;
+    GpuPart *p = &t->parts[GPU_RECOMPUTE];
+    add(p, product(r, s->rows, qkv, D, l->element), layers);
+    add(p, product(r, s->rows, D, heads, l->element), layers);
+    add(p, product(r, s->rows, 2 * F, D, l->element), layers);
+    add(p, (Product){4 * heads * s->pairs, 4 * heads * s->pairs / r->attention}, layers);
+    stream(t, GPU_RECOMPUTE, r, n * e * (6 * D + 2 * rotated + qkv + heads + 3 * F));
+}
+
+// Operations that stream their arrays through memory: elements read and written for each row of a layer.
+//   forward   two norms with residual adds 8 D, rotary 2 R, attention QKV + H, SwiGLU 3 F
+//   backward  two norms 8 D, rotary 2 R, attention 2 QKV + 2 H, bias sums QKV, SwiGLU 5 F
+static void layer_streams(GpuTimes *t, const GpuLoad *l, const GpuRates *r, const Qwen2Config *c, double rows) {
+    double D = c->D, F = c->F, heads = (double)c->NH * c->HS, qkv = heads + 2.0 * c->KV * c->HS;
+    double rotated = (double)(c->NH + c->KV) * c->HS, e = l->element;
+    double forward = rows * e * (8 * D + 2 * rotated + qkv + heads + 3 * F);
+    double backward = rows * e * (8 * D + 2 * rotated + 3 * qkv + 2 * heads + 5 * F);
+    stream(t, GPU_ELEMENTWISE, r, forward + backward);
+    t->forward += forward / r->bandwidth;
+    t->backward += backward / r->bandwidth;
+}
+
+static void stack(GpuTimes *t, int part, const GpuLoad *l, const GpuRates *r, const GpuStack *s) {
+    enum { FORWARD_KERNELS = 9, BACKWARD_KERNELS = 20 };
+    const Qwen2Config *c = s->c;
+    double layers = c->L - 1;
+    layer_products(t, part, l, r, c, s->rows, 1, layers);
+    layer_products(t, part, l, r, c, s->kept, 0, 1);
+    linear(t, part, l, r, s->rows, c->D, 2.0 * c->KV * c->HS, 1);
+    layer_streams(t, l, r, c, layers * s->rows + s->kept);
+    // two products forward; seven backward, two of which only spare atomic additions: the mathematics asks for five and
+    // counts four
+    double pair = 2.0 * c->NH * c->HS * (layers * s->pairs + s->kept_pairs);
+    t->parts[GPU_ATTENTION].flops += 6 * pair;
+    t->parts[GPU_ATTENTION].seconds += 9 * pair / r->attention;
+    t->forward += 2 * pair / r->attention;
+    t->backward += 7 * pair / r->attention;
+    recompute(t, l, r, s, layers + (s->rows > 0 ? s->kept / s->rows : 0));
+    int kernels = FORWARD_KERNELS + BACKWARD_KERNELS +
+                  (l->recompute == RECOMPUTE_CHEAP   ? 3
+                   : l->recompute == RECOMPUTE_LAYER ? FORWARD_KERNELS - 1
+                                                     : 0);
+    t->parts[GPU_KERNELS].seconds += c->L * kernels * KERNEL_SECONDS;
+}
+
+// ---- a step --------------------------------------------------------------------------------------------------------
+
+// What happens once for each parameter and batch. The first batch writes the gradients, the others read and write them,
+// the reduce-scatter reads them; with ZeRO 2 every batch's are written, read, and added to the shard. Then AdamW.
+static void parameters(GpuTimes *t, const GpuLoad *l, const GpuRates *r) {
+    double all = l->parameters * l->gradient, shard = l->parameters / l->ranks;
+    double passes = 2 * l->batches - (l->ranks > 1 ? 0 : 1);
+    stream(t, GPU_GRADIENTS, r, l->zero == 2 ? l->batches * (2 * all + 3 * shard * l->gradient) : passes * all);
+    stream(t, GPU_OPTIMIZER, r, (l->zero ? shard : l->parameters) * l->state);
+}
+
+// Bytes over the link and what of their time nothing hides: what is longer than the pass it hides behind, and the
+// bucket that is complete last (first needed): the first stack's embedding.
+static void collective(GpuTimes *t, int part, double *seconds, const GpuLoad *l, const GpuRates *r, double bytes,
+                       double behind, double times) {
+    double share = (double)(l->ranks - 1) / l->ranks, sent = l->parameters * bytes * share;
+    double bucket = (double)l->V * l->stacks[0].c->D * bytes * share;
+    double longer = sent / r->link - behind;
+    *seconds = times * sent / r->link;
+    t->parts[part].bytes = times * sent;
+    t->parts[part].seconds = l->ranks > 1 ? times * (bucket / r->link + (longer > 0 ? longer : 0)) : 0;
+}
+
+void gpu_step(GpuTimes *t, const GpuLoad *l, const GpuRates *r) {
+    *t = (GpuTimes){0};
+    for (int i = 0; i < l->n_stacks; i++) stack(t, GPU_STACK0 + i, l, r, &l->stacks[i]);
+    linear(t, GPU_HEAD, l, r, l->head_rows, l->D, l->V, 1);
+    // cross entropy reads the logits twice and writes their gradients
+    double logits = 3 * l->head_rows * l->V * l->element;
+    stream(t, GPU_LOGITS, r, logits);
+    t->backward += t->parts[GPU_RECOMPUTE].seconds;
+    for (int i = 0; i <= GPU_RECOMPUTE; i++) t->flops += i == GPU_RECOMPUTE ? 0 : t->parts[i].flops * l->batches;
+    for (int i = 0; i < GPU_PARTS; i++) {
+        t->parts[i].flops *= l->batches;
+        t->parts[i].bytes *= l->batches;
+        t->parts[i].seconds *= l->batches;
+    }
+    t->weights *= l->batches;
+    parameters(t, l, r);
+    collective(t, GPU_REDUCE, &t->reduce, l, r, l->gradient, t->backward, l->zero == 2 ? l->batches : 1);
+    // without shards of the optimizer it is the gradients that are gathered, and nothing hides that
+    collective(t, GPU_GATHER, &t->gather, l, r, l->zero ? l->element : l->gradient, l->zero ? t->forward : 0, 1);
+    for (int i = 0; i < GPU_PARTS; i++) t->total += t->parts[i].seconds;
+}
+
+const char *gpu_part_name(int part) {
+    static const char *const names[GPU_PARTS] = {"products of the encoder",
+                                                 "products of the decoder",
+                                                 "products of the head",
+                                                 "attention",
+                                                 "norms, SwiGLU, rotary",
+                                                 "logits and loss",
+                                                 "recomputation",
+                                                 "gradients",
+                                                 "AdamW, norm",
+                                                 "starts of kernels",
+                                                 "reduce-scatter, exposed",
+                                                 "all-gather, exposed"};
+    return names[part];
+}

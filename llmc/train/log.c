@@ -1,0 +1,305 @@
+// log.c: see log.h. Each object reaches the file in one write of a whole line, so that whoever follows the file, and
+// whoever kills the run, never meets half of one.
+#include "llmc/train/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h> // PRId64
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "llmc/base/clean.h"
+#include "llmc/base/file.h"
+#include "llmc/base/format.h"
+#include "llmc/base/json.h"
+#include "llmc/base/terminal.h"
+
+static const double LINE_SECONDS = 5;  // at most one line of a step in this time
+static const double KEPT_SECONDS = 60; // the same on a terminal, where the bar shows the others
+
+struct Log {
+    char *path;
+    int fd;
+    off_t size;      // bytes of whole lines
+    int said_full;   // a failed write was reported
+    int64_t steps;   // last step of the run
+    int terminal;    // the one behind stdout (terminal.h); -1: none
+    double printed;  // when the last line of a step was printed, seconds
+    int bar;         // a progress bar stands in the current line
+    char *step;      // the line of the last step, as long as it was not printed; else NULL
+    int64_t seen;    // steps logged
+    double before;   // when the last step was logged
+    double per_step; // running mean of the time from step to step, validation and saving included
+};
+
+double log_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// ---- log.jsonl -----------------------------------------------------------------------------------------------------
+
+// Step of a line, or that of the line before when it has none; -1 when it is no JSON object. *has_loss: a step's own.
+static int64_t step_of_line(const char *line, size_t n, int64_t before, int *has_loss) {
+    cJSON *object;
+    if (json_parse(&object, line, n, "log", NULL) != 0) return -1;
+    int64_t step = before;
+    const cJSON *item = json_find(object, "step");
+    if (item && json_whole(&step, item, 0, (int64_t)1 << 53) != 0) step = before;
+    *has_loss = cJSON_GetObjectItemCaseSensitive(object, "loss") != NULL;
+    cJSON_Delete(object);
+    return step;
+}
+
+// Copies the lines of steps up to `last`, one for each step; a line without its newline was cut.
+static int write_history(const char *path, const char *text, size_t size, int64_t last, Error *err) {
+    FileWriter w;
+    TRY(file_create(&w, path, err));
+    int64_t step = 0, kept = 0; // the last step whose line was kept
+    int bad = 0, has_loss = 0;
+    for (size_t at = 0; at < size && !bad;) {
+        const char *newline = memchr(text + at, '\n', size - at);
+        if (!newline) break;
+        size_t n = (size_t)(newline - (text + at)) + 1;
+        int64_t found = step_of_line(text + at, n - 1, step, &has_loss);
+        if (found >= 0) step = found;
+        int twice = has_loss && found <= kept;
+        if (found >= 0 && found <= last && !twice) bad = file_write(&w, text + at, n, err);
+        if (has_loss && found > kept) kept = found;
+        at += n;
+    }
+    if (!bad) return file_commit(&w, err);
+    file_discard(&w);
+    return -1;
+}
+
+int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *err) {
+    *out = NULL;
+    Log *log = calloc(1, sizeof *log);
+    char *path = string_format("%s/log.jsonl", folder);
+    FileMap old = {0};
+    if (!log || !path) {
+        free(log);
+        free(path);
+        return error_set(err, "%s/log.jsonl: out of memory", folder);
+    }
+    *log =
+        (Log){.path = path, .fd = -1, .steps = steps, .terminal = terminal_behind(STDOUT_FILENO), .printed = -INFINITY};
+    if (log->terminal >= 0) log->printed = log_seconds(); // the bar shows the first steps
+    int bad = file_exists(path) ? file_map(&old, path, err) : 0; // whatever is no regular file is refused here
+    if (!bad) bad = write_history(path, (const char *)old.data, step > 0 ? old.size : 0, step, err);
+    file_unmap(&old);
+    if (!bad) {
+        log->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+        log->size = log->fd < 0 ? -1 : lseek(log->fd, 0, SEEK_END);
+        if (log->size < 0) bad = error_set(err, "%s: cannot append: %s", path, strerror(errno));
+    }
+    if (bad) log_close(log);
+    else *out = log;
+    return bad;
+}
+
+static void append(Log *log, const char *line, size_t n) {
+    ssize_t wrote = write(log->fd, line, n);
+    if (wrote == (ssize_t)n) {
+        log->size += wrote;
+        return;
+    }
+    int code = wrote < 0 ? errno : ENOSPC;
+    int cut = wrote > 0 ? ftruncate(log->fd, log->size) : 0;
+    if (!log->said_full) {
+        fprintf(stderr, "%s: cannot write%s: %s; the run goes on without\n", clean(log->path),
+                cut ? " or cut a half line" : "", strerror(code));
+        log->said_full = 1;
+    }
+}
+
+// "name":number or "name":null
+static int add_number(char *line, size_t room, const char *name, const char *format, double value) {
+    char number[64] = "null";
+    if (isfinite(value)) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        snprintf(number, sizeof number, format, value);
+#pragma GCC diagnostic pop
+    }
+    return snprintf(line, room, ",\"%s\":%s", name, number);
+}
+
+typedef struct Field {
+    const char *name, *format;
+    double value;
+} Field;
+
+static void utc_now(char text[32]) {
+    struct timespec now;
+    struct tm utc;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    size_t n = strftime(text, 32, "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(text + n, 32 - n, ".%03dZ", (int)(now.tv_nsec / 1000000));
+}
+
+static void append_fields(Log *log, int64_t step, const Field *fields, int n) {
+    char line[1024], time[32];
+    utc_now(time);
+    int at = snprintf(line, sizeof line, "{\"step\":%" PRId64 ",\"time\":\"%s\"", step, time);
+    for (int i = 0; i < n; i++)
+        at += add_number(line + at, sizeof line - (size_t)at, fields[i].name, fields[i].format, fields[i].value);
+    at += snprintf(line + at, sizeof line - (size_t)at, "}\n");
+    append(log, line, (size_t)at);
+}
+
+// ---- stdout --------------------------------------------------------------------------------------------------------
+
+// The bar gives way to the line of its step, which stays: nothing is said without the step it was said at.
+static void keep_step(Log *log) {
+    if (log->bar) fputs("\r\x1b[K", stdout);
+    log->bar = 0;
+    if (!log->step) return;
+    puts(log->step);
+    free(log->step);
+    log->step = NULL;
+    log->printed = log_seconds();
+}
+
+static double share_of(double peak, const LogStep *s) { // NAN: unknown
+    double flops = s->flops_encoder + s->flops_decoder + s->flops_head;
+    return peak > 0 && flops > 0 && s->seconds > 0 ? flops / s->seconds / peak : NAN;
+}
+
+// "MFU 41.2 %, 68.0 % of peak | ", with n/a for a GPU whose data sheet is not known; a CPU has its measured peak alone.
+static void peak_text(char *text, size_t room, const LogStep *s) {
+    double mfu = share_of(s->sheet_flops, s), peak = share_of(s->peak_flops, s);
+    int at = 0;
+    text[0] = 0;
+    if (isfinite(mfu)) at = snprintf(text, room, "MFU %.1f %%", 100 * mfu);
+    else if (s->is_gpu) at = snprintf(text, room, "MFU n/a");
+    if (isfinite(peak)) at += snprintf(text + at, room - (size_t)at, "%s%.1f %% of peak", at ? ", " : "", 100 * peak);
+    if (at) snprintf(text + at, room - (size_t)at, " | ");
+}
+
+// The words of a step; the counts of steps stand before them. What one looks for first comes first: a narrow terminal
+// cuts the rest.
+static void step_text(char *text, size_t room, const Log *log, const LogStep *s) {
+    char peak[128], left[32];
+    peak_text(peak, sizeof peak, s);
+    snprintf(text, room, "%s left | loss %.4f | lr %.2e | norm %.3f | %.0f ms | %.0f tok/s | %s%.0f MB",
+             format_time(left, log->per_step * (double)(log->steps - s->step)), s->loss, s->lr, s->grad_norm,
+             1e3 * s->seconds, s->seconds > 0 ? s->tokens / s->seconds : 0, peak, s->memory_bytes / 1e6);
+}
+
+static void print_bar(Log *log, const LogStep *s, const char *text) {
+    enum { CELLS = 20 };
+    char bar[CELLS + 1], line[768];
+    int full = log->steps > 0 ? (int)((double)s->step / (double)log->steps * CELLS) : 0;
+    for (int i = 0; i < CELLS; i++) bar[i] = i < full ? '=' : ' ';
+    bar[CELLS] = 0;
+    snprintf(line, sizeof line, "[%s] %" PRId64 "/%" PRId64 " | %s", bar, s->step, log->steps, text);
+    printf("\r\x1b[K%.*s", terminal_columns(log->terminal) - 1, line); // one column less: no terminal wraps
+    log->bar = 1;
+}
+
+static void note_time(Log *log, const LogStep *s) {
+    double now = log_seconds(), took = log->seen ? now - log->before : s->seconds;
+    log->seen++;
+    log->before = now;
+    double weight = log->seen < 50 ? 1.0 / (double)log->seen : 0.02;
+    log->per_step += weight * (took - log->per_step);
+}
+
+static void print_step(Log *log, const LogStep *s) {
+    char text[512];
+    step_text(text, sizeof text, log, s);
+    free(log->step);
+    log->step = string_format("step %*" PRId64 "/%" PRId64 " | %s", snprintf(NULL, 0, "%" PRId64, log->steps), s->step,
+                              log->steps, text);
+    double often = log->terminal < 0 ? LINE_SECONDS : KEPT_SECONDS;
+    if (log_seconds() - log->printed >= often || s->step == log->steps) keep_step(log);
+    if (log->terminal >= 0) print_bar(log, s, text);
+    fflush(stdout);
+}
+
+// ---- what is said --------------------------------------------------------------------------------------------------
+
+void log_step(Log *log, const LogStep *s) {
+    if (!log) return;
+    note_time(log, s);
+    // nine digits tell any two fp32 losses apart
+    const Field fields[] = {{"loss", "%.9g", s->loss},
+                            {"lr", "%.6e", s->lr},
+                            {"grad_norm", "%.9g", s->grad_norm},
+                            {"pages", "%.0f", s->pages},
+                            {"tokens", "%.0f", s->tokens},
+                            {"ms", "%.3f", 1e3 * s->seconds},
+                            {"tokens_per_second", "%.1f", s->seconds > 0 ? s->tokens / s->seconds : NAN},
+                            {"mfu", "%.4f", share_of(s->sheet_flops, s)},
+                            {"memory_mb", "%.1f", s->memory_bytes / 1e6},
+                            {"peak_share", "%.4f", share_of(s->peak_flops, s)},
+                            {"tflop_encoder", "%.6g", s->flops_encoder / 1e12},
+                            {"tflop_decoder", "%.6g", s->flops_decoder / 1e12},
+                            {"tflop_head", "%.6g", s->flops_head / 1e12}};
+    append_fields(log, s->step, fields, sizeof fields / sizeof *fields);
+    print_step(log, s);
+}
+
+void log_validation(Log *log, const LogValidation *v) {
+    if (!log) return;
+    const Field fields[] = {{"val_loss", "%.9g", v->loss},
+                            {"val_token_accuracy", "%.6f", v->token_accuracy},
+                            {"val_cut", "%.0f", v->cut},
+                            {"val_cut_loss", "%.9g", v->cut_loss},
+                            {"val_cut_token_accuracy", "%.6f", v->cut_token_accuracy}};
+    append_fields(log, v->step, fields, v->cut ? 5 : 2);
+    char cut[128] = "";
+    if (v->cut)
+        snprintf(cut, sizeof cut, "; cut to %" PRIu32 " tokens, as training pages still are: loss %.4f, %.2f %%",
+                 v->cut, v->cut_loss, 100 * v->cut_token_accuracy);
+    log_note(log, "validation at step %" PRId64 ": loss %.4f, %.2f %% of the tokens right%s", v->step, v->loss,
+             100 * v->token_accuracy, cut);
+}
+
+int log_event(Log *log, const char *json, Error *err) {
+    if (!log) return 0;
+    cJSON *object;
+    char time[32];
+    TRY(json_parse(&object, json, strlen(json), "log", err));
+    utc_now(time);
+    char *text = cJSON_AddStringToObject(object, "time", time) ? cJSON_PrintUnformatted(object) : NULL,
+         *line = text ? string_format("%s\n", text) : NULL;
+    cJSON_Delete(object);
+    free(text);
+    if (!line) return error_set(err, "%s: out of memory", log->path);
+    append(log, line, strlen(line));
+    free(line);
+    return 0;
+}
+
+void log_note(Log *log, const char *format, ...) {
+    if (!log) return;
+    keep_step(log);
+    char text[4096];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    printf("%s\n", clean(text));
+    fflush(stdout);
+}
+
+void log_close(Log *log) {
+    if (!log) return;
+    keep_step(log);
+    fflush(stdout);
+    terminal_close(log->terminal, STDOUT_FILENO);
+    if (log->fd >= 0) close(log->fd);
+    free(log->path);
+    free(log);
+}

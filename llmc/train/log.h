@@ -1,0 +1,70 @@
+// log.h: what a run says while it runs. A line a step on stdout (when steps are fast, one every five seconds; on a
+// terminal, also behind mpirun, a progress bar, and a line every minute), and OUT/log.jsonl, one object a line for
+// every step:
+//
+//   {"step","time","loss","lr","grad_norm","pages","tokens","ms","tokens_per_second","mfu","memory_mb",
+//    "peak_share","tflop_encoder","tflop_decoder","tflop_head"}                  a step
+//   {"step","time","val_loss","val_token_accuracy"}                               a validation, and while training
+//    "val_cut","val_cut_loss","val_cut_token_accuracy"     pages are cut to val_cut tokens, the same of pages cut so
+//   {"step","eval":{...},"time"}, ...                                             anything else
+//
+// time is the wall clock's, ISO 8601 in UTC: "2026-01-31T12:00:00.123Z". mfu is the share of the data sheet's
+// peak, null where none is known; peak_share that of the peak measured at the start. Both count the FLOPs the
+// mathematics needs: true tokens, the head on supervised rows, nothing recomputed.
+//
+// The file is one consistent history, one line a step: on resume, what was written after the resumed step is dropped
+// first (run_begin has set aside what another run wrote). Rank 0 has a Log, the others have NULL, with which every
+// function does nothing.
+#ifndef LLMC_LOG_H
+#define LLMC_LOG_H
+
+#include <stdint.h>
+
+#include "llmc/base/error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// A clock that only goes forward.
+double log_seconds(void);
+
+typedef struct LogStep {
+    int64_t step; // from 1
+    double loss, lr, grad_norm;
+    double pages, tokens;                            // of the whole step, all ranks; tokens of text
+    double seconds;                                  // wall clock
+    double flops_encoder, flops_decoder, flops_head; // of the step, all ranks; 0: unknown
+    double sheet_flops;                              // data-sheet peak of all ranks together, per second; 0: unknown
+    double peak_flops;                               // the same, measured; 0: not measured
+    int is_gpu;                                      // an unknown data sheet is said
+    double memory_bytes;                             // of one rank
+} LogStep;
+
+typedef struct LogValidation {
+    int64_t step;
+    double loss, token_accuracy;
+    uint32_t cut; // tokens that training pages are cut to; 0: they are whole
+    double cut_loss, cut_token_accuracy;
+} LogValidation;
+
+typedef struct Log Log;
+
+// folder: OUT, which exists. step: steps done before (0 for a new run); lines of later steps, and lines that were cut
+// in the middle, are dropped. steps: the run's last step.
+int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *err);
+void log_close(Log *log);
+
+// A number that is not finite is written as null. A disk that is full costs lines, not the run: it is said once, and no
+// half line is left.
+void log_step(Log *log, const LogStep *s);
+void log_validation(Log *log, const LogValidation *v);
+// A JSON object as text; it goes to log.jsonl alone, as one line. An error when it is no JSON object.
+int log_event(Log *log, const char *json, Error *err);
+// A line for people: stdout alone.
+void log_note(Log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#ifdef __cplusplus
+}
+#endif
+#endif

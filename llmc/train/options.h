@@ -1,0 +1,70 @@
+// options.h: what the trainer can be told. The defaults are the paper's run.
+#ifndef LLMC_OPTIONS_H
+#define LLMC_OPTIONS_H
+
+#include <stdint.h>
+
+#include "llmc/base/cli.h"
+#include "llmc/train/optimizer.h"
+#include "llmc/model/qwen2.h" // Recompute
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct TrainOptions {
+    // model
+    const char *model, *enc, *dec, *preset, *template_name, *tokenizer;
+    int64_t vocab, latents;
+    // data
+    const char *data, *val;
+    int64_t maxlen, seed;
+    double len_warmup;
+    // steps
+    int64_t b, g, steps, epochs;
+    const char *loss_norm;
+    // optimizer
+    double lr, lr_min, wd, beta1, beta2, eps, clip, lr_enc, lr_dec;
+    int64_t warmup;
+    const char *schedule, *freeze;
+    // machine
+    const char *device, *dtype, *zero, *recompute, *fuse;
+    int64_t threads;
+    // planning
+    const char *gpu;
+    int64_t plan, plan_ranks, plan_tokens, plan_longest;
+    // output
+    const char *out, *resume;
+    int64_t val_every, val_pages, sample_every, samples, save_every, no_save, keep, keep_code, resume_force;
+    double save_minutes;
+} TrainOptions;
+
+enum { TRAIN_MAX_OPTIONS = 64 };
+
+// Sets the defaults and builds the table that points into o; returns the number of rows.
+int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]);
+// The text of -h.
+void options_help(FILE *out);
+// {"lr":1e-05,...,"pages_a_step":256}: what is saved with a checkpoint, malloc'ed; NULL when memory ran out.
+char *options_json(const Option *table, int n, int64_t pages_a_step);
+// Checks what no single option's range can say.
+int options_check(const TrainOptions *o, Error *err);
+// The optimizer's part. steps: already worked out from -steps or -epochs; ranks decide -zero auto.
+OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int ranks);
+DType options_dtype(const TrainOptions *o);
+int options_zero(const TrainOptions *o, int ranks); // 0, 1 or 2; one rank has nothing to divide: 2 is 1 there
+int options_recompute(const TrainOptions *o);       // a Recompute; -1: choose
+int options_fuse(const TrainOptions *o);            // micro-batches a device batch; 0: choose
+// The options that stood on the command line, a line each.
+void options_print_given(FILE *out, const Option *table, int n);
+
+// Compares the options of a saved run (JSON) with these. Those that decide what is learned from which page (latents,
+// vocabulary, template, seed, batch, element type) and the model it began with must agree unless force is set; every
+// other difference is written to `said`, one line each, malloc'ed (empty when there is none).
+int options_compare(char **said, const char *saved_json, const Option *table, int n, int64_t pages_a_step, int force,
+                    Error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

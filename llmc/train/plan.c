@@ -1,0 +1,383 @@
+// plan.c: see plan.h. Here: memory, the choice, and the load of the roofline; plan_report.c prints it.
+#include "llmc/train/plan.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "llmc/train/checkpoint.h" // checkpoint_bytes
+#include "llmc/base/format.h"
+
+// ---- memory --------------------------------------------------------------------------------------------------------
+
+size_t plan_reserve(size_t memory, int is_gpu) {
+    return is_gpu ? (size_t)(0.04 * (double)memory) + (size_t)1500000000 : 0;
+}
+
+static int count_bytes(PlanBytes *bytes, const PlanShape *s, const C3Limits *limits, Error *err) {
+    C3Memory m;
+    *bytes = (PlanBytes){0};
+    if (c3_memory(&m, s->config, s->params, limits, s->dtype, s->is_gpu) != 0)
+        return error_set(err, "plan: out of memory");
+    *bytes = (PlanBytes){.parameters = m.parameters,
+                         .gradients = m.gradients + optimizer_shard_bytes(s->params, s->zero),
+                         .optimizer = optimizer_bytes(s->params, s->dtype, s->zero),
+                         .activations = m.activations,
+                         .inputs = m.inputs,
+                         .scratch = m.scratch,
+                         .memory = s->memory,
+                         .reserve = s->reserve};
+    bytes->total =
+        bytes->parameters + bytes->gradients + bytes->optimizer + bytes->activations + bytes->inputs + bytes->scratch;
+    bytes->checkpoint = checkpoint_bytes(s->params, s->dtype);
+    return 0;
+}
+
+static int fits(const PlanBytes *b) { return b->memory == 0 || b->total + b->reserve <= b->memory; }
+
+// ---- candidates ----------------------------------------------------------------------------------------------------
+
+// Capacities are counted in parts of the longest page.
+enum { PART = 64 };
+
+static int scaled(int rows, int parts) { return (int)(((int64_t)rows * parts + PART - 1) / PART); }
+
+// Micro-batches of average pages that a device batch of these limits takes; 0: not one.
+static double whole_micro_batches(const PlanShape *s, const C3Limits *l) {
+    double n = floor(fmin(l->enc_rows / s->enc, fmin(l->dec_rows / s->dec, l->dec_kept / s->kept)) / s->b + 1e-9);
+    return fmin(n, (double)(l->pages / s->b));
+}
+
+static double device_batches(const PlanShape *s, const C3Limits *l, int fuse) {
+    double whole = fmin(whole_micro_batches(s, l), fuse);
+    if (whole >= 1) return ceil(s->g / whole);
+    double pages = fmax(1, floor(fmin(l->enc_rows / s->enc, l->dec_rows / s->dec)));
+    return s->g * ceil(s->b / pages);
+}
+
+// A batch with room for `parts` parts of the longest page. When the number of micro-batches is free it is bounded by
+// rows alone, but for the arrays that are sized by pages: twice what average pages would make it.
+static PlanChoice candidate(const PlanShape *s, Recompute mode, int parts) {
+    PlanChoice c = {.fuse = s->fuse < s->g ? s->fuse : s->g};
+    double average = (double)parts / PART * s->longest.dec / (s->dec * s->b);
+    if (!s->fuse) c.fuse = s->is_gpu ? (int)fmin(s->g, fmax(1, ceil(2 * average))) : 1;
+    c.limits = (C3Limits){.pages = c.fuse * s->b,
+                          .enc_rows = scaled(s->longest.enc, parts),
+                          .dec_rows = scaled(s->longest.dec, parts),
+                          .dec_kept = scaled(s->longest.kept, parts),
+                          .loss_rows = s->b * s->g * s->longest.kept,
+                          .zero = s->zero,
+                          .recompute = mode};
+    c.batches = device_batches(s, &c.limits, c.fuse);
+    return c;
+}
+
+static int most_parts(const PlanShape *s) {
+    int64_t pages = (int64_t)s->b * (s->fuse ? (s->fuse < s->g ? s->fuse : s->g) : s->is_gpu ? s->g : 1);
+    int64_t rows = s->longest.enc > s->longest.dec ? s->longest.enc : s->longest.dec;
+    int64_t most = INT_MAX / PART / (rows > 4 ? rows / 4 : 1); // rows of a batch stay far from the end of an int
+    return (int)((pages < most ? pages : most) * PART);
+}
+
+// The largest batch of this mode that fits. *found = 0: not even one longest page does; then c is that one page.
+static int largest(PlanChoice *c, int *found, const PlanShape *s, Recompute mode, Error *err) {
+    int low = PART, high = most_parts(s);
+    *c = candidate(s, mode, low);
+    TRY(count_bytes(&c->bytes, s, &c->limits, err));
+    *found = fits(&c->bytes);
+    while (*found && low < high) {
+        int middle = low + (high - low + 1) / 2;
+        PlanChoice tried = candidate(s, mode, middle);
+        TRY(count_bytes(&tried.bytes, s, &tried.limits, err));
+        if (fits(&tried.bytes)) low = middle;
+        else high = middle - 1;
+    }
+    if (!*found) return 0;
+    *c = candidate(s, mode, low);
+    // no more room than the same number of batches needs when all pages are of the longest
+    double needed = ceil(s->g / c->batches) * s->b * PART;
+    if (low > needed && needed >= PART) *c = candidate(s, mode, (int)needed);
+    return count_bytes(&c->bytes, s, &c->limits, err);
+}
+
+// ---- the load ------------------------------------------------------------------------------------------------------
+
+static double pairs(double n, double k) { return k * (n - k) + k * (k + 1) / 2; } // seen by the last k of n rows
+
+GpuLoad plan_load(const PlanShape *s, const PlanChoice *c) {
+    double pages = (double)s->b * s->g / c->batches; // of a device batch, on average
+    int shared = s->dtype == DTYPE_F32 ? 0 : 1;      // a master copy beside the weights
+    return (GpuLoad){
+        .stacks = {{&s->config->enc, pages * s->enc, pages * s->config->latents, pages * pairs(s->enc, s->enc),
+                    pages * pairs(s->enc, s->config->latents)},
+                   {&s->config->dec, pages * s->dec, pages * s->kept, pages * pairs(s->dec, s->dec),
+                    pages * pairs(s->dec, s->kept)}},
+        .n_stacks = 2,
+        .head_rows = pages * s->kept,
+        .D = s->config->dec.D,
+        .V = params_head_rows(s->config->dec.V),
+        .batches = c->batches,
+        .parameters = (double)s->params->table.total,
+        .element = (int)dtype_size(s->dtype),
+        .gradient = 4,
+        // norm: gradient; AdamW: gradient, m and v there and back, master or weight there and back, weight written
+        .state = 4 + 4 + 16 + 8 + 2 * shared,
+        .ranks = s->ranks,
+        .zero = s->zero,
+        .recompute = c->limits.recompute,
+    };
+}
+
+static double predicted_seconds(const PlanShape *s, const PlanChoice *c) {
+    GpuRates rates = gpu_rates(s->gpu ? s->gpu : gpu_find("h100"), s->dtype, 0);
+    GpuLoad load = plan_load(s, c);
+    GpuTimes times;
+    gpu_step(&times, &load, &rates);
+    return times.total;
+}
+
+// ---- refusal -------------------------------------------------------------------------------------------------------
+
+enum { MAX_REMEDIES = 8 };
+
+// What could be changed, and what it would save.
+typedef struct Remedies {
+    struct Remedy {
+        char what[48];
+        double saved;
+        int enough;
+    } all[MAX_REMEDIES];
+    int n;
+} Remedies;
+
+// Notes what the changed shape saves of `total`; less than a hundredth is no help.
+static void remedy(Remedies *r, const PlanShape *changed, Recompute mode, size_t total, const char *what) {
+    PlanChoice c = candidate(changed, mode, PART);
+    PlanBytes bytes;
+    if (r->n == MAX_REMEDIES || count_bytes(&bytes, changed, &c.limits, NULL) != 0) return;
+    double saved = (double)total - (double)bytes.total;
+    if (saved < 0.01 * (double)total) return;
+    r->all[r->n] = (struct Remedy){.saved = saved, .enough = fits(&bytes)};
+    snprintf(r->all[r->n++].what, sizeof r->all->what, "%s", what);
+}
+
+// GPUs share the optimizer's state: twice as many, and so on, until it fits. On a CPU ranks share the memory too.
+static void more_ranks(Remedies *r, const PlanShape *s, Recompute mode, size_t total) {
+    PlanShape changed = *s;
+    C3Params params;
+    int before = r->n;
+    if (!s->is_gpu || (s->ranks > 1 && !s->zero)) return;
+    changed.zero = s->zero ? s->zero : 1;
+    for (int ranks = 2 * s->ranks; ranks <= 8 * s->ranks; ranks *= 2) {
+        char what[48];
+        if (params_build(&params, s->config, ranks, NULL) != 0) return;
+        changed.ranks = ranks;
+        changed.params = &params;
+        snprintf(what, sizeof what, "%d ranks save", ranks);
+        r->n = before;
+        remedy(r, &changed, mode, total, what);
+        params_free(&params);
+        if (r->n > before && r->all[before].enough) return;
+    }
+}
+
+// What is enough comes first, then what saves most.
+static int by_help(const void *x, const void *y) {
+    const struct Remedy *a = x, *b = y;
+    if (a->enough != b->enough) return b->enough - a->enough;
+    return a->saved > b->saved ? -1 : a->saved < b->saved;
+}
+
+static BatchRows half_as_long(const PlanShape *s) {
+    BatchRows r = s->longest;
+    int text = (r.kept - 1) / 2;
+    r.enc -= text;
+    r.dec -= text;
+    r.kept -= text;
+    return r;
+}
+
+static void find_remedies(Remedies *r, const PlanShape *s, Recompute mode, size_t total) {
+    char maxlen[48];
+    PlanShape changed = *s;
+    *r = (Remedies){.n = 0};
+    if (mode == RECOMPUTE_NONE) remedy(r, s, RECOMPUTE_CHEAP, total, "-recompute cheap saves");
+    if (mode != RECOMPUTE_LAYER) remedy(r, s, RECOMPUTE_LAYER, total, "-recompute layer saves");
+    for (int zero = s->zero + 1; zero <= 2 && s->ranks > 1; zero++) {
+        changed.zero = zero;
+        remedy(r, &changed, mode, total, zero == 1 ? "-zero 1 saves" : "-zero 2 saves");
+    }
+    more_ranks(r, s, mode, total);
+    changed = *s;
+    changed.longest = half_as_long(s);
+    snprintf(maxlen, sizeof maxlen, "-maxlen %d saves", changed.longest.dec + 1);
+    remedy(r, &changed, mode, total, maxlen);
+    changed = *s;
+    changed.dtype = DTYPE_BF16;
+    remedy(r, &changed, mode, total, "-dtype bf16 saves");
+    qsort(r->all, (size_t)r->n, sizeof *r->all, by_help);
+}
+
+static int refuse(const PlanShape *s, const PlanChoice *c, Error *err) {
+    char hints[512] = "", need[32], have[32], kept[32], part[5][32], saved[32];
+    const PlanBytes *b = &c->bytes;
+    Remedies r;
+    find_remedies(&r, s, c->limits.recompute, b->total);
+    for (int i = 0; i < r.n; i++) {
+        size_t at = strlen(hints);
+        snprintf(hints + at, sizeof hints - at, "%s %s %s%s", i ? "," : " (hint:", r.all[i].what,
+                 format_bytes(saved, r.all[i].saved), r.all[i].enough ? " (enough)" : "");
+    }
+    return error_set(
+        err,
+        "memory: a rank needs %s for one page of the longest, %d rows: parameters %s, gradients %s, optimizer %s, "
+        "activations %s, inputs and scratch %s; there are %s%s%s%s%s%s",
+        format_bytes(need, (double)b->total), s->longest.dec, format_bytes(part[0], (double)b->parameters),
+        format_bytes(part[1], (double)b->gradients), format_bytes(part[2], (double)b->optimizer),
+        format_bytes(part[3], (double)b->activations), format_bytes(part[4], (double)(b->inputs + b->scratch)),
+        format_bytes(have, (double)b->memory), b->reserve ? ", of which " : "",
+        b->reserve ? format_bytes(kept, (double)b->reserve) : "", b->reserve ? " are kept in reserve" : "", hints,
+        r.n ? ")" : "");
+}
+
+// ---- the choice ----------------------------------------------------------------------------------------------------
+
+int plan_choose(PlanChoice *c, const PlanShape *s, Error *err) {
+    Recompute first = s->recompute < 0 ? RECOMPUTE_NONE : (Recompute)s->recompute;
+    Recompute last = s->recompute < 0 ? RECOMPUTE_LAYER : first;
+    if ((int64_t)s->b * s->g > INT_MAX / 4 / s->longest.kept)
+        return error_set(err, "-b %d x -g %d pages of up to %d tokens: more rows a step than 500 million", s->b, s->g,
+                         s->longest.kept);
+    PlanChoice tried;
+    int chosen = 0, found;
+    double best = INFINITY;
+    for (int mode = (int)first; mode <= (int)last; mode++) {
+        TRY(largest(&tried, &found, s, (Recompute)mode, err));
+        if (!found) continue;
+        // on a CPU whatever keeps micro-batches whole, and of that what recomputes least
+        double seconds = s->is_gpu ? predicted_seconds(s, &tried) : tried.batches + 1e-3 * mode;
+        if (seconds >= best) continue;
+        best = seconds;
+        *c = tried;
+        chosen = 1;
+    }
+    if (chosen) return 0;
+    *c = tried;
+    return refuse(s, &tried, err);
+}
+
+// ---- the plan of a run ---------------------------------------------------------------------------------------------
+
+int plan_ranks(const TrainOptions *o, const Dist *dist) { return o->plan_ranks ? (int)o->plan_ranks : dist->ranks; }
+
+// Decoder rows around latents and text, when no tokenizer has been loaded: with the whole vocabulary the paper's words
+// are 21 tokens before the latents and 11 behind them.
+static int assumed_overhead(const C3Config *c) { return c->latents + (strcmp(c->template_name, "c3") ? 2 : 32); }
+
+static int assume_pages(Plan *p, Error *err) {
+    const TrainOptions *o = p->o;
+    int of_longest = o->plan_longest > o->plan_tokens;
+    int longest = (int)(of_longest ? o->plan_longest : o->plan_tokens);
+    int rows = longest + assumed_overhead(p->config) + 1; // the end mark counts as well
+    if (rows > o->maxlen)
+        return error_set(err,
+                         "-plan_%s %d: such a page is a decoder sequence of %d, -maxlen is %lld (hint: -maxlen %d)",
+                         of_longest ? "longest" : "tokens", longest, rows, (long long)o->maxlen, rows);
+    p->assumed = 1;
+    p->text_tokens = (double)o->plan_tokens;
+    p->before_text = assumed_overhead(p->config);
+    p->shape.longest = (BatchRows){1, longest + 1 + p->config->latents, p->before_text + longest, longest + 1};
+    return 0;
+}
+
+static void real_pages(Plan *p, const Corpus *corpus) {
+    p->train = &corpus->train;
+    p->val = corpus->has_val ? &corpus->val : NULL;
+    p->text_tokens = (double)p->train->tokens / (double)p->train->pages;
+    p->before_text = template_overhead(&corpus->words, p->config->latents);
+    p->shape.longest = corpus_longest(corpus);
+}
+
+PlanMachine plan_machine(Backend *b, const Dist *dist) {
+    PlanMachine m = {.is_gpu = b->is_gpu, .name = b->name, .peak_flops = b->peak_flops};
+    if (!b->is_gpu) return m;
+    size_t available, total;
+    b->memory(b, &available, &total);
+    int least = -(int)(available >> 20); // MB
+    dist_max_int(dist, &least, 1);
+    m.memory = (size_t)-least << 20;
+    return m;
+}
+
+// The GPU that -gpu names, or this machine's.
+static int find_machine(Plan *p, const PlanMachine *machine, Error *err) {
+    PlanShape *s = &p->shape;
+    const char *name = p->o->gpu;
+    if (name && strcmp(name, "measured") != 0) {
+        p->gpu = gpu_find(name);
+        p->machine = p->gpu->title;
+        s->is_gpu = 1;
+        s->memory = (size_t)p->gpu->memory;
+    } else {
+        p->machine = machine ? machine->name : NULL;
+        p->gpu = gpu_find(p->machine);
+        s->is_gpu = machine ? machine->is_gpu : 0;
+        s->memory = machine ? machine->memory : 0;
+        p->peak_flops = machine ? machine->peak_flops : 0;
+        if (name && !(s->is_gpu && p->peak_flops > 0))
+            return error_set(err,
+                             "-gpu measured: no GPU of this machine was measured (hint: -gpu h100, or -device cuda)");
+    }
+    if (!s->is_gpu && !s->memory)
+        s->memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGE_SIZE) / (size_t)p->local_ranks;
+    s->gpu = p->gpu;
+    s->reserve = plan_reserve(s->memory, s->is_gpu);
+    return 0;
+}
+
+// Of what does not fit a plan shows what it would take: into the GPU that -gpu names at the least; else, nothing being
+// asked of this machine, as it would be with memory enough.
+static int choose(Plan *p, Error *err) {
+    PlanShape enough = p->shape;
+    PlanChoice ample;
+    Error refusal;
+    if (plan_choose(&p->choice, &p->shape, &refusal) == 0) return 0;
+    enough.memory = enough.reserve = 0;
+    if (!enough.fuse) enough.fuse = 1;
+    if (!p->o->plan || plan_choose(&ample, &enough, NULL) != 0) return error_set(err, "%s", refusal.text);
+    p->refusal = refusal;
+    if (p->o->gpu) return 0;
+    p->choice = ample;
+    p->choice.bytes.memory = p->shape.memory;
+    p->choice.bytes.reserve = p->shape.reserve;
+    return 0;
+}
+
+int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *corpus, const C3Config *config,
+              const C3Params *params, const Dist *dist, const PlanMachine *machine, int64_t steps, Error *err) {
+    *p = (Plan){.o = o, .config = config, .params = params, .steps = steps, .local_ranks = dist->local_ranks};
+    PlanShape *s = &p->shape;
+    *s = (PlanShape){.config = config,
+                     .params = params,
+                     .b = (int)o->b,
+                     .g = (int)o->g,
+                     .ranks = plan_ranks(o, dist),
+                     .dtype = options_dtype(o),
+                     .recompute = options_recompute(o),
+                     .fuse = options_fuse(o)};
+    s->zero = options_zero(o, s->ranks);
+    p->pages_a_step = o->b * o->g * s->ranks;
+    TRY(find_machine(p, machine, err));
+    if (corpus) real_pages(p, corpus);
+    else TRY(assume_pages(p, err));
+    s->enc = p->text_tokens + 1 + config->latents; // context and answer are of one length in the paper's task
+    s->dec = p->text_tokens + p->before_text;
+    s->kept = p->text_tokens + 1;
+    TRY(choose(p, err));
+    p->limits = p->choice.limits;
+    p->fuse = p->choice.fuse;
+    *bytes = p->choice.bytes;
+    return 0;
+}

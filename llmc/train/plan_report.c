@@ -1,0 +1,314 @@
+// plan_report.c: what a plan says: data, memory, disk, work, and, where the GPU is known, predicted times, the largest
+// first. See plan.h.
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h> // free space of the disk
+
+#include "llmc/base/clean.h"
+#include "llmc/base/file.h"
+#include "llmc/base/format.h"
+#include "llmc/train/plan.h"
+#include "llmc/base/version.h"
+
+// ---- disk ----------------------------------------------------------------------------------------------------------
+
+// Bytes free where `path` is or will be made; 0: unknown.
+static double free_space(const char *path) {
+    struct statvfs disk;
+    char *at = strdup(path);
+    int found = 0;
+    while (at && !(found = statvfs(at[0] ? at : ".", &disk) == 0) && at[0]) { // up to a folder that exists
+        char *slash = strrchr(at, '/');
+        if (slash) slash[slash == at && slash[1] ? 1 : 0] = 0;
+        else at[0] = 0;
+    }
+    free(at);
+    return found ? (double)disk.f_bavail * (double)disk.f_frsize : 0;
+}
+
+int plan_check_disk(const Plan *p, const PlanBytes *bytes, Error *err) {
+    double space = free_space(p->o->out), need = (double)bytes->checkpoint;
+    char a[32], b[32];
+    if (space <= 0 || need <= space) return 0;
+    return error_set(err, "%s: a checkpoint takes %s, the disk has %s left (hint: -o on another disk)", p->o->out,
+                     format_bytes(a, need), format_bytes(b, space));
+}
+
+// ---- tables --------------------------------------------------------------------------------------------------------
+
+static void print_stack(FILE *out, const char *name, const Qwen2Config *c, const ParamTable *t, ParamOwner owner) {
+    char count[32];
+    double n = 0;
+    for (int i = 0; i < t->n; i++) n += t->params[i].owner == owner ? (double)t->params[i].count : 0;
+    fprintf(out, "  %-12s %14s   %d layers, width %d, heads %d/%d x %d, mlp %d, vocabulary %d\n", name,
+            format_count(count, n), c->L, c->D, c->NH, c->KV, c->HS, c->F, c->V);
+}
+
+static void print_row(FILE *out, const char *name, double bytes, const char *note) {
+    char text[32];
+    fprintf(out, "  %-12s %14s%s%s\n", name, format_bytes(text, bytes), note[0] ? "   " : "", note);
+}
+
+static void print_pages(FILE *out, const char *name, const Dataset *d, int64_t maxlen) {
+    char count[32], total[32], left_out[160];
+    fprintf(out, "  %-14s %s of %s text tokens in %d file(s)", name, format_count(count, (double)d->pages),
+            format_count(total, (double)d->tokens), d->n_shards);
+    if (d->too_long.pages)
+        fprintf(out, "; %s longer than -maxlen %lld left out", left_out_text(left_out, &d->too_long),
+                (long long)maxlen);
+    fprintf(out, "\n");
+    if (left_out_much(&d->too_long))
+        fprintf(out, "  %-14s warning: much of the text is not used: raise -maxlen, or cut the pages\n", "");
+    if (d->unnamed) fprintf(out, "  %-14s %d more file(s) of the same data are not named\n", "", d->unnamed);
+    if (d->trusted)
+        fprintf(out, "  %-14s checksums of %d file(s) not computed, an earlier check is remembered (c3 info -check)\n",
+                "", d->trusted);
+}
+
+static void print_data(FILE *out, const Plan *p) {
+    const TrainOptions *o = p->o;
+    fprintf(out, "data\n");
+    if (p->assumed) {
+        fprintf(out,
+                "  %-14s assumed, no data was read: %.0f text tokens each, the longest %d (-plan_tokens, "
+                "-plan_longest)\n",
+                "pages", p->text_tokens, p->shape.longest.kept - 1);
+    } else {
+        print_pages(out, "pages", p->train, o->maxlen);
+        if (p->val) print_pages(out, "validation", p->val, o->maxlen);
+    }
+    fprintf(out, "  %-14s %lld of %lld pages each (-b %lld x -g %lld x %d ranks)", "steps", (long long)p->steps,
+            (long long)p->pages_a_step, (long long)o->b, (long long)o->g, p->shape.ranks);
+    if (p->assumed) fprintf(out, "\n");
+    else fprintf(out, ": %.3g epochs\n", (double)p->steps * (double)p->pages_a_step / (double)p->train->pages);
+}
+
+static void print_parameters(FILE *out, const Plan *p) {
+    const ParamTable *t = &p->params->table;
+    char count[32];
+    double cascade = 0;
+    for (int i = 0; i < t->n; i++) cascade += t->params[i].owner == OWNER_CASCADE ? (double)t->params[i].count : 0;
+    fprintf(out, "parameters\n");
+    print_stack(out, "encoder", &p->config->enc, t, OWNER_ENCODER);
+    print_stack(out, "decoder", &p->config->dec, t, OWNER_DECODER);
+    fprintf(out, "  %-12s %14s   %d latents, projector %d -> %d\n", "cascade", format_count(count, cascade),
+            p->config->latents, p->config->enc.D, p->config->dec.D);
+    fprintf(out, "  %-12s %14s\n", "total", format_count(count, (double)t->parameters));
+}
+
+static void print_memory(FILE *out, const Plan *p, const PlanBytes *b) {
+    static const char *const modes[] = {"all kept", "norms and SwiGLU computed again (-recompute cheap)",
+                                        "layers computed again (-recompute layer)"};
+    const C3Limits *l = &p->limits;
+    char note[160], text[2][32];
+    fprintf(out, "memory of a rank%s%s\n", p->machine ? ", " : "", p->machine ? p->machine : "");
+    print_row(out, "parameters", (double)b->parameters, p->shape.dtype == DTYPE_F32 ? "fp32" : "bf16");
+    print_row(out, "gradients", (double)b->gradients,
+              p->shape.zero == 2 ? "fp32, divided over the ranks (ZeRO-2)" : "fp32");
+    print_row(out, "optimizer", (double)b->optimizer,
+              p->shape.zero ? "AdamW moments and master weights, divided over the ranks (ZeRO-1)"
+                            : "AdamW moments and master weights");
+    snprintf(note, sizeof note, "%s and %s rows at a time, %s", format_count(text[0], l->enc_rows),
+             format_count(text[1], l->dec_rows), modes[l->recompute]);
+    print_row(out, "activations", (double)b->activations, note);
+    print_row(out, "inputs", (double)b->inputs, "");
+    if (b->scratch) print_row(out, "scratch", (double)b->scratch, "of the products and row sums");
+    print_row(out, "total", (double)b->total, "");
+    if (b->memory) {
+        snprintf(note, sizeof note, "of %s", format_bytes(text[0], (double)b->memory));
+        size_t at = strlen(note);
+        if (b->reserve)
+            snprintf(note + at, sizeof note - at, "; %s of it left alone for the driver, NCCL and fragmentation",
+                     format_bytes(text[0], (double)b->reserve));
+        double spare = (double)b->memory - (double)b->total;
+        print_row(out, spare < 0 ? "short" : "spare", fabs(spare), note);
+    }
+    double per_batch = (double)p->o->g / p->choice.batches;
+    fprintf(out, "  %-12s %14.3g   micro-batches at a time on average (-fuse %s): %.0f device batches a step\n",
+            "fused", per_batch, p->o->fuse, p->choice.batches);
+    snprintf(note, sizeof note, "all ranks; twice that while the old one is still kept");
+    double space = p->o->gpu ? 0 : free_space(p->o->out); // of another machine nothing is known
+    if (space > 0) {
+        size_t at = strlen(note);
+        snprintf(note + at, sizeof note - at, "; free for %s: %s%s", clean(p->o->out), format_bytes(text[0], space),
+                 2 * (double)b->checkpoint > space ? ", too little for two" : "");
+    }
+    fprintf(out, "disk\n");
+    print_row(out, "checkpoint", (double)b->checkpoint, note);
+}
+
+// ---- work and times ------------------------------------------------------------------------------------------------
+
+// Returns the FLOPs of a step, all ranks.
+static double print_work(FILE *out, const Plan *p) {
+    char count[32];
+    C3Flops f = c3_page_flops(p->config, (int)lround(p->text_tokens), p->before_text, 1);
+    double pages = (double)p->pages_a_step, step = pages * (f.encoder + f.decoder + f.head);
+    fprintf(out, "work of a step: %s pages of %.0f text tokens\n", format_count(count, pages), p->text_tokens);
+    fprintf(out, "  %-12s %12.3g FLOP   encoder %.0f %%, decoder %.0f %%, head and loss %.0f %%\n", "forward+back",
+            step, 100 * pages * f.encoder / step, 100 * pages * f.decoder / step, 100 * pages * f.head / step);
+    return step;
+}
+
+static double seconds_with(const Plan *p, const GpuLoad *load, double faster) {
+    GpuRates rates = gpu_rates(p->gpu, p->shape.dtype, p->peak_flops);
+    GpuTimes t;
+    rates.products *= faster;
+    gpu_step(&t, load, &rates);
+    return t.total;
+}
+
+// "1.63 s", "0.0178 s"
+static const char *step_time(char buffer[32], double seconds) {
+    snprintf(buffer, 32, seconds < 0.1 ? "%.3g s" : "%.2f s", seconds);
+    return buffer;
+}
+
+// "18.1 h"; in minutes what takes less than one, in days what takes more than anyone waits for.
+static const char *run_time(char buffer[32], double seconds) {
+    if (seconds < 3600 || seconds >= 1000 * 3600) return format_time(buffer, seconds);
+    snprintf(buffer, 32, "%.1f h", seconds / 3600);
+    return buffer;
+}
+
+static void print_times(FILE *out, const Plan *p, double step) {
+    GpuRates rates = gpu_rates(p->gpu, p->shape.dtype, p->peak_flops);
+    GpuLoad load = plan_load(&p->shape, &p->choice);
+    GpuTimes t;
+    gpu_step(&t, &load, &rates);
+    int order[GPU_PARTS], ranks = p->shape.ranks;
+    for (int i = 0; i < GPU_PARTS; i++) {
+        int k = i;
+        while (k > 0 && t.parts[order[k - 1]].seconds < t.parts[i].seconds) {
+            order[k] = order[k - 1];
+            k--;
+        }
+        order[k] = i;
+    }
+    fprintf(out, "time of a step on %d x %s, predicted, not measured\n", ranks, p->gpu->title);
+    fprintf(out, "  %-26s %9s %7s %12s %12s\n", "a rank", "ms", "share", "TFLOP", "GB");
+    for (int i = 0; i < GPU_PARTS; i++) {
+        const GpuPart *part = &t.parts[order[i]];
+        char flops[32] = "", bytes[32] = "";
+        if (part->seconds <= 0) continue;
+        if (part->flops > 0) snprintf(flops, sizeof flops, "%.4g", part->flops / 1e12);
+        if (part->bytes > 0) snprintf(bytes, sizeof bytes, "%.4g", part->bytes / 1e9);
+        fprintf(out, "  %-26s %9.1f %5.1f %% %12s %12s\n", gpu_part_name(order[i]), 1e3 * part->seconds,
+                100 * part->seconds / t.total, flops, bytes);
+    }
+    fprintf(out, "  (the products also read %.0f GB of weights, inside their time)\n", t.weights / 1e9);
+    if (ranks > 1)
+        fprintf(
+            out,
+            "  collectives: reduce-scatter %.0f ms behind the last backward pass, %.0f ms; all-gather %.0f ms behind "
+            "the next forward pass, %.0f ms\n",
+            1e3 * t.reduce, 1e3 * t.backward, 1e3 * t.gather, 1e3 * t.forward);
+    double sheet = (p->shape.dtype == DTYPE_F32 ? p->gpu->fp32 : p->gpu->bf16) * ranks, ideal = step / sheet;
+    double steps = (double)p->steps, low = seconds_with(p, &load, 1.1), high = seconds_with(p, &load, 0.9);
+    char text[2][32];
+    fprintf(out, "  predicted  %s a step (%s at the data sheet's peak: MFU %.1f %%), %.0f text tokens/s, ",
+            step_time(text[0], t.total), step_time(text[1], ideal), 100 * ideal / t.total,
+            (double)p->pages_a_step * p->text_tokens / t.total);
+    fprintf(out, "%lld steps in %s\n", (long long)p->steps, run_time(text[0], t.total * steps));
+    fprintf(out, low < 0.1 ? "  range      %.3g to %.3g s, " : "  range      %.2f to %.2f s, ", low, high);
+    if (low * steps >= 3600) fprintf(out, "%.1f to %.1f h", low * steps / 3600, high * steps / 3600);
+    else fprintf(out, "%s to %s", format_time(text[0], low * steps), format_time(text[1], high * steps));
+    fprintf(out, " with products 10 %% faster or slower\n");
+    fprintf(out, "%s", gpu_assumptions());
+    if (strcmp(p->o->freeze, "none") != 0)
+        fprintf(out, "  left out what -freeze %s spares: the products of that stack's weight gradients\n",
+                p->o->freeze);
+    if (p->peak_flops > 0)
+        fprintf(out, "  measured   products of this machine, %.0f TFLOP/s, in place of the fitted rate\n",
+                p->peak_flops / 1e12);
+}
+
+void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
+    print_data(out, p);
+    print_parameters(out, p);
+    print_memory(out, p, bytes);
+    double step = print_work(out, p);
+    if (p->gpu && p->shape.is_gpu) {
+        print_times(out, p, step);
+    } else if (p->peak_flops > 0) {
+        double seconds = step / (p->peak_flops * p->shape.ranks), steps = (double)p->steps;
+        char text[32];
+        fprintf(out, "  %-12s %12.3g s      at the measured peak, %.0f GFLOP/s a rank; %lld steps: %s\n", "at least",
+                seconds, p->peak_flops / 1e9, (long long)p->steps, run_time(text, seconds * steps));
+    } else {
+        fprintf(out, "  %-12s %14s   -gpu predicts it for a GPU that it knows\n", "time", "n/a");
+    }
+}
+
+// ---- -plan ---------------------------------------------------------------------------------------------------------
+
+static int64_t run_steps(const TrainOptions *o, const Corpus *corpus, int ranks) {
+    double pages = corpus ? (double)corpus->train.pages : 0;
+    if (!o->epochs || !corpus) return o->steps;
+    return (int64_t)ceil((double)o->epochs * pages / (double)(o->b * o->g * ranks));
+}
+
+static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const ModelSource *source, const Dist *dist,
+               const PlanMachine *machine, Error *err) {
+    C3Params params;
+    Plan plan;
+    PlanBytes bytes;
+    int ranks = plan_ranks(o, dist);
+    TRY(params_build(&params, &source->config, ranks, err));
+    int64_t steps = run_steps(o, corpus, ranks);
+    int bad = plan_make(&plan, &bytes, o, corpus, &source->config, &params, dist, machine, steps, err);
+    if (!bad && dist->rank == 0) {
+        fprintf(out, "settings\n  %-14s %s\n", "model", clean(source->text));
+        plan_print(out, &plan, &bytes);
+        if (plan.refusal.text[0] && !o->gpu)
+            fprintf(out, "here this does not fit: %s; -gpu h100 -plan_ranks 8 plans for GPUs\n", plan.refusal.text);
+    }
+    if (!bad && plan.refusal.text[0] && o->gpu) bad = error_set(err, "%s", plan.refusal.text);
+    params_free(&params);
+    return bad;
+}
+
+// Whether there are pages and a tokenizer to read; -data or -tok given on the command line must be there.
+static int open_data(Corpus *corpus, ModelSource *source, const TrainOptions *o, int *found, Error *err) {
+    TrainOptions fresh;
+    Option table[TRAIN_MAX_OPTIONS];
+    options_table(&fresh, table);
+    *found = source_open(source, o, err) == 0 && corpus_open(corpus, source, o, err) == 0;
+    if (*found) return 0;
+    corpus_close(corpus);
+    source_close(source);
+    if (strcmp(o->data, fresh.data) != 0 || o->tokenizer) return -1;
+    return source_shapes(source, o, 1, err);
+}
+
+int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachine *machine, Error *err) {
+    ModelSource source;
+    Corpus corpus = {0};
+    int found;
+    TRY(options_check(o, err));
+    TRY(open_data(&corpus, &source, o, &found, err));
+    int bad = run(out, o, found ? &corpus : NULL, &source, dist, machine, err);
+    if (found) corpus_close(&corpus);
+    source_close(&source);
+    return bad;
+}
+
+int plan_command(FILE *out, int argc, char **argv, Error *err) {
+    TrainOptions o;
+    Option table[TRAIN_MAX_OPTIONS];
+    Dist one = {.ranks = 1, .local_ranks = 1, .cores = 1};
+    int n = options_table(&o, table), asked;
+    TRY(cli_parse(table, n, argc, argv, NULL, NULL, &asked, err));
+    o.plan = 1;
+    if (!asked) return plan_run(out, &o, &one, NULL, err) ? 1 : 0;
+    if (asked == CLI_VERSION) {
+        version_print(out, "c3");
+        return 0;
+    }
+    options_table(&o, table);
+    fprintf(out, "c3 plan [the options of train_c3]: memory, work and predicted times of a run, without starting it\n");
+    cli_help(out, table, n);
+    fprintf(out, "\nexample: ./c3 plan -gpu h100 -plan_ranks 8 -b 2 -g 16\n");
+    return 0;
+}

@@ -1,0 +1,118 @@
+// step.c: see step.h.
+#include "llmc/train/step.h"
+
+#include <stdlib.h>
+
+int step_create(StepPack *p, const StepConfig *c, Backend *b, Error *err) {
+    size_t pages = (size_t)c->b * (size_t)c->g;
+    BatchRows one = c->longest;
+    one.pages = 1;
+    int rows = c->most.enc > c->most.dec ? c->most.enc : c->most.dec;
+    // a block of several pages is never larger than as many blocks of one
+    *p = (StepPack){.b = b, .capacity = pages * batch_capacity(one)};
+    TRY(b->alloc_host(b, &p->block, p->capacity, "micro-batches of a step", err));
+    p->micro = calloc(pages, sizeof *p->micro);
+    p->page_ids = malloc(pages * sizeof *p->page_ids);
+    p->sort_work = malloc(2 * (size_t)rows * sizeof *p->sort_work);
+    p->page = malloc(pages * sizeof *p->page);
+    p->weight = malloc(pages * sizeof *p->weight);
+    if (p->micro && p->page_ids && p->sort_work && p->page && p->weight) return 0;
+    step_free(p);
+    return error_set(err, "micro-batches: out of memory for %zu pages", pages);
+}
+
+void step_free(StepPack *p) {
+    if (p->block) p->b->release_host(p->b, p->block);
+    void *host[] = {p->micro, p->page_ids, p->sort_work, p->page, p->weight};
+    for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
+    *p = (StepPack){0};
+}
+
+int step_fits(BatchRows *sum, BatchRows page, BatchRows most) {
+    BatchRows s = {sum->pages + page.pages, sum->enc + page.enc, sum->dec + page.dec, sum->kept + page.kept};
+    if (s.pages > most.pages || s.enc > most.enc || s.dec > most.dec || s.kept > most.kept) return 0;
+    *sum = s;
+    return 1;
+}
+
+// The device batch under construction.
+typedef struct Fill {
+    BatchRows sum;
+    int first;    // of its pages in the step's list
+    int fused;    // micro-batches begun in it
+    size_t used;  // bytes of the block before it
+    int loss_row; // rows of the batches before it
+} Fill;
+
+static void flush(StepPack *p, const StepConfig *c, const LoaderStep *s, Fill *f) {
+    int n = f->sum.pages;
+    if (n == 0) return;
+    MicroBatch *m = &p->micro[p->n++];
+    batch_place(m, (char *)p->block + f->used, p->capacity - f->used, p->page_ids + f->first, p->sort_work);
+    batch_build(m, p->page + f->first, s->pages + f->first, n, c->words, c->model->latents, s->cut,
+                p->weight + f->first);
+    m->loss_row = f->loss_row;
+    C3Flops flops = c3_flops(c->model, m, 1);
+    p->flops.encoder += flops.encoder;
+    p->flops.decoder += flops.decoder;
+    p->flops.head += flops.head;
+    *f = (Fill){.first = f->first + n, .used = f->used + m->bytes, .loss_row = f->loss_row + m->dec.kept};
+}
+
+void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
+    int latents = c->model->latents;
+    p->n = 0;
+    p->pages = s->total_pages;
+    p->supervised = s->total_supervised;
+    p->after = s->after;
+    p->flops = (C3Flops){0};
+    Fill fill = {0};
+    for (int i = 0; i < s->micro; i++) {
+        int begin = s->micro_begin[i], end = s->micro_begin[i + 1], fits = 1;
+        BatchRows whole = fill.sum; // with all of this micro-batch
+        double rows = 0;
+        for (int k = begin; k < end; k++) {
+            p->page[k] = dataset_page(c->data, s->pages[k]);
+            BatchRows r = batch_page_rows(&p->page[k], c->words, latents, s->cut);
+            rows += r.kept;
+            fits = fits && step_fits(&whole, r, c->most);
+        }
+        // each supervised row's share of the step's loss
+        double weight = c->micro_norm ? 1 / (rows * c->g * c->ranks) : 1 / (double)s->total_supervised;
+        if (!fits || fill.fused == c->fuse) flush(p, c, s, &fill);
+        fill.fused++;
+        for (int k = begin; k < end; k++) {
+            BatchRows r = batch_page_rows(&p->page[k], c->words, latents, s->cut);
+            p->weight[k] = (float)weight;
+            if (step_fits(&fill.sum, r, c->most)) continue;
+            flush(p, c, s, &fill);
+            fill.fused = 1;
+            step_fits(&fill.sum, r, c->most);
+        }
+    }
+    flush(p, c, s, &fill);
+    p->rounds = p->n;
+}
+
+// ---- the device's part -------------------------------------------------------------------------------------------
+
+typedef struct Reduction {
+    Optimizer *optimizer;
+    int accumulate;
+} Reduction;
+
+static void bucket_ready(void *arg, int bucket) {
+    const Reduction *r = arg;
+    optimizer_reduce_bucket(r->optimizer, bucket, r->accumulate);
+}
+
+void step_queue(const StepPack *p, C3 *m, Optimizer *o) {
+    Reduction r = {.optimizer = o};
+    int every = o->config.zero == 2; // else gradients stay until the last batch
+    for (int i = 0; i < p->n; i++) {
+        r.accumulate = i > 0;
+        c3_forward_backward(m, &p->micro[i], i > 0, every || i == p->n - 1 ? bucket_ready : NULL, &r);
+    }
+    r.accumulate = 1;
+    for (int i = p->n; every && i < p->rounds; i++) c3_no_gradients(m, bucket_ready, &r);
+}

@@ -1,0 +1,60 @@
+// step.h: the micro-batches of one step, packed as the device takes them. Consecutive micro-batches share a device
+// batch while it has room (-fuse), one that is too large is split between its pages: every supervised row carries its
+// weight in the step's loss, so neither changes the mathematics.
+#ifndef LLMC_STEP_H
+#define LLMC_STEP_H
+
+#include "llmc/model/batch.h"
+#include "llmc/model/c3.h"
+#include "llmc/data/loader.h"
+#include "llmc/train/optimizer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct StepConfig {
+    const C3Config *model;
+    const Template *words;
+    const Dataset *data;
+    BatchRows most;    // what a device batch may hold
+    BatchRows longest; // page of the data: most is not below it
+    int fuse;          // micro-batches a device batch, at most
+    int b, g, ranks;
+    int micro_norm; // -loss_norm micro: each micro-batch's mean counts alike
+} StepConfig;
+
+// One step of this rank, on the host. Two of them take turns, so that one is packed while the device works on the
+// other.
+typedef struct StepPack {
+    MicroBatch *micro; // (n) device batches
+    int n;
+    int rounds;                // reductions of its gradients: n, or with ZeRO 2 the most of all ranks'
+    uint64_t pages, supervised; // of the whole step, all ranks
+    LoaderState after;          // the loader's, once this step is done
+    C3Flops flops;              // of this rank
+    // memory
+    Backend *b;
+    void *block; // all micro-batches' blocks, for upload_async
+    size_t capacity;
+    uint64_t *page_ids, *sort_work;
+    ShardPage *page; // (b*g) of the device batch under way
+    float *weight;   // (b*g)
+} StepPack;
+
+int step_create(StepPack *p, const StepConfig *c, Backend *b, Error *err);
+void step_free(StepPack *p);
+// Packs what the loader gave; nothing of s is needed afterwards.
+void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s);
+
+// Queues the step's forward and backward passes and the reduction of its gradients; nothing waits for the device. With
+// ZeRO 2 every device batch ends in collectives, in which a rank that has fewer takes part without a gradient.
+void step_queue(const StepPack *p, C3 *m, Optimizer *o);
+
+// Adds the page to the sum and returns 1, or returns 0 when the sum would pass `most`.
+int step_fits(BatchRows *sum, BatchRows page, BatchRows most);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,84 @@
+// validate.c: see validate.h.
+#include "llmc/train/validate.h"
+
+#include <stdlib.h>
+
+#include "llmc/infer/generate.h"
+#include "llmc/text/metrics.h"
+#include "llmc/text/render.h"
+#include "llmc/train/step.h" // step_fits
+
+Validation validate(C3 *m, const Dataset *d, const Template *words, MicroBatch *scratch, const Dist *dist,
+                    uint64_t pages, uint32_t cut) {
+    BatchRows most = c3_batch_rows(&m->limits);
+    ShardPage *batch = calloc((size_t)most.pages, sizeof *batch);
+    uint64_t *ids = calloc((size_t)most.pages, sizeof *ids);
+    double sums[3] = {0, 0, 0}; // loss, right rows, rows
+    uint64_t end = pages < d->pages ? pages : d->pages;
+    for (uint64_t at = (uint64_t)dist->rank; batch && ids && at < end;) {
+        BatchRows sum = {0};
+        for (int n = 0; at < end; at += (uint64_t)dist->ranks, n = sum.pages) {
+            ShardPage page = dataset_page(d, at);
+            if (!step_fits(&sum, batch_page_rows(&page, words, m->config.latents, cut), most)) break;
+            batch[n] = page;
+            ids[n] = at;
+        }
+        batch_build(scratch, batch, ids, sum.pages, words, m->config.latents, cut, NULL);
+        c3_forward(m, scratch);
+        C3Loss loss = c3_read_loss(m, scratch);
+        sums[0] += loss.sum;
+        sums[1] += loss.correct;
+        sums[2] += loss.rows;
+    }
+    free(batch);
+    free(ids);
+    dist_sum_double(dist, sums, 3);
+    return (Validation){.loss = sums[0] / sums[2], .token_accuracy = sums[1] / sums[2]};
+}
+
+// ---- samples -------------------------------------------------------------------------------------------------------
+
+static int log_sample(Log *log, const Tokenizer *tok, ShardPage page, const GeneratePage *written) {
+    size_t n_text = 0, n_output = 0;
+    char *text = generate_text(tok, (const int32_t *)page.answer, (int)page.answer_length, &n_text);
+    char *output = generate_text(tok, written->ids, written->n, &n_output);
+    char *ops = NULL;
+    size_t n_ops = 0;
+    PageMetrics m;
+    int bad = !text || !output || metrics_page(&m, text, n_text, output, n_output) != 0 ||
+              metrics_align(&ops, &n_ops, text, n_text, output, n_output) != 0;
+    if (!bad) {
+        log_note(log, "sample: %u tokens, character precision %.3f", page.answer_length, m.char_precision);
+        int colour = render_wants_colour(stdout);
+        render_marked(stdout, text, n_text, ops, n_ops, RENDER_REFERENCE, colour);
+        render_marked(stdout, output, n_output, ops, n_ops, RENDER_OUTPUT, colour);
+    }
+    free(ops);
+    free(text);
+    free(output);
+    return bad ? -1 : 0;
+}
+
+int validate_samples(C3 *m, const Dataset *d, const Template *words, const Tokenizer *tokenizer, int n, Log *log,
+                     Error *err) {
+    GeneratorLimits limits = {.pages = n, .context = (int)d->longest_context, .max_new = (int)d->longest_answer + 1};
+    GeneratePage *pages = calloc((size_t)n, sizeof *pages);
+    ShardPage *originals = calloc((size_t)n, sizeof *originals);
+    Generator *g = NULL;
+    int bad =
+        !pages || !originals ? error_set(err, "samples: out of memory") : generator_create(&g, m, words, &limits, err);
+    for (int i = 0; !bad && i < n; i++) {
+        originals[i] = dataset_page(d, d->pages * (uint64_t)i / (uint64_t)n);
+        pages[i].context = (const int32_t *)originals[i].context;
+        pages[i].n_context = (int)originals[i].context_length;
+    }
+    if (!bad) bad = generate_pages(g, pages, n, 0, NULL, NULL, err);
+    for (int i = 0; !bad && i < n; i++) {
+        if (log_sample(log, tokenizer, originals[i], &pages[i]) != 0) bad = error_set(err, "samples: out of memory");
+    }
+    if (pages) generate_free(pages, n);
+    generator_free(g);
+    free(originals);
+    free(pages);
+    return bad;
+}

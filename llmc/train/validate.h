@@ -1,0 +1,32 @@
+// validate.h: what the trainer looks at between steps: loss and token accuracy on held-out pages, and a few of them
+// written back from their latents.
+#ifndef LLMC_VALIDATE_H
+#define LLMC_VALIDATE_H
+
+#include "llmc/model/c3.h"
+#include "llmc/base/dist.h"
+#include "llmc/data/loader.h"
+#include "llmc/train/log.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct Validation {
+    double loss;           // mean over supervised rows
+    double token_accuracy; // teacher-forced: share of rows whose label had the largest logit
+} Validation;
+
+// The first `pages` pages of a dataset, those longer than `cut` tokens cut, dealt to the ranks in turn. scratch: a
+// micro-batch of the model's limits. Every rank gets the same answer.
+Validation validate(C3 *m, const Dataset *d, const Template *words, MicroBatch *scratch, const Dist *dist,
+                    uint64_t pages, uint32_t cut);
+
+// Reconstructs `n` pages spread over the dataset, greedily from their latents, and logs text and precision.
+int validate_samples(C3 *m, const Dataset *d, const Template *words, const Tokenizer *tokenizer, int n, Log *log,
+                     Error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

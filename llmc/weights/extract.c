@@ -1,0 +1,163 @@
+// extract.c: see extract.h.
+#include "llmc/weights/extract.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "llmc/train/checkpoint.h" // checkpoint_hold
+#include "llmc/model/config.h"
+#include "llmc/base/file.h"
+#include "llmc/weights/safetensors.h"
+#include "llmc/weights/source.h"
+#include "llmc/weights/travel.h"
+#include "llmc/weights/weights.h"
+
+enum { PIECE_BYTES = 1 << 24 };
+
+typedef struct Stack {
+    char *folder; // of the C3 model
+    int hold;     // that a run leaves it there
+    Qwen2Config config;
+    DType dtype; // of config.json: the embedding's
+    SpecialTokens specials;
+    C3Params params;            // names of the tensors
+    Travel travel;              // the tokenizer
+    SafeTensors *files[2];      // the root's, the encoder's
+    const SafeTensors *s;       // the one of the two that has the stack
+    const SafeTensor **tensors; // (n)
+    SafeEntry *entries;         // (n) tensors as they are written
+    int n;
+} Stack;
+
+static void stack_close(Stack *s) {
+    safetensors_close(s->files[0]);
+    safetensors_close(s->files[1]);
+    free(s->tensors);
+    free(s->entries);
+    params_free(&s->params);
+    travel_close(&s->travel);
+    checkpoint_release(&s->hold);
+    free(s->folder);
+}
+
+static void add(Stack *s, const SafeTensor *t, const char *name, int64_t rows) {
+    SafeEntry e = {.name = name, .dtype = t->dtype, .dims = t->dims};
+    memcpy(e.shape, t->shape, sizeof e.shape);
+    e.shape[0] = rows; // padding of the vocabulary stays behind
+    s->tensors[s->n] = t;
+    s->entries[s->n++] = e;
+}
+
+// The stack's tensors in the table's order. An encoder's head, which the table does not know, is the last.
+static int list(Stack *s, const ParamTable *table, ParamOwner owner, Error *err) {
+    s->tensors = calloc((size_t)table->n + 1, sizeof *s->tensors);
+    s->entries = calloc((size_t)table->n + 1, sizeof *s->entries);
+    if (!s->tensors || !s->entries) return error_set(err, "out of memory");
+    TRY(weights_check_layers(s->s, table, owner, err));
+    TRY(weights_check_tied(s->s, s->config.tied, err));
+    for (int i = 0; i < table->n; i++) {
+        const Param *p = &table->params[i];
+        if (p->owner != owner) continue;
+        const SafeTensor *t = weights_find(s->s, p, 0, err);
+        if (!t) return -1;
+        add(s, t, p->name, p->rows);
+        if (strcmp(p->name, "model.embed_tokens.weight") == 0) s->dtype = t->dtype;
+    }
+    if (owner == OWNER_DECODER || s->config.tied) return 0;
+    const SafeTensor *head = safetensors_find(s->s, "lm_head.weight");
+    int fits =
+        head && head->supported && head->dims == 2 && head->shape[0] >= s->config.V && head->shape[1] == s->config.D;
+    if (fits) add(s, head, head->name, s->config.V);
+    else s->config.tied = 1; // what trained it had no use for a head and kept none
+    return 0;
+}
+
+// The model's tokenizer as it was trained with; a model without one has none to give.
+static int take_tokenizer(Stack *s, Error *err) {
+    ModelSource source;
+    Tokenizer *tokenizer = NULL;
+    TrainOptions o = {.model = s->folder, .template_name = "auto"};
+    Error none;
+    int bad = source_shapes(&source, &o, 0, err);
+    if (!bad && source_find_tokenizer(&source, &o, &none) != 0) {
+        bad = string_append(&s->travel.said, "%s", none.text) ? error_set(err, "out of memory") : 0;
+    } else if (!bad) {
+        bad = source_tokenizer(&tokenizer, &source, err);
+        if (!bad) bad = travel_open(&s->travel, tokenizer, source.tokenizer, NULL, 0, err);
+    }
+    tokenizer_free(tokenizer);
+    source_close(&source);
+    return bad;
+}
+
+static int stack_open(Stack *s, const char *model, ParamOwner owner, Error *err) {
+    C3Config c;
+    TRY(checkpoint_hold(&s->folder, &s->hold, model, err));
+    TRY(config_read_c3(&c, s->folder, err));
+    TRY(weights_open_c3(s->files, s->folder, err));
+    s->s = s->files[owner == OWNER_ENCODER];
+    s->config = owner == OWNER_ENCODER ? c.enc : c.dec;
+    s->specials = c.specials;
+    TRY(params_build(&s->params, &c, 1, err));
+    TRY(list(s, &s->params.table, owner, err));
+    return take_tokenizer(s, err);
+}
+
+static int copy_tensor(SafeWriter *w, const Stack *s, const SafeTensor *t, const SafeEntry *e, Error *err) {
+    size_t size = dtype_size(t->dtype), n = 1, piece = PIECE_BYTES / size;
+    for (int d = 0; d < e->dims; d++) n *= (size_t)e->shape[d];
+    for (size_t at = 0; at < n; at += piece) {
+        size_t count = n - at < piece ? n - at : piece;
+        const char *data = (const char *)t->data + at * size;
+        TRY(weights_check_finite(data, t->dtype, count, s->s, t, at, err));
+        TRY(safetensors_writer_data(w, data, count * size, err));
+        file_map_done(data, count * size);
+    }
+    return 0;
+}
+
+static int write_tensors(const Stack *s, const char *folder, Error *err) {
+    static const char *const metadata[][2] = {{"format", "pt"}};
+    char *path = string_format("%s/model.safetensors", folder);
+    SafeWriter *w = NULL;
+    int bad =
+        path ? safetensors_writer_open(&w, path, s->entries, s->n, metadata, 1, err) : error_set(err, "out of memory");
+    for (int i = 0; i < s->n && !bad; i++) bad = copy_tensor(w, s, s->tensors[i], &s->entries[i], err);
+    if (bad) safetensors_writer_discard(w);
+    else bad = safetensors_writer_commit(w, err);
+    free(path);
+    return bad;
+}
+
+static int write_folder(const Stack *s, const char *temporary, const char *out, Error *err) {
+    TRY(file_remove_tree(temporary, err)); // of a run that was cut short
+    TRY(file_make_dirs(temporary, err));
+    TRY(config_write_qwen2(&s->config, s->dtype, &s->specials, temporary, err));
+    TRY(write_tensors(s, temporary, err));
+    TRY(travel_write(&s->travel, temporary, err));
+    TRY(file_sync_dir(temporary, err));
+    if (rename(temporary, out) != 0)
+        return error_set(err, "%s: cannot rename to %s: %s", temporary, out, strerror(errno));
+    return 0;
+}
+
+int extract_stack(char **said, const char *model, ParamOwner owner, const char *out, Error *err) {
+    *said = NULL;
+    if (file_exists(out)) return error_set(err, "%s: is there already (hint: -o names a new folder)", out);
+    Stack s = {0};
+    int bad = stack_open(&s, model, owner, err);
+    size_t length = strlen(out);
+    while (length > 1 && out[length - 1] == '/') length--;
+    char *temporary = string_format("%.*s.tmp", (int)length, out);
+    if (!bad) bad = temporary ? write_folder(&s, temporary, out, err) : error_set(err, "out of memory");
+    if (bad && temporary) (void)file_remove_tree(temporary, NULL);
+    free(temporary);
+    if (!bad) {
+        *said = s.travel.said;
+        s.travel.said = NULL;
+    }
+    stack_close(&s);
+    return bad;
+}

@@ -1,0 +1,268 @@
+// latents.c: see latents.h.
+#include "llmc/weights/latents.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "llmc/base/json.h"
+#include "llmc/base/sha256.h"
+#include "llmc/base/unicode.h" // utf8_valid
+
+static const char FORMAT[] = "c3-latents", VERSION[] = "1", TENSOR[] = "latents";
+
+enum { MAX_TOKENS = 1 << 24 };
+
+size_t latents_bytes(const LatentFile *f) {
+    return (size_t)f->n_pages * (size_t)f->latents * (size_t)f->width * dtype_size(f->dtype);
+}
+
+void latents_hash(char hex[65], const void *data, size_t n) {
+    Sha256 sha;
+    sha256_init(&sha);
+    sha256_update(&sha, data, n);
+    sha256_final_hex(&sha, hex);
+}
+
+// Of everything that matters in a file: model, documents (both with their closing zero), then the tensor's bytes.
+static void hash_file(char hex[65], const LatentFile *f, const char *documents) {
+    Sha256 sha;
+    sha256_init(&sha);
+    sha256_update(&sha, f->model, strlen(f->model) + 1);
+    sha256_update(&sha, documents, strlen(documents) + 1);
+    sha256_update(&sha, f->data, latents_bytes(f));
+    sha256_final_hex(&sha, hex);
+}
+
+void latents_free(LatentFile *f) {
+    for (int d = 0; d < f->n_documents; d++) {
+        LatentDocument *doc = &f->documents[d];
+        for (int i = 0; doc->gaps && i <= doc->pages; i++) free(doc->gaps[i]);
+        free(doc->gaps);
+        free(doc->id);
+    }
+    free(f->documents);
+    free(f->pages);
+    free(f->memory);
+    safetensors_close(f->file);
+    *f = (LatentFile){0};
+}
+
+// ---- writing -------------------------------------------------------------------------------------------------------
+
+static int put_document(cJSON *list, const LatentFile *f, const LatentDocument *doc) {
+    cJSON *o = cJSON_CreateObject(), *pages, *gaps;
+    if (!o || !cJSON_AddItemToArray(list, o)) {
+        cJSON_Delete(o);
+        return -1;
+    }
+    if (!cJSON_AddStringToObject(o, "id", doc->id) || !cJSON_AddBoolToObject(o, "nfc", doc->is_nfc) ||
+        !(pages = cJSON_AddArrayToObject(o, "pages")) || !(gaps = cJSON_AddArrayToObject(o, "gaps")))
+        return -1;
+    for (int i = 0; i < doc->pages; i++) {
+        const LatentPage *p = &f->pages[doc->first + i];
+        cJSON *page = cJSON_CreateObject();
+        if (!page || !cJSON_AddItemToArray(pages, page)) {
+            cJSON_Delete(page);
+            return -1;
+        }
+        if (!cJSON_AddNumberToObject(page, "tokens", p->tokens) || !cJSON_AddStringToObject(page, "sha256", p->sha256))
+            return -1;
+    }
+    for (int i = 0; i <= doc->pages; i++) {
+        cJSON *gap = cJSON_CreateString(doc->gaps[i]);
+        if (!gap || !cJSON_AddItemToArray(gaps, gap)) {
+            cJSON_Delete(gap);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+// The metadata "documents", malloc'ed by cJSON; NULL when memory ran out.
+static char *documents_text(const LatentFile *f) {
+    cJSON *root = cJSON_CreateObject(), *list = root ? cJSON_AddArrayToObject(root, "documents") : NULL;
+    int bad = !list;
+    for (int d = 0; d < f->n_documents && !bad; d++) bad = put_document(list, f, &f->documents[d]) != 0;
+    char *text = bad ? NULL : cJSON_PrintUnformatted(root);
+    cJSON_Delete(root);
+    return text;
+}
+
+int latents_header_add(LatentHeader *h, const LatentFile *f, const LatentDocument *doc) {
+    const size_t others = 1024; // the rest of the header
+    cJSON *list = cJSON_CreateArray();
+    char *text = list && put_document(list, f, doc) == 0 ? cJSON_PrintUnformatted(list->child) : NULL;
+    cJSON_Delete(list);
+    if (!text) return -1;
+    h->bytes++; // the comma
+    for (const char *c = text; *c; c++) h->bytes += *c == '"' || *c == '\\' ? 2 : 1;
+    h->values += 6 + 4 * (size_t)doc->pages; // brackets and commas, as json_parse counts them
+    cJSON_free(text);
+    return h->bytes + others <= SAFETENSORS_MAX_HEADER && h->values + others <= JSON_MAX_VALUES;
+}
+
+int latents_write(const LatentFile *f, const char *path, uint64_t *bytes, Error *err) {
+    char hash[65], *documents = documents_text(f);
+    if (!documents) return error_set(err, "%s: out of memory", path);
+    hash_file(hash, f, documents);
+    const char *const metadata[][2] = {
+        {"format", FORMAT}, {"version", VERSION}, {"model", f->model}, {"sha256", hash}, {"documents", documents}};
+    SafeEntry entry = {.name = TENSOR, .dtype = f->dtype, .dims = 3, .shape = {f->n_pages, f->latents, f->width}};
+    SafeWriter *w;
+    int bad = safetensors_writer_open(&w, path, &entry, 1, metadata, sizeof metadata / sizeof *metadata, err);
+    cJSON_free(documents);
+    if (bad) return -1;
+    if (safetensors_writer_data(w, f->data, latents_bytes(f), err) == 0) {
+        (void)safetensors_writer_crc(w, bytes);
+        return safetensors_writer_commit(w, err);
+    }
+    safetensors_writer_discard(w);
+    return -1;
+}
+
+// ---- reading: documents --------------------------------------------------------------------------------------------
+
+static int is_hash(const char *hex) { return hex && strlen(hex) == 64 && strspn(hex, "0123456789abcdef") == 64; }
+
+static const char *text_of(const cJSON *item) { return cJSON_IsString(item) ? item->valuestring : NULL; }
+
+static int read_page(LatentPage *p, const cJSON *item, const char *where, int number, Error *err) {
+    int64_t tokens = 0;
+    const char *hash = text_of(json_find(item, "sha256"));
+    if (json_whole(&tokens, json_find(item, "tokens"), 1, MAX_TOKENS) != 0)
+        return error_set(err, "%s: page %d: \"tokens\": expected a whole number from 1", where, number);
+    if (!is_hash(hash)) return error_set(err, "%s: page %d: \"sha256\": expected 64 hex digits", where, number);
+    p->tokens = (int)tokens;
+    memcpy(p->sha256, hash, sizeof p->sha256);
+    return 0;
+}
+
+static int read_gaps(LatentDocument *doc, const cJSON *gaps, const char *where, Error *err) {
+    if (!cJSON_IsArray(gaps) || cJSON_GetArraySize(gaps) != doc->pages + 1)
+        return error_set(err, "%s: \"gaps\": expected %d texts", where, doc->pages + 1);
+    doc->gaps = calloc((size_t)doc->pages + 1, sizeof *doc->gaps);
+    if (!doc->gaps) return error_set(err, "%s: out of memory", where);
+    int i = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, gaps) {
+        const char *gap = text_of(item);
+        if (!gap || gap[strspn(gap, " \t\r\n\v\f")])
+            return error_set(err, "%s: \"gaps\": entry %d: expected white space", where, i);
+        if (!(doc->gaps[i++] = strdup(gap))) return error_set(err, "%s: out of memory", where);
+    }
+    return 0;
+}
+
+// One more document; its pages are the next of the file.
+static int read_document(LatentFile *f, const cJSON *item, int *used, const char *path, Error *err) {
+    char where[600];
+    LatentDocument *doc = &f->documents[f->n_documents++]; // from here on latents_free frees it
+    const char *id = text_of(json_find(item, "id"));
+    const cJSON *pages = json_find(item, "pages"), *nfc = json_find(item, "nfc"), *page;
+    snprintf(where, sizeof where, "%.500s: document %d", path, f->n_documents);
+    int count = cJSON_IsArray(pages) ? cJSON_GetArraySize(pages) : 0, number = 0;
+    if (!id || !*id || utf8_valid(id, strlen(id)) != strlen(id))
+        return error_set(err, "%s: \"id\": expected a text", where);
+    if (!cJSON_IsBool(nfc)) return error_set(err, "%s: \"nfc\": expected true or false", where);
+    if (count < 1 || count > f->n_pages - *used)
+        return error_set(err, "%s: %d pages: expected 1 to the %d that are left of the tensor's %d", where, count,
+                         f->n_pages - *used, f->n_pages);
+    *doc = (LatentDocument){.id = strdup(id), .first = *used, .pages = count, .is_nfc = cJSON_IsTrue(nfc)};
+    if (!doc->id) return error_set(err, "%s: out of memory", where);
+    cJSON_ArrayForEach(page, pages) {
+        TRY(read_page(&f->pages[*used], page, where, ++number, err));
+        ++*used;
+    }
+    return read_gaps(doc, json_find(item, "gaps"), where, err);
+}
+
+static int read_documents(LatentFile *f, const cJSON *root, const char *path, Error *err) {
+    const cJSON *list = json_find(root, "documents"), *item;
+    int n = cJSON_IsArray(list) ? cJSON_GetArraySize(list) : 0, used = 0;
+    f->documents = calloc((size_t)n + 1, sizeof *f->documents);
+    f->pages = calloc((size_t)f->n_pages + 1, sizeof *f->pages);
+    if (!f->documents || !f->pages) return error_set(err, "%s: out of memory (%d pages)", path, f->n_pages);
+    cJSON_ArrayForEach(item, list) TRY(read_document(f, item, &used, path, err));
+    if (used != f->n_pages || n < 1)
+        return error_set(err, "%s: its %d documents have %d pages, the tensor has %d", path, n, used, f->n_pages);
+    return 0;
+}
+
+// ---- reading: the whole --------------------------------------------------------------------------------------------
+
+// First number that is not finite, as its index; -1: all are.
+static int64_t first_bad(const void *data, DType dtype, size_t n) {
+    const char *x = data;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits = 0;
+        if (dtype == DTYPE_F32) memcpy(&bits, x + 4 * i, 4);
+        else memcpy((char *)&bits + 2, x + 2 * i, 2); // little endian: the upper half of an fp32 number
+        if ((bits & 0x7f800000u) == 0x7f800000u) return (int64_t)i;
+    }
+    return -1;
+}
+
+static int check_tensor(LatentFile *f, const char *path, Error *err) {
+    const SafeTensor *t = safetensors_find(f->file, TENSOR);
+    if (!t || safetensors_count(f->file) != 1)
+        return error_set(err, "%s: expected one tensor \"%s\", found %d tensors", path, TENSOR,
+                         safetensors_count(f->file));
+    int ok = t->supported && t->dtype != DTYPE_F16 && t->dims == 3;
+    for (int i = 0; ok && i < 3; i++) ok = t->shape[i] >= 1 && t->shape[i] <= INT_MAX / 64;
+    if (!ok)
+        return error_set(err, "%s: tensor \"%s\": expected (pages, latents, width) numbers of type F32 or BF16", path,
+                         TENSOR);
+    f->n_pages = (int)t->shape[0];
+    f->latents = (int)t->shape[1];
+    f->width = (int)t->shape[2];
+    f->dtype = t->dtype;
+    f->data = t->data;
+    return 0;
+}
+
+static int check_data(const LatentFile *f, const char *documents, const char *path, Error *err) {
+    char hash[65];
+    const char *expected = safetensors_metadata(f->file, "sha256");
+    if (!is_hash(expected)) return error_set(err, "%s: \"sha256\": expected 64 hex digits", path);
+    hash_file(hash, f, documents);
+    if (strcmp(hash, expected) != 0)
+        return error_set(err, "%s: the file is damaged: SHA-256 %.16s..., expected %.16s...", path, hash, expected);
+    size_t size = (size_t)f->latents * (size_t)f->width;
+    int64_t bad = first_bad(f->data, f->dtype, (size_t)f->n_pages * size);
+    if (bad >= 0)
+        return error_set(err, "%s: page %lld: latent %lld has a number that is not finite", path,
+                         (long long)(bad / (int64_t)size + 1), (long long)(bad % (int64_t)size / f->width + 1));
+    return 0;
+}
+
+static int read_all(LatentFile *f, const char *path, Error *err) {
+    TRY(safetensors_open(&f->file, path, err));
+    const char *format = safetensors_metadata(f->file, "format"), *version = safetensors_metadata(f->file, "version");
+    const char *model = safetensors_metadata(f->file, "model"), *text = safetensors_metadata(f->file, "documents");
+    if (!format || strcmp(format, FORMAT) != 0)
+        return error_set(err, "%s: a safetensors file, but no latents (hint: c3 compress writes them)", path);
+    if (!version || strcmp(version, VERSION) != 0)
+        return error_set(err, "%s: latents of version %.20s, this program reads version %s", path,
+                         version ? version : "(none)", VERSION);
+    if (!is_hash(model)) return error_set(err, "%s: \"model\": expected 64 hex digits", path);
+    if (!text) return error_set(err, "%s: \"documents\" is missing", path);
+    memcpy(f->model, model, sizeof f->model);
+    TRY(check_tensor(f, path, err));
+    TRY(check_data(f, text, path, err));
+    char where[600];
+    cJSON *root;
+    snprintf(where, sizeof where, "%.500s: \"documents\"", path);
+    TRY(json_parse(&root, text, strlen(text), where, err));
+    int bad = read_documents(f, root, path, err);
+    cJSON_Delete(root);
+    return bad;
+}
+
+int latents_read(LatentFile *f, const char *path, Error *err) {
+    *f = (LatentFile){0};
+    if (read_all(f, path, err) == 0) return 0;
+    latents_free(f);
+    return -1;
+}

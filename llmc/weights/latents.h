@@ -1,0 +1,69 @@
+// latents.h: pages as the encoder left them, on disk (.c3). A safetensors file with one tensor "latents"
+// (pages,N,D_enc), the encoder's final norm at the queries, before the projector, in the element type it was computed
+// in; beside it, in
+// __metadata__, what a decoder must know:
+//
+//   format, version   "c3-latents", "1"
+//   model             fingerprint of the model that can read them (checkpoint_fingerprint)
+//   sha256            of model and documents, each with a closing zero byte, and the tensor's bytes: damage is seen
+//   documents         JSON
+//   {"documents":[{"id","nfc","pages":[{"tokens","sha256"},...],"gaps":["","\n\n",...,"\n"]},...]}
+//
+// A document is gap, page, gap, ..., page, gap: pages went through the model, gaps are the white space around them and
+// are kept as they were. "sha256" of a page is that of its text in NFC; "nfc" is false when the document itself was
+// not. What shrinks is the decoder's context, not the bytes: N latents take N * D_enc * 2 or 4 of them.
+#ifndef LLMC_LATENTS_H
+#define LLMC_LATENTS_H
+
+#include <stddef.h>
+
+#include "llmc/base/error.h"
+#include "llmc/weights/safetensors.h"
+
+typedef struct LatentPage {
+    int tokens;      // of its text, from 1
+    char sha256[65]; // of its text in NFC
+} LatentPage;
+
+typedef struct LatentDocument {
+    char *id;
+    int first, pages; // which pages of the file; at least one
+    char **gaps;      // (pages+1) ASCII white space, zero-terminated
+    int is_nfc;
+} LatentDocument;
+
+// Zero-initialise one to fill it; latents_free() frees everything it points to.
+typedef struct LatentFile {
+    char model[65];
+    int latents, width; // N, D_enc
+    DType dtype;        // F32 or BF16
+    LatentDocument *documents;
+    int n_documents;
+    LatentPage *pages;
+    int n_pages;
+    const void *data; // (n_pages,latents,width): in `memory` or in `file`
+    void *memory;     // owned; NULL when the file was read
+    SafeTensors *file;
+} LatentFile;
+
+// Bytes of the latents themselves.
+size_t latents_bytes(const LatentFile *f);
+
+// What the documents take of the file's header, which is bounded: counted before hours of work. Zero-initialise it.
+typedef struct LatentHeader {
+    size_t bytes, values; // JSON inside a text of JSON; what reading it bounds
+} LatentHeader;
+// Counts one more document of f. 1: it fits, 0: it does not, -1: out of memory.
+int latents_header_add(LatentHeader *h, const LatentFile *f, const LatentDocument *doc);
+
+// Writes the file, whole or not at all; *bytes becomes its size.
+int latents_write(const LatentFile *f, const char *path, uint64_t *bytes, Error *err);
+// Reads and checks all of a file: its form, that pages and gaps fit the tensor, the checksum, that every number is
+// finite. Nothing of it is believed.
+int latents_read(LatentFile *f, const char *path, Error *err);
+void latents_free(LatentFile *f);
+
+// SHA-256 of n bytes in hexadecimal.
+void latents_hash(char hex[65], const void *data, size_t n);
+
+#endif

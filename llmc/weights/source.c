@@ -1,0 +1,230 @@
+// source.c: see source.h.
+#include "llmc/weights/source.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "llmc/train/checkpoint.h" // checkpoint_folder
+#include "llmc/base/file.h"
+#include "llmc/data/loader.h" // dataset_open
+#include "llmc/weights/weights.h"
+
+static const char default_enc[] = "models/Qwen2.5-1.5B", default_dec[] = "models/Qwen2.5-3B";
+
+// The vocabulary of the model: -vocab, or the one its stacks agree on. Stacks of another vocabulary get the rows of
+// this one; of a plain decoder the padding is cut, to a plain encoder rows are added where it has too few.
+static int set_vocabulary(ModelSource *s, const TrainOptions *o, Error *err) {
+    C3Config *c = &s->config;
+    s->files[0].rows = c->enc.V;
+    s->files[1].rows = c->dec.V;
+    s->files[1].tied = c->dec.tied; // an encoder's head is never used
+    if (!o->vocab && s->files[0].base != s->files[1].base)
+        return error_set(err,
+                         "%s has %d base tokens, %s has %d (hint: -vocab K keeps the first K of both, and adds rows "
+                         "where there are fewer)",
+                         s->enc ? s->enc : s->folder, s->files[0].base, s->dec ? s->dec : s->folder, s->files[1].base);
+    int base = o->vocab ? (int)o->vocab : s->files[1].base, rows = config_rows(base);
+    if (base != s->files[0].base || (s->enc && c->enc.V < rows)) c->enc.V = rows;
+    if (base != s->files[1].base || s->dec) c->dec.V = rows;
+    c->base_vocab = base;
+    c->specials = config_specials(base);
+    return 0;
+}
+
+static int from_two_stacks(ModelSource *s, const TrainOptions *o, Error *err) {
+    C3Config *c = &s->config;
+    TRY(config_read_qwen2_base(&c->enc, &s->files[0].base, s->enc, err));
+    TRY(config_read_qwen2_base(&c->dec, &s->files[1].base, s->dec, err));
+    c->latents = 32;
+    snprintf(c->template_name, sizeof c->template_name, "c3");
+    c->dtype = options_dtype(o);
+    snprintf(s->text, sizeof s->text, "%s + %s", s->enc, s->dec);
+    return set_vocabulary(s, o, err);
+}
+
+// A C3 folder; a stack named beside it takes the place of its own.
+static int from_c3(ModelSource *s, const TrainOptions *o, Error *err) {
+    C3Config *c = &s->config;
+    TRY(checkpoint_hold(&s->folder, &s->hold, o->model, err));
+    TRY(config_read_c3(c, s->folder, err));
+    s->files[0].base = s->files[1].base = c->base_vocab;
+    s->files_latents = c->latents;
+    if (s->enc) TRY(config_read_qwen2_base(&c->enc, &s->files[0].base, s->enc, err));
+    if (s->dec) TRY(config_read_qwen2_base(&c->dec, &s->files[1].base, s->dec, err));
+    snprintf(s->text, sizeof s->text, "%s%s%s%s%s", s->folder, s->enc ? ", encoder " : "", s->enc ? s->enc : "",
+             s->dec ? ", decoder " : "", s->dec ? s->dec : "");
+    return set_vocabulary(s, o, err);
+}
+
+static int nothing_there(const TrainOptions *o, Error *err) {
+    return error_set(
+        err,
+        "no model: looked for %s and %s and, for pages, %s (hint: put Qwen/Qwen2.5-1.5B and Qwen/Qwen2.5-3B "
+        "from the Hugging Face hub into these folders and make pages with `./c3 tokenize -tok "
+        "%s/tokenizer.json -o data/ocr/train PAGES.jsonl`; `-preset tiny` needs no model files)",
+        default_enc, default_dec, o->data, default_enc);
+}
+
+// The vocabulary that the training pages were made for.
+static int pages_vocabulary(int *base, const TrainOptions *o, Error *err) {
+    Dataset d;
+    TRY(dataset_open(&d, o->data, 0, 0, err));
+    *base = config_base((int)d.vocab);
+    dataset_close(&d);
+    return 0;
+}
+
+// A preset goes with whatever pages there are: without -vocab it takes theirs. has_pages: 0 leaves it its own.
+static int from_preset(ModelSource *s, const TrainOptions *o, int has_pages, Error *err) {
+    C3Config *c = &s->config;
+    int base = (int)o->vocab;
+    TRY(config_preset(c, o->preset, base, err));
+    snprintf(s->text, sizeof s->text, "preset %s, random weights", o->preset);
+    if (!base && has_pages) {
+        int own = c->base_vocab;
+        TRY(pages_vocabulary(&base, o, err));
+        TRY(config_preset(c, o->preset, base, err));
+        if (base != own)
+            snprintf(s->text, sizeof s->text, "preset %s, random weights, vocabulary of the pages: %d, not %d",
+                     o->preset, base, own);
+    }
+    c->dtype = options_dtype(o);
+    return 0;
+}
+
+// assume: there may be neither models nor pages; missing default models have the paper's shapes.
+static int find_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err) {
+    if (o->preset) return from_preset(s, o, !assume, err);
+    int nothing = !o->model && !o->enc && !file_exists(default_enc) && !file_exists(default_dec);
+    if (nothing && assume) {
+        snprintf(s->text, sizeof s->text, "no files in models/: the shapes of preset paper");
+        TRY(config_preset(&s->config, "paper", (int)o->vocab, err));
+        s->config.dtype = options_dtype(o);
+        return 0;
+    }
+    s->enc = o->enc;
+    s->dec = o->dec;
+    if (o->model) return from_c3(s, o, err);
+    if (!s->enc) s->enc = default_enc;
+    if (!s->dec) s->dec = default_dec;
+    if (nothing) return nothing_there(o, err);
+    return from_two_stacks(s, o, err);
+}
+
+int source_find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err) {
+    if (o->tokenizer) {
+        s->tokenizer = strdup(o->tokenizer);
+        return s->tokenizer ? 0 : error_set(err, "out of memory");
+    }
+    static const char *const names[] = {"qwen.tiktoken", "tokenizer.json"};
+    const char *const folders[] = {s->folder, s->enc, "data/qwen2.5"};
+    for (int f = 0; f < 3; f++) {
+        for (int n = 0; folders[f] && n < 2; n++) {
+            s->tokenizer = string_format("%s/%s", folders[f], names[n]);
+            if (!s->tokenizer) return error_set(err, "out of memory");
+            if (file_exists(s->tokenizer)) return 0;
+            free(s->tokenizer);
+            s->tokenizer = NULL;
+        }
+    }
+    return error_set(err,
+                     "no tokenizer: expected tokenizer.json or qwen.tiktoken in %s%sdata/qwen2.5 (hint: bash "
+                     "data/get_tokenizer.sh, or -tok FILE)",
+                     s->folder ? s->folder
+                     : s->enc  ? s->enc
+                               : "",
+                     s->folder || s->enc ? " or " : "");
+}
+
+int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err) {
+    *s = (ModelSource){0};
+    TRY(find_shapes(s, o, assume, err));
+    C3Config *c = &s->config;
+    if (o->latents) c->latents = (int)o->latents;
+    if (strcmp(o->template_name, "auto") != 0) {
+        if (s->folder && strcmp(o->template_name, c->template_name) != 0)
+            return error_set(err, "%s: was trained with -template %s, found -template %s", s->folder, c->template_name,
+                             o->template_name);
+        snprintf(c->template_name, sizeof c->template_name, "%s", o->template_name);
+    }
+    return 0;
+}
+
+int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
+    TRY(source_shapes(s, o, 0, err));
+    return source_find_tokenizer(s, o, err);
+}
+
+void source_close(ModelSource *s) {
+    checkpoint_release(&s->hold);
+    free(s->tokenizer);
+    free(s->folder);
+    free(s->said);
+    s->tokenizer = s->folder = s->said = NULL;
+}
+
+int source_tokenizer(Tokenizer **out, const ModelSource *s, Error *err) {
+    const int base = s->config.base_vocab;
+    TRY(tokenizer_load(out, s->tokenizer, base == QWEN_BASE_RANKS ? 0 : base, err));
+    if (tokenizer_base(*out) == base) return 0;
+    return error_set(err, "%s: has %d base tokens, the model %s expects %d (hint: -tok FILE)", s->tokenizer,
+                     tokenizer_base(*out), s->text, base);
+}
+
+// ---- weights -------------------------------------------------------------------------------------------------------
+
+// The tensors of a new encoder or decoder, or of the C3 folder's own (files).
+static int fill_stack(Adapter *a, ParamOwner owner, const char *folder, const SafeTensors *files, FilesConfig config,
+                      Error *err) {
+    if (!folder) return adapt_stack(a, owner, files, config, err);
+    SafeTensors *own;
+    TRY(safetensors_open(&own, folder, err));
+    int bad = adapt_stack(a, owner, own, config, err);
+    safetensors_close(own);
+    return bad;
+}
+
+// Queries belong to the encoder, the projector to both: a new stack makes them new.
+static int fill(const ModelSource *s, Adapter *a, SafeTensors *const files[2], Error *err) {
+    TRY(fill_stack(a, OWNER_ENCODER, s->enc, files[1], s->files[0], err));
+    TRY(fill_stack(a, OWNER_DECODER, s->dec, files[0], s->files[1], err));
+    if (!s->folder) return 0;
+    if (!s->enc) TRY(adapt_queries(a, files[0], s->files_latents, err));
+    if (!s->enc && !s->dec) return adapt_projector(a, files[0], err);
+    if (!a->weights) return 0;
+    if (string_append(&a->said, "  %-14s %s%s new: what they were fits no other %s\n", "cascade",
+                      s->enc ? "queries and projector" : "the projector", s->enc ? " are" : " is",
+                      s->enc ? "encoder" : "decoder") != 0)
+        return error_set(err, "out of memory");
+    return 0;
+}
+
+static int open_and_fill(const ModelSource *s, Adapter *a, Error *err) {
+    SafeTensors *files[2] = {NULL, NULL};
+    if (s->folder) TRY(weights_open_c3(files, s->folder, err));
+    int bad = fill(s, a, files, err);
+    safetensors_close(files[0]);
+    safetensors_close(files[1]);
+    return bad;
+}
+
+int source_check(const ModelSource *s, Error *err) {
+    C3Params p;
+    if (!s->folder && !s->enc) return 0;
+    TRY(params_build(&p, &s->config, 1, err));
+    Adapter a = {.params = &p, .base = s->config.base_vocab};
+    int bad = open_and_fill(s, &a, err);
+    params_free(&p);
+    return bad;
+}
+
+int source_fill(ModelSource *s, C3 *m, uint64_t seed, Error *err) {
+    if (!s->folder && !s->enc) return c3_init_weights(m, seed, 0, err);
+    TRY(c3_init_weights(m, seed, 1, err)); // what no file has
+    Adapter a = {
+        .backend = m->b, .weights = m->weights, .params = &m->params, .base = m->config.base_vocab, .seed = seed};
+    int bad = open_and_fill(s, &a, err);
+    s->said = a.said;
+    return bad;
+}

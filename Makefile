@@ -44,7 +44,7 @@ LDFLAGS += -fopenmp $(if $(SANITIZE),-fsanitize=address$(comma)undefined)
 include llmc/cuda/toolkit.mk
 # instruction-set variants of the CPU kernels: they add their objects to EXTRA_OBJ
 include llmc/cpu/variants.mk
-LIB_SRC := $(wildcard llmc/*.c llmc/cpu/*.c)
+LIB_SRC := $(filter-out llmc/cuda/%,$(wildcard llmc/*.c llmc/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(EXTRA_OBJ)
 TESTS   := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/*.c)) # test_*.c, and programs that Python tests drive
 BIN     := $(if $(SANITIZE),$(BUILD)/,)
@@ -97,7 +97,7 @@ $(BUILD)/dev/%: $(BUILD)/dev/%.o $(BUILD)/libc3.a
 FUZZ_CC  ?= clang
 FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -O1 -g $(filter-out -Wconversion -Wno-sign-conversion,$(WARN)) -Wno-unknown-pragmas \
               -I. -fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-FUZZ_OBJ := $(patsubst %.c,build/fuzz/obj/%.o,$(wildcard llmc/*.c))
+FUZZ_OBJ := $(patsubst %.c,build/fuzz/obj/%.o,$(filter-out llmc/cpu/% llmc/cuda/%,$(wildcard llmc/*.c llmc/*/*.c)))
 fuzz: $(patsubst test/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard test/fuzz/fuzz_*.c))
 build/fuzz/obj/%.o: %.c
 	@mkdir -p $(@D)

@@ -13,14 +13,14 @@
 #include "llmc/base/file.h" // the standard streams
 #include "llmc/infer/follow.h"
 #include "llmc/base/format.h"
-#include "llmc/weights/info.h"
+#include "llmc/train/info.h"
 #include "llmc/infer/model.h"
 #include "llmc/train/plan.h"
 #include "llmc/text/render.h"
 #include "llmc/report.h"
 #include "llmc/infer/sampling_options.h"
 #include "llmc/data/tokenize.h"
-#include "llmc/base/version.h"
+#include "llmc/version.h"
 
 enum { EXIT_USAGE = 2, MAX_OPTIONS = 32 };
 
@@ -111,7 +111,7 @@ static int open_pages(Model *m, EvalSet *s, const ModelOptions *o, const EvalOpt
     if (s->too_long.pages)
         fprintf(stderr, "c3: %s: %s%s left out, longer than the model takes\n", clean(path),
                 left_out_much(&s->too_long) ? "warning: " : "", left_out_text(left_out, &s->too_long));
-    Untrained untrained = untrained_count(&m->source.config);
+    Untrained untrained = untrained_count(m->source.config.trained_tokens);
     for (int i = 0; i < s->n; i++) untrained_add(&untrained, s->pages[i].context.n);
     untrained_warn(stderr, &untrained, clean(path));
     C3Limits limits = out ? eval_limits(s, m) : generator_model_limits();
@@ -428,7 +428,7 @@ static int make_shards_for(const char *folder, TokenizeOptions *o, Error *err) {
     if (!bad) {
         o->tokenizer = m.source.tokenizer;
         o->vocab = base == QWEN_BASE_RANKS ? 0 : base;
-        o->model = &m.source.config;
+        o->trained_tokens = m.source.config.trained_tokens;
         bad = make_shards(o, err);
     }
     model_close(&m);

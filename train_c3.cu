@@ -31,10 +31,10 @@ extern "C" {
 #include "llmc/train/run_writer.h" // the run's folder: one writer, one history
 #include "llmc/weights/source.h"     // where the model comes from
 #include "llmc/train/step.h"       // micro-batches of a step, packed for the device
-#include "llmc/train/stop.h"       // signals, OUT/stop
+#include "llmc/base/stop.h"       // signals, OUT/stop
 #include "llmc/weights/travel.h"     // tokenizer and code of a checkpoint
 #include "llmc/train/validate.h"   // validation loss, samples
-#include "llmc/base/version.h"    // what --version prints
+#include "llmc/version.h"    // what --version prints
 #ifdef __cplusplus
 }
 #endif
@@ -190,7 +190,8 @@ static void learn_lengths(Trainer *t) {
 }
 
 static int read_inputs(Trainer *t, Error *err) {
-    TRY(source_open(&t->source, &t->o, err));
+    ModelChoice choice = options_model(&t->o);
+    TRY(source_open(&t->source, &choice, err));
     if (!t->resumed) TRY(source_check(&t->source, err)); // a resumed run has weights of its own
     TRY(corpus_open(&t->corpus, &t->source, &t->o, err));
     learn_lengths(t);

@@ -86,7 +86,7 @@ static double over_model(const char *folder, char *buffer) {
 
 static int bench(const char *folder, const char *out, const char *dtype, Error *err) {
     ModelSource s;
-    TrainOptions o = {.model = folder, .template_name = "auto", .dtype = dtype};
+    ModelChoice o = {.model = folder};
     C3Limits limits = {.pages = 1, .enc_rows = 64, .dec_rows = 256, .dec_kept = 64, .recompute = KEEP_NOTHING};
     Dist dist = {.ranks = 1, .local_ranks = 1};
     Backend *b;
@@ -94,7 +94,7 @@ static int bench(const char *folder, const char *out, const char *dtype, Error *
     char *buffer = malloc(BLOCK);
     if (!buffer) return error_set(err, "out of memory");
     TRY(source_open(&s, &o, err));
-    TRY(backend_cpu_create(&b, options_dtype(&o), 0, &dist, err));
+    TRY(backend_cpu_create(&b, strcmp(dtype, "fp32") ? DTYPE_BF16 : DTYPE_F32, 0, &dist, err));
     double start = seconds(), bytes = 0;
     TRY(c3_create(&m, &s.config, b, &limits, err));
     line("memory made", (double)m.params.table.total * (double)dtype_size(b->dtype), seconds() - start);

@@ -123,7 +123,8 @@ int main(int argc, char **argv) {
     ModelSource s;
     Backend *b;
     C3 m;
-    must(source_open(&s, &o, &err), &err);
+    ModelChoice choice = options_model(&o);
+    must(source_open(&s, &choice, &err), &err);
     const int tokens = p.cu[p.n], overhead = template_overhead(&p.words, s.config.latents);
     C3Limits l = {.pages = p.n,
                   .enc_rows = tokens + p.n * (1 + s.config.latents),

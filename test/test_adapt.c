@@ -77,12 +77,12 @@ typedef struct Filled {
     C3 m;
 } Filled;
 
-static TrainOptions options(const char *m, const char *enc, const char *dec) {
-    return (TrainOptions){
-        .model = m, .enc = enc, .dec = dec, .template_name = "auto", .tokenizer = "Makefile", .dtype = "fp32"};
+static ModelChoice options(const char *m, const char *enc, const char *dec) {
+    return (ModelChoice){
+        .model = m, .enc = enc, .dec = dec, .tokenizer = "Makefile"};
 }
 
-static int fill(Filled *f, const TrainOptions *o, uint64_t seed, Error *err) {
+static int fill(Filled *f, const ModelChoice *o, uint64_t seed, Error *err) {
     C3Limits l = {.pages = 1, .enc_rows = 8, .dec_rows = 8, .dec_kept = 8, .recompute = KEEP_NOTHING};
     *f = (Filled){0};
     TRY(source_open(&f->source, o, err));
@@ -157,7 +157,7 @@ static void test_same(void) {
     char *where = whole("same", &c);
     Filled f;
     Error err = {""};
-    TrainOptions o = options(where, NULL, NULL);
+    ModelChoice o = options(where, NULL, NULL);
     CHECK(fill(&f, &o, 1, &err) == 0, "%s", err.text);
     CHECK(f.source.said == NULL, "%s", f.source.said);
     expect_stack(&f, OWNER_ENCODER, 'e');
@@ -177,7 +177,7 @@ static void test_queries(void) {
     char *where = whole("queries", &c);
     Filled f, again;
     Error err = {""};
-    TrainOptions o = options(where, NULL, NULL);
+    ModelChoice o = options(where, NULL, NULL);
     o.latents = 3;
     CHECK(fill(&f, &o, 1, &err) == 0, "%s", err.text);
     CHECK(f.m.config.latents == 3 && different(&f, OWNER_CASCADE, queries, 0, 'r', 0, 90) == 0, "first three");
@@ -224,7 +224,7 @@ static void test_vocabulary(void) {
     for (int i = 0; i < 2; i++) {
         Filled f;
         Error err = {""};
-        TrainOptions o = options(where, NULL, NULL);
+        ModelChoice o = options(where, NULL, NULL);
         o.vocab = bases[i];
         CHECK(fill(&f, &o, 1, &err) == 0, "%s", err.text);
         CHECK(f.m.config.base_vocab == bases[i] && f.m.config.specials.img == bases[i] + 3 &&
@@ -250,7 +250,7 @@ static void test_plain(void) {
     char *e = plain("short", &enc, 256, 'p'), *d = plain("long", &dec, 256, 'q'), *l;
     Filled f;
     Error err = {""};
-    TrainOptions o = options(NULL, e, d);
+    ModelChoice o = options(NULL, e, d);
     CHECK(fill(&f, &o, 1, &err) == 0, "%s", err.text);
     CHECK(f.m.config.enc.V == 262 && f.m.config.dec.V == 262 && f.m.config.latents == 32, "%d and %d rows",
           f.m.config.enc.V, f.m.config.dec.V);
@@ -293,7 +293,7 @@ static void test_whole_vocabulary(void) {
     s = plain("qwen_cut", &q, QWEN_BASE_RANKS, 's');
     Filled f;
     Error err = {""};
-    TrainOptions o = options(NULL, e, s);
+    ModelChoice o = options(NULL, e, s);
     CHECK(fill(&f, &o, 1, &err) == 0, "%s", err.text);
     CHECK(f.m.config.enc.V == 151936 && f.m.config.dec.V == 151860 && f.m.config.specials.img == 151857, "%d, %d rows",
           f.m.config.enc.V, f.m.config.dec.V);
@@ -336,7 +336,7 @@ static void test_swap(void) {
     const char *const projector = "model.mm_projector.weight";
     Filled f;
     Error err = {""};
-    TrainOptions o = options(where, other, NULL);
+    ModelChoice o = options(where, other, NULL);
     CHECK(fill(&f, &o, 1, &err) == 0, "%s", err.text);
     CHECK(f.m.config.enc.D == 40 && f.m.config.enc.L == 3 && f.m.config.latents == 5, "%d wide", f.m.config.enc.D);
     expect_stack(&f, OWNER_ENCODER, 'p');
@@ -394,7 +394,7 @@ static void spell(const char *where, const char *cut, int own_head) {
     free(path);
 }
 
-static void refuse(const char *what, const TrainOptions *o, const char *const *words, int n);
+static void refuse(const char *what, const ModelChoice *o, const char *const *words, int n);
 
 static void test_spellings(void) {
     check_begin("base models, whose names lack \"model.\", are read as transformers reads them");
@@ -402,7 +402,7 @@ static void test_spellings(void) {
     Qwen2Config enc = c.enc, dec = c.dec;
     enc.tied = dec.tied = 1;
     char *e = plain("base_e", &enc, 256, 'p'), *d = plain("base_d", &dec, 256, 'q');
-    TrainOptions o = options(NULL, e, d);
+    ModelChoice o = options(NULL, e, d);
     Filled f;
     Error err = {""};
     spell(e, "model.", 0);
@@ -474,7 +474,7 @@ static void test_extract(void) {
     CHECK(exists(e, "tokenizer.json") && exists(d, "tokenizer_config.json") && !exists(d, "qwen.tiktoken") &&
               !exists(d, "mine.tiktoken") && !exists(d, "modeling.py") && !exists(d, "llm1"),
           "what travels along");
-    TrainOptions o = options(NULL, e, d);
+    ModelChoice o = options(NULL, e, d);
     CHECK(fill(&f, &o, 1, &err) == 0 && f.source.said == NULL, "%s", err.text);
     expect_stack(&f, OWNER_ENCODER, 'e');
     expect_stack(&f, OWNER_DECODER, 'r');
@@ -526,7 +526,7 @@ static void patch(const char *where, const char *name, size_t e, const void *byt
     free(path);
 }
 
-static void refuse(const char *what, const TrainOptions *o, const char *const *words, int n) {
+static void refuse(const char *what, const ModelChoice *o, const char *const *words, int n) {
     Filled f;
     Error err = {""};
     CHECK(fill(&f, o, 1, &err) != 0, "%s was accepted", what);
@@ -539,7 +539,7 @@ static void test_refusals(void) {
     check_begin("NaN and infinity are named by tensor and element, in every type");
     C3Config c = small_config();
     char *where = whole("bad", &c), *llm1 = in_run(where, "llm1");
-    TrainOptions o = options(where, NULL, NULL);
+    ModelChoice o = options(where, NULL, NULL);
     const uint32_t nan = 0x7fc00001u, infinite = 0xff800000u;
     const float one = 1;
     const char *const names[] = {"model.layers.1.mlp.up_proj.weight", embed, queries, "model.mm_projector.bias"};

@@ -10,7 +10,7 @@
 #include "check.h"
 #include "llmc/base/dist.h"
 #include "llmc/base/file.h"
-#include "llmc/train/stop.h"
+#include "llmc/base/stop.h"
 
 // ---- scenes --------------------------------------------------------------------------------------------------------
 

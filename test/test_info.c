@@ -2,7 +2,7 @@
 // them.
 #include <unistd.h>
 
-#include "llmc/weights/info.h"
+#include "llmc/train/info.h"
 #include "llmc/data/shard.h"
 #include "test/known_model.h"
 

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "llmc/train/stop.h" // stop_signal
+#include "llmc/base/stop.h" // stop_signal
 
 // What a rank tells the others about itself.
 typedef struct Beat {

@@ -5,7 +5,7 @@
 #include "llmc/cuda/cuda.h"
 
 extern "C" {
-#include "llmc/train/gpu.h" // data sheets
+#include "llmc/base/gpu_sheets.h"
 }
 
 #include <nvtx3/nvToolsExt.h>

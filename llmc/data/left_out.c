@@ -18,3 +18,24 @@ const char *left_out_text(char buffer[160], const LeftOut *l) {
 }
 
 int left_out_much(const LeftOut *l) { return share(l) > much; }
+
+// ---- lengths a model was not trained on ----------------------------------------------------------------------------
+
+Untrained untrained_count(const int trained_tokens[2]) {
+    return (Untrained){.least = trained_tokens[0], .most = trained_tokens[1]};
+}
+
+void untrained_add(Untrained *u, size_t tokens) {
+    u->pages++;
+    if (!u->most) return;
+    u->shorter += tokens < (size_t)u->least;
+    u->longer += tokens > (size_t)u->most;
+}
+
+void untrained_warn(FILE *out, const Untrained *u, const char *path) {
+    if (u->shorter + u->longer == 0) return;
+    const char *how = !u->longer ? "shorter" : !u->shorter ? "longer" : "shorter or longer";
+    fprintf(out, "c3: warning: %s: %lld of %lld pages are %s than any this model was trained on", path,
+            (long long)(u->shorter + u->longer), (long long)u->pages, how);
+    fprintf(out, ", which had %d to %d tokens: expect errors in them\n", u->least, u->most);
+}

@@ -238,7 +238,7 @@ static int run(Job *j, Error *err) {
 
 int tokenize_files(const TokenizeOptions *o, TokenizeResult *r, Error *err) {
     *r = (TokenizeResult){0};
-    if (o->model) r->untrained = untrained_count(o->model);
+    if (o->trained_tokens) r->untrained = untrained_count(o->trained_tokens);
     Job j = {.o = o, .r = r, .limit = o->shard_tokens ? o->shard_tokens : default_shard_tokens, .lock = LOCK_NONE};
     if (j.limit > most_shard_tokens) j.limit = most_shard_tokens;
     int bad = run(&j, err);

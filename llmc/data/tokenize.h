@@ -6,7 +6,6 @@
 
 #include "llmc/base/error.h"
 #include "llmc/data/left_out.h"
-#include "llmc/infer/model.h" // Untrained
 
 // The trainer's default -maxlen, and what it leaves for the text beside the paper's instruction and 32 latents.
 enum { TOKENIZE_MAXLEN = 8192, TOKENIZE_LONGEST = TOKENIZE_MAXLEN - 65 };
@@ -18,7 +17,7 @@ typedef struct TokenizeOptions {
     const char *const *inputs; // (n_inputs) files as pages.h reads them
     int n_inputs;
     uint64_t shard_tokens; // a new shard begins before this many would be exceeded; 0: 2^27
-    const C3Config *model; // whose training lengths the pages are compared with; NULL: none
+    const int *trained_tokens; // (2) of the model they are for (C3Config), which the lengths are compared with; NULL
 } TokenizeOptions;
 
 typedef struct TokenizeResult {

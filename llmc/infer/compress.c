@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "llmc/train/checkpoint.h" // checkpoint_fingerprint
+#include "llmc/weights/run.h"
+#include "llmc/weights/weights.h"
 #include "llmc/base/clean.h"
 #include "llmc/text/cut.h"
 #include "llmc/base/file.h"
@@ -245,7 +246,7 @@ static int compress_all(Compressor *c, CompressSizes *sizes, const CompressModel
     TRY(model_open(m, model->folder, model->tokenizer, err));
     TRY(choose_page_tokens(&page_tokens, m, page_tokens, err));
     TRY(file_check_writable(output, err));
-    c->untrained = untrained_count(&m->source.config);
+    c->untrained = untrained_count(m->source.config.trained_tokens);
     TRY(read_documents(c, sizes, input, page_tokens, err));
     C3Limits limits = encode_limits(c);
     TRY(checkpoint_fingerprint(f->model, m->folder, err));

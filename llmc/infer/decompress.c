@@ -3,7 +3,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "llmc/train/checkpoint.h" // checkpoint_fingerprint
+#include "llmc/weights/run.h"
+#include "llmc/weights/weights.h"
 #include "llmc/base/clean.h"
 #include "llmc/infer/compress.h"
 #include "llmc/base/file.h"

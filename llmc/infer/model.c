@@ -7,31 +7,12 @@
 
 int model_open(Model *m, const char *folder, const char *tokenizer, Error *err) {
     *m = (Model){.dist = dist_alone()};
-    TrainOptions o = {.model = folder, .template_name = "auto", .tokenizer = tokenizer};
+    ModelChoice o = {.model = folder, .tokenizer = tokenizer};
     TRY(source_open(&m->source, &o, err));
     m->folder = m->source.folder;
     TRY(source_check(&m->source, err));
     TRY(source_tokenizer(&m->tok, &m->source, err));
     return template_make(&m->t, m->source.config.template_name, m->tok, err);
-}
-
-Untrained untrained_count(const C3Config *c) {
-    return (Untrained){.least = c->trained_tokens[0], .most = c->trained_tokens[1]};
-}
-
-void untrained_add(Untrained *u, size_t tokens) {
-    u->pages++;
-    if (!u->most) return;
-    u->shorter += tokens < (size_t)u->least;
-    u->longer += tokens > (size_t)u->most;
-}
-
-void untrained_warn(FILE *out, const Untrained *u, const char *path) {
-    if (u->shorter + u->longer == 0) return;
-    const char *how = !u->longer ? "shorter" : !u->shorter ? "longer" : "shorter or longer";
-    fprintf(out, "c3: warning: %s: %lld of %lld pages are %s than any this model was trained on", path,
-            (long long)(u->shorter + u->longer), (long long)u->pages, how);
-    fprintf(out, ", which had %d to %d tokens: expect errors in them\n", u->least, u->most);
 }
 
 int model_load(Model *m, const char *device, const char *dtype, int threads, const C3Limits *limits, Error *err) {

@@ -28,14 +28,4 @@ int model_open(Model *m, const char *folder, const char *tokenizer, Error *err);
 int model_load(Model *m, const char *device, const char *dtype, int threads, const C3Limits *limits, Error *err);
 void model_close(Model *m);
 
-// Pages of lengths the model was not trained on.
-typedef struct Untrained {
-    int64_t pages, shorter, longer; // all; those shorter, those longer than any it was trained on
-    int least, most;                // tokens it was trained on; 0, 0: nobody knows, and nothing is counted
-} Untrained;
-Untrained untrained_count(const C3Config *c); // none yet
-void untrained_add(Untrained *u, size_t tokens);
-// A warning for stderr, a line; nothing where there is nothing to say.
-void untrained_warn(FILE *out, const Untrained *u, const char *path);
-
 #endif

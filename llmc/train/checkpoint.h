@@ -25,22 +25,7 @@
 #include "llmc/model/params.h"
 #include "llmc/weights/run.h" // checkpoint_newest, checkpoint_folder
 #include "llmc/weights/travel.h"
-
-// ---- weights alone: what inference and fine-tuning read ----
-
-// Fills the weight arena (device, element type of b) from a C3 folder. Every tensor of the table must be there with its
-// shape (embedding rows beyond the table's are cut; too few are an error); tensors of other names are ignored. Of a
-// tied model lm_head.weight is not read: stored beside the embedding, it must be the same.
-int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
-                            Error *err);
-// Writes the model files into an existing folder, tensor by tensor (no second copy of the model), then what travels
-// along; travel NULL: nothing does.
-int checkpoint_save_weights(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c,
-                            const Travel *travel, const char *folder, Error *err);
-// SHA-256 over names, shapes and tensor bytes of a folder's model files, independent of sharding; 64 hex digits.
-int checkpoint_fingerprint(char hex[65], const char *folder, Error *err);
-
-// ---- the whole trainer ----
+#include "llmc/weights/weights.h" // checkpoint_load_weights
 
 typedef struct TrainState {
     int64_t step; // optimizer steps done

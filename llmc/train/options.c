@@ -174,6 +174,13 @@ void options_print_given(FILE *out, const Option *table, int n) {
     }
 }
 
+ModelChoice options_model(const TrainOptions *o) {
+    return (ModelChoice){.model = o->model, .enc = o->enc, .dec = o->dec, .preset = o->preset,
+                         .template_name = strcmp(o->template_name, "auto") ? o->template_name : NULL,
+                         .tokenizer = o->tokenizer, .pages = o->data, .vocab = (int)o->vocab,
+                         .latents = (int)o->latents};
+}
+
 OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int ranks) {
     OptimizerConfig c = {.lr = o->lr, .lr_min = o->lr_min, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
                          .weight_decay = o->wd, .clip = o->clip, .warmup = o->warmup, .steps = steps};

@@ -6,6 +6,7 @@
 
 #include "llmc/base/cli.h"
 #include "llmc/train/optimizer.h"
+#include "llmc/weights/source.h" // ModelChoice
 #include "llmc/model/qwen2.h" // Recompute
 
 #ifdef __cplusplus
@@ -49,6 +50,8 @@ void options_help(FILE *out);
 char *options_json(const Option *table, int n, int64_t pages_a_step);
 // Checks what no single option's range can say.
 int options_check(const TrainOptions *o, Error *err);
+// The model's part.
+ModelChoice options_model(const TrainOptions *o);
 // The optimizer's part. steps: already worked out from -steps or -epochs; ranks decide -zero auto.
 OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int ranks);
 DType options_dtype(const TrainOptions *o);

@@ -9,7 +9,7 @@
 #include "llmc/base/file.h"
 #include "llmc/base/format.h"
 #include "llmc/train/plan.h"
-#include "llmc/base/version.h"
+#include "llmc/version.h"
 
 // ---- disk ----------------------------------------------------------------------------------------------------------
 
@@ -274,12 +274,13 @@ static int open_data(Corpus *corpus, ModelSource *source, const TrainOptions *o,
     TrainOptions fresh;
     Option table[TRAIN_MAX_OPTIONS];
     options_table(&fresh, table);
-    *found = source_open(source, o, err) == 0 && corpus_open(corpus, source, o, err) == 0;
+    ModelChoice choice = options_model(o);
+    *found = source_open(source, &choice, err) == 0 && corpus_open(corpus, source, o, err) == 0;
     if (*found) return 0;
     corpus_close(corpus);
     source_close(source);
     if (strcmp(o->data, fresh.data) != 0 || o->tokenizer) return -1;
-    return source_shapes(source, o, 1, err);
+    return source_shapes(source, &choice, 1, err);
 }
 
 int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachine *machine, Error *err) {

@@ -13,7 +13,7 @@
 
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"
-#include "llmc/train/stop.h" // stop_clear
+#include "llmc/base/stop.h" // stop_clear
 
 // ---- one writer ----------------------------------------------------------------------------------------------------
 

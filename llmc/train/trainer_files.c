@@ -391,6 +391,36 @@ static int fill(const Pieces *p, int kind, int bucket, Backend *b, void *device,
     return 0;
 }
 
+// Master weights of a checkpoint that kept none of its own are its fp32 model files.
+
+// The part of one parameter that lies in the held piece [begin, begin + count) of its bucket.
+static int load_master_of(const Optimizer *o, const Param *p, const SafeTensors *s, Error *err) {
+    size_t begin, count, at, start = p->offset - o->params->table.buckets[p->bucket].offset;
+    optimizer_held(o, p->bucket, &begin, &count, &at);
+    size_t from = start > begin ? start : begin;
+    size_t to = start + p->count < begin + count ? start + p->count : begin + count;
+    if (from >= to) return 0;
+    const SafeTensor *t = weights_find(s, p, 0, err);
+    if (!t) return -1;
+    if (t->dtype != DTYPE_F32)
+        return error_set(err, "%s: tensor \"%s\" is %s and there are no master weights beside it in fp32",
+                         safetensors_path(s, t), p->name, t->type);
+    return weights_read(o->backend, o->master + at + (from - begin), DTYPE_F32, s, t, from - start, to - from, err);
+}
+
+static int load_master(const Optimizer *o, const char *folder, Error *err) {
+    SafeTensors *files[2];
+    TRY(weights_open_c3(files, folder, err));
+    int bad = 0;
+    for (int i = 0; i < o->params->table.n && !bad; i++) {
+        const Param *p = &o->params->table.params[i];
+        bad = load_master_of(o, p, files[p->owner == OWNER_ENCODER], err);
+    }
+    safetensors_close(files[0]);
+    safetensors_close(files[1]);
+    return bad;
+}
+
 static int fill_all(Optimizer *o, const Pieces *p, const char *folder, Error *err) {
     const ParamTable *table = &o->params->table;
     Backend *b = o->backend;
@@ -404,7 +434,7 @@ static int fill_all(Optimizer *o, const Pieces *p, const char *folder, Error *er
         if (o->master) TRY(fill(p, 2, i, b, o->master + at, DTYPE_F32, begin, count, err));
         else TRY(fill(p, 2, i, b, elem_at(b, o->weights, offset), b->dtype, 0, table->buckets[i].count, err));
     }
-    return o->master && !has_master ? weights_load_master(o, folder, err) : 0;
+    return o->master && !has_master ? load_master(o, folder, err) : 0;
 }
 
 int trainer_read_optimizer(Optimizer *o, int ranks, const char *folder, Error *err) {

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "llmc/train/checkpoint.h" // checkpoint_hold
+#include "llmc/weights/run.h" // checkpoint_hold
 #include "llmc/model/config.h"
 #include "llmc/base/file.h"
 #include "llmc/weights/safetensors.h"
@@ -78,7 +78,7 @@ static int list(Stack *s, const ParamTable *table, ParamOwner owner, Error *err)
 static int take_tokenizer(Stack *s, Error *err) {
     ModelSource source;
     Tokenizer *tokenizer = NULL;
-    TrainOptions o = {.model = s->folder, .template_name = "auto"};
+    ModelChoice o = {.model = s->folder};
     Error none;
     int bad = source_shapes(&source, &o, 0, err);
     if (!bad && source_find_tokenizer(&source, &o, &none) != 0) {

@@ -5,16 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "llmc/train/checkpoint.h" // checkpoint_folder
 #include "llmc/base/file.h"
 #include "llmc/data/loader.h" // dataset_open
+#include "llmc/weights/run.h" // checkpoint_hold
 #include "llmc/weights/weights.h"
 
 static const char default_enc[] = "models/Qwen2.5-1.5B", default_dec[] = "models/Qwen2.5-3B";
 
 // The vocabulary of the model: -vocab, or the one its stacks agree on. Stacks of another vocabulary get the rows of
 // this one; of a plain decoder the padding is cut, to a plain encoder rows are added where it has too few.
-static int set_vocabulary(ModelSource *s, const TrainOptions *o, Error *err) {
+static int set_vocabulary(ModelSource *s, const ModelChoice *o, Error *err) {
     C3Config *c = &s->config;
     s->files[0].rows = c->enc.V;
     s->files[1].rows = c->dec.V;
@@ -24,7 +24,7 @@ static int set_vocabulary(ModelSource *s, const TrainOptions *o, Error *err) {
                          "%s has %d base tokens, %s has %d (hint: -vocab K keeps the first K of both, and adds rows "
                          "where there are fewer)",
                          s->enc ? s->enc : s->folder, s->files[0].base, s->dec ? s->dec : s->folder, s->files[1].base);
-    int base = o->vocab ? (int)o->vocab : s->files[1].base, rows = config_rows(base);
+    int base = o->vocab ? o->vocab : s->files[1].base, rows = config_rows(base);
     if (base != s->files[0].base || (s->enc && c->enc.V < rows)) c->enc.V = rows;
     if (base != s->files[1].base || s->dec) c->dec.V = rows;
     c->base_vocab = base;
@@ -32,7 +32,7 @@ static int set_vocabulary(ModelSource *s, const TrainOptions *o, Error *err) {
     return 0;
 }
 
-static int from_two_stacks(ModelSource *s, const TrainOptions *o, Error *err) {
+static int from_two_stacks(ModelSource *s, const ModelChoice *o, Error *err) {
     C3Config *c = &s->config;
     TRY(config_read_qwen2_base(&c->enc, &s->files[0].base, s->enc, err));
     TRY(config_read_qwen2_base(&c->dec, &s->files[1].base, s->dec, err));
@@ -44,7 +44,7 @@ static int from_two_stacks(ModelSource *s, const TrainOptions *o, Error *err) {
 }
 
 // A C3 folder; a stack named beside it takes the place of its own.
-static int from_c3(ModelSource *s, const TrainOptions *o, Error *err) {
+static int from_c3(ModelSource *s, const ModelChoice *o, Error *err) {
     C3Config *c = &s->config;
     TRY(checkpoint_hold(&s->folder, &s->hold, o->model, err));
     TRY(config_read_c3(c, s->folder, err));
@@ -57,28 +57,28 @@ static int from_c3(ModelSource *s, const TrainOptions *o, Error *err) {
     return set_vocabulary(s, o, err);
 }
 
-static int nothing_there(const TrainOptions *o, Error *err) {
+static int nothing_there(const ModelChoice *o, Error *err) {
     return error_set(
         err,
         "no model: looked for %s and %s and, for pages, %s (hint: put Qwen/Qwen2.5-1.5B and Qwen/Qwen2.5-3B "
         "from the Hugging Face hub into these folders and make pages with `./c3 tokenize -tok "
         "%s/tokenizer.json -o data/ocr/train PAGES.jsonl`; `-preset tiny` needs no model files)",
-        default_enc, default_dec, o->data, default_enc);
+        default_enc, default_dec, o->pages, default_enc);
 }
 
 // The vocabulary that the training pages were made for.
-static int pages_vocabulary(int *base, const TrainOptions *o, Error *err) {
+static int pages_vocabulary(int *base, const ModelChoice *o, Error *err) {
     Dataset d;
-    TRY(dataset_open(&d, o->data, 0, 0, err));
+    TRY(dataset_open(&d, o->pages, 0, 0, err));
     *base = config_base((int)d.vocab);
     dataset_close(&d);
     return 0;
 }
 
 // A preset goes with whatever pages there are: without -vocab it takes theirs. has_pages: 0 leaves it its own.
-static int from_preset(ModelSource *s, const TrainOptions *o, int has_pages, Error *err) {
+static int from_preset(ModelSource *s, const ModelChoice *o, int has_pages, Error *err) {
     C3Config *c = &s->config;
-    int base = (int)o->vocab;
+    int base = o->vocab;
     TRY(config_preset(c, o->preset, base, err));
     snprintf(s->text, sizeof s->text, "preset %s, random weights", o->preset);
     if (!base && has_pages) {
@@ -94,12 +94,12 @@ static int from_preset(ModelSource *s, const TrainOptions *o, int has_pages, Err
 }
 
 // assume: there may be neither models nor pages; missing default models have the paper's shapes.
-static int find_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err) {
+static int find_shapes(ModelSource *s, const ModelChoice *o, int assume, Error *err) {
     if (o->preset) return from_preset(s, o, !assume, err);
     int nothing = !o->model && !o->enc && !file_exists(default_enc) && !file_exists(default_dec);
     if (nothing && assume) {
         snprintf(s->text, sizeof s->text, "no files in models/: the shapes of preset paper");
-        TRY(config_preset(&s->config, "paper", (int)o->vocab, err));
+        TRY(config_preset(&s->config, "paper", o->vocab, err));
         s->config.dtype = options_dtype(o);
         return 0;
     }
@@ -112,7 +112,7 @@ static int find_shapes(ModelSource *s, const TrainOptions *o, int assume, Error 
     return from_two_stacks(s, o, err);
 }
 
-int source_find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err) {
+int source_find_tokenizer(ModelSource *s, const ModelChoice *o, Error *err) {
     if (o->tokenizer) {
         s->tokenizer = strdup(o->tokenizer);
         return s->tokenizer ? 0 : error_set(err, "out of memory");
@@ -137,12 +137,12 @@ int source_find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err) {
                      s->folder || s->enc ? " or " : "");
 }
 
-int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err) {
+int source_shapes(ModelSource *s, const ModelChoice *o, int assume, Error *err) {
     *s = (ModelSource){0};
     TRY(find_shapes(s, o, assume, err));
     C3Config *c = &s->config;
-    if (o->latents) c->latents = (int)o->latents;
-    if (strcmp(o->template_name, "auto") != 0) {
+    if (o->latents) c->latents = o->latents;
+    if (o->template_name) {
         if (s->folder && strcmp(o->template_name, c->template_name) != 0)
             return error_set(err, "%s: was trained with -template %s, found -template %s", s->folder, c->template_name,
                              o->template_name);
@@ -151,7 +151,7 @@ int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err)
     return 0;
 }
 
-int source_open(ModelSource *s, const TrainOptions *o, Error *err) {
+int source_open(ModelSource *s, const ModelChoice *o, Error *err) {
     TRY(source_shapes(s, o, 0, err));
     return source_find_tokenizer(s, o, err);
 }

@@ -6,11 +6,21 @@
 #include "llmc/weights/adapt.h" // FilesConfig
 #include "llmc/model/c3.h"
 #include "llmc/model/config.h"
-#include "llmc/train/options.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+// What names a model; NULL or 0 where nothing was said.
+typedef struct ModelChoice {
+    const char *model;         // a C3 checkpoint, or a run's folder
+    const char *enc, *dec;     // Qwen2.5 folders
+    const char *preset;        // random weights
+    const char *template_name; // "auto" is NULL
+    const char *tokenizer;     // path
+    const char *pages;         // globs of the shards whose vocabulary a preset takes
+    int vocab, latents;
+} ModelChoice;
 
 typedef struct ModelSource {
     C3Config config;
@@ -26,14 +36,14 @@ typedef struct ModelSource {
 
 // Works out the shapes and finds the tokenizer. A preset takes the vocabulary of the training pages. When nothing was
 // named and the default folders are not there, the error says what was looked for and which lines get it.
-int source_open(ModelSource *s, const TrainOptions *o, Error *err);
+int source_open(ModelSource *s, const ModelChoice *o, Error *err);
 // The shapes alone, without a tokenizer. assume: for -plan where there are no pages, a preset's own vocabulary; where
 // the default folders are not there either, the paper's shapes (s->text says so). Nothing to close.
-int source_shapes(ModelSource *s, const TrainOptions *o, int assume, Error *err);
+int source_shapes(ModelSource *s, const ModelChoice *o, int assume, Error *err);
 void source_close(ModelSource *s);
 
 // Where the tokenizer lies: -tok, or the first there is in the model's folder, the encoder's, data/qwen2.5.
-int source_find_tokenizer(ModelSource *s, const TrainOptions *o, Error *err);
+int source_find_tokenizer(ModelSource *s, const ModelChoice *o, Error *err);
 // Loads the tokenizer, which must have the model's vocabulary.
 int source_tokenizer(Tokenizer **out, const ModelSource *s, Error *err);
 

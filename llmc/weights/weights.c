@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "llmc/train/checkpoint.h"
 #include "llmc/base/file.h"
 #include "llmc/base/sha256.h"
 
@@ -210,34 +209,6 @@ int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, cons
     if (!bad) bad = load_owner(b, weights, &p->table, OWNER_CASCADE, files[0], err);
     if (!bad) bad = weights_check_tied(files[0], c->dec.tied, err);
     if (!bad) bad = load_owner(b, weights, &p->table, OWNER_DECODER, files[0], err);
-    safetensors_close(files[0]);
-    safetensors_close(files[1]);
-    return bad;
-}
-
-// The part of one parameter that lies in the held piece [begin, begin + count) of its bucket.
-static int load_master_of(const Optimizer *o, const Param *p, const SafeTensors *s, Error *err) {
-    size_t begin, count, at, start = p->offset - o->params->table.buckets[p->bucket].offset;
-    optimizer_held(o, p->bucket, &begin, &count, &at);
-    size_t from = start > begin ? start : begin;
-    size_t to = start + p->count < begin + count ? start + p->count : begin + count;
-    if (from >= to) return 0;
-    const SafeTensor *t = weights_find(s, p, 0, err);
-    if (!t) return -1;
-    if (t->dtype != DTYPE_F32)
-        return error_set(err, "%s: tensor \"%s\" is %s and there are no master weights beside it in fp32",
-                         safetensors_path(s, t), p->name, t->type);
-    return weights_read(o->backend, o->master + at + (from - begin), DTYPE_F32, s, t, from - start, to - from, err);
-}
-
-int weights_load_master(const Optimizer *o, const char *folder, Error *err) {
-    SafeTensors *files[2];
-    TRY(weights_open_c3(files, folder, err));
-    int bad = 0;
-    for (int i = 0; i < o->params->table.n && !bad; i++) {
-        const Param *p = &o->params->table.params[i];
-        bad = load_master_of(o, p, files[p->owner == OWNER_ENCODER], err);
-    }
     safetensors_close(files[0]);
     safetensors_close(files[1]);
     return bad;

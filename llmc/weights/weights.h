@@ -1,14 +1,29 @@
-// weights.h: tensors of the table between a model's files and device memory, in pieces of bounded size. What the rest
-// of the program calls is in checkpoint.h; this is what its parts share.
+// weights.h: tensors of the table between a model's files and device memory, in pieces of bounded size.
 #ifndef LLMC_WEIGHTS_H
 #define LLMC_WEIGHTS_H
 
 #include <stdint.h>
 
 #include "llmc/backend.h"
-#include "llmc/train/optimizer.h"
 #include "llmc/model/params.h"
 #include "llmc/weights/safetensors.h"
+#include "llmc/weights/travel.h"
+
+// ---- a whole model ----
+
+// Fills the weight arena (device, element type of b) from a C3 folder. Every tensor of the table must be there with its
+// shape (embedding rows beyond the table's are cut; too few are an error); tensors of other names are ignored. Of a
+// tied model lm_head.weight is not read: stored beside the embedding, it must be the same.
+int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
+                            Error *err);
+// Writes the model files into an existing folder, tensor by tensor (no second copy of the model), then what travels
+// along; travel NULL: nothing does.
+int checkpoint_save_weights(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c,
+                            const Travel *travel, const char *folder, Error *err);
+// SHA-256 over names, shapes and tensor bytes of a folder's model files, independent of sharding; 64 hex digits.
+int checkpoint_fingerprint(char hex[65], const char *folder, Error *err);
+
+// ---- what saving and loading share ----
 
 // A file of a checkpoint as COMPLETE records it.
 typedef struct FileSum {
@@ -46,7 +61,4 @@ int weights_open_c3(SafeTensors *files[2], const char *folder, Error *err);
 // config.json, model.safetensors, llm1/: the model alone. sums (2): what was written.
 int weights_save(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
                  FileSum sums[2], Error *err);
-// Fills the held pieces of o->master from the fp32 model files of a checkpoint that kept no master weights of its own.
-int weights_load_master(const Optimizer *o, const char *folder, Error *err);
-
 #endif

@@ -8,7 +8,7 @@
 
 #include "llmc/weights/extract.h"
 #include "llmc/base/file.h"
-#include "llmc/weights/info.h"
+#include "llmc/train/info.h"
 #include "llmc/model/params.h"
 #include "llmc/weights/safetensors.h"
 

@@ -1,17 +1,18 @@
 // inspect.c: see inspect.h.
-#include "llmc/weights/inspect.h"
+#include "llmc/train/inspect.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "llmc/train/checkpoint.h"
+#include "llmc/weights/run.h"
+#include "llmc/weights/weights.h"
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h"
 #include "llmc/base/format.h"
 #include "llmc/weights/safetensors.h"
 #include "llmc/weights/source.h"
 #include "llmc/text/tokenizer.h"
-#include "llmc/weights/weights.h"
 
 enum { PIECE_BYTES = 1 << 24 };
 

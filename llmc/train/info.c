@@ -1,15 +1,17 @@
 // info.c: see info.h.
-#include "llmc/weights/info.h"
+#include "llmc/train/info.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "llmc/train/checkpoint.h"
+#include "llmc/weights/run.h"
+#include "llmc/weights/weights.h"
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h"
 #include "llmc/base/format.h"
-#include "llmc/weights/inspect.h"
+#include "llmc/train/inspect.h"
 #include "llmc/weights/latents.h"
 #include "llmc/weights/safetensors.h"
 #include "llmc/data/shard.h"

@@ -1,5 +1,5 @@
 // version.c: see version.h.
-#include "llmc/base/version.h"
+#include "llmc/version.h"
 
 #include "llmc/backend.h"
 #include "llmc/base/dist.h"

@@ -1,5 +1,5 @@
 // stop.c: see stop.h. The handler only notes the signal; the loop looks at the end of each step.
-#include "llmc/train/stop.h"
+#include "llmc/base/stop.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -5,10 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "llmc/clean.h"
 #include "llmc/cli.h"
 #include "llmc/compress.h"
 #include "llmc/eval.h"
 #include "llmc/extract.h"
+#include "llmc/file.h" // the standard streams
 #include "llmc/follow.h"
 #include "llmc/info.h"
 #include "llmc/model.h"
@@ -102,10 +104,11 @@ static int reconstruct_pages(Model *m, EvalSet *s, const ModelOptions *o, EvalOp
                              const char *out, FILE *text, Error *err) {
     *s = (EvalSet){0};
     TRY(model_open(m, o->model, o->tokenizer, err));
-    if (strcmp(m->folder, o->model) != 0) fprintf(stderr, "c3: model %s\n", m->folder);
+    if (strcmp(m->folder, o->model) != 0) fprintf(stderr, "c3: model %s\n", clean(m->folder));
     TRY(eval_read(s, m, path, e, err));
-    if (s->empty) fprintf(stderr, "c3: %s: %d pages without a token are left out\n", path, s->empty);
-    if (s->too_long) fprintf(stderr, "c3: %s: %d pages longer than the model takes are left out\n", path, s->too_long);
+    if (s->empty) fprintf(stderr, "c3: %s: %d pages without a token are left out\n", clean(path), s->empty);
+    if (s->too_long)
+        fprintf(stderr, "c3: %s: %d pages longer than the model takes are left out\n", clean(path), s->too_long);
     C3Limits limits = out ? eval_limits(s, m) : generator_model_limits();
     TRY(model_load(m, o->device, o->dtype, (int)o->threads, &limits, err));
     if (out) TRY(eval_try_folder(out, err)); // not after hours of decoding
@@ -120,8 +123,7 @@ static int print_page(const EvalPage *p, const Model *m, int number, int n, int 
     size_t n_ops, bytes = (size_t)c->latents * c->enc.D * dtype_size(m->b->dtype);
     if (metrics_align(&ops, &n_ops, p->reference, p->n_reference, p->output, p->n_output) != 0)
         return error_set(err, "out of memory");
-    printf("page %d of %d: ", number, n);
-    render_plain(stdout, p->id, strlen(p->id));
+    printf("page %d of %d: %s\n", number, n, clean(p->id));
     printf("%s characters (%s bytes), %s tokens -> %d latents of %d numbers (%s bytes): %.1f tokens a latent\n",
            format_count(text[0], (double)p->m.reference_chars), format_count(text[1], (double)p->n_reference),
            format_count(text[2], (double)p->context.n), c->latents, c->enc.D, format_count(text[3], (double)bytes),
@@ -155,7 +157,6 @@ static int print_pages(const EvalSet *s, const Model *m, int json, Error *err) {
         free(line);
     }
     if (!json && s->n > 1) printf("%d pages, mean precision %.2f %%\n", s->n, 100 * sum / s->n);
-    if (fflush(stdout) != 0 || ferror(stdout)) return error_set(err, "standard output: cannot write");
     return 0;
 }
 
@@ -225,7 +226,7 @@ static int run_compress(int argc, char **argv) {
     if (compress_file(&sizes, &m, file, out, (int)page_tokens, isatty(STDERR_FILENO) ? show_pages : NULL, "encoding",
                       &err) != 0)
         return fail(&err, 1);
-    compress_print(strcmp(out, "-") ? stdout : stderr, &sizes, out);
+    compress_print(file_is_stdout(out) ? stderr : stdout, &sizes, out);
     return 0;
 }
 
@@ -239,7 +240,7 @@ static int decompress(const CompressModel *m, const DecompressOptions *d, Error 
 
 static int run_decompress(int argc, char **argv) {
     CompressModel m = {.device = "auto", .dtype = "auto"};
-    DecompressOptions d = {0};
+    DecompressOptions d = {.output = "-"};
     int64_t json = 0, verify = 0, batch = 0, max_new = 0, ngram = 0, threads = 0;
     const char **words = calloc((size_t)argc, sizeof *words);
     int n_words = 0;
@@ -247,7 +248,7 @@ static int run_decompress(int argc, char **argv) {
     Option table[] = {
         {.help = "Latents to documents"},
         {"m", OPTION_TEXT, &m.folder, "DIR", 0, 0, NULL, "the model that made them; any other is refused", 0},
-        {"o", OPTION_TEXT, &d.output, "FILE", 0, 0, NULL, "file of the documents; default: stdout", 0},
+        {"o", OPTION_TEXT, &d.output, "FILE", 0, 0, NULL, "file of the documents; - is stdout", 0},
         {"json", OPTION_FLAG, &json, NULL, 0, 0, NULL, "one JSON object a document and line", 0},
         {"verify", OPTION_FLAG, &verify, NULL, 0, 0, NULL, "say whether all came back exactly; exit code 1 if not", 0},
         {"tok", OPTION_TEXT, &m.tokenizer, "FILE", 0, 0, NULL, "tokenizer; default: the file in the model's folder", 0},
@@ -313,8 +314,8 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
     int bad = eval_write(&files, s, &sum, stdout, err);
     free(no_latents);
     if (bad) return -1;
-    printf("\nfiles: %s/eval.json eval.txt eval.csv buckets.csv worst.txt pages.jsonl fox.json\n", c->out);
-    return fflush(stdout) != 0 ? error_set(err, "standard output: cannot write") : 0;
+    printf("\nfiles: %s/eval.json eval.txt eval.csv buckets.csv worst.txt pages.jsonl fox.json\n", clean(c->out));
+    return 0;
 }
 
 static int run_eval(int argc, char **argv) {
@@ -365,7 +366,8 @@ static int make_shards(const TokenizeOptions *o, Error *err) {
     char text[2][32];
     TRY(tokenize_files(o, &r, err));
     printf("%s pages, %s tokens (%.2f bytes a token) in %d file%s: %s_*.bin\n", format_count(text[0], (double)r.pages),
-           format_count(text[1], (double)r.tokens), r.bytes_per_token, r.files, r.files == 1 ? "" : "s", o->prefix);
+           format_count(text[1], (double)r.tokens), r.bytes_per_token, r.files, r.files == 1 ? "" : "s",
+           clean(o->prefix));
     if (r.empty) printf("%s pages without a token were left out\n", format_count(text[0], (double)r.empty));
     if (r.removed) printf("%d later files of that name, from an earlier run, were removed\n", r.removed);
     return 0;
@@ -455,7 +457,7 @@ static int run_extract(int argc, char **argv) {
     if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
     if (extract_stack(model, strcmp(part, "encoder") == 0 ? OWNER_ENCODER : OWNER_DECODER, out, &err) != 0)
         return fail(&err, 1);
-    printf("%s: the %s of %s\n", out, part, model);
+    printf("%s: the %s of %s\n", clean(out), part, clean(model));
     return 0;
 }
 
@@ -465,7 +467,7 @@ static int write_report(const char *run, const char *out, Error *err) {
     char *file = out ? strdup(out) : string_format("%s/report.html", run);
     if (!file) return error_set(err, "out of memory");
     int bad = report_write(run, file, err);
-    if (!bad) printf("report: %s\n", file);
+    if (!bad) fprintf(file_is_stdout(file) ? stderr : stdout, "report: %s\n", clean(file));
     free(file);
     return bad;
 }
@@ -512,8 +514,7 @@ static void usage(FILE *out) {
     for (int i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].what);
 }
 
-int main(int argc, char **argv) {
-    backend_cpu_prepare(argv);
+static int dispatch(int argc, char **argv) {
     if (argc < 2) {
         usage(stderr);
         return EXIT_USAGE;
@@ -528,4 +529,13 @@ int main(int argc, char **argv) {
     Error err;
     error_set(&err, "unknown command \"%s\" (hint: c3 -h lists them)", argv[1]);
     return fail(&err, EXIT_USAGE);
+}
+
+int main(int argc, char **argv) {
+    file_hold_standard();
+    backend_cpu_prepare(argv);
+    Error err;
+    int code = dispatch(argc, argv);
+    if (code == 0 && file_check_stdout(&err) != 0) code = fail(&err, 1);
+    return code;
 }

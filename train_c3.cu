@@ -16,6 +16,7 @@ extern "C" {
 #include "llmc/backend.h"
 #include "llmc/c3.h"         // c3_forward_backward
 #include "llmc/checkpoint.h" // checkpoint_save
+#include "llmc/clean.h"      // what comes from outside, printed
 #include "llmc/corpus.h"     // tokenizer, template, pages
 #include "llmc/culprit.h"    // what went bad when the loss is NaN
 #include "llmc/dist.h"       // ranks
@@ -96,13 +97,19 @@ static int start_or_resume(Trainer *t, Error *err) {
         memcpy(t->state.tokenizer, tokenizer_fingerprint(t->corpus.tokenizer), sizeof t->state.tokenizer);
         TRY(source_fill(&t->source, &t->model, (uint64_t)t->o.seed, err));
         optimizer_reset(&t->optimizer);
-        if (t->source.said && t->dist.rank == 0) printf("changed\n%s", t->source.said);
+        if (t->source.said && t->dist.rank == 0) {
+            printf("changed\n");
+            clean_print(stdout, t->source.said, strlen(t->source.said));
+        }
         return 0;
     }
     CheckpointJob job = checkpoint_job(t);
     int bad = resume_load(&t->state, &said, &job, folder, &t->o, t->table, t->n_options, pages_a_step(t), &t->corpus,
                           err);
-    if (!bad && t->dist.rank == 0) printf("resuming from %s\n%s", folder, said);
+    if (!bad && t->dist.rank == 0) {
+        printf("resuming from %s\n", clean(folder));
+        clean_print(stdout, said, strlen(said));
+    }
     free(said);
     free(folder);
     return bad;
@@ -116,10 +123,10 @@ static int open_run(Trainer *t, Error *err) {
 }
 
 static void print_settings(const Trainer *t) {
-    printf("settings\n  %-14s %s\n", "model", t->source.text);
+    printf("settings\n  %-14s %s\n", "model", clean(t->source.text));
     options_print_given(stdout, t->table, t->n_options);
     printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
-    if (t->said) printf("  %-14s %s\n", "", t->said);
+    if (t->said) printf("  %-14s %s\n", "", clean(t->said));
     plan_print(stdout, &t->plan, &t->bytes);
     fflush(stdout);
 }
@@ -280,6 +287,7 @@ int main(int argc, char **argv) {
     static Trainer t;
     Error err;
     int help = 0;
+    file_hold_standard();
     backend_cpu_prepare(argv);
     t.n_options = options_table(&t.o, t.table);
     int bad = dist_init(&t.dist, &argc, &argv, &err);
@@ -287,6 +295,7 @@ int main(int argc, char **argv) {
     if (!bad && help && t.dist.rank == 0) options_help(stdout);
     if (!bad && !help) bad = run(&t, &err);
     if (t.log) log_close(t.log);
+    if (!bad) bad = file_check_stdout(&err);
     if (bad && t.dist.rank == 0) {
         fflush(stdout);
         fprintf(stderr, "train_c3: %s\n", err.text);

@@ -3,15 +3,14 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "checkpoint.h" // checkpoint_fingerprint
+#include "clean.h"
 #include "cut.h"
 #include "file.h"
 #include "latents.h"
 #include "pages.h"
 #include "plan.h" // format_count
-#include "scratch.h"
 
 static int no_memory(Error *err) { return error_set(err, "out of memory"); }
 
@@ -192,15 +191,7 @@ static int encode(Compressor *c, CompressProgress *progress, void *arg, Error *e
 
 // ---- compress ------------------------------------------------------------------------------------------------------
 
-int compress_check_writable(const char *path, Error *err) {
-    FileWriter w;
-    TRY(file_create(&w, path, err));
-    file_discard(&w);
-    return 0;
-}
-
-static void fill_sizes(CompressSizes *s, const LatentFile *f, const char *output) {
-    struct stat st;
+static void fill_sizes(CompressSizes *s, const LatentFile *f, uint64_t file_bytes) {
     s->documents = f->n_documents;
     s->pages = f->n_pages;
     for (int i = 0; i < f->n_pages; i++) s->tokens += f->pages[i].tokens;
@@ -208,16 +199,17 @@ static void fill_sizes(CompressSizes *s, const LatentFile *f, const char *output
     s->width = f->width;
     s->number_bytes = (int)dtype_size(f->dtype);
     s->latent_bytes = (double)latents_bytes(f);
-    s->file_bytes = stat(output, &st) == 0 ? (double)st.st_size : 0;
+    s->file_bytes = (double)file_bytes;
 }
 
 static int compress_all(Compressor *c, CompressSizes *sizes, const CompressModel *model, const char *input,
                         const char *output, int page_tokens, CompressProgress *progress, void *arg, Error *err) {
     Model *m = c->m;
     LatentFile *f = &c->file;
+    uint64_t bytes;
     TRY(model_open(m, model->folder, model->tokenizer, err));
     TRY(choose_page_tokens(&page_tokens, m, page_tokens, err));
-    TRY(compress_check_writable(output, err));
+    TRY(file_check_writable(output, err));
     TRY(read_documents(c, sizes, input, page_tokens, err));
     C3Limits limits = encode_limits(c);
     TRY(model_load(m, model->device, model->dtype, model->threads, &limits, err));
@@ -226,8 +218,8 @@ static int compress_all(Compressor *c, CompressSizes *sizes, const CompressModel
     f->width = m->source.config.enc.D;
     f->dtype = m->b->dtype;
     TRY(encode(c, progress, arg, err));
-    TRY(latents_write(f, output, err));
-    fill_sizes(sizes, f, output);
+    TRY(latents_write(f, output, &bytes, err));
+    fill_sizes(sizes, f, bytes);
     return 0;
 }
 
@@ -235,13 +227,8 @@ int compress_file(CompressSizes *sizes, const CompressModel *model, const char *
                   int page_tokens, CompressProgress *progress, void *arg, Error *err) {
     Model m = {0};
     Compressor c = {.m = &m};
-    Scratch scratch = {0};
     *sizes = (CompressSizes){0};
-    int pipe = strcmp(output, "-") == 0, bad = pipe ? scratch_make(&scratch, err) : 0;
-    if (!bad)
-        bad = compress_all(&c, sizes, model, input, pipe ? scratch.path : output, page_tokens, progress, arg, err);
-    if (!bad && pipe) bad = scratch_print(&scratch, err);
-    scratch_remove(&scratch);
+    int bad = compress_all(&c, sizes, model, input, output, page_tokens, progress, arg, err);
     for (int i = 0; i < c.file.n_pages; i++) tokens_free(&c.tokens[i]);
     free(c.tokens);
     latents_free(&c.file);
@@ -251,7 +238,7 @@ int compress_file(CompressSizes *sizes, const CompressModel *model, const char *
 
 void compress_print(FILE *out, const CompressSizes *s, const char *file) {
     char t[3][32];
-    fprintf(out, "%s: %s document%s, %s page%s\n", strcmp(file, "-") ? file : "standard output",
+    fprintf(out, "%s: %s document%s, %s page%s\n", strcmp(file, "-") ? clean(file) : "standard output",
             format_count(t[0], s->documents), s->documents == 1 ? "" : "s", format_count(t[1], s->pages),
             s->pages == 1 ? "" : "s");
     fprintf(out, "text     %s characters, %s bytes, %s tokens\n", format_count(t[0], s->characters),

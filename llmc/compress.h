@@ -38,7 +38,7 @@ void compress_print(FILE *out, const CompressSizes *s, const char *file);
 
 typedef struct DecompressOptions {
     const char *input;  // latents; "-": stdin
-    const char *output; // NULL: stdout
+    const char *output; // "-": stdout
     int json;           // a line {"id","text"[,"exact"]} a document; else plain text, form feeds between documents
     int verify;
     int batch;   // pages decoded together; 0: as many as fit into a few gigabytes, at most 64
@@ -62,7 +62,5 @@ void decompress_print(FILE *out, const DecompressResult *r);
 
 // Tokens of the longest page a model reads and writes.
 int compress_longest_page(const Model *m);
-// Is there a place for a result? Asked before hours of work.
-int compress_check_writable(const char *path, Error *err);
 
 #endif

@@ -1,8 +1,10 @@
 // decompress.c: latents to documents, see compress.h.
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "checkpoint.h" // checkpoint_fingerprint
+#include "clean.h"
 #include "compress.h"
 #include "file.h"
 #include "generate.h"
@@ -148,32 +150,28 @@ static char *document_line(const Decompressor *d, const LatentDocument *doc, con
     cJSON_AddStringToObject(o, "text", text);
     for (int i = 0; i < doc->pages && exact; i++) exact = is_exact(d, doc->first + i);
     if (d->o->verify) cJSON_AddBoolToObject(o, "exact", exact);
-    char *line = o ? cJSON_PrintUnformatted(o) : NULL, *ended = line ? string_format("%s\n", line) : NULL;
+    char *line = json_line(o), *ended = line ? string_format("%s\n", line) : NULL;
     cJSON_Delete(o);
-    cJSON_free(line);
+    free(line);
     return ended;
 }
 
-// Where the result goes: a file, whole or not at all, or stdout.
-typedef struct Sink {
-    FileWriter file;
-    int is_file;
-} Sink;
-
-static int sink_write(Sink *s, const char *data, size_t n, Error *err) {
-    if (s->is_file) return file_write(&s->file, data, n, err);
-    return fwrite(data, 1, n, stdout) == n ? 0 : error_set(err, "standard output: cannot write");
+// As it is, byte for byte; for a person's eyes alone it is cleaned.
+static int write_text(FileWriter *w, const char *text, Error *err) {
+    if (!isatty(fileno(w->stream))) return file_write(w, text, strlen(text), err);
+    clean_print(w->stream, text, strlen(text));
+    return 0;
 }
 
-static int write_documents(const Decompressor *d, Sink *s, Error *err) {
+static int write_documents(const Decompressor *d, FileWriter *w, Error *err) {
     int bad = 0;
     for (int k = 0; k < d->file.n_documents && !bad; k++) {
         const LatentDocument *doc = &d->file.documents[k];
         char *text = join(d, doc), *line = text && d->o->json ? document_line(d, doc, text) : NULL;
         const char *out = d->o->json ? line : text;
         if (!out) bad = no_memory(err);
-        if (!bad && k > 0 && !d->o->json) bad = sink_write(s, "\f", 1, err);
-        if (!bad) bad = sink_write(s, out, strlen(out), err);
+        if (!bad && k > 0 && !d->o->json) bad = file_write(w, "\f", 1, err);
+        if (!bad) bad = write_text(w, out, err);
         free(line);
         free(text);
     }
@@ -181,13 +179,11 @@ static int write_documents(const Decompressor *d, Sink *s, Error *err) {
 }
 
 static int write_output(const Decompressor *d, Error *err) {
-    Sink s = {.is_file = d->o->output != NULL};
-    if (s.is_file) TRY(file_create(&s.file, d->o->output, err));
-    int bad = write_documents(d, &s, err);
-    if (s.is_file && !bad) return file_commit(&s.file, err);
-    if (s.is_file) file_discard(&s.file);
-    else if (!bad && fflush(stdout) != 0) bad = error_set(err, "standard output: cannot write");
-    return bad;
+    FileWriter w;
+    TRY(file_create(&w, d->o->output, err));
+    if (write_documents(d, &w, err) == 0) return file_commit(&w, err);
+    file_discard(&w);
+    return -1;
 }
 
 // ---- decompress ----------------------------------------------------------------------------------------------------
@@ -207,7 +203,7 @@ static int decompress_all(Decompressor *d, DecompressResult *r, const CompressMo
     TRY(read_input(d, err));
     TRY(model_open(m, model->folder, model->tokenizer, err));
     TRY(check_model(d, err));
-    if (d->o->output) TRY(compress_check_writable(d->o->output, err));
+    TRY(file_check_writable(d->o->output, err));
     // the generator brings its own activations
     int overhead = template_overhead(&m->t, d->file.latents);
     C3Limits limits = {.pages = 1,
@@ -242,7 +238,7 @@ int decompress_file(DecompressResult *result, const CompressModel *model, const 
 void decompress_print(FILE *out, const DecompressResult *r) {
     fprintf(out, "verify: %d of %d pages came back exactly, %d of %d documents%s%s\n", r->exact_pages, r->pages,
             r->exact_documents, r->documents, r->first_wrong[0] ? "; the first page that did not: " : "",
-            r->first_wrong);
+            clean(r->first_wrong));
     if (r->not_nfc)
         fprintf(out, "verify: %d document%s not in NFC before; compared is the NFC form\n", r->not_nfc,
                 r->not_nfc == 1 ? " was" : "s were");

@@ -14,7 +14,7 @@ typedef struct Error {
 } Error;
 
 // Writes the formatted line into err (which may be NULL) and returns -1, so that `return error_set(err, ...)` reads
-// well. Control characters in the result are replaced by '?', so that a hostile file cannot write to the terminal.
+// well. The line is cleaned (clean.h), so that a hostile file cannot write to the terminal.
 int error_set(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 // Puts "prefix: " in front of the line that is already there and returns -1.

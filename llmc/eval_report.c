@@ -1,11 +1,12 @@
 // eval_report.c: the files of an evaluation. See eval.h, which says what is in them.
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "clean.h"
 #include "eval.h"
 #include "file.h"
+#include "json.h"
 #include "published.h"
 
 const char *const eval_control_name[N_CONTROLS] = {"swapped_latents", "no_latents", "zero_latents"};
@@ -208,7 +209,7 @@ char *eval_page_json(const EvalPage *p, int latents) {
     cJSON_AddNumberToObject(o, "tokens", (double)p->context.n);
     cJSON_AddNumberToObject(o, "latents", latents);
     cJSON_AddNumberToObject(o, "char_precision", p->m.char_precision);
-    char *text = o ? cJSON_PrintUnformatted(o) : NULL;
+    char *text = json_line(o);
     cJSON_Delete(o);
     return text;
 }
@@ -217,9 +218,12 @@ char *eval_page_json(const EvalPage *p, int latents) {
 
 static void print_quoted(FILE *out, const char *text) {
     fputc('"', out);
-    for (; *text; text++) {
-        if (*text == '"') fputc('"', out);
-        fputc(*text, out);
+    for (size_t left = strlen(text), used; left > 0; text += used, left -= used) {
+        char piece[CLEAN_BYTES];
+        uint32_t c;
+        size_t n = clean_char(piece, &c, text, left, 0, &used);
+        if (c == '"') fputc('"', out);
+        fwrite(piece, 1, n, out);
     }
     fputc('"', out);
 }
@@ -386,15 +390,14 @@ int eval_write(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum, FIL
     for (int i = 0; i < N_FILES && !bad; i++) bad = fill(&w[i], &r, i, err);
     for (int i = 0; i < N_FILES && !bad; i++) bad = file_commit(&w[i], err);
     for (int i = 0; i < N_FILES; i++) file_discard(&w[i]);
-    if (bad || !stream) return bad;
-    eval_print(stream, f, s, sum);
-    return fflush(stream) != 0 || ferror(stream) ? error_set(err, "cannot print the table") : 0;
+    if (!bad && stream) eval_print(stream, f, s, sum);
+    return bad;
 }
 
 int eval_try_folder(const char *out, Error *err) {
-    FileWriter w;
     TRY(file_make_dirs(out, err));
-    TRY(create(&w, out, "eval.json", err));
-    file_discard(&w);
-    return 0;
+    char *path = string_format("%s/eval.json", out);
+    int bad = path ? file_check_writable(path, err) : error_set(err, "out of memory");
+    free(path);
+    return bad;
 }

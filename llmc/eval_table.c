@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clean.h"
 #include "eval.h"
 #include "published.h"
 #include "render.h"
@@ -12,8 +13,8 @@
 
 static void print_head(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
     const EvalMeans *m = &sum->all;
-    fprintf(out, "model %s (%s)\npages %s: %d, %.1f tokens a latent on average (N = %d)\n", f->model, f->dtype,
-            f->source, m->pages, m->compression, sum->latents);
+    fprintf(out, "model %s (%s)\npages %s: %d, %.1f tokens a latent on average (N = %d)\n", clean(f->model), f->dtype,
+            clean(f->source), m->pages, m->compression, sum->latents);
     if (f->options.perturb == PERTURB_RANDOM)
         fprintf(out, "texts replaced by random letters and digits (seed %llu)\n", (unsigned long long)f->options.seed);
     if (f->options.perturb == PERTURB_SHUFFLE)
@@ -128,8 +129,7 @@ static int print_worst_page(FILE *out, const EvalPage *p) {
     char *ops;
     size_t n_ops;
     if (metrics_align(&ops, &n_ops, p->reference, p->n_reference, p->output, p->n_output) != 0) return -1;
-    fprintf(out, "\n--- ");
-    render_plain(out, p->id, strlen(p->id));
+    fprintf(out, "\n--- %s\n", clean(p->id));
     fprintf(out, "%zu tokens, char precision %.2f %%, edit distance %zu of %zu characters%s\n", p->context.n,
             100 * p->m.char_precision, p->m.edit_distance, p->m.reference_chars,
             p->ended ? "" : ", cut at the limit of new tokens");

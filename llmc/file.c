@@ -1,10 +1,14 @@
-// file.c: see file.h.
+// file.c: reading files, folders, strings: see file.h.
 #include "file.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h> // PATH_MAX
+#include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,6 +16,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <zlib.h> // crc32_z
+
+#include "clean.h"
 
 char *string_format(const char *format, ...) {
     va_list args;
@@ -39,32 +45,128 @@ int string_append(char **text, const char *format, ...) {
 
 uint32_t file_crc32(uint32_t crc, const void *data, size_t size) { return (uint32_t)crc32_z(crc, data, size); }
 
+// ---- mappings whose file was cut -----------------------------------------------------------------------------------
+
+// A mapping; they stand in a list that only grows, and a free one is used again. The handler of SIGBUS reads the one
+// the faulting thread is reading from, which therefore nobody is changing: it needs no lock.
+typedef struct FileMapping {
+    _Atomic uintptr_t begin, end; // both 0: free
+    char *path, *said;            // "PROGRAM: PATH: " as it is printed
+    struct FileMapping *next;
+} FileMapping;
+
+static _Atomic(FileMapping *) mappings;
+static pthread_mutex_t mappings_lock = PTHREAD_MUTEX_INITIALIZER; // of those who change the list
+static pthread_once_t handler_once = PTHREAD_ONCE_INIT;
+
+// Ends the program with one line, of whichever thread comes first. Calls only what a handler may call.
+static void end_program(const FileMapping *m, size_t size) {
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    if (atomic_flag_test_and_set(&told)) {
+        for (;;) pause();
+    }
+    struct stat st;
+    int cut = stat(m->path, &st) == 0 && (uintmax_t)st.st_size < size;
+    const char *what = cut ? "somebody cut this file short while it was being read\n"
+                           : "bytes of this file could not be read any more (replaced by a shorter one, a bad disk?)\n";
+    char line[PATH_MAX + 512];
+    size_t head = strlen(m->said), tail = strlen(what);
+    memcpy(line, m->said, head);
+    memcpy(line + head, what, tail);
+    (void)!write(STDERR_FILENO, line, head + tail); // nobody else is left to be told
+    _exit(1);
+}
+
+static void on_bus_error(int number, siginfo_t *info, void *context) {
+    (void)context;
+    const uintptr_t at = (uintptr_t)info->si_addr;
+    for (FileMapping *m = atomic_load(&mappings); m; m = m->next) {
+        const uintptr_t begin = atomic_load(&m->begin), end = atomic_load(&m->end);
+        if (at >= begin && at < end) end_program(m, end - begin);
+    }
+    signal(number, SIG_DFL); // not one of ours: comes again, as it would have without us
+}
+
+static void install_handler(void) {
+    struct sigaction action = {.sa_flags = SA_SIGINFO};
+    action.sa_sigaction = on_bus_error;
+    sigaction(SIGBUS, &action, NULL);
+}
+
+static FileMapping *free_mapping(void) {
+    for (FileMapping *m = atomic_load(&mappings); m; m = m->next) {
+        if (!m->path) return m;
+    }
+    FileMapping *m = calloc(1, sizeof *m);
+    if (!m) return NULL;
+    m->next = atomic_load(&mappings);
+    atomic_store(&mappings, m);
+    return m;
+}
+
+// NULL: out of memory.
+static FileMapping *remember_mapping(const void *data, size_t size, const char *path) {
+    pthread_once(&handler_once, install_handler);
+    char *copy = strdup(path), *said = string_format("%s: %s: ", program_invocation_short_name, clean(path));
+    pthread_mutex_lock(&mappings_lock);
+    FileMapping *m = copy && said ? free_mapping() : NULL;
+    if (m) {
+        m->path = copy;
+        m->said = said;
+        atomic_store(&m->end, (uintptr_t)data + size);
+        atomic_store(&m->begin, (uintptr_t)data);
+    }
+    pthread_mutex_unlock(&mappings_lock);
+    if (m) return m;
+    free(copy);
+    free(said);
+    return NULL;
+}
+
+static void forget_mapping(FileMapping *m) {
+    if (!m) return;
+    pthread_mutex_lock(&mappings_lock);
+    atomic_store(&m->end, 0);
+    atomic_store(&m->begin, 0);
+    free(m->path);
+    free(m->said);
+    m->path = m->said = NULL;
+    pthread_mutex_unlock(&mappings_lock);
+}
+
 // ---- reading -------------------------------------------------------------------------------------------------------
 
-int file_map(FileMap *map, const char *path, Error *err) {
-    *map = (FileMap){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+static int open_regular(struct stat *st, const char *path, Error *err) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); // O_NONBLOCK: for what is refused below
     if (fd < 0) return error_set(err, "%s: cannot open: %s", path, strerror(errno));
-    struct stat st;
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-        close(fd);
-        return error_set(err, "%s: not a regular file", path);
-    }
-    if (st.st_size > 0) {
-        void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-        if (data == MAP_FAILED) {
-            int code = errno;
-            close(fd);
-            return error_set(err, "%s: cannot map %lld bytes: %s", path, (long long)st.st_size, strerror(code));
-        }
-        map->data = data;
-        map->size = (size_t)st.st_size;
-    }
+    if (fstat(fd, st) == 0 && S_ISREG(st->st_mode)) return fd;
     close(fd);
-    return 0;
+    return error_set(err, "%s: not a regular file", path);
+}
+
+int file_open(const char *path, Error *err) {
+    struct stat st;
+    return open_regular(&st, path, err);
+}
+
+int file_map(FileMap *map, const char *path, Error *err) {
+    struct stat st;
+    *map = (FileMap){0};
+    int fd = open_regular(&st, path, err);
+    if (fd < 0) return -1;
+    const size_t size = (size_t)st.st_size;
+    void *data = size ? mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0) : NULL;
+    int code = errno;
+    close(fd);
+    if (data == MAP_FAILED) return error_set(err, "%s: cannot map %zu bytes: %s", path, size, strerror(code));
+    *map = (FileMap){.data = data, .size = size, .mapping = data ? remember_mapping(data, size, path) : NULL};
+    if (!data || map->mapping) return 0;
+    file_unmap(map);
+    return error_set(err, "%s: out of memory", path);
 }
 
 void file_unmap(FileMap *map) {
+    forget_mapping(map->mapping);
     if (map->data) munmap((void *)(uintptr_t)map->data, map->size);
     *map = (FileMap){0};
 }
@@ -83,9 +185,13 @@ void file_map_done(const void *data, size_t bytes) {
 int file_read(char **data, size_t *size, const char *path, Error *err) {
     *data = NULL;
     *size = 0;
-    int is_stdin = strcmp(path, "-") == 0;
-    FILE *f = is_stdin ? stdin : fopen(path, "rbe");
-    if (!f) return error_set(err, "%s: cannot open: %s", path, strerror(errno));
+    int is_stdin = strcmp(path, "-") == 0, fd = is_stdin ? STDIN_FILENO : file_open(path, err);
+    if (fd < 0) return -1;
+    FILE *f = is_stdin ? stdin : fdopen(fd, "rb");
+    if (!f) {
+        close(fd);
+        return error_set(err, "%s: cannot open: %s", path, strerror(errno));
+    }
     size_t n = 0, room = 1 << 16;
     char *buffer = malloc(room + 1);
     while (buffer) {
@@ -112,88 +218,6 @@ int file_read(char **data, size_t *size, const char *path, Error *err) {
     *data = buffer;
     *size = n;
     return 0;
-}
-
-// ---- writing -------------------------------------------------------------------------------------------------------
-
-int file_create(FileWriter *w, const char *path, Error *err) {
-    *w = (FileWriter){0};
-    w->path = strdup(path);
-    w->temporary = string_format("%s.tmp", path);
-    if (!w->path || !w->temporary) {
-        file_discard(w);
-        return error_set(err, "%s: out of memory", path);
-    }
-    w->stream = fopen(w->temporary, "w+be");
-    if (!w->stream) {
-        int code = errno;
-        free(w->temporary);
-        w->temporary = NULL; // not ours to unlink
-        file_discard(w);
-        return error_set(err, "%s: cannot create: %s", path, strerror(code));
-    }
-    setvbuf(w->stream, NULL, _IOFBF, 1 << 20);
-    return 0;
-}
-
-int file_write(FileWriter *w, const void *data, size_t size, Error *err) {
-    if (fwrite(data, 1, size, w->stream) != size)
-        return error_set(err, "%s: cannot write %zu bytes at %llu: %s", w->path, size, (unsigned long long)w->bytes,
-                         strerror(errno));
-    w->crc = file_crc32(w->crc, data, size);
-    w->bytes += size;
-    return 0;
-}
-
-int file_patch(FileWriter *w, uint64_t offset, const void *data, size_t size, Error *err) {
-    if (fseeko(w->stream, (off_t)offset, SEEK_SET) != 0 || fwrite(data, 1, size, w->stream) != size ||
-        fseeko(w->stream, (off_t)w->bytes, SEEK_SET) != 0)
-        return error_set(err, "%s: cannot rewrite %zu bytes at %llu: %s", w->path, size, (unsigned long long)offset,
-                         strerror(errno));
-    return 0;
-}
-
-static int sync_parent(const char *path, Error *err) {
-    const char *slash = strrchr(path, '/');
-    if (!slash) return file_sync_dir(".", err);
-    char *parent = string_format("%.*s", slash == path ? 1 : (int)(slash - path), path);
-    if (!parent) return error_set(err, "%s: out of memory", path);
-    int bad = file_sync_dir(parent, err);
-    free(parent);
-    return bad;
-}
-
-int file_commit(FileWriter *w, Error *err) {
-    int bad = fflush(w->stream) != 0 || fsync(fileno(w->stream)) != 0;
-    int code = errno;
-    if (fclose(w->stream) != 0 && !bad) {
-        bad = 1;
-        code = errno;
-    }
-    w->stream = NULL;
-    if (!bad && rename(w->temporary, w->path) != 0) {
-        bad = 1;
-        code = errno;
-    }
-    if (bad) {
-        error_set(err, "%s: cannot finish writing %llu bytes: %s", w->path, (unsigned long long)w->bytes,
-                  strerror(code));
-        file_discard(w);
-        return -1;
-    }
-    free(w->temporary);
-    w->temporary = NULL;
-    bad = sync_parent(w->path, err);
-    file_discard(w);
-    return bad;
-}
-
-void file_discard(FileWriter *w) {
-    if (w->stream) fclose(w->stream);
-    if (w->temporary) unlink(w->temporary);
-    free(w->temporary);
-    free(w->path);
-    *w = (FileWriter){0};
 }
 
 // ---- folders -------------------------------------------------------------------------------------------------------

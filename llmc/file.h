@@ -1,4 +1,8 @@
 // file.h: whole-file reading and writing. A file is written whole or not at all: temporary name, fsync, rename.
+//
+// A temporary file lies beside its target as ".NAME.c3-XXXXXX.tmp": a name nobody can guess, never an existing file or
+// a link, hidden from `*`, and locked while it is written, so that the next writer of NAME clears away what a killed
+// one left.
 #ifndef LLMC_FILE_H
 #define LLMC_FILE_H
 
@@ -8,10 +12,15 @@
 
 #include "error.h"
 
-// A read-only memory mapping of a whole file. An empty file has data == NULL and size == 0.
+// Opens a regular file for reading: a descriptor, or -1. A pipe or a device is refused and not waited for.
+int file_open(const char *path, Error *err);
+
+// A read-only memory mapping of a whole file. An empty file has data == NULL and size == 0. When somebody cuts the file
+// short while it is mapped, the program ends with exit code 1 and a line that names the file.
 typedef struct FileMap {
-    const uint8_t *data; // (size)
-    size_t size;         // bytes
+    const uint8_t *data;         // (size)
+    size_t size;                 // bytes
+    struct FileMapping *mapping; // what is known of it should its bytes go away
 } FileMap;
 
 int file_map(FileMap *map, const char *path, Error *err);
@@ -22,24 +31,39 @@ void file_unmap(FileMap *map);
 void file_map_in_order(const FileMap *map);
 void file_map_done(const void *data, size_t bytes);
 
-// Reads a whole file into malloc'ed memory, with a zero byte behind the end; "-" is stdin. The caller frees *data.
+// Reads a whole regular file into malloc'ed memory, with a zero byte behind the end; "-" is stdin, whatever that is.
+// The caller frees *data.
 int file_read(char **data, size_t *size, const char *path, Error *err);
 
-// A file under construction. Bytes go to "PATH.tmp"; file_commit makes them durable and gives them their name.
+// A file under construction, which file_commit makes durable and gives its name. Symlinks are followed: the file at
+// their end is replaced, with its mode and owner kept. What is there and is no regular file (a device, a pipe), "-"
+// (stdout) and this process's own descriptors (/dev/stdout, /dev/fd/N, a shell's >(command)) are written in place:
+// there is nothing to replace, and what was written before an error stays written.
 typedef struct FileWriter {
     FILE *stream;
-    char *path;      // final name
-    char *temporary; // name while it is being written
+    char *path;      // as it was given, for messages
+    char *target;    // where its symlinks end
+    char *temporary; // name while it is being written; NULL: in place
     uint32_t crc;    // CRC-32 of all bytes written so far
     uint64_t bytes;  // bytes written so far
 } FileWriter;
 
 int file_create(FileWriter *w, const char *path, Error *err);
 int file_write(FileWriter *w, const void *data, size_t size, Error *err);
-// Overwrites bytes already written (a header whose contents are known last); does not touch crc or bytes.
-int file_patch(FileWriter *w, uint64_t offset, const void *data, size_t size, Error *err);
 int file_commit(FileWriter *w, Error *err); // flush, fsync, rename, fsync of the folder
 void file_discard(FileWriter *w);           // drops the temporary file; harmless after file_commit
+// Whether file_create would go well, for work that takes long; opens no pipe, whose reader would see its end.
+int file_check_writable(const char *path, Error *err);
+// 1 when file_create would write to stdout: nothing else should be printed there.
+int file_is_stdout(const char *path);
+// A file without a name in the folder of `path`, for reading back what is written; gone when it is closed.
+FILE *file_spool(const char *path, Error *err);
+
+// For the start of a program: opens descriptors 0 to 2 where they are closed, so that no file gets one of these numbers
+// and is written by printf. Using them still fails, as on closed ones.
+void file_hold_standard(void);
+// For its end: an error when something that was printed did not arrive.
+int file_check_stdout(Error *err);
 
 int file_exists(const char *path);            // 1 or 0
 int file_make_dirs(const char *path, Error *err); // mkdir -p

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "render.h"
+#include "clean.h"
 
 static double now(void) {
     struct timespec t;
@@ -35,7 +35,7 @@ void follow_token(void *arg, int page, int32_t id) {
     if (!f->text) return;
     size_t length;
     char *text = text_stream_tokens(&f->stream, f->tok, &id, 1, &length);
-    if (text) render_piece(f->text, text, length);
+    if (text) clean_print(f->text, text, length);
     if (!text || fflush(f->text) != 0) f->failed = 1;
     free(text);
 }
@@ -50,7 +50,7 @@ void follow_pages(void *arg, int done, int n) {
 void follow_end(Follow *f) {
     if (f->text && f->tokens) {
         char rest[9];
-        render_piece(f->text, rest, text_stream_end(&f->stream, rest));
+        clean_print(f->text, rest, text_stream_end(&f->stream, rest));
         if (fputs("\n\n", f->text) < 0 || fflush(f->text) != 0) f->failed = 1;
     }
     if (!f->progress || !f->tokens) return;

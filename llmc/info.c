@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "checkpoint.h"
+#include "clean.h"
 #include "file.h"
 #include "inspect.h"
 #include "latents.h"
@@ -13,7 +14,7 @@
 #include "safetensors.h"
 #include "shard.h"
 
-static void row(FILE *out, const char *name, const char *text) { fprintf(out, "  %-14s %s\n", name, text); }
+static void row(FILE *out, const char *name, const char *text) { fprintf(out, "  %-14s %s\n", name, clean(text)); }
 
 static void row_hex(FILE *out, const char *name, const uint8_t bytes[32]) {
     char hex[65];
@@ -91,7 +92,7 @@ static int print_training(FILE *out, const char *folder, Error *err) {
 static int print_c3(FILE *out, const char *folder, const char *llm1, Error *err) {
     C3Config c;
     TRY(config_read_c3(&c, folder, err));
-    fprintf(out, "%s: a C3 model\n", folder);
+    fprintf(out, "%s: a C3 model\n", clean(folder));
     TRY(print_shapes(out, &c, err));
     row(out, "template", c.template_name);
     fprintf(
@@ -109,7 +110,7 @@ static int print_qwen2(FILE *out, const char *folder, Error *err) {
     c.dec = c.enc; // counted with its head, where it has one of its own
     C3Params p;
     TRY(params_build(&p, &c, 1, err));
-    fprintf(out, "%s: a plain Qwen2 model\n", folder);
+    fprintf(out, "%s: a plain Qwen2 model\n", clean(folder));
     print_stack(out, "stack", &c.dec, owned_by(&p.table, OWNER_DECODER));
     params_free(&p);
     return print_files(out, "files", folder, err);
@@ -132,11 +133,10 @@ static int print_folder(FILE *out, const char *folder, Error *err) {
 
 // A safetensors file outside a folder is one of latents: its JSON begins at byte 8.
 static int looks_like_latents(const char *path) {
-    char head[9] = "";
-    FILE *f = fopen(path, "rbe");
-    if (!f) return 0;
-    int yes = fread(head, 1, sizeof head, f) == sizeof head && head[8] == '{';
-    fclose(f);
+    FileMap map;
+    if (file_map(&map, path, NULL) != 0) return 0;
+    int yes = map.size > 8 && map.data[8] == '{';
+    file_unmap(&map);
     return yes;
 }
 
@@ -146,7 +146,7 @@ static int print_latents(FILE *out, const char *path, Error *err) {
     double tokens = 0;
     TRY(latents_read(&f, path, err));
     for (int i = 0; i < f.n_pages; i++) tokens += f.pages[i].tokens;
-    fprintf(out, "%s: latents, %s of them\n", path, format_bytes(text, (double)latents_bytes(&f)));
+    fprintf(out, "%s: latents, %s of them\n", clean(path), format_bytes(text, (double)latents_bytes(&f)));
     fprintf(out, "  %-14s %s in ", "pages", format_count(text, f.n_pages));
     fprintf(out, "%s document%s\n", format_count(text, f.n_documents), f.n_documents == 1 ? "" : "s");
     fprintf(out, "  %-14s %d of %d numbers a page, %s\n", "latents", f.latents, f.width,
@@ -171,7 +171,7 @@ static int print_shard(FILE *out, const char *path, Error *err) {
         own_answers += p.answer != p.context;
     }
     char count[32], size[32];
-    fprintf(out, "%s: a token shard, %s\n", path, format_bytes(size, (double)s.map.size));
+    fprintf(out, "%s: a token shard, %s\n", clean(path), format_bytes(size, (double)s.map.size));
     fprintf(out, "  %-14s %llu, the longest of %llu tokens\n", "pages", (unsigned long long)s.pages,
             (unsigned long long)longest);
     fprintf(out, "  %-14s %s, %.0f a page\n", "tokens", format_count(count, (double)s.tokens),

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "checkpoint.h"
+#include "clean.h"
 #include "file.h"
 #include "plan.h" // format_count
 #include "safetensors.h"
@@ -49,7 +50,8 @@ static void say_others(FILE *out, const SafeTensors *s, const ParamTable *table,
     for (int i = 0; i < safetensors_count(s); i++) {
         const char *name = safetensors_at(s, i)->name;
         if (!params_find(table, a, name) && !params_find(table, b, name))
-            fprintf(out, "  %-14s \"%s\" in %s\n", "not read", name, safetensors_path(s, safetensors_at(s, i)));
+            fprintf(out, "  %-14s \"%s\" in %s\n", "not read", clean(name),
+                    clean(safetensors_path(s, safetensors_at(s, i))));
     }
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clean.h"
 #include "file.h"
 
 // cJSON takes 64 bytes a value and recurses with the nesting. Headers of safetensors and configs need 4 levels.
@@ -79,6 +80,24 @@ int json_read(cJSON **out, const char *path, size_t max_bytes, Error *err) {
                                    : json_parse(out, (const char *)map.data, map.size, path, err);
     file_unmap(&map);
     return bad;
+}
+
+char *json_line(const cJSON *value) {
+    char *text = value ? cJSON_PrintUnformatted(value) : NULL, *line = NULL;
+    size_t size = 0;
+    FILE *out = text ? open_memstream(&line, &size) : NULL;
+    for (size_t at = 0, n = text ? strlen(text) : 0, used; out && at < n; at += used) { // such stand in strings alone
+        uint32_t c;
+        used = clean_next(&c, text + at, n - at);
+        if (clean_must(c) && c < CLEAN_BROKEN) fprintf(out, "\\u%04x", c);
+        else fwrite(text + at, 1, used, out);
+    }
+    cJSON_free(text);
+    if (out && fclose(out) != 0) {
+        free(line);
+        line = NULL;
+    }
+    return line;
 }
 
 int json_write(const cJSON *object, const char *path, Error *err) {

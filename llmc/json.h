@@ -16,6 +16,9 @@
 int json_parse(cJSON **out, const char *text, size_t size, const char *where, Error *err);
 // The same for a file of at most max_bytes.
 int json_read(cJSON **out, const char *path, size_t max_bytes, Error *err);
+// One line without a line end, malloc'ed: what clean.h would escape stands there as JSON's own \uXXXX. NULL: out of
+// memory, or no value.
+char *json_line(const cJSON *value);
 // Prints an object into PATH, whole or not at all.
 int json_write(const cJSON *object, const char *path, Error *err);
 

@@ -90,7 +90,7 @@ static char *documents_text(const LatentFile *f) {
     return text;
 }
 
-int latents_write(const LatentFile *f, const char *path, Error *err) {
+int latents_write(const LatentFile *f, const char *path, uint64_t *bytes, Error *err) {
     char hash[65], *documents = documents_text(f);
     if (!documents) return error_set(err, "%s: out of memory", path);
     hash_file(hash, f, documents);
@@ -101,7 +101,10 @@ int latents_write(const LatentFile *f, const char *path, Error *err) {
     int bad = safetensors_writer_open(&w, path, &entry, 1, metadata, sizeof metadata / sizeof *metadata, err);
     cJSON_free(documents);
     if (bad) return -1;
-    if (safetensors_writer_data(w, f->data, latents_bytes(f), err) == 0) return safetensors_writer_commit(w, err);
+    if (safetensors_writer_data(w, f->data, latents_bytes(f), err) == 0) {
+        (void)safetensors_writer_crc(w, bytes);
+        return safetensors_writer_commit(w, err);
+    }
     safetensors_writer_discard(w);
     return -1;
 }

@@ -49,8 +49,8 @@ typedef struct LatentFile {
 // Bytes of the latents themselves.
 size_t latents_bytes(const LatentFile *f);
 
-// Writes the file, whole or not at all.
-int latents_write(const LatentFile *f, const char *path, Error *err);
+// Writes the file, whole or not at all; *bytes becomes its size.
+int latents_write(const LatentFile *f, const char *path, uint64_t *bytes, Error *err);
 // Reads and checks all of a file: its form, that pages and gaps fit the tensor, the checksum, that every number is
 // finite. Nothing of it is believed.
 int latents_read(LatentFile *f, const char *path, Error *err);

@@ -328,11 +328,12 @@ static int allocate(Loader *l) {
 }
 
 static int start_thread(Loader *l, Error *err) {
-    sigset_t all, before;
+    sigset_t asked, before; // what others send; a fault of the thread's own is its own (file_map)
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); // inherited by the thread
+    sigfillset(&asked);
+    sigdelset(&asked, SIGBUS);
+    pthread_sigmask(SIG_SETMASK, &asked, &before); // inherited by the thread
     int code = pthread_create(&l->thread, NULL, prefetch, l);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (code != 0) return error_set(err, "loader: cannot start the prefetch thread: %s", strerror(code));

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clean.h"
 #include "file.h"
 #include "json.h"
 
@@ -79,18 +80,17 @@ static int at_terminal(void) { return isatty(STDOUT_FILENO) && !getenv("OMPI_COM
 int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *err) {
     *out = NULL;
     Log *log = calloc(1, sizeof *log);
-    char *path = string_format("%s/log.jsonl", folder), *text = NULL;
-    size_t size = 0;
+    char *path = string_format("%s/log.jsonl", folder);
+    FileMap old = {0};
     if (!log || !path) {
         free(log);
         free(path);
         return error_set(err, "%s/log.jsonl: out of memory", folder);
     }
     *log = (Log){.path = path, .fd = -1, .steps = steps, .terminal = at_terminal(), .printed = -INFINITY};
-    int bad = 0;
-    if (step > 0 && file_exists(path)) bad = file_read(&text, &size, path, err);
-    if (!bad) bad = write_history(path, text, size, step, err);
-    free(text);
+    int bad = file_exists(path) ? file_map(&old, path, err) : 0; // whatever is no regular file is refused here
+    if (!bad) bad = write_history(path, (const char *)old.data, step > 0 ? old.size : 0, step, err);
+    file_unmap(&old);
     if (!bad) {
         log->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
         log->size = log->fd < 0 ? -1 : lseek(log->fd, 0, SEEK_END);
@@ -110,7 +110,7 @@ static void append(Log *log, const char *line, size_t n) {
     int code = wrote < 0 ? errno : ENOSPC;
     int cut = wrote > 0 ? ftruncate(log->fd, log->size) : 0;
     if (!log->said_full) {
-        fprintf(stderr, "%s: cannot write%s: %s; the run goes on without\n", log->path,
+        fprintf(stderr, "%s: cannot write%s: %s; the run goes on without\n", clean(log->path),
                 cut ? " or cut a half line" : "", strerror(code));
         log->said_full = 1;
     }
@@ -261,11 +261,12 @@ int log_event(Log *log, const char *json, Error *err) {
 void log_note(Log *log, const char *format, ...) {
     if (!log) return;
     clear_bar(log);
+    char text[4096];
     va_list args;
     va_start(args, format);
-    vprintf(format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    putchar('\n');
+    printf("%s\n", clean(text));
     fflush(stdout);
 }
 

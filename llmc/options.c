@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clean.h"
 #include "file.h" // string_format
 
 enum { MAX_FUSE = 65536 };
@@ -161,7 +162,7 @@ void options_print_given(FILE *out, const Option *table, int n) {
     char value[256];
     for (int i = 0; i < n; i++) {
         if (table[i].name && table[i].given)
-            fprintf(out, "  -%-13s %s\n", table[i].name, cli_value(&table[i], value, sizeof value));
+            fprintf(out, "  -%-13s %s\n", table[i].name, clean(cli_value(&table[i], value, sizeof value)));
     }
 }
 

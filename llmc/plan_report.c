@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/statvfs.h> // free space of the disk
 
+#include "clean.h"
 #include "file.h"
 #include "plan.h"
 
@@ -134,7 +135,7 @@ static void print_memory(FILE *out, const Plan *p, const PlanBytes *b) {
     double space = p->o->gpu ? 0 : free_space(p->o->out); // of another machine nothing is known
     if (space > 0) {
         size_t at = strlen(note);
-        snprintf(note + at, sizeof note - at, "; free for %s: %s%s", p->o->out, format_bytes(text[0], space),
+        snprintf(note + at, sizeof note - at, "; free for %s: %s%s", clean(p->o->out), format_bytes(text[0], space),
                  2 * (double)b->checkpoint > space ? ", too little for two" : "");
     }
     fprintf(out, "disk\n");
@@ -248,7 +249,7 @@ static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const Mod
     int64_t steps = run_steps(o, corpus, ranks);
     int bad = plan_make(&plan, &bytes, o, corpus, &source->config, &params, dist, machine, steps, err);
     if (!bad && dist->rank == 0) {
-        fprintf(out, "settings\n  %-14s %s\n", "model", source->text);
+        fprintf(out, "settings\n  %-14s %s\n", "model", clean(source->text));
         plan_print(out, &plan, &bytes);
     }
     params_free(&params);

@@ -6,27 +6,20 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clean.h"
+
 int render_wants_colour(FILE *out) {
     const char *off = getenv("NO_COLOR"), *terminal = getenv("TERM");
     return isatty(fileno(out)) && !(off && off[0]) && terminal && strcmp(terminal, "dumb") != 0;
 }
 
-// Bytes and code point of the character at s; the text is valid UTF-8.
-static size_t next_char(uint32_t *c, const char *text, size_t n) {
-    const unsigned char *s = (const unsigned char *)text;
-    size_t length = s[0] < 0xc0 ? 1 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
-    if (length > n) length = n;
-    *c = length == 1 ? s[0] : s[0] & (0x7fu >> length);
-    for (size_t i = 1; i < length; i++) *c = *c << 6 | (s[i] & 0x3fu);
-    return length;
-}
-
-static void print_char(FILE *out, const char *s, size_t length, uint32_t c) {
-    int control = (c < 0x20 && c != '\n' && c != '\t') || (c >= 0x7f && c < 0xa0);
-    int direction = (c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0x200e || c == 0x200f;
-    if (control && c < 0x80) fprintf(out, "\\x%02x", c);
-    else if (control || direction) fprintf(out, "\\u%04x", c);
-    else fwrite(s, 1, length, out);
+// Prints one character (out NULL: passes it) and returns its bytes.
+static size_t print_char(FILE *out, const char *text, size_t n) {
+    char piece[CLEAN_BYTES];
+    uint32_t c;
+    size_t used, length = clean_char(piece, &c, text, n, 1, &used);
+    if (out) fwrite(piece, 1, length, out);
+    return used;
 }
 
 typedef struct Marker {
@@ -41,14 +34,15 @@ static void mark(Marker *m, int wrong) {
     m->open = wrong;
 }
 
-static void print_marked_char(Marker *m, const char *s, size_t length, uint32_t c, int wrong) {
+static size_t print_marked_char(Marker *m, const char *s, size_t n, int wrong) {
     mark(m, wrong);
-    if (wrong && c == '\n') {
+    if (wrong && *s == '\n') {
         fputs("\\n", m->out);
         mark(m, 0); // a colour must not run along to the end of the terminal's line
     }
-    print_char(m->out, s, length, c);
+    size_t length = print_char(m->out, s, n);
     m->last = s[length - 1];
+    return length;
 }
 
 void render_marked(FILE *out, const char *text, size_t n, const char *ops, size_t n_ops, RenderSide side, int colour) {
@@ -57,26 +51,14 @@ void render_marked(FILE *out, const char *text, size_t n, const char *ops, size_
     size_t at = 0;
     for (size_t i = 0; i < n_ops && at < n; i++) {
         if (ops[i] == elsewhere) continue;
-        uint32_t c;
-        size_t length = next_char(&c, text + at, n - at);
-        print_marked_char(&m, text + at, length, c, ops[i] != '=');
-        at += length;
+        at += print_marked_char(&m, text + at, n - at, ops[i] != '=');
     }
     mark(&m, 0);
     if (m.last != '\n') fputc('\n', out);
 }
 
-void render_piece(FILE *out, const char *text, size_t n) {
-    for (size_t at = 0; at < n;) {
-        uint32_t c;
-        size_t length = next_char(&c, text + at, n - at);
-        print_char(out, text + at, length, c);
-        at += length;
-    }
-}
-
 void render_plain(FILE *out, const char *text, size_t n) {
-    render_piece(out, text, n);
+    clean_print(out, text, n);
     if (n == 0 || text[n - 1] != '\n') fputc('\n', out);
 }
 
@@ -90,11 +72,9 @@ typedef struct Side {
 // Passes `count` characters of a side; prints them (wrong: line ends as \n alone, so that a change stays in one piece).
 static void pass(Side *s, size_t count, FILE *out, int wrong) {
     for (; count > 0 && s->at < s->end; count--) {
-        uint32_t c;
-        size_t length = next_char(&c, s->at, (size_t)(s->end - s->at));
-        if (out && wrong && c == '\n') fputs("\\n", out);
-        else if (out) print_char(out, s->at, length, c);
-        s->at += length;
+        int line_end = out && wrong && *s->at == '\n';
+        if (line_end) fputs("\\n", out);
+        s->at += print_char(line_end ? NULL : out, s->at, (size_t)(s->end - s->at));
     }
 }
 

@@ -14,8 +14,8 @@ typedef enum RenderSide {
 int render_wants_colour(FILE *out);
 
 // Prints one side of an alignment (metrics.h: ops over code points), runs of wrong characters in reverse red or,
-// without colour, in [brackets]; a wrong line end is shown as \n as well. Control and bidirectional characters are
-// printed as escapes: a text cannot write to the terminal. Ends with a line end.
+// without colour, in [brackets]; a wrong line end is shown as \n as well. The text is
+// cleaned (clean.h). Ends with a line end.
 void render_marked(FILE *out, const char *text, size_t n, const char *ops, size_t n_ops, RenderSide side, int colour);
 
 // Both sides in one text, for a file: what did not come back as [-lost-], what stands in its place as {+written+}, and
@@ -27,7 +27,5 @@ int render_diff(FILE *out, const char *reference, size_t n_reference, const char
 
 // One side without marks.
 void render_plain(FILE *out, const char *text, size_t n);
-// A piece of a text, whole characters: nothing is added at its end.
-void render_piece(FILE *out, const char *text, size_t n);
 
 #endif

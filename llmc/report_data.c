@@ -30,13 +30,15 @@ static void __attribute__((format(printf, 2, 3))) note(ReportData *d, const char
 // *bad counts the lines that are none. 1: there is no such file.
 static int each_line(const char *path, int (*take)(void *arg, cJSON **line, Error *err), void *arg, long *bad,
                      Error *err) {
-    FILE *f = fopen(path, "rbe");
     char *text = NULL;
     size_t room = 0;
     ssize_t n;
     int failed = 0;
     *bad = 0;
-    if (!f) return 1;
+    if (!file_exists(path)) return 1;
+    int fd = file_open(path, err);
+    FILE *f = fd >= 0 ? fdopen(fd, "rb") : NULL;
+    if (!f) return fd >= 0 ? no_memory(err) : -1;
     while (!failed && (n = getline(&text, &room, f)) > 0) {
         cJSON *line;
         Error ignored;

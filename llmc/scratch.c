@@ -24,31 +24,17 @@ int scratch_make(Scratch *s, Error *err) {
     return error_set(err, "out of memory");
 }
 
-static int copy(FILE *from, const char *from_name, FILE *to, const char *to_name, Error *err) {
+int scratch_fill(const Scratch *s, Error *err) {
     char buffer[1 << 16];
     size_t n;
-    while ((n = fread(buffer, 1, sizeof buffer, from)) > 0) {
-        if (fwrite(buffer, 1, n, to) != n) break;
-    }
-    if (ferror(from)) return error_set(err, "%s: cannot read: %s", from_name, strerror(errno));
-    if (n > 0 || fflush(to) != 0) return error_set(err, "%s: cannot write: %s", to_name, strerror(errno));
-    return 0;
-}
-
-int scratch_fill(const Scratch *s, Error *err) {
-    FILE *f = fopen(s->path, "wbe");
-    if (!f) return error_set(err, "%s: cannot create: %s", s->path, strerror(errno));
-    int bad = copy(stdin, "standard input", f, s->path, err);
-    if (fclose(f) != 0 && !bad) bad = error_set(err, "%s: cannot write: %s", s->path, strerror(errno));
-    return bad;
-}
-
-int scratch_print(const Scratch *s, Error *err) {
-    FILE *f = fopen(s->path, "rbe");
-    if (!f) return error_set(err, "%s: cannot open: %s", s->path, strerror(errno));
-    int bad = copy(f, s->path, stdout, "standard output", err);
-    fclose(f);
-    return bad;
+    FileWriter w;
+    int bad = 0;
+    TRY(file_create(&w, s->path, err));
+    while (!bad && (n = fread(buffer, 1, sizeof buffer, stdin)) > 0) bad = file_write(&w, buffer, n, err);
+    if (!bad && ferror(stdin)) bad = error_set(err, "standard input: cannot read: %s", strerror(errno));
+    if (!bad) return file_commit(&w, err);
+    file_discard(&w);
+    return -1;
 }
 
 void scratch_remove(Scratch *s) {

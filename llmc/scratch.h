@@ -1,5 +1,4 @@
-// scratch.h: a file that is made for a pipe: what comes from stdin but must be mapped, what goes to stdout but is
-// written with its header last.
+// scratch.h: a file that is made for a pipe: what comes from stdin but must be mapped.
 #ifndef LLMC_SCRATCH_H
 #define LLMC_SCRATCH_H
 
@@ -11,8 +10,7 @@ typedef struct Scratch {
 
 // Makes the folder; the file itself is not there yet.
 int scratch_make(Scratch *s, Error *err);
-int scratch_fill(const Scratch *s, Error *err);  // stdin into the file
-int scratch_print(const Scratch *s, Error *err); // the file onto stdout
-void scratch_remove(Scratch *s);                 // harmless on a zero one
+int scratch_fill(const Scratch *s, Error *err); // stdin into the file
+void scratch_remove(Scratch *s);                // harmless on a zero one
 
 #endif

@@ -286,12 +286,7 @@ struct ShardWriter {
 int shard_writer_open(ShardWriter **out, const char *path, uint32_t vocab, const uint8_t fingerprint[32], Error *err) {
     *out = NULL;
     ShardWriter *w = calloc(1, sizeof *w);
-    char *name = string_format("%s.tokens.tmp", path);
-    if (!w || !name) {
-        free(w);
-        free(name);
-        return error_set(err, "%s: out of memory", path);
-    }
+    if (!w) return error_set(err, "%s: out of memory", path);
     Header *h = &w->header;
     memcpy(h->magic, MAGIC, sizeof MAGIC);
     h->version = VERSION;
@@ -300,16 +295,7 @@ int shard_writer_open(ShardWriter **out, const char *path, uint32_t vocab, const
     h->vocab = vocab;
     memcpy(h->fingerprint, fingerprint, sizeof h->fingerprint);
     int bad = file_create(&w->file, path, err);
-    if (!bad) {
-        w->spool = fopen(name, "w+be");
-        if (w->spool) {
-            unlink(name); // gone by itself when the process ends
-            setvbuf(w->spool, NULL, _IOFBF, 1 << 20);
-        } else {
-            bad = error_set(err, "%s: cannot create: %s", name, strerror(errno));
-        }
-    }
-    free(name);
+    if (!bad) bad = (w->spool = file_spool(path, err)) ? 0 : -1;
     if (bad) shard_writer_discard(w);
     else *out = w;
     return bad;

@@ -110,6 +110,11 @@ def make_shards(folder, name, n, seed, vocab=4096, shards=1, **lengths):
     return os.path.join(folder, f"{name}*.bin")
 
 
+def leftovers(folder):
+    """Temporary files of outputs, wherever they lie below a folder; their names are hidden."""
+    return [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names if name.endswith(".tmp")]
+
+
 def wait_for(condition, seconds):
     end = time.time() + seconds
     while time.time() < end:

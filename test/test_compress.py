@@ -10,7 +10,7 @@ import struct
 import subprocess
 import unicodedata
 
-from harness import C3, ROOT, Folder, case, done, environment
+from harness import C3, ROOT, Folder, case, done, environment, leftovers
 
 DEMO = os.path.join(ROOT, "runs/demo")
 STEP = sorted(glob.glob(os.path.join(DEMO, "step_*")))[-1]
@@ -33,7 +33,7 @@ def decompress(file, *more):
 def refused(name, result, *says, code=1, left=()):
     got, out, err = result
     good = got == code and err.startswith("c3: ") and err.count("\n") == 1 and not out and all(s in err for s in says)
-    here = [p for p in left if os.path.exists(p) or os.path.exists(p + ".tmp")]
+    here = [p for p in left if os.path.exists(p)]
     case(f"refused: {name}", good and not here, (got, out[:200], err, here))
 
 
@@ -236,7 +236,7 @@ def main():
         test_file(tmp, wanted)
         test_documents(tmp, good)
         test_refusals(tmp)
-        left = glob.glob(f"{tmp}/**/*.tmp", recursive=True) + os.listdir(os.environ["TMPDIR"])
+        left = leftovers(tmp) + os.listdir(os.environ["TMPDIR"])
         case("no half-written file is left, nor one made for a pipe", not left, left)
     done()
 

@@ -342,18 +342,19 @@ static void test_all_or_none(char *folder) {
     EvalSet s = set_of((EvalPage[]){page_of(10, 0, 0), page_of(30, 4, 19)}, 2);
     EvalSummary sum;
     Error err = {""};
-    char *out = string_format("%s/whole", folder), *blocked = string_format("%s/eval.json.tmp", out);
+    char *out = string_format("%s/whole", folder), *json = string_format("%s/eval.json", out),
+         *aside = string_format("%s/aside", folder);
     EvalFiles f = {.out = out, .model = "first", .source = "p", .dtype = "fp32", .vocab = 100};
     eval_summarise(&sum, &s, 5, NULL, 0);
     CHECK(eval_write(&f, &s, &sum, NULL, &err) == 0, "%s", err.text);
     char *before = read_text(out, "eval.txt");
-    CHECK(file_make_dirs(blocked, &err) == 0, "%s", err.text);
+    CHECK(rename(json, aside) == 0 && file_make_dirs(json, &err) == 0, "%s", err.text);
     f.model = "second";
     CHECK(eval_try_folder(out, &err) == -1 && strstr(err.text, "eval.json"), "%s", err.text);
     CHECK(eval_write(&f, &s, &sum, NULL, &err) == -1 && strstr(err.text, "eval.json"), "%s", err.text);
     char *after = read_text(out, "eval.txt");
     CHECK(strcmp(before, after) == 0, "%s", after);
-    CHECK(file_remove_tree(blocked, &err) == 0, "%s", err.text);
+    CHECK(rmdir(json) == 0 && rename(aside, json) == 0, "the folder in its place");
     int files = 0, temporary = 0;
     DIR *d = opendir(out);
     for (struct dirent *e; d && (e = readdir(d));) {
@@ -363,13 +364,11 @@ static void test_all_or_none(char *folder) {
     if (d) closedir(d);
     CHECK(files == 7 && temporary == 0, "%d files, %d temporary", files, temporary);
     CHECK(eval_try_folder(out, &err) == 0, "%s", err.text);
-    FILE *full = fopen("/dev/full", "w");
-    CHECK(full && eval_write(&f, &s, &sum, full, &err) == -1, "a full device is taken");
-    if (full) fclose(full);
     free(before);
     free(after);
     free(out);
-    free(blocked);
+    free(json);
+    free(aside);
     eval_free(&s);
 }
 

@@ -316,9 +316,9 @@ def test_bad_input(tmp, model):
     with open(taken, "w") as f:
         f.write("kept")
     refused("a file in place of the folder", ["-m", model, "-"], [taken], taken, stdin=good)
-    os.makedirs(os.path.join(out, "eval.json.tmp"))
-    refused("a folder that takes no files", ["-m", model, "-"], [out], out, ["eval.json.tmp"], stdin=good)
-    os.rmdir(os.path.join(out, "eval.json.tmp"))
+    os.makedirs(os.path.join(out, "eval.json"))
+    refused("a folder that takes no files", ["-m", model, "-"], [out], out, ["eval.json"], stdin=good)
+    os.rmdir(os.path.join(out, "eval.json"))
     with open("/dev/full", "w") as full:
         r = subprocess.run([C3, "eval", "-threads", "1", "-m", model, "-", "-o", out, "-max_new", "2"], input=good,
                            cwd=ROOT, env=environment(), stdout=full, stderr=subprocess.PIPE)

@@ -13,6 +13,7 @@
 static char folder[] = "build/test_latents_XXXXXX";
 static char *path; // of the file under test
 static Error err;
+static uint64_t bytes;
 
 // ---- files ---------------------------------------------------------------------------------------------------------
 
@@ -63,7 +64,7 @@ static void check_same(const LatentFile *a, const LatentFile *b) {
 static void test_round_trip(DType dtype, const char *name) {
     check_begin(name);
     LatentFile f = example(dtype), g;
-    CHECK(latents_write(&f, path, &err) == 0, "%s", err.text);
+    CHECK(latents_write(&f, path, &bytes, &err) == 0, "%s", err.text);
     int bad = latents_read(&g, path, &err);
     CHECK(bad == 0, "%s", err.text);
     if (!bad) check_same(&f, &g);
@@ -91,7 +92,7 @@ static void test_every_bit(void) {
     LatentFile f = example(DTYPE_BF16);
     char *data;
     size_t size;
-    if (latents_write(&f, path, &err) != 0 || file_read(&data, &size, path, &err) != 0) exit(2);
+    if (latents_write(&f, path, &bytes, &err) != 0 || file_read(&data, &size, path, &err) != 0) exit(2);
     for (size_t i = 0; i < 8 * size; i++) {
         data[i / 8] ^= (char)(1 << i % 8);
         put(data, size);
@@ -155,7 +156,7 @@ static void test_hostile(void) {
             memcpy(f.documents[0].id, "\xff", 2);
             break;
         }
-        if (latents_write(&f, path, &err) != 0) printf("%s\n", err.text), exit(2);
+        if (latents_write(&f, path, &bytes, &err) != 0) printf("%s\n", err.text), exit(2);
         CHECK(refused(cases[i].says), "case %zu: found \"%s\", expected \"%s\"", i, err.text, cases[i].says);
         f.n_documents = documents;
         latents_free(&f);

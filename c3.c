@@ -16,7 +16,6 @@
 #include "llmc/model.h"
 #include "llmc/plan.h"
 #include "llmc/render.h"
-#include "llmc/report.h"
 #include "llmc/sampling_options.h"
 #include "llmc/tokenize.h"
 
@@ -461,36 +460,6 @@ static int run_extract(int argc, char **argv) {
     return 0;
 }
 
-// ---- c3 report -----------------------------------------------------------------------------------------------------
-
-static int write_report(const char *run, const char *out, Error *err) {
-    char *file = out ? strdup(out) : string_format("%s/report.html", run);
-    if (!file) return error_set(err, "out of memory");
-    int bad = report_write(run, file, err);
-    if (!bad) fprintf(file_is_stdout(file) ? stderr : stdout, "report: %s\n", clean(file));
-    free(file);
-    return bad;
-}
-
-static int run_report(int argc, char **argv) {
-    const char **words = calloc((size_t)argc, sizeof *words), *out = NULL;
-    int n_words = 0;
-    Error err;
-    Option table[] = {
-        {.help = "Output"},
-        {"o", OPTION_TEXT, &out, "FILE", 0, 0, NULL, "file of the report; default: RUN/report.html", 0},
-    };
-    int code =
-        words ? parse("report", "RUN [-o FILE]: curves, tables and pages of a run as one page of HTML",
-                      "c3 report runs/demo", table, sizeof table / sizeof *table, argc, argv, words, &n_words, &err)
-              : error_set(&err, "out of memory");
-    if (code == 0 && n_words != 1) code = error_set(&err, "report: expected the folder of a run, found %d", n_words);
-    if (code == 0) code = write_report(words[0], out, &err) == 0 ? 0 : fail(&err, 1);
-    else code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
-    free(words);
-    return code;
-}
-
 // ---- main ----------------------------------------------------------------------------------------------------------
 
 static const struct {
@@ -502,7 +471,6 @@ static const struct {
     {"compress", "keep documents as the latents of their pages", run_compress},
     {"decompress", "write documents again from their latents", run_decompress},
     {"eval", "evaluate a model on held-out pages: tables, metrics, controls", run_eval},
-    {"report", "write a run as one page of HTML", run_report},
     {"info", "say what lies in a model's folder or a shard, and whether it is sound", run_info},
     {"extract", "write a model's encoder or decoder as a plain Qwen2 folder", run_extract},
     {"plan", "predict memory and time of a training run on given GPUs", run_plan},
@@ -527,7 +495,8 @@ static int dispatch(int argc, char **argv) {
         if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
     }
     Error err;
-    error_set(&err, "unknown command \"%s\" (hint: c3 -h lists them)", argv[1]);
+    error_set(&err, "unknown command \"%s\" (hint: %s)", argv[1],
+              strcmp(argv[1], "report") ? "c3 -h lists them" : "scripts/report.py RUN");
     return fail(&err, EXIT_USAGE);
 }
 

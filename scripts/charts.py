@@ -2,10 +2,17 @@
 with hover and zoom, on colours of its own style sheet; scripts/plot.py as PNG and SVG."""
 import altair as alt
 
+from runs import is_number
+
 alt.data_transformers.disable_max_rows()
 
-BLUE, ORANGE, GREEN, VIOLET, GREY = "#1f5fa8", "#c4500e", "#2c7a51", "#7b4bb0", "#8a8f96"
-RUN_COLOURS = [BLUE, ORANGE, GREEN, VIOLET]
+# By day and by night. A chart holds the first of each; the report's style sheet puts the second in its place.
+PALETTE = [("#1f5fa8", "#78b0ee"), ("#c4500e", "#f2a065"), ("#2c7a51", "#77c79b"), ("#7b4bb0", "#c3a0f0"),
+           ("#a8284f", "#f08bab"), ("#6f5f00", "#d4c25a"), ("#00727a", "#5cc8d0"), ("#5c5f66", "#b4b8bf")]
+COLOURS = [day for day, _ in PALETTE]
+BLUE, ORANGE = COLOURS[:2]
+GREY = "#8a8f96"
+PUBLISHED = ["#8fb8de", "#b9d3ea", "#dde9f5", "#f2b382", "#f8d5b8"]  # C3 with 32, 64, 100 latents; DeepSeek-OCR
 POINTS = 250  # a curve: more would not be seen, and the page has to stay small
 
 CONFIG = {
@@ -21,86 +28,99 @@ CONFIG = {
 }
 
 
-def bins(points, key):
-    """At most POINTS means of neighbouring steps, with the least and the greatest of each."""
-    kept = [(p["step"], p[key]) for p in points if isinstance(p.get(key), (int, float))]
-    size = max(1, -(-len(kept) // POINTS))
-    for at in range(0, len(kept), size):
-        values = [v for _, v in kept[at:at + size]]
-        yield {"step": kept[at + len(values) - 1][0], "mean": sum(values) / len(values), "least": min(values),
-               "most": max(values)}
+def data(rows):
+    """Five digits of a number: what a chart shows, in half the bytes."""
+    return alt.Data(values=[{k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in row.items()}
+                            for row in rows])
 
 
-def rows_of(runs, key, lines="steps"):
-    return [dict(row, run=run.name) for run in runs for row in bins(getattr(run, lines), key)]
+def rows_of(runs, key):
+    """At most POINTS means of neighbouring steps a run, with the least and the greatest of each."""
+    for run in runs:
+        kept = [(p["step"], p[key]) for p in run.steps if key in p]
+        size = max(1, -(-len(kept) // POINTS))
+        for at in range(0, len(kept), size):
+            values = [v for _, v in kept[at:at + size]]
+            yield {"run": run.name, "step": kept[at + len(values) - 1][0], "mean": sum(values) / len(values),
+                   "least": min(values), "most": max(values)}
 
 
-def colour_by(runs, field="run"):
-    names = [r.name for r in runs]
-    return alt.Color(f"{field}:N", scale=alt.Scale(domain=names, range=(RUN_COLOURS * len(names))[:len(names)]),
-                     legend=None if len(names) == 1 else alt.Legend())
+def colour_by(names, field, colours=COLOURS, **legend):
+    colours = [colours[i % len(colours)] for i in range(len(names))]
+    return alt.Color(f"{field}:N", scale=alt.Scale(domain=names, range=colours),
+                     legend=None if len(names) == 1 else alt.Legend(**legend))
 
 
-def number_axis(title=None, zero=False, log=False, form="~s"):
-    """A logarithmic axis names the tens alone and ends where the numbers do."""
+def run_colours(runs):
+    """Those of the page, also where only some of its runs have such a curve."""
+    return colour_by([r.name for r in runs], "run", [COLOURS[r.colour % len(COLOURS)] for r in runs])
+
+
+def number_axis(log, title=None, form=",~f"):
+    """From zero; or logarithmic: 1, 2, 5 of each ten, and it ends where the numbers do."""
     if log:
-        tens = [10.0 ** k for k in range(-9, 10)]
-        return dict(title=title, scale=alt.Scale(type="log", nice=False, padding=6),
-                    axis=alt.Axis(values=sorted(v * f for v in tens for f in (1, 3)), format="~g"))
-    return dict(title=title, scale=alt.Scale(zero=zero, nice=True), axis=alt.Axis(tickCount=4, format=form))
+        ticks = [f * 10.0 ** k for k in range(-12, 13) for f in (1, 2, 5)]
+        return alt.Y("mean:Q", title=title, scale=alt.Scale(type="log", nice=False, padding=6),
+                     axis=alt.Axis(values=ticks, format="~g", labelOverlap=True))
+    return alt.Y("mean:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4, format=form))
 
 
-def zoomable(name):
-    """Drag to move, wheel to zoom, double click to return: along the steps alone."""
-    return alt.selection_interval(bind="scales", encodings=["x"], name=name)
+def step_axis(**more):
+    return alt.X("step:Q", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=8, format=",~f"), **more)
+
+
+def tips(*more):
+    return [alt.Tooltip("run:N"), alt.Tooltip("step:Q", format=","), *more]
 
 
 def loss(runs):
-    """Training loss (mean of neighbouring steps; the band holds every single step) and validation loss; None: no log."""
-    train = rows_of(runs, "loss")
+    """Training loss (mean of neighbouring steps; the band holds every single step) and validation loss. None: no log."""
+    train = list(rows_of(runs, "loss"))
     if not train:
         return None
-    x = alt.X("step:Q", title="step", scale=alt.Scale(nice=False))
-    log = min(r["least"] for r in train) > 0
-    y = alt.Y("mean:Q", **number_axis("nats a token", log=log, form="~g"))
-    base = alt.Chart(alt.Data(values=train))
-    tip = [alt.Tooltip("run:N"), alt.Tooltip("step:Q", format=","), alt.Tooltip("mean:Q", title="loss", format=".4f"),
-           alt.Tooltip("least:Q", format=".4f"), alt.Tooltip("most:Q", format=".4f")]
-    layers = [base.mark_area(opacity=0.18).encode(x=x, y=alt.Y("least:Q"), y2="most:Q", color=colour_by(runs)),
-              base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour_by(runs)),
-              base.mark_point(size=180, opacity=0).encode(x=x, y=y, tooltip=tip)]
-    kinds = [r["val_loss"] for run in runs for r in run.validations if r.get("val_loss") is not None]
-    if kinds:
-        values = [{"step": o["step"], "loss": o["val_loss"], "run": run.name} for run in runs for o in run.validations
-                  if o.get("val_loss") is not None]
-        colour = alt.value(ORANGE) if len(runs) == 1 else colour_by(runs)
-        layers.append(alt.Chart(alt.Data(values=values)).mark_line(
+    colour, x = run_colours(runs), step_axis(title="step")
+    y = number_axis(min(r["least"] for r in train) > 0, "nats a token")
+    base = alt.Chart(data(train))
+    tip = tips(alt.Tooltip("mean:Q", title="loss", format=".4f"), alt.Tooltip("least:Q", format=".4f"),
+               alt.Tooltip("most:Q", format=".4f"))
+    # A layer of its own, so that its data stand in the page once.
+    layers = [alt.layer(base.mark_area(opacity=0.18).encode(x=x, y=alt.Y("least:Q"), y2="most:Q", color=colour),
+                        base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
+                        base.mark_point(size=180, opacity=0).encode(x=x, y=y, tooltip=tip))]
+    validation = [{"step": o["step"], "val_loss": o["val_loss"], "run": run.name} for run in runs
+                  for o in run.validations if "val_loss" in o]
+    if validation:
+        layers.append(alt.Chart(data(validation)).mark_line(
             strokeDash=[5, 3], point=alt.OverlayMarkDef(size=45, filled=True)).encode(
-                x=x, y=alt.Y("loss:Q"), color=colour,
-                tooltip=[alt.Tooltip("run:N"), alt.Tooltip("step:Q", format=","),
-                         alt.Tooltip("loss:Q", title="validation loss", format=".4f")]))
-    marks = [{"step": run.settings["len_warmup"] * run.settings["steps"]} for run in runs
-             if (run.settings.get("len_warmup") or 0) > 0 and run.settings.get("steps")]
-    if marks and len(runs) == 1:
-        rule = alt.Chart(alt.Data(values=marks))
-        layers.append(rule.mark_rule(strokeDash=[4, 4], color=GREY).encode(x="step:Q"))
-        layers.append(rule.mark_text(align="left", dx=6, baseline="top", text="pages whole from here").encode(
-            x="step:Q", y=alt.value(2)))
-    return alt.layer(*layers).add_params(zoomable("steps")).properties(height=300)
+                x=x, y=alt.Y("val_loss:Q"), color=alt.value(ORANGE) if len(runs) == 1 else colour,
+                tooltip=tips(alt.Tooltip("val_loss:Q", title="validation loss", format=".4f"))))
+    layers += whole_pages(runs)
+    # Drag to move, pinch or Ctrl and wheel to zoom, double click to return: along the steps alone. The wheel by itself
+    # scrolls the page.
+    zoom = alt.selection_interval(bind="scales", encodings=["x"], name="steps", zoom="wheel![event.ctrlKey]")
+    return alt.layer(*layers).add_params(zoom).properties(height=300)
 
 
-def curve(runs, key, log=False, form=".3~g", axis_form="~s"):
+def whole_pages(runs):
+    """Where -len_warmup ends, of a run that stands alone."""
+    settings = runs[0].settings
+    share, steps = settings.get("len_warmup"), settings.get("steps")
+    if len(runs) > 1 or not is_number(share) or not is_number(steps) or share * steps <= 0:
+        return []
+    rule = alt.Chart(data([{"step": share * steps}])).encode(x="step:Q")
+    return [rule.mark_rule(strokeDash=[4, 4], color=GREY),
+            rule.mark_text(align="left", dx=6, baseline="top", text="pages whole from here").encode(y=alt.value(2))]
+
+
+def curve(runs, key, log=False, form=",.3~f", axis_form=",~f"):
     """One number of the log over the steps, from zero; None where no run has it."""
-    rows = rows_of(runs, key)
+    rows = [{k: r[k] for k in ("run", "step", "mean")} for r in rows_of(runs, key)]
     if not rows:
         return None
-    log = log and min(r["least"] for r in rows) > 0
-    x = alt.X("step:Q", title=None, scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=4))
-    y = alt.Y("mean:Q", **number_axis(zero=True, log=log, form=axis_form))
-    tip = [alt.Tooltip("run:N"), alt.Tooltip("step:Q", format=","), alt.Tooltip("mean:Q", format=form)]
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y, color=colour_by(runs))
-    return alt.layer(base.mark_line(strokeWidth=2),
-                     base.mark_point(size=150, opacity=0).encode(tooltip=tip)).properties(height=150)
+    y = number_axis(log and min(r["mean"] for r in rows) > 0, form=axis_form)
+    base = alt.Chart(data(rows)).encode(x=step_axis(title=None), y=y, color=run_colours(runs))
+    point = base.mark_point(size=150, opacity=0).encode(tooltip=tips(alt.Tooltip("mean:Q", title=key, format=form)))
+    return alt.layer(base.mark_line(strokeWidth=2), point).properties(height=150)
 
 
 def share_floor(values):
@@ -112,23 +132,28 @@ def share_floor(values):
     return 0.0
 
 
+def share_axis(field, values, title):
+    floor = share_floor(values)
+    title += f" (axis starts at {floor:.0%})" if floor else ""
+    return alt.Y(field, title=title, scale=alt.Scale(domain=[floor, 1], clamp=True),
+                 axis=alt.Axis(format="~%", tickCount=5))
+
+
+def span(bucket):
+    return f"{bucket['from']:,.0f}–{bucket['to']:,.0f}"
+
+
 def bucket_rows(evaluation):
     """Ours and, where the lengths are the paper's, what is published: one row a bar."""
-    e = evaluation.summary
-    latents = e.get("latents")
-    rows, ours = [], [b for b in e.get("buckets", []) if b.get("pages")]
-    for b in ours:
-        rows.append({"length": f"{b['from']}–{b['to']}", "from": b["from"], "pages": b["pages"], "published": False,
-                     "series": f"this model, {latents} latents", "precision": b.get("char_precision"),
-                     "compression": b.get("compression")})
-    lengths = {(b["from"], b["to"]) for b in ours}
-    for table in e.get("published", []):
-        for b in table["buckets"]:
-            if (b["from"], b["to"]) in lengths:
-                rows.append({"length": f"{b['from']}–{b['to']}", "from": b["from"], "pages": None, "published": True,
-                             "series": table["name"] + " *", "precision": b["precision"],
-                             "compression": b["compression"]})
-    return rows
+    ours = [b for b in evaluation.buckets if b["pages"]]
+    spans = {span(b) for b in ours}
+    latents = evaluation.number("latents")
+    name = "this model" + (f", {latents:,.0f} latents" if latents else "")
+    rows = [{"length": span(b), "from": b["from"], "pages": b["pages"], "series": name, "ours": True,
+             "precision": b.get("char_precision"), "compression": b.get("compression")} for b in ours]
+    return rows + [{"length": span(b), "from": b["from"], "pages": None, "series": table["name"] + " *", "ours": False,
+                    "precision": b["precision"], "compression": b.get("compression")}
+                   for table in evaluation.published for b in table["buckets"] if span(b) in spans]
 
 
 def precision_by_length(evaluation):
@@ -137,47 +162,37 @@ def precision_by_length(evaluation):
     rows = bucket_rows(evaluation)
     if not rows:
         return None
-    floor = share_floor([r["precision"] for r in rows])
     names = list(dict.fromkeys(r["series"] for r in rows))
-    greys = ["#8fb8de", "#b9d3ea", "#dde9f5", "#f2b382", "#f8d5b8"]
-    colour = alt.Color("series:N", scale=alt.Scale(domain=names, range=[BLUE] + greys[:len(names) - 1]),
-                       legend=None if len(names) == 1 else alt.Legend(symbolType="square", columns=3))
     lengths = list(dict.fromkeys(r["length"] for r in sorted(rows, key=lambda r: r["from"])))
     x = alt.X("length:N", sort=lengths, title="text tokens of the page", axis=alt.Axis(labelAngle=0))
-    tip = [alt.Tooltip("series:N"), alt.Tooltip("length:N", title="tokens"), alt.Tooltip("pages:Q"),
+    tip = [alt.Tooltip("series:N"), alt.Tooltip("length:N", title="tokens"), alt.Tooltip("pages:Q", format=","),
            alt.Tooltip("precision:Q", format=".2%"), alt.Tooltip("compression:Q", format=".1f")]
-    title = "character precision" + (f" (axis starts at {floor:.0%})" if floor else "")
-    y = alt.Y("precision:Q", title=title, scale=alt.Scale(domain=[floor, 1], clamp=True),
-              axis=alt.Axis(format="~%", tickCount=5))
-    base = alt.Chart(alt.Data(values=rows))
-    bars = base.mark_bar(cornerRadiusEnd=2).encode(x=x, xOffset=alt.XOffset("series:N", sort=names), y=y, color=colour,
-                                                   tooltip=tip)
-    ours = alt.Chart(alt.Data(values=[r for r in rows if not r["published"]]))
-    line = ours.mark_line(color=GREY, point=alt.OverlayMarkDef(color=GREY, size=40), strokeWidth=1.5).encode(
-        x=x, y=alt.Y("compression:Q", title="text tokens a latent", scale=alt.Scale(zero=True),
-                     axis=alt.Axis(grid=False, tickCount=5)), tooltip=tip)
+    bars = alt.Chart(data(rows)).mark_bar(cornerRadiusEnd=2).encode(
+        x=x, xOffset=alt.XOffset("series:N", sort=names), tooltip=tip,
+        y=share_axis("precision:Q", [r["precision"] for r in rows], "character precision"),
+        color=colour_by(names, "series", [BLUE, *PUBLISHED], symbolType="square", columns=3))
+    line = alt.Chart(data(r for r in rows if r["ours"])).mark_line(
+        color=GREY, point=alt.OverlayMarkDef(color=GREY, size=40), strokeWidth=1.5).encode(
+            x=x, y=alt.Y("compression:Q", title="text tokens a latent (line)", scale=alt.Scale(zero=True),
+                         axis=alt.Axis(grid=False, tickCount=5)), tooltip=tip)
     return alt.layer(bars, line).resolve_scale(y="independent").properties(height=240)
 
 
 def by_position(evaluations):
     """Share of characters that came back in each twentieth of the page: the paper's Figure 5, which shows no data, in
     numbers. None where no evaluation has it."""
-    rows = [{"place": (i + 0.5) / len(e.summary["by_position"]), "share": v, "evaluation": e.name}
-            for e in evaluations for i, v in enumerate(e.summary.get("by_position") or []) if v is not None]
+    rows = [{"place": (i + 0.5) / len(e.by_position), "share": v, "evaluation": e.name}
+            for e in evaluations for i, v in enumerate(e.by_position) if v is not None]
     if not rows:
         return None
     names = list(dict.fromkeys(r["evaluation"] for r in rows))
-    floor = share_floor([r["share"] for r in rows])
-    colour = alt.Color("evaluation:N", legend=None if len(names) == 1 else alt.Legend(),
-                       scale=alt.Scale(domain=names, range=(RUN_COLOURS * len(names))[:len(names)]))
     tip = [alt.Tooltip("evaluation:N"), alt.Tooltip("place:Q", title="place in the page", format=".0%"),
            alt.Tooltip("share:Q", title="characters that came back", format=".2%")]
-    return alt.Chart(alt.Data(values=rows)).mark_line(point=alt.OverlayMarkDef(size=45, filled=True)).encode(
-        x=alt.X("place:Q", title="place in the page, from its beginning to its end", axis=alt.Axis(format="~%"),
-                scale=alt.Scale(domain=[0, 1])),
-        y=alt.Y("share:Q", title="characters that came back" + (f" (axis starts at {floor:.0%})" if floor else ""),
-                scale=alt.Scale(domain=[floor, 1], clamp=True), axis=alt.Axis(format="~%", tickCount=5)),
-        color=colour, tooltip=tip).properties(height=240)
+    return alt.Chart(data(rows)).mark_line(point=alt.OverlayMarkDef(size=45, filled=True)).encode(
+        x=alt.X("place:Q", title="place in the page, from its beginning to its end", scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(format="~%", tickCount=10)),
+        y=share_axis("share:Q", [r["share"] for r in rows], "characters that came back"),
+        color=colour_by(names, "evaluation"), tooltip=tip).properties(height=240)
 
 
 def specification(chart, width="container"):

@@ -7,26 +7,28 @@ RUN is a folder that train_c3 wrote (or one of c3 eval). The page (RUN/report.ht
 every evaluation and reconstructed pages with their errors marked. It is one file that needs no network.
 """
 import argparse
+import base64
 import dataclasses
-import html
-import itertools
+import hashlib
 import json
 import os
-import re
 import statistics
 import sys
 
 import jinja2
+import markupsafe
 import vl_convert
 from rapidfuzz.distance import Levenshtein
 
 import charts
 import runs as reading
+from runs import clean, is_number
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FIRST, WORST = 2, 4  # pages of an evaluation that are shown: as they come, then those that came back worst
-LONGEST = 20000  # characters of a page that is shown: beyond, the alignment would take minutes
-INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+LONGEST = 20000  # characters of a page that is shown
+ROOM = 150000  # characters of all pages that are shown: the report has to stay small
+LONGEST_VALUE = 1000  # characters of an option or a name
 
 # key, name, explanation, how it is written
 MEANS = [
@@ -37,7 +39,8 @@ MEANS = [
     ("token_accuracy", "token accuracy", "teacher-forced: right when the text before is the true one", "share"),
     ("perplexity", "perplexity", "of the text, given its latents", "number"),
     ("word_precision", "word precision", "sets of words; of characters where Chinese occurs", "share"),
-    ("word_recall", "word recall", "what Fox's own tool prints as precision", "share"),
+    ("word_recall", "word recall", "", "share"),
+    ("fox_recall", "recall as Fox's tool counts it", "which prints it as precision", "share"),
     ("bleu4", "BLEU-4", "", "share"),
     ("rouge_l", "ROUGE-L", "F1", "share"),
 ]
@@ -49,17 +52,24 @@ CONTROLS = [
     ("decoder_alone", "without latents, given the true text before"),
 ]
 
+# Draws every chart of the page, without eval.
+DRAW = """
+for (const [id, spec] of Object.entries(JSON.parse(document.getElementById("specs").textContent)))
+  vegaEmbed(document.getElementById(id), spec,
+            {renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: {disableDefaultStyle: true}});
+"""
+
 
 # ---- how numbers are written ----------------------------------------------------------------------------------------
 
 
 def count(value):
-    return "–" if value is None else f"{value:,.0f}"
+    return f"{value:,.0f}" if is_number(value) else "–"
 
 
 def number(value):
     """Three or four digits; thousands with commas, millions in words."""
-    if value is None:
+    if not is_number(value):
         return "–"
     for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
         if abs(value) >= size:
@@ -70,7 +80,7 @@ def number(value):
 
 
 def share(value):
-    return "–" if value is None else f"{100 * value:.2f} %"
+    return f"{100 * value:.2f} %" if is_number(value) else "–"
 
 
 def duration(seconds):
@@ -84,17 +94,25 @@ def duration(seconds):
 WRITERS = {"count": count, "number": number, "share": share}
 
 
+def shown(value):
+    """Every value the page shows passes here before it is escaped for HTML."""
+    if isinstance(value, markupsafe.Markup):
+        return value
+    text = clean(str(value), keep="\n\t")
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"
+
+
 # ---- a run in a few figures -----------------------------------------------------------------------------------------
 
 
 def smoothed_loss(run):
     """Mean over the last fiftieth of the steps: single steps jump with their pages."""
-    losses = [o["loss"] for o in run.steps if reading.number(o, "loss") is not None]
+    losses = [o["loss"] for o in run.steps if "loss" in o]
     return statistics.fmean(losses[-max(1, len(losses) // 50):]) if losses else None
 
 
 def total(run, key):
-    return sum(reading.number(o, key) or 0 for o in run.steps)
+    return sum(o.get(key, 0) for o in run.steps)
 
 
 def facts(run):
@@ -104,51 +122,53 @@ def facts(run):
         found.append(("text tokens a latent", number(run.evaluations[0].number("tokens_per_latent"))))
     if run.validations:
         last = run.validations[-1]
-        found.append(("validation loss", number(reading.number(last, "val_loss"))))
-        found.append(("validation tokens right", share(reading.number(last, "val_token_accuracy"))))
+        found.append(("validation loss", number(last.get("val_loss"))))
+        found.append(("validation tokens right", share(last.get("val_token_accuracy"))))
     if run.steps:
         last, planned = run.steps[-1]["step"], reading.number(run.settings, "steps")
         found.append(("training loss, smoothed", number(smoothed_loss(run))))
-        found.append(("steps", count(last) if not planned or last >= planned else f"{last:,} of {planned:,.0f}"))
+        found.append(("steps", count(last) if not planned or last >= planned else f"{count(last)} of {count(planned)}"))
         found.append(("spent in steps", duration(total(run, "ms") / 1000)))
         found.append(("text tokens seen", number(total(run, "tokens"))))
+    return found
+
+
+def origin(run):
+    """[(name, value)] of where it came from: what the log and the run's own record say."""
+    o, found = run.origin, []
+    times = [s["time"] for s in run.steps if "time" in s]
+    start = o["started"] if isinstance(o.get("started"), str) else times[0] if times else ""
+    if start:
+        found.append(("trained", start + (f" to {times[-1]}" if times and times[-1] != start else "")))
+    ranks = reading.number(run.state, "ranks")
+    host = o["host"] if isinstance(o.get("host"), str) else ""
+    if host or ranks:
+        found.append(("on", ", ".join(([host] if host else []) + ([f"{count(ranks)} rank{'s' * (ranks != 1)}"]
+                                                                  if ranks else []))))
+    found += [(name, o[key]) for key, name in (("build", "program"), ("command", "command"))
+              if isinstance(o.get(key), str) and o[key]]
     return found
 
 
 def stack(config):
     if not config:
         return None
-    heads, kv = config.get("num_attention_heads"), config.get("num_key_value_heads")
-    return (f"{config.get('num_hidden_layers')} layers, width {config.get('hidden_size')}, {heads}/{kv} heads, "
-            f"MLP {config.get('intermediate_size')}")
-
-
-def origin(run):
-    """Where it came from: what the log and the run's own record say."""
-    o, found = run.origin, []
-    times = [s["time"] for s in run.steps if isinstance(s.get("time"), str)]
-    if times:
-        found.append(("trained", times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"))
-    for key, name in (("host", "host"), ("device", "device"), ("build", "program"), ("command", "command")):
-        if isinstance(o.get(key), str) and o[key]:
-            found.append((name, o[key]))
-    if reading.number(run.state, "ranks"):
-        found.append(("ranks", count(run.state["ranks"])))
-    return found
+    layers, width, heads, kv, mlp = (count(reading.number(config, key)) for key in (
+        "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size"))
+    return f"{layers} layers, width {width}, {heads}/{kv} heads, MLP {mlp}"
 
 
 def settings(run):
     """[(name, value)] of what kind of model and run it was."""
     s, c = run.settings, run.config
-    rows = [("encoder", stack(run.encoder)), ("decoder", stack(c)),
-            ("latents", f"{c['latent_token_len']} a page" if "latent_token_len" in c else None),
-            ("vocabulary", f"{c['vocab_size']:,}" if "vocab_size" in c else None),
-            ("template", c.get("c3_template", "c3") if c else None), ("checkpoint", run.checkpoint)]
+    rows = [("encoder", stack(run.encoder)), ("decoder", stack(c))]
+    if c:
+        rows += [("latents a page", count(c.get("latent_token_len"))), ("vocabulary", count(c.get("vocab_size"))),
+                 ("template", c.get("c3_template", "c3"))]
+    rows.append(("checkpoint", run.checkpoint))
     if s:
-        pages = s.get("pages_a_step")
-        rows.append(("steps", count(s.get("steps")) + (f" of {pages} pages" if pages else "")))
-        rows.append(("learning rate", f"{number(s.get('lr'))}, {s.get('schedule')}, {count(s.get('warmup'))} steps of "
-                                      "warmup"))
+        rows += [("steps planned", count(s.get("steps"))), ("peak learning rate", number(s.get("lr"))),
+                 ("schedule", f"{s.get('schedule')}, {count(s.get('warmup'))} steps of warmup")]
     return [(name, value) for name, value in rows if value]
 
 
@@ -166,24 +186,20 @@ def means_table(evaluations):
 
 def bar(value, floor):
     """A share with the length of its bar in per cent of the cell; bars start at the floor, which the table names."""
-    width = 0 if value is None else 100 * max(0.0, min(1.0, (value - floor) / (1 - floor)))
+    width = 100 * max(0.0, min(1.0, (value - floor) / (1 - floor))) if is_number(value) else 0
     return {"text": share(value), "width": f"{width:.2f}"}
 
 
 def bucket_table(evaluation):
-    buckets = [b for b in evaluation.summary.get("buckets", []) if b.get("pages")]
-    lengths = {(b["from"], b["to"]) for b in buckets}
-    published = [t for t in evaluation.summary.get("published", [])
-                 if any((b["from"], b["to"]) in lengths for b in t["buckets"])]
+    buckets = [b for b in evaluation.buckets if b["pages"]]
+    beside = {t["name"]: {charts.span(b): share(b["precision"]) for b in t["buckets"]} for t in evaluation.published}
+    spans = {charts.span(b) for b in buckets}
+    beside = {name: table for name, table in beside.items() if spans & table.keys()}
     floor = charts.share_floor([b.get("char_precision") for b in buckets])
-    rows = []
-    for b in buckets:
-        beside = [next((share(p["precision"]) for p in t["buckets"] if (p["from"], p["to"]) == (b["from"], b["to"])),
-                       "–") for t in published]
-        rows.append({"length": f"{b['from']:,}–{b['to']:,}", "pages": count(b["pages"]),
-                     "compression": f"{b['compression']:.1f}×", "precision": bar(b.get("char_precision"), floor),
-                     "beside": beside})
-    return {"rows": rows, "floor": floor, "published": [t["name"] for t in published]}
+    rows = [{"length": charts.span(b), "pages": count(b["pages"]), "compression": f"{b.get('compression', 0):,.1f}",
+             "precision": bar(b.get("char_precision"), floor),
+             "beside": [table.get(charts.span(b), "–") for table in beside.values()]} for b in buckets]
+    return {"rows": rows, "floor": f"{100 * floor:.0f} %" if floor else "", "published": list(beside)}
 
 
 def control_table(evaluation):
@@ -198,118 +214,124 @@ def control_table(evaluation):
 # ---- pages ----------------------------------------------------------------------------------------------------------
 
 
-def visible(text):
-    """Escaped for HTML; what could change how the text around it reads becomes a box."""
-    return html.escape(INVISIBLE.sub("\ufffd", text))
-
-
 def mark(parts):
     """HTML of [(text, tag or None)]; a line end among the errors is shown as an arrow."""
     out = []
     for text, tag in parts:
-        shown = visible(text)
-        out.append(f"<{tag}>{shown.replace(chr(10), '↵' + chr(10))}</{tag}>" if tag and text else shown)
-    return "".join(out)
+        escaped = markupsafe.escape(clean(text, keep="\n\t"))
+        out.append(f"<{tag}>{escaped.replace(chr(10), '↵' + chr(10))}</{tag}>" if tag and text else escaped)
+    return markupsafe.Markup("".join(out))
 
 
 def page_view(page):
     original, written = page["text"], page["reconstruction"]
-    view = {"id": page.get("id", ""), "tokens": page.get("tokens"), "latents": page.get("latents")}
+    view = {"id": page["id"], "tokens": count(reading.number(page, "tokens")),
+            "latents": count(reading.number(page, "latents"))}
     if max(len(original), len(written)) > LONGEST:
-        return dict(view, verdict="too long to compare here", original=visible(original[:LONGEST]),
-                    written=visible(written[:LONGEST]))
+        return dict(view, verdict=f"too long to compare here: the first {count(LONGEST)} characters",
+                    original=mark([(original[:LONGEST], None)]), written=mark([(written[:LONGEST], None)]))
     codes = Levenshtein.opcodes(original, written)
-    same = [c.tag == "equal" for c in codes]
     wrong = Levenshtein.distance(original, written)
-    verdict = "exact" if not wrong else (f"{wrong:,} wrong character{'s' * (wrong > 1)}, precision "
+    verdict = "exact" if not wrong else (f"{count(wrong)} wrong character{'s' * (wrong > 1)}, precision "
                                          f"{share(1 - wrong / max(len(original), len(written)))}")
     return dict(view, verdict=verdict,
-                original=mark((original[c.src_start:c.src_end], None if ok else "del") for c, ok in zip(codes, same)),
-                written=mark((written[c.dest_start:c.dest_end], None if ok else "ins") for c, ok in zip(codes, same)))
+                original=mark((original[c.src_start:c.src_end], None if c.tag == "equal" else "del") for c in codes),
+                written=mark((written[c.dest_start:c.dest_end], None if c.tag == "equal" else "ins") for c in codes))
 
 
-def chosen_pages(evaluation, notes):
-    """The first pages of the file, then those that came back worst of all the others."""
-    try:
-        pages = list(evaluation.pages())
-    except OSError:
-        notes.append(f"{evaluation.name}: no pages.jsonl: no reconstructions")
-        return None
-    rest = [p for p in pages[FIRST:] if reading.number(p, "char_precision") is not None]
-    worst = sorted((p for p in rest if p["char_precision"] < 1), key=lambda p: p["char_precision"])[:WORST]
-    return {"name": evaluation.name, "total": len(pages), "first": [page_view(p) for p in pages[:FIRST]],
-            "worst": [page_view(p) for p in worst]}
+def chosen_pages(evaluations, notes):
+    """Of each evaluation the first pages of the file, then those that came back worst of all the others."""
+    room, sets = ROOM, []
+    for e in evaluations:
+        try:
+            pages = list(e.pages())
+        except OSError as error:
+            notes.append(f"{e.name}: pages.jsonl: {error.strerror}: no reconstructions")
+            continue
+        rest = [p for p in pages[FIRST:] if (reading.number(p, "char_precision") or 0) < 1]
+        worst = sorted(rest, key=lambda p: reading.number(p, "char_precision") or 0)[:WORST]
+        views = []
+        for p in pages[:FIRST] + worst:
+            room -= sum(min(len(p[side]), LONGEST) for side in ("text", "reconstruction"))
+            if room >= 0:
+                views.append(page_view(p))
+        if len(views) < len(pages[:FIRST] + worst):
+            notes.append(f"{e.name}: {len(views)} reconstructions of {len(pages[:FIRST] + worst)}, to keep the page small")
+        if views:
+            sets.append({"name": e.name, "total": count(len(pages)), "pages": views,
+                         "first": min(FIRST, len(pages), len(views)), "worst": max(0, len(views) - FIRST)})
+    return sets
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------
 
 
 def chart_list(all_runs):
-    """[(id, title, note, wide, Altair chart)]"""
+    """[{"id", "title", "chart"}]; of the loss also "wide", "note", "keys_of_lines": what its three kinds of lines mean."""
     logged = [r for r in all_runs if r.steps]
-    found = [("loss", "Loss", "cross entropy a token; the line is the mean of neighbouring steps, the band reaches from "
-              "the least to the greatest of them" + ("; dashed: validation, whole pages"
-                                                     if any(r.validations for r in logged) else ""), True,
-              charts.loss(logged)),
-             ("lr", "Learning rate", "", False, charts.curve(logged, "lr", form=".2e", axis_form=".1~e")),
-             ("norm", "Gradient norm, before clipping", "", False, charts.curve(logged, "grad_norm", log=True)),
-             ("speed", "Text tokens a second", "", False, charts.curve(logged, "tokens_per_second", form=",.0f")),
-             ("memory", "Memory of a rank, MB", "", False, charts.curve(logged, "memory_mb", form=",.0f"))]
-    return [c for c in found if c[4] is not None]
+    keys = [("line", "mean of neighbouring steps"), ("band", "from the least to the greatest of them")]
+    if any(r.validations for r in logged):
+        keys.append(("dash", "validation, whole pages"))
+    found = [
+        {"id": "loss", "title": "Loss", "note": "cross entropy, nats a token", "keys_of_lines": keys, "wide": True,
+         "chart": charts.loss(logged)},
+        {"id": "lr", "title": "Learning rate", "chart": charts.curve(logged, "lr", form=".2e", axis_form="~e")},
+        {"id": "norm", "title": "Gradient norm, before clipping", "chart": charts.curve(logged, "grad_norm", log=True)},
+        {"id": "speed", "title": "Text tokens a second", "chart": charts.curve(logged, "tokens_per_second")},
+        {"id": "memory", "title": "Memory of a rank, MB", "chart": charts.curve(logged, "memory_mb")},
+    ]
+    return [c for c in found if c["chart"] is not None]
 
 
 def data_for_script(value):
-    """JSON that can stand inside <script>: no "</" and no line ends that JavaScript knows and JSON does not."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    """JSON that can stand inside <script>."""
+    return markupsafe.Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def render(all_runs, command):
-    # With the run's name in front where there are several.
-    evaluations = [dataclasses.replace(e, name=f"{run.name}, {e.name}") if len(all_runs) > 1 else e
+    several = len(all_runs) > 1
+    evaluations = [dataclasses.replace(e, name=f"{run.name}, {e.name}") if several else e
                    for run in all_runs for e in run.evaluations]
-    notes = [f"{run.name}: {note}" if len(all_runs) > 1 else note for run in all_runs for note in run.notes]
+    notes = [f"{run.name}: {note}" if several else note for run in all_runs for note in run.notes]
     training = chart_list(all_runs)
-    position = charts.by_position(evaluations)
-    lengths = [(e, charts.precision_by_length(e)) for e in evaluations]
-    specs = {f"chart-{name}": charts.specification(chart) for name, _, _, _, chart in training}
-    if position is not None:
-        specs["chart-position"] = charts.specification(position)
-    for i, (_, chart) in enumerate(lengths):
-        if chart is not None:
-            specs[f"chart-length-{i}"] = charts.specification(chart)
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True)
-    page = environment.get_template("report.html.j2")
-    colours = itertools.cycle(charts.RUN_COLOURS)
-    names = dict.fromkeys(name for run in all_runs for name, _ in facts(run))
-    return page.render(
-        title=" and ".join(r.name for r in all_runs), fact_names=list(names),
-        runs=[{"name": r.name, "colour": next(colours), "facts": facts(r), "origin": origin(r),
-               "settings": settings(r), "options": sorted(r.settings.items())} for r in all_runs],
-        training=training, has_position=position is not None,
-        evaluations=[{"name": e.name, "model": e.summary.get("model", ""), "source": e.summary.get("source", ""),
-                      "perturb": e.summary.get("perturb", "none"), "chart": chart is not None,
-                      "buckets": bucket_table(e), "controls": control_table(e)} for e, chart in lengths],
-        means=means_table(evaluations), pages=[p for p in (chosen_pages(e, notes) for e in evaluations) if p],
-        notes=notes, command=command, specs=data_for_script(specs),
-        script=vl_convert.javascript_bundle() if specs else "")
+    drawn = {f"chart-{c['id']}": c["chart"] for c in training} | {"chart-position": charts.by_position(evaluations)}
+    for i, e in enumerate(evaluations):
+        drawn[f"chart-length-{i}"] = charts.precision_by_length(e)
+    specs = {name: charts.specification(chart) for name, chart in drawn.items() if chart is not None}
+    script = vl_convert.javascript_bundle() + DRAW if specs else ""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    figures = [facts(run) for run in all_runs]
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, finalize=shown,
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("report.html.j2").render(
+        title=" and ".join(r.name for r in all_runs), palette=charts.PALETTE, digest=digest,
+        fact_names=list(dict.fromkeys(name for found in figures for name, _ in found)),
+        runs=[{"name": r.name, "colour": r.colour % len(charts.PALETTE), "facts": found, "origin": origin(r),
+               "settings": settings(r), "options": sorted(r.settings.items())}
+              for r, found in zip(all_runs, figures, strict=True)],
+        training=training, charts=specs,
+        evaluations=[{"name": e.name, "model": e.text("model"), "source": e.text("source"), "perturb": e.text("perturb"),
+                      "chart": f"chart-length-{i}", "buckets": bucket_table(e), "controls": control_table(e)}
+                     for i, e in enumerate(evaluations)],
+        means=means_table(evaluations), pages=chosen_pages(evaluations, notes), notes=notes, command=command,
+        specs=data_for_script(specs), script=markupsafe.Markup(script))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0].split(": ", 1)[1])
     parser.add_argument("run", nargs="+", help="a folder that train_c3 or c3 eval wrote")
-    parser.add_argument("-o", metavar="FILE", help="the page; default: RUN/report.html of the first run")
+    parser.add_argument("-o", metavar="FILE", help="the page, - is stdout; default: RUN/report.html of the first run")
     arguments = parser.parse_args()
     output = arguments.o or os.path.join(arguments.run[0], "report.html")
     try:
-        found = [reading.read_run(folder) for folder in arguments.run]
+        found = reading.read_runs(arguments.run)
         reading.write_whole(output, render(found, "scripts/report.py " + " ".join(arguments.run)))
     except ValueError as e:
         sys.exit(f"report.py: {e}")
     except OSError as e:
-        sys.exit(f"report.py: {output}: {e.strerror}")
-    print(f"report: {output}")
+        sys.exit(f"report.py: {clean(output)}: {e.strerror}")
+    if output != "-":
+        print(f"report: {clean(output)}")
 
 
 if __name__ == "__main__":

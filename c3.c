@@ -150,7 +150,7 @@ static int print_pages(const EvalSet *s, const Model *m, int json, Error *err) {
             TRY(print_page(&s->pages[i], m, i + 1, s->n, colour, err));
             continue;
         }
-        char *line = eval_page_json(&s->pages[i], m->source.config.latents);
+        char *line = eval_page_json(s, i, m->source.config.latents, NULL);
         if (!line) return error_set(err, "out of memory");
         printf("%s\n", line);
         free(line);
@@ -310,10 +310,11 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
                        .no_latents_text = no_latents,
                        .options = o,
                        .dtype = m->b->dtype == DTYPE_F32 ? "fp32" : "bf16"};
-    int bad = eval_write(&files, s, &sum, stdout, err);
+    int bad = eval_write(&files, s, &sum, err);
+    if (!bad) eval_print(stdout, &files, s, &sum);
     free(no_latents);
     if (bad) return -1;
-    printf("\nfiles: %s/eval.json eval.txt eval.csv buckets.csv worst.txt pages.jsonl fox.json\n", clean(c->out));
+    printf("\nfiles: %s/eval.json pages.jsonl (scripts/score.py adds metrics of words and tables)\n", clean(c->out));
     return 0;
 }
 

@@ -17,7 +17,6 @@
 #include "llmc/infer/model.h"
 #include "llmc/train/plan.h"
 #include "llmc/text/render.h"
-#include "llmc/report.h"
 #include "llmc/infer/sampling_options.h"
 #include "llmc/data/tokenize.h"
 #include "llmc/version.h"
@@ -167,7 +166,7 @@ static int print_pages(const EvalSet *s, const Model *m, int json, Error *err) {
             TRY(print_page(&s->pages[i], m, i + 1, s->n, colour, err));
             continue;
         }
-        char *line = eval_page_json(&s->pages[i], m->source.config.latents);
+        char *line = eval_page_json(s, i, m->source.config.latents, NULL);
         if (!line) return error_set(err, "out of memory");
         printf("%s\n", line);
         free(line);
@@ -341,10 +340,11 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
                        .no_latents_text = no_latents,
                        .options = o,
                        .dtype = m->b->dtype == DTYPE_F32 ? "fp32" : "bf16"};
-    bad = eval_write(&files, s, &sum, stdout, err);
+    bad = eval_write(&files, s, &sum, err);
+    if (!bad) eval_print(stdout, &files, s, &sum);
     free(no_latents);
     if (bad) return -1;
-    printf("\nfiles: %s/eval.json eval.txt eval.csv buckets.csv worst.txt pages.jsonl fox.json\n", clean(c->out));
+    printf("\nfiles: %s/eval.json pages.jsonl (scripts/score.py adds metrics of words and tables)\n", clean(c->out));
     return 0;
 }
 
@@ -526,36 +526,6 @@ static int run_extract(int argc, char **argv) {
     return 0;
 }
 
-// ---- c3 report -----------------------------------------------------------------------------------------------------
-
-static int write_report(const char *run, const char *out, Error *err) {
-    char *file = out ? strdup(out) : string_format("%s/report.html", run);
-    if (!file) return error_set(err, "out of memory");
-    int bad = report_write(run, file, err);
-    if (!bad) fprintf(file_is_stdout(file) ? stderr : stdout, "report: %s\n", clean(file));
-    free(file);
-    return bad;
-}
-
-static int run_report(int argc, char **argv) {
-    const char **words = calloc((size_t)argc, sizeof *words), *out = NULL;
-    int n_words = 0;
-    Error err;
-    Option table[] = {
-        {.help = "Output"},
-        {"o", OPTION_TEXT, &out, "FILE", 0, 0, NULL, "file of the report; default: RUN/report.html", 0},
-    };
-    int code =
-        words ? parse("report", "RUN [-o FILE]: curves, tables and pages of a run as one page of HTML",
-                      "c3 report runs/demo", table, sizeof table / sizeof *table, argc, argv, words, &n_words, &err)
-              : error_set(&err, "out of memory");
-    if (code == 0 && n_words != 1) code = error_set(&err, "report: expected the folder of a run, found %d", n_words);
-    if (code == 0) code = write_report(words[0], out, &err) == 0 ? 0 : fail(&err, 1);
-    else code = code < 0 ? fail(&err, EXIT_USAGE) : 0;
-    free(words);
-    return code;
-}
-
 // ---- main ----------------------------------------------------------------------------------------------------------
 
 static const struct {
@@ -567,7 +537,6 @@ static const struct {
     {"compress", "keep documents as the latents of their pages", run_compress},
     {"decompress", "write documents again from their latents", run_decompress},
     {"eval", "evaluate a model on held-out pages: tables, metrics, controls", run_eval},
-    {"report", "write a run as one page of HTML", run_report},
     {"info", "say what lies in a model's folder or a shard, and whether it is sound", run_info},
     {"extract", "write a model's encoder or decoder as a plain Qwen2 folder", run_extract},
     {"plan", "predict memory and time of a training run on given GPUs", run_plan},
@@ -584,7 +553,8 @@ static int unknown_command(const char *word) {
     Error err;
     for (int i = 0; i < N_COMMANDS; i++) names[i] = commands[i].name;
     other = cli_nearest(word, names, N_COMMANDS);
-    if (other) error_set(&err, "unknown command \"%s\" (hint: did you mean %s? c3 -h lists them)", word, other);
+    if (!strcmp(word, "report")) error_set(&err, "unknown command \"report\" (hint: scripts/report.py RUN)");
+    else if (other) error_set(&err, "unknown command \"%s\" (hint: did you mean %s? c3 -h lists them)", word, other);
     else error_set(&err, "unknown command \"%s\" (hint: c3 -h lists them)", word);
     return fail(&err, EXIT_USAGE);
 }

@@ -2,8 +2,8 @@
 # report_picture.sh [RUN [PICTURE]]: the picture of a report in README.md: RUN's report (runs/demo) in a browser without
 # a window, on a desk by day and on a phone by night, as a small PNG (dev/report.png).
 #
-# Needs c3, Chromium (apt-get install chromium; fonts-noto-cjk for Chinese pages) and Pillow (part of .venv). Installs
-# nothing.
+# Needs Chromium (apt-get install chromium; fonts-noto-cjk for Chinese pages) and Pillow (.venv/bin/pip install pillow).
+# Installs nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -14,12 +14,11 @@ for name in chromium chromium-browser google-chrome; do
     if [ -z "$browser" ] && command -v $name >/dev/null; then browser=$name; fi
 done
 [ -n "$browser" ] || die "no Chromium (hint: apt-get install chromium fonts-noto-cjk)"
-[ -x c3 ] || die "no ./c3 (hint: make)"
-.venv/bin/python -c 'import PIL' 2>/dev/null || die "no Pillow in .venv (hint: bash scripts/setup.sh test)"
+.venv/bin/python -c 'import PIL' 2>/dev/null || die "no Pillow in .venv (hint: .venv/bin/pip install pillow)"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-./c3 report "$run_dir" -o "$work/report.html"
+.venv/bin/python scripts/report.py "$run_dir" -o "$work/report.html"
 # Two views of one file. The colour scheme of a frame is what the page inside it is told the reader prefers.
 cat >"$work/picture.html" <<'HTML'
 <!DOCTYPE html>
@@ -35,7 +34,7 @@ box-shadow:0 14px 50px #0006}
 <iframe class="phone" src="report.html#page-1-4"></iframe>
 HTML
 "$browser" --headless --no-sandbox --disable-gpu --hide-scrollbars --allow-file-access-from-files \
-    --user-data-dir="$work/profile" --window-size=1440,1010 --screenshot="$work/picture.png" \
+    --user-data-dir="$work/profile" --virtual-time-budget=20000 --window-size=1440,1010 --screenshot="$work/picture.png" \
     "file://$work/picture.html" >"$work/log" 2>&1 || { tail -n 5 "$work/log" >&2; die "$browser failed"; }
 # A palette is enough, and less than half of the bytes.
 .venv/bin/python - "$work/picture.png" "$picture" <<'PY'

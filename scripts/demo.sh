@@ -50,6 +50,7 @@ trained=$((SECONDS - began))
 step "held-out pages"
 for part in en zh; do
     run ./c3 eval -m $run_dir data/demo/val_$part.jsonl -o $run_dir/eval_$part
+    run .venv/bin/python scripts/score.py $run_dir/eval_$part
 done
 # Two pages of each language as they come, then the two that came back worst.
 show='import json, sys
@@ -71,14 +72,14 @@ python3 -c 'import json
 r = json.load(open("data/demo/split.json"))
 print("13-token runs of the held-out pages that training pages hold as well: English %.2f %%, Chinese %.2f %%" % tuple(
     100 * r[k]["share_of_grams_in_training"] for k in ("val_en", "val_zh")))'
-.venv/bin/python dev/plot.py $run_dir
-./c3 report $run_dir
+.venv/bin/python scripts/plot.py $run_dir
+.venv/bin/python scripts/report.py $run_dir
 
 cat <<TXT
 
 Done in $(minutes $((SECONDS - started))) after set-up, $(minutes $trained) of it training. Look next at
   $run_dir/report.html                          all of it in a browser: curves, tables, pages with their errors marked
-  $run_dir/eval_en/eval.txt, eval_zh/eval.txt   the tables; pages.jsonl beside them holds every page
+  $run_dir/eval_en/, eval_zh/                   every page and its numbers; worst.txt: what was lost and written
   $run_dir/*.png                                how the loss fell; where in a page errors stand
   ./c3 reconstruct -m $run_dir -f FILE          your own text (this model has learned pages of at most 64 tokens)
   ./train_c3 -h                                 every option; README.md has the paper's run and your own pages

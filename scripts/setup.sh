@@ -4,7 +4,7 @@
 #   bash scripts/setup.sh [build|demo|test]
 #
 #   build   what `make` needs: compiler, Open MPI, small libraries
-#   demo    (default) build, and for the demo the Qwen vocabulary and a Python with matplotlib in .venv
+#   demo    (default) build, and for the demo the Qwen vocabulary and, in .venv, the Python modules that score and report
 #   test    demo, and the references the tests compare with (PyTorch, transformers: a download of gigabytes), clang, and
 #           a CUDA toolkit in .cuda, if there is none, to compile the kernels and simulate them (no GPU is needed)
 #
@@ -66,7 +66,7 @@ look() {
     want libopenmpi-dev "several ranks: cores, GPUs, machines (MPI)" openmpi || true
     want openmpi-bin "mpirun" has mpirun || true
     at_least demo || return 0
-    need python3 "the demo's corpus and plots" has python3
+    need python3 "the demo's corpus, report and plots" has python3
     need python3-venv "a Python environment in .venv" venv_possible
     need ca-certificates "downloads over https" test -s /etc/ssl/certs/ca-certificates.crt
     at_least test || return 0
@@ -161,13 +161,15 @@ fi
 if at_least demo && [ -n "$can_install" ] && ! ls $lists/*_Packages* >/dev/null 2>&1; then update_lists; fi
 
 # ---- Python modules and the vocabulary ----
-modules=() # as pip calls them; a dash becomes an underscore where Python imports it
-at_least demo && modules+=(numpy matplotlib)
-at_least test && modules+=(torch transformers tokenizers tiktoken safetensors nltk rouge-score rapidfuzz)
+modules=() # as pip calls them
+at_least demo && modules+=(altair vl-convert-python jinja2 rapidfuzz sacrebleu jieba)
+at_least test && modules+=(torch transformers tokenizers tiktoken safetensors nltk rouge-score pytest pytest-xdist ruff)
 present() { # without importing them, which takes seconds
     .venv/bin/python - "$@" <<'PY' 2>/dev/null
 import importlib.util, sys
-sys.exit(any(importlib.util.find_spec(name.replace("-", "_")) is None for name in sys.argv[1:]))
+imported = {"vl-convert-python": "vl_convert", "pytest-xdist": "xdist"}  # others: a dash becomes an underscore
+names = [imported.get(name, name.replace("-", "_")) for name in sys.argv[1:]]
+sys.exit(any(importlib.util.find_spec(name) is None for name in names))
 PY
 }
 stamp=.setup/modules # what was installed to the end: after an interrupted pip, modules are found that do not work

@@ -26,9 +26,7 @@ int main(void) {
         PageMetrics m;
         if (!b || metrics_page(&m, a, n[0], b, n[1]) != 0 || metrics_align(&ops, &n_ops, a, n[0], b, n[1]) != 0)
             return 1;
-        printf("%.17g %zu %zu %zu %.17g %.17g %.17g %.17g %.17g %d %d", m.char_precision, m.edit_distance,
-               m.reference_chars, m.output_chars, m.word_precision, m.word_recall, m.word_f1, m.bleu4, m.rouge_l,
-               m.exact, m.by_character);
+        printf("%.17g %zu %zu %zu %d", m.char_precision, m.edit_distance, m.reference_chars, m.output_chars, m.exact);
         for (int s = 0; s < METRICS_SLICES; s++) printf(" %zu %zu", m.slice_errors[s], m.slice_chars[s]);
         printf(" %.*s\n", n_ops ? (int)n_ops : 1, n_ops ? ops : "-");
         free(a);

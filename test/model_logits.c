@@ -12,6 +12,7 @@
 #include "llmc/train/checkpoint.h"
 #include "llmc/base/file.h"
 #include "llmc/weights/safetensors.h"
+#include "llmc/train/options.h"
 #include "llmc/weights/source.h"
 
 typedef struct Pages {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # test_c3_cli.py: the companion tool as a user meets it: a tiny random model made here, good and bad input, every output.
-import base64, csv, json, os, pty, random, shutil, struct, subprocess, sys, tempfile, time, unicodedata
+import base64, json, os, pty, random, shutil, struct, subprocess, sys, tempfile, time, unicodedata
 
 C3 = "./c3"
 K, N, D_ENC, D_DEC = 262, 4, 64, 96  # base tokens, latents, widths
@@ -154,6 +154,7 @@ def test_words():
             ["unknown command \"reconstuct\"", "did you mean reconstruct?"])
     refused("unknown command that is near none", ["frobnicate"], 2, ["unknown command \"frobnicate\" (hint: c3 -h"])
     refused("help for an unknown command", ["help", "evl"], 2, ["unknown command \"evl\"", "did you mean eval?"])
+    refused("the report has its own program", ["report", "runs/demo"], 2, ["scripts/report.py RUN"])
     refused("unknown option is refused with the nearest one", ["eval", "-bach", "3"], 2, ["-bach", "did you mean -batch"])
     refused("a number out of range", ["eval", "-batch", "-3"], 2, ["-batch"])
     refused("reconstruct without -m", ["reconstruct"], 2, ["-m DIR"])
@@ -305,11 +306,9 @@ def test_eval(tmp, model, texts):
           (code, text, err))
     if code:
         return
-    check("the files", sorted(os.listdir(out)) == ["buckets.csv", "eval.csv", "eval.json", "eval.txt", "fox.json",
-          "pages.jsonl", "worst.txt"], os.listdir(out))
+    check("the files", sorted(os.listdir(out)) == ["eval.json", "pages.jsonl"], os.listdir(out))
     sums = json.load(open(f"{out}/eval.json"))
     pages = [json.loads(line) for line in open(f"{out}/pages.jsonl")]
-    rows = list(csv.DictReader(open(f"{out}/eval.csv")))
     mean = sum(precision(p["text"], p["reconstruction"]) for p in pages) / len(pages)
     edits = sum(distance(p["text"], p["reconstruction"]) for p in pages)
     longer = sum(max(len(p["text"]), len(p["reconstruction"])) for p in pages)
@@ -321,10 +320,10 @@ def test_eval(tmp, model, texts):
     check("buckets hold every page", sum(b["pages"] for b in sums["buckets"]) == len(texts), sums["buckets"])
     check("by_position has 20 shares", len(sums["by_position"]) == 20 and
           all(0 <= x <= 1 for x in sums["by_position"]), sums["by_position"])
-    forced = sum(int(r["forced_correct"]) for r in rows) / sum(int(r["forced_rows"]) for r in rows)
+    forced = sum(p["forced_correct"] for p in pages) / sum(p["forced_rows"] for p in pages)
     check("token_accuracy is that of the rows", abs(sums["token_accuracy"] - forced) < 1e-9, (sums, forced))
-    check("csv: a row a page, its distance", len(rows) == len(pages) and
-          all(int(r["edit_distance"]) == distance(p["text"], p["reconstruction"]) for r, p in zip(rows, pages)), rows)
+    check("pages.jsonl: a line a page, its distance", len(pages) == len(texts) and
+          all(p["edit_distance"] == distance(p["text"], p["reconstruction"]) for p in pages), pages)
     # the control is the reconstruction of another page: the same decoding, another reference
     _, moved, _ = run("reconstruct", "-m", model, "-f", f"{tmp}/pages.jsonl", "-json", "-max_new", "40")
     _, control, _ = run("eval", "-m", model, f"{tmp}/pages.jsonl", "-o", f"{tmp}/forty", "-max_new", "40")
@@ -336,7 +335,7 @@ def test_eval(tmp, model, texts):
     none = forty["control_no_latents"]
     alone = sum(precision(t, none["text"]) for t in texts) / len(texts)
     check("control_no_latents: one text against every page", abs(none["char_precision"] - alone) < 1e-9, (none, alone))
-    check("a row a token and one for the end mark", all(int(r["forced_rows"]) == int(r["tokens"]) + 1 for r in rows), rows)
+    check("a row a token and one for the end mark", all(p["forced_rows"] == p["tokens"] + 1 for p in pages), pages)
     # long pages of few letters, so that some rows are right by chance
     rng = random.Random(2)
     long = ["".join(rng.choice("abcdefgh VJVf\\|~{") for _ in range(300)) for _ in range(12)]
@@ -346,10 +345,10 @@ def test_eval(tmp, model, texts):
             json.dump([{"conversations": [{"from": "context", "value": c}, {"from": "gpt", "value": a}]}
                        for c, a in pairs], f)
         run("eval", "-m", model, f"{tmp}/{name}.json", "-o", f"{tmp}/{name}", "-max_new", "2")
-        counts[name] = list(csv.DictReader(open(f"{tmp}/{name}/eval.csv")))
+        counts[name] = [json.loads(line) for line in open(f"{tmp}/{name}/pages.jsonl")]
     right = [r["forced_correct"] for r in counts["next"]]
     check("the swapped control's token accuracy is that of other contexts with the same answers",
-          [r["swapped_latents_correct"] for r in counts["own"]] == right and
+          [r["control_swapped_latents"]["correct"] for r in counts["own"]] == right and
           right != [r["forced_correct"] for r in counts["own"]], counts)
     run("eval", "-m", model, "-", "-o", f"{tmp}/twice", stdin=(json.dumps({"text": long[0]}) + "\n") * 2)
     same = json.load(open(f"{tmp}/twice/eval.json"))
@@ -358,8 +357,6 @@ def test_eval(tmp, model, texts):
           same["control_no_latents"]["text"] == text and same["char_precision"] > 0 and
           all(same[c][k] == same[k] for c in ("control_no_latents", "control_swapped_latents")
               for k in ("char_precision", "token_accuracy")), same)
-    fox = json.load(open(f"{out}/fox.json"))
-    check("fox.json", [f["label"] for f in fox] == texts and set(fox[0]) == {"image", "question", "label", "answer"}, fox)
     code, text, err = run("eval", "-m", model, f"{tmp}/pages.jsonl", "-o", out, "-no_controls", "-buckets", "10,20,30")
     sums = json.load(open(f"{out}/eval.json"))
     check("-no_controls, -buckets", code == 0 and "control_no_latents" not in sums and
@@ -472,4 +469,5 @@ def main():
     sys.exit(1 if failed else 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

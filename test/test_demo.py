@@ -33,12 +33,16 @@ for name, e in (("English", english), ("Chinese", chinese)):
          f"swapped {swapped} none {nothing}")
     case(f"{name}: twenty slices by position", len(e["by_position"]) == 20 and min(e["by_position"]) > 0.5,
          e["by_position"])
-for picture in ("loss.png", "by_position.png", "precision_by_length.png"):
+for picture in ("loss.png", "by_position.png", "precision_by_length_en.png", "precision_by_length_zh.png"):
     path = os.path.join(ROOT, "runs/demo", picture)
     with open(path, "rb") as f:
         case(f"{picture} is a PNG", f.read(8) == b"\x89PNG\r\n\x1a\n" and os.path.getsize(path) > 10000)
 with open(os.path.join(ROOT, "runs/demo/report.html"), encoding="utf-8") as f:
     report = f.read()
+for name, e in (("en", english), ("zh", chinese)):
+    with open(os.path.join(ROOT, f"runs/demo/eval_{name}/scores.json")) as f:
+        recall = json.load(f)["word_recall"]
+    case(f"{name}: words come back as characters do", recall > e["char_precision"] - 0.1, recall)
 missing = [part for part in ("training", "evaluation", "pages", "settings") if f'<h2 id="{part}">' not in report]
 case("report.html has all its parts", not missing, missing)
 with Folder() as tmp:

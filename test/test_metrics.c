@@ -1,4 +1,4 @@
-// test_metrics.c: metrics of pages against numbers worked out by hand. The comparison with Python's packages is in
+// test_metrics.c: metrics of pages against numbers worked out by hand. The comparison with rapidfuzz is in
 // test_metrics.py.
 #include "test/check.h"
 
@@ -73,37 +73,15 @@ static void characters(void) {
           m.slice_errors[0]);
     check_begin("empty texts");
     m = page("", "");
-    CHECK(m.char_precision == 1 && m.exact && m.word_f1 == 1 && m.bleu4 == 0 && m.rouge_l == 0, "both empty");
+    CHECK(m.char_precision == 1 && m.exact, "both empty");
     m = page("abc", "");
-    CHECK(m.char_precision == 0 && m.edit_distance == 3 && !m.exact && m.word_precision == 0 && m.word_recall == 0,
-          "output empty");
+    CHECK(m.char_precision == 0 && m.edit_distance == 3 && !m.exact, "output empty");
     m = page("", "abc");
-    CHECK(m.char_precision == 0 && m.edit_distance == 3 && m.slice_errors[0] == 3 && m.word_f1 == 0, "reference empty");
-}
-
-static void words(void) {
-    check_begin("word sets, BLEU and ROUGE-L");
-    PageMetrics m = page("the cat sat on the mat", "the cat on\nthe  red mat today");
-    near("precision", m.word_precision, 4.0 / 6); // {the cat on mat} of {the cat on red mat today}
-    near("recall", m.word_recall, 4.0 / 5);
-    near("f1", m.word_f1, 8.0 / 11);
-    near("rouge-l", m.rouge_l, 2 * (5.0 / 7) * (5.0 / 6) / (5.0 / 7 + 5.0 / 6));   // the cat on the mat
-    near("bleu", m.bleu4, pow(5.0 / 7 * (2.0 / 6) * (0.1 / 5) * (0.1 / 4), 0.25)); // "the cat", "on the"
-    m = page("a b c d e f", "a b c d");
-    near("brevity penalty", m.bleu4, exp(1 - 6.0 / 4));
-    check_begin("Chinese is counted by characters, white space left out");
-    m = page("\xe4\xbd\xa0 \xe5\xa5\xbd", "\xe5\xa5\xbd\xe5\xa5\xbd");
-    near("precision", m.word_precision, 1);
-    near("recall", m.word_recall, 0.5);
-    near("rouge-l", m.rouge_l, 0.5);
-    check_begin("the reference alone decides what a word is");
-    m = page("one two", "one two \xe5\xa5\xbd\xe5\xa5\xbd");
-    near("precision", m.word_precision, 2.0 / 3);
+    CHECK(m.char_precision == 0 && m.edit_distance == 3 && m.slice_errors[0] == 3, "reference empty");
 }
 
 int main(void) {
     alignments();
     characters();
-    words();
     return check_done();
 }

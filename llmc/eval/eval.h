@@ -1,30 +1,37 @@
-// eval.h: how well a model gives back pages it has not seen: reconstruction, metrics, controls, and the tables of the
-// paper (buckets by length, accuracy by position).
+// eval.h: how well a model reconstructs held-out pages: decoding, metrics, controls, and the tables of the paper
+// (buckets by length, accuracy by position).
 //
-// Everything is free-running greedy decoding but what is called teacher-forced: token_accuracy, loss and perplexity
-// look at the supervised rows (the text's tokens and the end mark) while the text before each is the true one.
+// Everything is free-running greedy decoding, except what is called teacher-forced: token_accuracy, loss and perplexity
+// are taken over the supervised rows (the text's tokens and the end mark), each predicted from the true text before it.
 //
 // OUT/eval.json, the file other programs read. Accuracies and precisions are fractions of 1, losses nats a token.
 //   "model" "source" "dtype" "perturb" "seed" "latents" "pages"  what was evaluated; perturb: none, random or shuffle
-//   MEANS         "char_precision" "char_precision_micro" "exact_match" "word_precision" "word_recall" "word_f1"
-//                 "bleu4" "rouge_l" "token_match" "token_accuracy" "loss" "perplexity"
+//   MEANS         "char_precision" "char_precision_micro" "exact_match" "token_match" "token_accuracy" "loss"
+//                 "perplexity"
 //   "tokens_per_latent"                                          text tokens / latents, mean over pages
 //   "by_position" [20]  "late_errors"   accuracy in each twentieth of a page; share of all errors in the last quarter
 //   "buckets"     [{"from","to","pages","compression", MEANS, "by_position" [20]}]; without pages: char_precision and
 //                 compression are null, the rest is left out
 //   "published"   [{"name","latents","buckets":[{"from","to","precision","compression" or null}]}] (published.h)
 //   "decoder_alone" {"loss","perplexity","token_accuracy","uniform_perplexity","what"}: see eval_forced(); uniform: of
-//   a
-//                 guess with equal chances, the vocabulary's size
+//                 a guess with equal chances, the vocabulary's size
 //   "control_swapped_latents" "control_no_latents" "control_zero_latents"
 //                 {"char_precision","token_accuracy","loss","perplexity","what"[,"text"]}; left out when not run
 //   "worst"       [{"page","id","tokens","char_precision","edit_distance"}] worst first; page: line of pages.jsonl,
-//   from 0 "pages_by_character" "pages_cut_at_max_new" "pages_not_nfc" "left_out_empty" (without text)
-//   "left_out_too_long" "left_out_too_long_tokens" "left_out_of_tokens" counts; the last: tokens of all pages with text
+//                 from 0
+//   "pages_cut_at_max_new" "pages_not_nfc" "left_out_empty" (without text) "left_out_too_long"
+//   "left_out_too_long_tokens" "left_out_of_tokens"  counts; the last: tokens of all pages with text
 //   "max_new" "no_repeat_ngram"                                  as given
 //   "definitions" {key: what it means}
-// OUT/pages.jsonl: {"id","text","reconstruction","tokens","latents","char_precision"} a line, in the order of the file;
-//   the reconstruction as the model wrote it, while NFC forms are compared.
+// OUT/pages.jsonl, a page a line, in the order of the file:
+//   "id" "text" "reconstruction" "tokens" "latents" "char_precision" "edit_distance" "exact" "output_tokens" "ended"
+//                                  the reconstruction as the model wrote it, while NFC forms are compared
+//   "same_tokens"                  positions where output and original have the same token
+//   "forced_rows" "forced_correct" "loss"  teacher-forced: tokens and end mark; how many are right; mean of -ln p
+//   "decoder_alone"                {"correct","loss"} of the same rows
+//   "control_..."                  {"char_precision","correct","loss"}, as in eval.json
+// Everything else is made of these two: metrics of words, tables, the worst pages (scripts/score.py),
+// scripts/report.py.
 #ifndef LLMC_EVAL_H
 #define LLMC_EVAL_H
 
@@ -93,9 +100,9 @@ typedef struct EvalOptions {
 
 // Means over pages, unless it is said.
 typedef struct EvalMeans {
-    int pages, cut, by_character; // cut: did not end by themselves; by_character: words of metrics.h are characters
+    int pages, cut;                              // cut: did not end by themselves
     double char_precision, char_precision_micro; // micro: 1 - all edits / all longer lengths
-    double exact_match, word_precision, word_recall, word_f1, bleu4, rouge_l;
+    double exact_match;
     double token_match;                 // free-running: equal positions / reference tokens, over all tokens
     double token_accuracy, loss;        // teacher-forced, over all rows
     double compression;                 // text tokens a latent
@@ -157,16 +164,16 @@ typedef struct EvalFiles {
     EvalOptions options;
 } EvalFiles;
 
-// Makes the folder and tries whether a file can be written into it, before hours of decoding.
+// Creates the folder and checks that a file can be written there, before hours of decoding.
 int eval_try_folder(const char *out, Error *err);
-// Writes OUT/eval.json (everything, for programs), eval.csv (a row a page), buckets.csv (a row a bucket, the published
-// figures beside it), eval.txt (the table a person reads; also to stream, if not NULL), worst.txt (the worst pages,
-// wrong stretches marked), pages.jsonl (texts and reconstructions) and fox.json (what the Fox benchmark's own tool
-// reads). All of them are written before the first gets its name: when one cannot be, the folder stays as it was.
-int eval_write(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum, FILE *stream, Error *err);
-// One page as a line of pages.jsonl: {"id","text","reconstruction","tokens","latents","char_precision"}, malloc'ed, no
-// newline; NULL when memory ran out.
-char *eval_page_json(const EvalPage *p, int latents);
+// Writes OUT/eval.json and OUT/pages.jsonl. Both are written before the first gets its name: when one cannot be, the
+// folder stays as it was.
+int eval_write(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum, Error *err);
+// The table a person reads.
+void eval_print(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum);
+// Page i as a line of pages.jsonl, malloc'ed, no newline; NULL when memory ran out. f NULL: without evaluation, the
+// keys up to char_precision alone.
+char *eval_page_json(const EvalSet *s, int i, int latents, const EvalFiles *f);
 
 // ---- shared by the files of this part ------------------------------------------------------------------------------
 
@@ -175,13 +182,10 @@ int eval_new_tokens(const EvalPage *p, const Model *m, const EvalOptions *o);
 double eval_tokens(const EvalSet *s);                                         // of the answers and their end marks
 int eval_longest_new(const EvalSet *s, const Model *m, const EvalOptions *o); // most new tokens of a page
 int eval_generator(Generator **g, const EvalSet *s, const Model *m, const EvalOptions *o, Error *err);
-// A condition's name in eval.json and eval.csv, and which of them mean something: a single page cannot be swapped, and
-// its own latents are their mean.
+// A condition's key in both files, and which of them mean something: a single page cannot be swapped, and its own
+// latents are their mean.
 extern const char *const eval_control_name[N_CONTROLS];
 int eval_control_ran(const EvalFiles *f, const EvalSet *s, int control);
-// The table of eval.txt; the pages of worst.txt (-1: out of memory).
-void eval_print(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum);
-int eval_print_worst(FILE *out, const EvalSet *s, const EvalSummary *sum);
 // The bucket's place among the published ones (published.h); -1: it is none of them.
 int eval_published_bucket(const EvalBucket *k);
 

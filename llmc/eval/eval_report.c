@@ -1,22 +1,22 @@
-// eval_report.c: the files of an evaluation. See eval.h, which says what is in them.
+// eval_report.c: eval.json and pages.jsonl. See eval.h, which says what is in them.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "llmc/base/clean.h"
 #include "llmc/eval/eval.h"
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"
 #include "llmc/eval/published.h"
 
-const char *const eval_control_name[N_CONTROLS] = {"swapped_latents", "no_latents", "zero_latents"};
+const char *const eval_control_name[N_CONTROLS] = {"control_swapped_latents", "control_no_latents",
+                                                   "control_zero_latents"};
 
 int eval_control_ran(const EvalFiles *f, const EvalSet *s, int control) {
     return f->no_latents_text && (s->n > 1 || control == CONTROL_ZERO);
 }
 
-// The means by name: keys of eval.json and columns of buckets.csv.
-enum { N_MEANS = 12 };
+// The means by name: keys of eval.json.
+enum { N_MEANS = 7 };
 typedef struct NamedMean {
     const char *key, *what;
     double value;
@@ -29,19 +29,6 @@ static void name_means(NamedMean out[N_MEANS], const EvalMeans *m) {
          m->char_precision},
         {"char_precision_micro", "1 - all distances / all longer lengths", m->char_precision_micro},
         {"exact_match", "share of pages that came back without an error", m->exact_match},
-        {"word_precision",
-         "words of the reconstruction that the original has, as sets / words of the reconstruction; words by white "
-         "space, where Chinese occurs single characters (pages_by_character); mean over pages",
-         m->word_precision},
-        {"word_recall",
-         "the same words / words of the original; what the Fox benchmark's own tool prints as precision, for it calls "
-         "its function with the two texts swapped (and cuts Chinese into words with jieba)",
-         m->word_recall},
-        {"word_f1", "harmonic mean of a page's word precision and recall; mean over pages", m->word_f1},
-        {"bleu4",
-         "BLEU of 1- to 4-grams of these words with method-1 smoothing, as nltk's sentence_bleu; mean over pages",
-         m->bleu4},
-        {"rouge_l", "F1 of the longest common subsequence of these words, as rouge-score; mean over pages", m->rouge_l},
         {"token_match", "free-running: positions with the same token in both texts / tokens of the originals",
          m->token_match},
         {"token_accuracy",
@@ -127,9 +114,7 @@ static void json_controls(cJSON *root, const EvalFiles *f, const EvalSet *s, con
     cJSON_AddNumberToObject(alone, "uniform_perplexity", f->vocab);
     for (int c = 0; c < N_CONTROLS; c++) {
         if (!eval_control_ran(f, s, c)) continue;
-        char key[64];
-        snprintf(key, sizeof key, "control_%s", eval_control_name[c]);
-        cJSON *o = json_forced(root, key, sum->control_loss[c], sum->control_accuracy[c], what[c]);
+        cJSON *o = json_forced(root, eval_control_name[c], sum->control_loss[c], sum->control_accuracy[c], what[c]);
         cJSON_AddNumberToObject(o, "char_precision", sum->control_precision[c]);
         if (c == CONTROL_NO_LATENTS) cJSON_AddStringToObject(o, "text", f->no_latents_text);
     }
@@ -183,7 +168,6 @@ static cJSON *summary_json(const EvalFiles *f, const EvalSet *s, const EvalSumma
         double value;
     } numbers[] = {{"tokens_per_latent", sum->all.compression},
                    {"late_errors", sum->all.late_errors},
-                   {"pages_by_character", sum->all.by_character},
                    {"pages_cut_at_max_new", sum->all.cut},
                    {"pages_not_nfc", s->not_nfc},
                    {"left_out_empty", s->without_text},
@@ -203,7 +187,35 @@ static cJSON *summary_json(const EvalFiles *f, const EvalSet *s, const EvalSumma
     return root;
 }
 
-char *eval_page_json(const EvalPage *p, int latents) {
+// ---- pages.jsonl ---------------------------------------------------------------------------------------------------
+
+static cJSON *page_rows(cJSON *page, const char *key, const EvalForced *f, int rows) {
+    cJSON *o = cJSON_AddObjectToObject(page, key);
+    cJSON_AddNumberToObject(o, "correct", f->correct);
+    cJSON_AddNumberToObject(o, "loss", f->loss / rows);
+    return o;
+}
+
+// What only an evaluation knows.
+static void page_measured(cJSON *page, const EvalSet *s, const EvalPage *p, const EvalFiles *f) {
+    cJSON_AddNumberToObject(page, "edit_distance", (double)p->m.edit_distance);
+    cJSON_AddBoolToObject(page, "exact", p->m.exact);
+    cJSON_AddNumberToObject(page, "output_tokens", p->output_tokens);
+    cJSON_AddBoolToObject(page, "ended", p->ended);
+    cJSON_AddNumberToObject(page, "same_tokens", p->same_tokens);
+    cJSON_AddNumberToObject(page, "forced_rows", p->forced_rows);
+    cJSON_AddNumberToObject(page, "forced_correct", p->forced.correct);
+    cJSON_AddNumberToObject(page, "loss", p->forced.loss / p->forced_rows);
+    page_rows(page, "decoder_alone", &p->alone, p->forced_rows);
+    for (int c = 0; c < N_CONTROLS; c++) {
+        if (!eval_control_ran(f, s, c)) continue;
+        cJSON *o = page_rows(page, eval_control_name[c], &p->control[c], p->forced_rows);
+        cJSON_AddNumberToObject(o, "char_precision", p->control_precision[c]);
+    }
+}
+
+char *eval_page_json(const EvalSet *s, int i, int latents, const EvalFiles *f) {
+    const EvalPage *p = &s->pages[i];
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "id", p->id);
     cJSON_AddStringToObject(o, "text", p->reference);
@@ -211,157 +223,13 @@ char *eval_page_json(const EvalPage *p, int latents) {
     cJSON_AddNumberToObject(o, "tokens", (double)p->context.n);
     cJSON_AddNumberToObject(o, "latents", latents);
     cJSON_AddNumberToObject(o, "char_precision", p->m.char_precision);
+    if (f) page_measured(o, s, p, f);
     char *text = json_line(o);
     cJSON_Delete(o);
     return text;
 }
 
-// ---- tables for spreadsheets ---------------------------------------------------------------------------------------
-
-static void print_quoted(FILE *out, const char *text) {
-    fputc('"', out);
-    for (size_t left = strlen(text), used; left > 0; text += used, left -= used) {
-        char piece[CLEAN_BYTES];
-        uint32_t c;
-        size_t n = clean_char(piece, &c, text, left, 0, &used);
-        if (c == '"') fputc('"', out);
-        fwrite(piece, 1, n, out);
-    }
-    fputc('"', out);
-}
-
-static void print_csv(FILE *out, const EvalFiles *f, const EvalSet *s) {
-    fprintf(out, "id,tokens,output_tokens,ended,char_precision,edit_distance,reference_chars,output_chars,exact,"
-                 "same_tokens,forced_rows,forced_correct,word_precision,word_recall,word_f1,bleu4,rouge_l,by_character,"
-                 "loss,decoder_alone_loss,decoder_alone_correct");
-    for (int c = 0; c < N_CONTROLS; c++) {
-        const char *name = eval_control_name[c];
-        if (eval_control_ran(f, s, c)) fprintf(out, ",%s_precision,%s_correct,%s_loss", name, name, name);
-    }
-    fprintf(out, "\n");
-    for (int i = 0; i < s->n; i++) {
-        const EvalPage *p = &s->pages[i];
-        const PageMetrics *m = &p->m;
-        const double rows = p->forced_rows;
-        print_quoted(out, p->id);
-        fprintf(out, ",%zu,%d,%d,%.6f,%zu,%zu,%zu,%d,%d,%d,%d,%.6f,%.6f,%.6f,%.6f,%.6f,%d,%.6f,%.6f,%d", p->context.n,
-                p->output_tokens, p->ended, m->char_precision, m->edit_distance, m->reference_chars, m->output_chars,
-                m->exact, p->same_tokens, p->forced_rows, p->forced.correct, m->word_precision, m->word_recall,
-                m->word_f1, m->bleu4, m->rouge_l, m->by_character, p->forced.loss / rows, p->alone.loss / rows,
-                p->alone.correct);
-        for (int c = 0; c < N_CONTROLS; c++) {
-            if (eval_control_ran(f, s, c))
-                fprintf(out, ",%.6f,%d,%.6f", p->control_precision[c], p->control[c].correct,
-                        p->control[c].loss / rows);
-        }
-        fprintf(out, "\n");
-    }
-}
-
-static void print_bucket_row(FILE *out, const EvalBucket *k) {
-    NamedMean list[N_MEANS];
-    name_means(list, &k->m);
-    int row = eval_published_bucket(k);
-    fprintf(out, "%d,%d,%d", k->from, k->to, k->m.pages);
-    if (k->m.pages) fprintf(out, ",%.4f", k->m.compression);
-    else fprintf(out, ",");
-    for (int i = 0; i < N_MEANS; i++) {
-        if (k->m.pages) fprintf(out, ",%.6f", list[i].value);
-        else fprintf(out, ",");
-    }
-    for (int i = 0; i < METRICS_SLICES; i++) {
-        if (k->m.pages) fprintf(out, ",%.6f", k->m.by_position[i]);
-        else fprintf(out, ",");
-    }
-    for (int i = 0; i < N_PUBLISHED; i++) {
-        if (row >= 0) fprintf(out, ",%.3f", published[i].precision[row] / 100);
-        else fprintf(out, ",");
-    }
-    fprintf(out, "\n");
-}
-
-static void print_buckets_csv(FILE *out, const EvalSummary *sum) {
-    NamedMean list[N_MEANS];
-    name_means(list, &sum->all);
-    fprintf(out, "from,to,pages,compression");
-    for (int i = 0; i < N_MEANS; i++) fprintf(out, ",%s", list[i].key);
-    for (int i = 0; i < METRICS_SLICES; i++) fprintf(out, ",position_%02d", i + 1);
-    for (int i = 0; i < N_PUBLISHED; i++) {
-        fputc(',', out);
-        print_quoted(out, published[i].name);
-    }
-    fprintf(out, "\n");
-    for (int b = 0; b < sum->n_buckets; b++) print_bucket_row(out, &sum->buckets[b]);
-}
-
-// ---- the files, all or none ----------------------------------------------------------------------------------------
-
-// What the files are made of.
-typedef struct Report {
-    const EvalFiles *f;
-    const EvalSet *s;
-    const EvalSummary *sum;
-} Report;
-
-static int print_eval_txt(FILE *out, const Report *r) {
-    eval_print(out, r->f, r->s, r->sum);
-    return 0;
-}
-
-static int print_worst_txt(FILE *out, const Report *r) { return eval_print_worst(out, r->s, r->sum); }
-
-static int print_eval_csv(FILE *out, const Report *r) {
-    print_csv(out, r->f, r->s);
-    return 0;
-}
-
-static int print_bucket_table(FILE *out, const Report *r) {
-    print_buckets_csv(out, r->sum);
-    return 0;
-}
-
-static int print_pages_jsonl(FILE *out, const Report *r) {
-    for (int i = 0; i < r->s->n; i++) {
-        char *line = eval_page_json(&r->s->pages[i], r->sum->latents);
-        if (!line) return -1;
-        fprintf(out, "%s\n", line);
-        free(line);
-    }
-    return 0;
-}
-
-static int print_json(FILE *out, cJSON *root) {
-    char *text = root ? cJSON_Print(root) : NULL;
-    if (text) fprintf(out, "%s\n", text);
-    free(text);
-    cJSON_Delete(root);
-    return text ? 0 : -1;
-}
-
-static int print_eval_json(FILE *out, const Report *r) { return print_json(out, summary_json(r->f, r->s, r->sum)); }
-
-static int print_fox_json(FILE *out, const Report *r) {
-    cJSON *list = cJSON_CreateArray();
-    for (int i = 0; i < r->s->n; i++) {
-        const EvalPage *p = &r->s->pages[i];
-        cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "image", p->id);
-        cJSON_AddStringToObject(o, "question", "Repeat the text: ");
-        cJSON_AddStringToObject(o, "label", p->reference);
-        cJSON_AddStringToObject(o, "answer", p->output);
-        cJSON_AddItemToArray(list, o);
-    }
-    return print_json(out, list);
-}
-
-// eval.json is the last to get its name: when it is there, the others are.
-static const struct {
-    const char *name;
-    int (*print)(FILE *, const Report *); // -1: out of memory
-} files[] = {{"pages.jsonl", print_pages_jsonl},  {"fox.json", print_fox_json},   {"eval.csv", print_eval_csv},
-             {"buckets.csv", print_bucket_table}, {"worst.txt", print_worst_txt}, {"eval.txt", print_eval_txt},
-             {"eval.json", print_eval_json}};
-enum { N_FILES = sizeof files / sizeof *files };
+// ---- the files, both or none ---------------------------------------------------------------------------------------
 
 static int create(FileWriter *w, const char *folder, const char *name, Error *err) {
     char *path = string_format("%s/%s", folder, name);
@@ -371,28 +239,36 @@ static int create(FileWriter *w, const char *folder, const char *name, Error *er
     return bad;
 }
 
-// One file's bytes under its temporary name.
-static int fill(FileWriter *w, const Report *r, int i, Error *err) {
-    char *data = NULL;
-    size_t size = 0;
-    TRY(create(w, r->f->out, files[i].name, err));
-    FILE *memory = open_memstream(&data, &size);
-    int bad = !memory || files[i].print(memory, r) != 0;
-    if (memory && fclose(memory) != 0) bad = 1;
-    bad = bad ? error_set(err, "%s: out of memory", files[i].name) : file_write(w, data, size, err);
-    free(data);
-    if (!bad && fflush(w->stream) != 0) bad = error_set(err, "%s: cannot write: disk full?", w->path);
-    return bad;
+// Frees the line; NULL: memory ran out.
+static int write_line(FileWriter *w, char *line, Error *err) {
+    if (!line) return error_set(err, "%s: out of memory", w->path);
+    int bad = file_write(w, line, strlen(line), err) != 0 || file_write(w, "\n", 1, err) != 0;
+    free(line);
+    return bad ? -1 : 0;
 }
 
-int eval_write(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum, FILE *stream, Error *err) {
-    const Report r = {f, s, sum};
-    FileWriter w[N_FILES] = {0};
-    int bad = file_make_dirs(f->out, err);
-    for (int i = 0; i < N_FILES && !bad; i++) bad = fill(&w[i], &r, i, err);
-    for (int i = 0; i < N_FILES && !bad; i++) bad = file_commit(&w[i], err);
-    for (int i = 0; i < N_FILES; i++) file_discard(&w[i]);
-    if (!bad && stream) eval_print(stream, f, s, sum);
+static int write_files(FileWriter *pages, FileWriter *summary, const EvalFiles *f, const EvalSet *s,
+                       const EvalSummary *sum, Error *err) {
+    TRY(create(pages, f->out, "pages.jsonl", err));
+    TRY(create(summary, f->out, "eval.json", err));
+    for (int i = 0; i < s->n; i++) TRY(write_line(pages, eval_page_json(s, i, sum->latents, f), err));
+    cJSON *root = summary_json(f, s, sum);
+    char *text = root ? cJSON_Print(root) : NULL;
+    cJSON_Delete(root);
+    TRY(write_line(summary, text, err));
+    FileWriter *w[] = {pages, summary};
+    for (int i = 0; i < 2; i++)
+        if (fflush(w[i]->stream) != 0) return error_set(err, "%s: cannot write: disk full?", w[i]->path);
+    TRY(file_commit(pages, err));
+    return file_commit(summary, err); // the last to get its name: when it is there, the other is
+}
+
+int eval_write(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum, Error *err) {
+    FileWriter pages = {0}, summary = {0};
+    TRY(file_make_dirs(f->out, err));
+    int bad = write_files(&pages, &summary, f, s, sum, err);
+    file_discard(&pages);
+    file_discard(&summary);
     return bad;
 }
 

@@ -70,14 +70,8 @@ static void add_page(EvalMeans *m, Sums *t, const EvalPage *p) {
     const PageMetrics *k = &p->m;
     m->pages++;
     m->cut += !p->ended;
-    m->by_character += k->by_character;
     m->char_precision += k->char_precision;
     m->exact_match += k->exact;
-    m->word_precision += k->word_precision;
-    m->word_recall += k->word_recall;
-    m->word_f1 += k->word_f1;
-    m->bleu4 += k->bleu4;
-    m->rouge_l += k->rouge_l;
     t->edits += (double)k->edit_distance;
     t->longer += (double)(k->reference_chars > k->output_chars ? k->reference_chars : k->output_chars);
     t->tokens += page_tokens(p);
@@ -106,9 +100,8 @@ static EvalMeans means_of(const EvalSet *s, int from, int to, int latents) {
         int tokens = page_tokens(&s->pages[i]);
         if (tokens >= from && tokens < to) add_page(&m, &t, &s->pages[i]);
     }
-    double *means[] = {&m.char_precision, &m.exact_match, &m.word_precision, &m.word_recall,
-                       &m.word_f1,        &m.bleu4,       &m.rouge_l};
-    for (size_t i = 0; i < sizeof means / sizeof *means; i++) divide(means[i], m.pages);
+    divide(&m.char_precision, m.pages);
+    divide(&m.exact_match, m.pages);
     m.char_precision_micro = 1 - share(t.edits, t.longer, 0);
     m.token_match = share(t.same, t.answer_tokens, 0);
     m.token_accuracy = share(t.correct, t.rows, 0);

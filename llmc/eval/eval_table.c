@@ -1,15 +1,9 @@
-// eval_table.c: what a person reads of an evaluation: the table of eval.txt and the worst pages of worst.txt.
-// See eval.h.
+// eval_table.c: the table a person reads of an evaluation. See eval.h.
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "llmc/base/clean.h"
 #include "llmc/eval/eval.h"
 #include "llmc/eval/published.h"
-#include "llmc/text/render.h"
-
-// ---- eval.txt ------------------------------------------------------------------------------------------------------
 
 static void print_head(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
     const EvalMeans *m = &sum->all;
@@ -39,17 +33,9 @@ static void print_share(FILE *out, const char *name, double value, const char *n
 
 static void print_metrics(FILE *out, const EvalFiles *f, const EvalSummary *sum) {
     const EvalMeans *m = &sum->all;
-    char units[80];
-    snprintf(units, sizeof units, "sets of words; of characters on the %d of %d pages that hold Chinese",
-             m->by_character, m->pages);
     print_share(out, "char precision", m->char_precision, "1 - edit distance / longer length, mean over pages");
     print_share(out, "char precision, micro", m->char_precision_micro, "the same over all characters together");
     print_share(out, "exact match", m->exact_match, "share of pages");
-    print_share(out, "word precision", m->word_precision, units);
-    print_share(out, "word recall", m->word_recall, "this is what Fox's own tool prints as \"precision\"");
-    print_share(out, "word F1", m->word_f1, "of each page, then their mean");
-    print_share(out, "BLEU-4", m->bleu4, "of each page (method-1 smoothing), then their mean");
-    print_share(out, "ROUGE-L", m->rouge_l, "F1, the same units");
     print_share(out, "token match", m->token_match, "free-running: equal positions / reference tokens");
     print_share(out, "token accuracy", m->token_accuracy, "teacher-forced, the end mark included");
     fprintf(out, "%-26s %8.4g  teacher-forced, from the page's latents (%.4f nats a token)\n", "perplexity",
@@ -73,8 +59,7 @@ static void print_buckets(FILE *out, const EvalFiles *f, const EvalSummary *sum)
         outside -= sum->buckets[b].m.pages;
         beside |= sum->buckets[b].m.pages > 0 && eval_published_bucket(&sum->buckets[b]) >= 0;
     }
-    fprintf(out, "\n%-13s %6s %12s %15s %15s %12s", "text tokens", "pages", "compression", "char precision",
-            "word precision", "word recall");
+    fprintf(out, "\n%-13s %6s %12s %15s %12s", "text tokens", "pages", "compression", "char precision", "exact match");
     for (int i = 0; i < N_PUBLISHED && beside; i++) fprintf(out, "%s%7s", i ? " " : " | ", published[i].label);
     fprintf(out, "\n");
     for (int b = 0; b < sum->n_buckets; b++) {
@@ -83,9 +68,9 @@ static void print_buckets(FILE *out, const EvalFiles *f, const EvalSummary *sum)
         if (k->m.pages == 0 && row < 0) continue;
         fprintf(out, "%6d-%-6d %6d", k->from, k->to, k->m.pages);
         if (k->m.pages)
-            fprintf(out, " %11.1fx %14.2f%% %14.2f%% %11.2f%%", k->m.compression, 100 * k->m.char_precision,
-                    100 * k->m.word_precision, 100 * k->m.word_recall);
-        else fprintf(out, " %12s %15s %15s %12s", "-", "-", "-", "-");
+            fprintf(out, " %11.1fx %14.2f%% %11.2f%%", k->m.compression, 100 * k->m.char_precision,
+                    100 * k->m.exact_match);
+        else fprintf(out, " %12s %15s %12s", "-", "-", "-");
         for (int i = 0; i < N_PUBLISHED && beside && row >= 0; i++)
             fprintf(out, "%s%6.1f%%", i ? " " : " | ", published[i].precision[row]);
         fprintf(out, "\n");
@@ -127,29 +112,4 @@ void eval_print(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSumma
     print_buckets(out, f, sum);
     print_positions(out, &sum->all);
     print_controls(out, f, s, sum);
-}
-
-// ---- worst.txt -----------------------------------------------------------------------------------------------------
-
-static int print_worst_page(FILE *out, const EvalPage *p) {
-    enum { CONTEXT = 60 };
-    char *ops;
-    size_t n_ops;
-    if (metrics_align(&ops, &n_ops, p->reference, p->n_reference, p->output, p->n_output) != 0) return -1;
-    fprintf(out, "\n--- %s\n", clean(p->id));
-    fprintf(out, "%zu tokens, char precision %.2f %%, edit distance %zu of %zu characters%s\n", p->context.n,
-            100 * p->m.char_precision, p->m.edit_distance, p->m.reference_chars,
-            p->ended ? "" : ", cut at the limit of new tokens (-max_new)");
-    int bad = render_diff(out, p->reference, p->n_reference, p->output, p->n_output, ops, n_ops, CONTEXT);
-    free(ops);
-    return bad;
-}
-
-int eval_print_worst(FILE *out, const EvalSet *s, const EvalSummary *sum) {
-    if (sum->n_worst == 0) fprintf(out, "every page came back whole\n");
-    else fprintf(out, "the %d worst pages of %d: [-lost-] {+written in its place+}\n", sum->n_worst, s->n);
-    for (int i = 0; i < sum->n_worst; i++) {
-        if (print_worst_page(out, &s->pages[sum->worst[i]]) != 0) return -1;
-    }
-    return 0;
 }

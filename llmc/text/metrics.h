@@ -7,13 +7,9 @@
 enum { METRICS_SLICES = 20 };
 
 typedef struct PageMetrics {
-    double char_precision;  // 1 - Levenshtein distance / longer length; 1 for two empty texts
+    double char_precision; // 1 - Levenshtein distance / longer length; 1 for two empty texts
     size_t edit_distance, reference_chars, output_chars;
-    double word_precision, word_recall, word_f1; // sets of words; where Chinese occurs, of characters
-    int by_character;       // that was so: words, also of bleu4 and rouge_l, are characters that are no white space
-    double bleu4;           // nltk sentence_bleu, method-1 smoothing
-    double rouge_l;         // F1 of the longest common subsequence over the same units
-    int exact;              // texts are equal
+    int exact;                           // texts are equal
     size_t slice_errors[METRICS_SLICES]; // errors counted at the reference position (alignment: match, substitute,
     size_t slice_chars[METRICS_SLICES];  // delete, insert in this order of preference), 20 equal slices of the page
 } PageMetrics;

@@ -14,18 +14,8 @@ typedef enum RenderSide {
 int render_wants_colour(FILE *out);
 
 // Prints one side of an alignment (metrics.h: ops over code points), runs of wrong characters in reverse red or,
-// without colour, in [brackets]; a wrong line end is shown as \n as well. The text is
-// cleaned (clean.h). Ends with a line end.
+// without colour, in [brackets]; a wrong line end is shown as \n as well. The text is cleaned (clean.h). Ends with a
+// line end.
 void render_marked(FILE *out, const char *text, size_t n, const char *ops, size_t n_ops, RenderSide side, int colour);
-
-// Both sides in one text, for a file: what did not come back as [-lost-], what stands in its place as {+written+}, and
-// of equal stretches only the `context` characters next to a change, with a note of how many are left out. Changes with
-// fewer than four equal characters between them become one: a chance letter would tear it into pieces nobody can read.
-// -1: out of memory.
-int render_diff(FILE *out, const char *reference, size_t n_reference, const char *output, size_t n_output,
-                const char *ops, size_t n_ops, size_t context);
-
-// One side without marks.
-void render_plain(FILE *out, const char *text, size_t n);
 
 #endif

@@ -184,27 +184,6 @@ def pages():
     yield b"\xff\xfe\x0c\x0c"
 
 
-def reports():
-    """log.jsonl, eval.json, pages.jsonl, settings.json of a run, zero bytes between them."""
-    steps = [{"step": i + 1, "loss": 8 / (i + 1), "lr": 1e-5, "grad_norm": 2, "pages": 2, "tokens": 9, "ms": 5,
-              "tokens_per_second": 1800, "mfu": 0.5, "memory_mb": 7} for i in range(4)]
-    log = steps + [{"step": 4, "val_loss": 2.5, "val_token_accuracy": 0.5}]
-    control = {"char_precision": 0.1, "token_accuracy": 0.2}
-    evaluation = {"source": "a.jsonl", "latents": 32, "pages": 2, "char_precision": 0.9, "by_position": [0.9] * 20,
-                  "buckets": [{"from": 600, "to": 700, "pages": 2, "char_precision": 0.9, "compression": 20}],
-                  "published": [{"name": "a", "latents": 32, "buckets": [{"from": 600, "to": 700, "precision": 1}]}],
-                  "control_swapped_latents": control, "perturb": "none"}
-    page = {"id": "a", "text": "abc\nd", "reconstruction": "a<b>c", "tokens": 4, "latents": 1, "char_precision": 0.4}
-    settings = {"preset": "tiny", "steps": 4, "lr": 1e-3, "schedule": "cosine", "warmup": 1, "len_warmup": 0.5,
-                "m": None}
-    lines = ["\n".join(map(json.dumps, log)), json.dumps(evaluation), "\n".join([json.dumps(page)] * 3),
-             json.dumps(settings)]
-    yield "\0".join(lines).encode()
-    yield "\0".join(lines[:1]).encode()
-    yield "\0".join(["", lines[1], lines[2]]).encode()
-    yield "\0".join(["", "{", '{"text": "\\u202e", "reconstruction": ""}', '{"</dd>": "<b>"}']).encode()
-
-
 def anything():
     yield b"{}"
     yield b'{"step": 1, "text": "a", "list": [1, 2.5e3, null, true]}'
@@ -212,7 +191,7 @@ def anything():
 
 
 GENERATORS = {"shard": shards, "safetensors": safetensors, "config": configs, "latents": latents,
-              "tokenizer": tokenizers, "encode": texts, "pages": pages, "folder": folders, "report": reports}
+              "tokenizer": tokenizers, "encode": texts, "pages": pages, "folder": folders}
 
 
 def main():

@@ -1,0 +1,99 @@
+"""Runs and evaluations made by hand, for the tests of the desk: what train_c3 and c3 eval leave behind, without either."""
+import json
+import os
+
+from rapidfuzz.distance import Levenshtein
+
+LATENTS = 4
+# Page i of an evaluation: id, text, what came back.
+PAGES = [
+    ("whole", "The first page came back whole.", "The first page came back whole."),
+    ("one", "A second page with one error in it.", "A second page with one errar in it."),
+    ("lines", "Two lines,\nand the end is lost", "Two lines and"),
+    ("chinese", "天地玄黄，宇宙洪荒。", "天地玄黄，宇宙荒洪。"),
+    ("mixed", "Latin words, then 中文 and more", "Latin words, then 中 and some more"),
+    ("bad", "nothing of this came back", "xyz"),
+    ("nothing", "a page of which nothing was written", ""),
+    ("space", "a \t page\u00a0with   white space\n", "a page with white space"),
+]
+OTHER = {"token_accuracy": 0.25, "loss": 3.0, "perplexity": 20.1, "what": "a control", "char_precision": 0.125}
+
+
+def write_json(path, value):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(value, f)
+
+
+def page_line(name, text, written):
+    distance = Levenshtein.distance(text, written)
+    rows = len(text) // 4 + 2
+    part = {"correct": 1, "loss": 3.0}
+    return {"id": name, "text": text, "reconstruction": written, "tokens": len(text) // 4 + 1, "latents": LATENTS,
+            "char_precision": 1 - distance / max(len(text), len(written), 1), "edit_distance": distance,
+            "exact": text == written, "output_tokens": len(written) // 4 + 1, "ended": bool(written), "same_tokens": 2,
+            "forced_rows": rows, "forced_correct": rows // 2, "loss": 1.5, "decoder_alone": part,
+            "control_swapped_latents": dict(part, char_precision=0.125)}
+
+
+def make_evaluation(folder, pages=PAGES, **more):
+    """eval.json and pages.jsonl; more replaces keys of eval.json."""
+    lines = [page_line(*p) for p in pages]
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "pages.jsonl"), "w", encoding="utf-8") as f:
+        f.writelines(json.dumps(line) + "\n" for line in lines)
+    mean = sum(p["char_precision"] for p in lines) / max(len(lines), 1)
+    numbers = {"char_precision": mean, "char_precision_micro": mean, "exact_match": 1 / 8, "token_match": 0.5,
+               "token_accuracy": 0.75, "loss": 1.5, "perplexity": 4.48}
+    edges = [(0, 6), (6, 9), (9, 12)]
+    buckets = []
+    for low, high in edges:
+        inside = [p for p in lines if low <= p["tokens"] < high]
+        bucket = {"from": low, "to": high, "pages": len(inside), "compression": None, "char_precision": None}
+        if inside:
+            precision = sum(p["char_precision"] for p in inside) / len(inside)
+            bucket |= numbers | {"compression": 2.5, "char_precision": precision, "by_position": [0.75] * 20}
+        buckets.append(bucket)
+    published = [{"name": "C3, paper, 32 latents", "latents": 32, "buckets": [
+        {"from": 6, "to": 9, "precision": 0.987, "compression": 21.0}]}]
+    write_json(os.path.join(folder, "eval.json"), {
+        "model": "runs/made/step_00000040", "source": "made.jsonl", "dtype": "bf16", "perturb": "none", "seed": 1,
+        "latents": LATENTS, "pages": len(lines), **numbers, "tokens_per_latent": 2.5, "late_errors": 0.25,
+        "by_position": [0.7 + 0.01 * i for i in range(20)], "buckets": buckets, "published": published,
+        "decoder_alone": OTHER, "control_swapped_latents": OTHER, "control_no_latents": dict(OTHER, text="the the"),
+        "control_zero_latents": OTHER, **more})
+
+
+def make_log(folder, steps=40, scale=1.0, validate=10):
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "log.jsonl"), "w", encoding="utf-8") as f:
+        for i in range(1, steps + 1):
+            time = f"2026-03-01T12:{i // 60:02}:{i % 60:02}.000Z"
+            f.write(json.dumps({"step": i, "time": time, "loss": scale * 8 / i, "lr": 1e-3 * i / 7, "grad_norm": 2.0,
+                                "pages": 16, "tokens": 100000, "ms": 500.0, "tokens_per_second": 200000.0, "mfu": None,
+                                "memory_mb": 1234.5}) + "\n")
+            if i % validate == 0:
+                f.write(json.dumps({"step": i, "time": time, "val_loss": scale * 9 / i, "val_token_accuracy": 0.5}) + "\n")
+
+
+def make_checkpoint(folder, step, **options):
+    """The files of a checkpoint that the report reads; options replaces those of settings.json."""
+    at = os.path.join(folder, f"step_{step:08}")
+    config = {"latent_token_len": LATENTS, "vocab_size": 2054, "c3_template": "bare", "num_hidden_layers": 2,
+              "hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 384}
+    write_json(os.path.join(at, "config.json"), config)
+    write_json(os.path.join(at, "llm1", "config.json"), config)
+    write_json(os.path.join(at, "trainer", "settings.json"),
+               {"steps": 40, "lr": 1e-3, "schedule": "cosine", "warmup": 5, "len_warmup": 0.5, "m": None, **options})
+    write_json(os.path.join(at, "trainer", "state.json"), {"step": step, "ranks": 2})
+    write_json(os.path.join(at, "COMPLETE"), {"files": []})
+
+
+def make_run(folder, scale=1.0, evaluations=("eval_en", "eval_zh"), **options):
+    make_log(folder, scale=scale)
+    make_checkpoint(folder, 40, **options)
+    write_json(os.path.join(folder, "run.json"), {"host": "node7", "command": "./train_c3 -preset demo",
+                                                  "build": "train_c3 f8aece7, gcc 12.2", "started": "2026-03-01T12:00:00Z"})
+    for name in evaluations:
+        make_evaluation(os.path.join(folder, name))
+    return folder

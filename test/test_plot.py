@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""test_plot.py: scripts/plot.py draws a run, several, and a single evaluation, as PNG and as SVG."""
+import os
+import struct
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+from harness import ROOT, Folder, case, done, leftovers
+from made_runs import make_evaluation, make_run
+
+
+def plot(*words):
+    return subprocess.run([sys.executable, os.path.join(ROOT, "scripts/plot.py"), *words], capture_output=True, text=True,
+                          timeout=300)
+
+
+def picture_faults(folder, names):
+    """What is not there as a PNG of a picture's size, and as SVG that says the same."""
+    found = []
+    for name in names:
+        with open(f"{folder}/{name}.png", "rb") as f:
+            head = f.read(24)
+        wide, high = struct.unpack(">II", head[16:])
+        root = ElementTree.parse(f"{folder}/{name}.svg").getroot()
+        shapes = [e for e in root.iter() if e.tag.endswith("path") and e.get("d")]
+        if head[:8] != b"\x89PNG\r\n\x1a\n" or wide < 1200 or high < 400 or not root.tag.endswith("svg") or len(shapes) < 10:
+            found.append((name, wide, high, root.tag, len(shapes)))
+    return found
+
+
+def main():
+    with Folder() as tmp:
+        run = make_run(f"{tmp}/demo")
+        r = plot(run)
+        names = ["loss", "by_position", "precision_by_length_en", "precision_by_length_zh"]
+        case("a run: its losses and its evaluations", r.returncode == 0 and not r.stderr and not picture_faults(run, names) and
+             r.stdout.splitlines() == [f"{run}/{name}.png" for name in names], (r.stdout, r.stderr))
+        make_evaluation(f"{tmp}/alone")
+        r = plot(f"{tmp}/alone", "-o", f"{tmp}/new/folder")
+        names = ["by_position", "precision_by_length"]
+        case("an evaluation, into another folder", r.returncode == 0 and not picture_faults(f"{tmp}/new/folder", names) and
+             sorted(os.listdir(f"{tmp}/new/folder")) == sorted(f"{n}.{e}" for n in names for e in ("png", "svg")), r.stderr)
+        r = plot(run, make_run(f"{tmp}/other", scale=2.0, evaluations=()), "-o", f"{tmp}/two")
+        case("two runs in one picture", r.returncode == 0 and not picture_faults(f"{tmp}/two", ["loss"]) and
+             "other" in open(f"{tmp}/two/loss.svg", encoding="utf-8").read(), r.stderr)
+        case("nothing half-written", not leftovers(tmp))
+        for name, words, says in (("no such folder", [f"{tmp}/none"], "no such folder"),
+                                  ("a folder that is neither", [tmp], "hint"),
+                                  ("nowhere to write", [run, "-o", f"{run}/log.jsonl"], "log.jsonl")):
+            r = plot(*words)
+            case(f"refused in one line: {name}", r.returncode == 1 and r.stderr.startswith("plot.py: ") and
+                 r.stderr.count("\n") == 1 and says in r.stderr, (r.returncode, r.stderr))
+    done()
+
+
+main()

@@ -6,7 +6,7 @@
 #   RELEASE        its name: bookworm, trixie, noble...
 #   WHAT build     (default) scripts/setup.sh build; make all tests: a warning is a failure; two ranks under mpirun
 #        demo      build, and scripts/demo.sh
-#        test NAME...  scripts/test.sh NAME... instead, with its own set-up and build; without names: all
+#        test ARG...   scripts/test.sh ARG... instead, with its own set-up and build; without arguments: all
 #   -c COMPILER    build with this one, a package of that name: gcc-13
 #   -d FOLDER      make the system there and keep it; used again, with all that is installed in it, when it is there.
 #                  Otherwise it is made under TMPDIR and removed at the end

@@ -2,7 +2,7 @@
 
 A test is a program: test/test_NAME.c (built as build/test/test_NAME), .py or .sh, or a fuzzer, test/fuzz/fuzz_NAME.c. It
 runs in the root, prints "ok   CASE" or "FAIL CASE" a line and ends with "N passed, N failed". pytest counts every case
-and shows a failed one with the lines around it. A program that crashes, hangs (TEST_LIMIT seconds, 900), leaves processes
+and shows a failed one with the lines around it. A program that crashes, hangs (TEST_LIMIT seconds, 1800), leaves processes
 behind, or prints no closing line or another count than its cases is a failure of its own.
 
     pytest                        everything that scripts/test.sh has built
@@ -25,13 +25,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CASE = re.compile(r"^(ok  |FAIL) (.+)$")
 CLOSING = re.compile(r"^(\d+) passed, (\d+) failed$", re.M)
 SHOWN = 60  # lines of output in front of a failure
-LIMIT = float(os.environ.get("TEST_LIMIT", 900))  # seconds a program may take
+LIMIT = float(os.environ.get("TEST_LIMIT", 1800))  # seconds a program may take
 FUZZ_SECONDS = os.environ.get("FUZZ_SECONDS", "10")  # libFuzzer's time for each parser
 LOGS = os.path.join(ROOT, "build/test-logs")  # whole output of every program
 
 # These fill both cores (ranks, threads, builds): one at a time, and beside single-threaded programs only.
 WIDE = ("test_train.py", "test_faults.py", "test_simulation.py", "test_cudasim.sh", "test_cuda_attention.sh",
-        "test_cuda_build.sh", "test_hf.py", "test_decode.py", "test_demo.py", "test_parity.py", "test_gpu.py")
+        "test_cuda_build.sh", "test_hf.py", "test_decode.py", "test_demo.py", "test_parity.py", "test_gpu.py",
+        "test_ranks.py", "test_run_folder.py", "test_printed_commands.py", "test_dist.c")
 
 
 def pytest_collect_file(file_path, parent):

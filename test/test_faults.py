@@ -77,7 +77,7 @@ def bad_data(folder, out, shard):
     refuse("only pages longer than -maxlen", base + ["-data", os.path.join(folder, "long*.bin"), "-maxlen", 100],
            ["long", "maxlen"])
     other = make_shards(folder, "vocab", 20, seed=9, vocab=5000)
-    refuse("a shard of another vocabulary", base + ["-data", other], ["tokenizer"])
+    refuse("a shard of another vocabulary", base + ["-vocab", 4096, "-data", other], ["tokenizer"])
 
 
 def skipped_pages(folder, out, shard):

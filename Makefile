@@ -5,6 +5,7 @@
 #   make tests      the C test programs        make test   scripts/test.sh
 #   make fuzz       libFuzzer programs of the parsers, build/fuzz/NAME (clang; test/fuzz/run.sh runs one)
 #   make SANITIZE=1 gcc's address and undefined-behaviour sanitizers, in build/sanitize
+#   make docs       docs/options.md        make format  clang-format and ruff
 #   make clean
 CC      ?= gcc
 ifeq ($(origin CC),default)
@@ -49,11 +50,17 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(EXTRA_OBJ)
 TESTS   := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/*.c)) # test_*.c, and programs that Python tests drive
 BIN     := $(if $(SANITIZE),$(BUILD)/,)
 
-.PHONY: all tests test fuzz bench clean found
+.PHONY: all tests test fuzz bench docs format clean found
 all: found $(BIN)train_c3 $(BIN)c3
 tests: $(TESTS)
 test:
 	bash scripts/test.sh
+docs: all
+	python3 dev/make_options.py
+# The formatters of set-up (scripts/setup.sh test), so that all machines write the same.
+format:
+	git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.inc' '*.cpp' | xargs .venv/bin/clang-format -i
+	.venv/bin/ruff check --fix .
 bench: $(BUILD)/dev/bench_ops $(BUILD)/dev/cuda/bench
 
 found:

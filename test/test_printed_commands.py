@@ -24,6 +24,10 @@ NOT_RUN = {
     "bash data/make_demo.sh": "a download: the demo does it",
     "bash data/ocr_pdf.sh X.pdf > X.jsonl": "needs poppler and tesseract, which set-up does not install",
     "bash data/ocr_pdf.sh -l chi_sim+eng *.pdf > pages.jsonl": "needs poppler and tesseract",
+    "bash scripts/setup.sh test": "installs packages: scripts/test.sh does it",
+    "make -j": "minutes: scripts/test.sh does it",
+    "make format": "changes files",
+    "make docs": "changes files",
     "make cudasim": "minutes: test_cudasim.sh does it",
     "make cudasim_products": "minutes: test_simulation.py does it",
     "bash test/test_cudasim.sh": "is a test by itself",
@@ -32,7 +36,7 @@ NOT_RUN = {
 # What a model that has learned nothing yet answers by right.
 MAY_FAIL = {"-verify": (1, "came back exactly")}
 
-COMMAND = r"(?:bash|python3|make|mpirun|\./c3|\./train_c3) .+?"
+COMMAND = r"(?:bash|python3|make|mpirun|\./c3|\./train_c3|echo \"[^\"]*\" \| \./c3) .+?"
 # Behind two spaces or a # stands what it is for.
 LINE = re.compile(rf"({COMMAND})(?:\s{{2,}}.*|\s+#.*)?")
 
@@ -75,7 +79,8 @@ def commands_of_script(path):
 
 def collect():
     found = []
-    for path in ["README.md", "data/README.md", "dev/cudasim/README.md"]:
+    for path in ["README.md", *sorted(glob.glob("docs/*.md", root_dir=ROOT)), "data/README.md", "dev/cudasim/README.md",
+                 "CONTRIBUTING.md"]:
         found += [(c, path) for c in commands_of_markdown(path)]
     found += [(c, "-h") for c in commands_of_help()]
     for path in sorted(glob.glob("scripts/*.sh", root_dir=ROOT) + glob.glob("data/*.sh", root_dir=ROOT)):
@@ -160,9 +165,8 @@ def try_command(command, where, folder):
 
 printed = collect()
 case("the collection sees README's lines, inline code, -h, heads and last words of scripts",
-     {"mpirun -np 8 ./train_c3 -b 2 -g 16 -lr 1e-5 -steps 40000", "./train_c3 -h", "./c3 report runs/NAME",
-      "./c3 eval -m runs/demo data/demo/val_zh.jsonl -o runs/demo/eval_zh", "bash scripts/test.sh -l",
-      "./c3 reconstruct -m runs/demo -f FILE", "./c3 info -check runs/demo"} <= set(printed) and len(printed) > 30,
+     {"mpirun -np 8 ./train_c3 -b 2 -g 16 -lr 1e-5 -steps 40000", "./train_c3 -h", "./c3 info -check runs/NAME",
+      "./c3 eval -m runs/NAME PAGES.jsonl -o OUT", "./c3 reconstruct -m runs/demo -f FILE", "./c3 info -check runs/demo"} <= set(printed) and len(printed) > 30,
      "\n".join(printed))
 case("what is not run is printed somewhere", set(NOT_RUN) <= set(printed), set(NOT_RUN) - set(printed))
 with Folder() as tmp:

@@ -13,28 +13,28 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-#include "llmc/train/agreement.h"  // all ranks mean the same run
+#include "llmc/train/agreement.h" // all ranks mean the same run
 #include "llmc/backend.h"
 #include "llmc/model/c3.h"         // c3_forward_backward
 #include "llmc/train/checkpoint.h" // checkpoint_save
-#include "llmc/base/clean.h"      // what comes from outside, printed
+#include "llmc/base/clean.h"       // what comes from outside, printed
 #include "llmc/train/corpus.h"     // tokenizer, template, pages
 #include "llmc/train/culprit.h"    // what went bad when the loss is NaN
-#include "llmc/base/dist.h"       // ranks
+#include "llmc/base/dist.h"        // ranks
 #include "llmc/base/file.h"
-#include "llmc/data/loader.h"     // loader_next: which pages
-#include "llmc/train/log.h"        // progress lines and log.jsonl
+#include "llmc/data/loader.h" // loader_next: which pages
+#include "llmc/train/log.h"   // progress lines and log.jsonl
 #include "llmc/train/optimizer.h"
 #include "llmc/train/options.h"    // the option table
 #include "llmc/train/plan.h"       // memory by kind, FLOPs
 #include "llmc/train/resume.h"     // going on from a checkpoint
 #include "llmc/train/run_writer.h" // the run's folder: one writer, one history
-#include "llmc/weights/source.h"     // where the model comes from
+#include "llmc/weights/source.h"   // where the model comes from
 #include "llmc/train/step.h"       // micro-batches of a step, packed for the device
-#include "llmc/base/stop.h"       // signals, OUT/stop
-#include "llmc/weights/travel.h"     // tokenizer and code of a checkpoint
+#include "llmc/base/stop.h"        // signals, OUT/stop
+#include "llmc/weights/travel.h"   // tokenizer and code of a checkpoint
 #include "llmc/train/validate.h"   // validation loss, samples
-#include "llmc/version.h"    // what --version prints
+#include "llmc/version.h"          // what --version prints
 #ifdef __cplusplus
 }
 #endif
@@ -343,8 +343,10 @@ static int run(Trainer *t, Error *err) {
     if (t->dist.rank == 0) print_settings(t);
     stop_install();
     if (t->state.step < t->steps) return loop(t, err);
-    log_note(t->log, "nothing was trained: %s is at step %lld, the run ends at step %lld (hint: a larger -steps goes "
-             "on, -resume no starts anew)", t->resumed, (long long)t->state.step, (long long)t->steps);
+    log_note(t->log,
+             "nothing was trained: %s is at step %lld, the run ends at step %lld (hint: a larger -steps goes "
+             "on, -resume no starts anew)",
+             t->resumed, (long long)t->state.step, (long long)t->steps);
     return 0;
 }
 

@@ -140,9 +140,9 @@ class RReader:
         if kind == 9:  # characters
             (n,) = self.ints(1)
             return None if n < 0 else self.take(n).decode("latin-1" if flags & 0x4000 else "utf-8", "replace")
-        if kind == 16 or kind == 19:  # strings, list
+        if kind in (16, 19):  # strings, list
             values = [self.item() for _ in range(self.ints(1)[0])]
-        elif kind == 10 or kind == 13:  # logical, integer
+        elif kind in (10, 13):  # logical, integer
             values = list(self.ints(self.ints(1)[0]))
         elif kind == 14:  # double
             n = self.ints(1)[0]

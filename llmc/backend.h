@@ -42,10 +42,10 @@ typedef struct Dist Dist; // dist.h: the ranks
 // Training, trimmed last layers and decoding with a KV cache are all this one form.
 typedef struct AttentionPages {
     int pages;
-    int max_q, max_k;     // longest q_len and k_len
-    const int *cu_q;      // (pages+1) borders of the pages in the query rows
-    const int *k_begin;   // (pages) first key row of each page
-    const int *k_end;     // (pages) one past its last key row
+    int max_q, max_k;   // longest q_len and k_len
+    const int *cu_q;    // (pages+1) borders of the pages in the query rows
+    const int *k_begin; // (pages) first key row of each page
+    const int *k_end;   // (pages) one past its last key row
 } AttentionPages;
 
 typedef struct AdamWParams {
@@ -119,9 +119,9 @@ struct Backend {
 
     // ---- matmul: torch's Linear; in (T,K), w (N,K), out (T,N) ----
     void (*matmul_forward)(Backend *b, elem_t *out, const elem_t *in, const elem_t *w, const elem_t *bias, int T, int K,
-                           int N);                                                         // out = in w^T (+ bias (N))
+                           int N); // out = in w^T (+ bias (N))
     void (*matmul_backward_input)(Backend *b, elem_t *din, const elem_t *dout, const elem_t *w, int T, int K, int N,
-                                  int accumulate);                                         // din (T,K) = dout w
+                                  int accumulate); // din (T,K) = dout w
     // dw (N,K) = dout^T in, dbias (N) = column sums of dout; float, fixed order; dbias may be NULL, dw may be NULL
     void (*matmul_backward_weight)(Backend *b, float *dw, float *dbias, const elem_t *dout, const elem_t *in, int T,
                                    int K, int N, int accumulate);

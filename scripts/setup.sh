@@ -163,12 +163,15 @@ if at_least demo && [ -n "$can_install" ] && ! ls $lists/*_Packages* >/dev/null 
 # ---- Python modules and the vocabulary ----
 modules=() # as pip calls them
 at_least demo && modules+=(altair vl-convert-python jinja2 rapidfuzz sacrebleu jieba)
-at_least test && modules+=(torch transformers tokenizers tiktoken safetensors nltk rouge-score pytest pytest-xdist ruff)
+at_least test && modules+=(torch transformers tokenizers tiktoken safetensors nltk rouge-score pytest pytest-xdist)
+# Formatters write alike on all machines only where they are of one version.
+at_least test && modules+=(clang-format==14.0.6 ruff==0.17.6)
 present() { # without importing them, which takes seconds
     .venv/bin/python - "$@" <<'PY' 2>/dev/null
 import importlib.util, sys
 imported = {"vl-convert-python": "vl_convert", "pytest-xdist": "xdist"}  # others: a dash becomes an underscore
-names = [imported.get(name, name.replace("-", "_")) for name in sys.argv[1:]]
+plain = [name.split("==")[0] for name in sys.argv[1:]]
+names = [imported.get(name, name.replace("-", "_")) for name in plain]
 sys.exit(any(importlib.util.find_spec(name) is None for name in names))
 PY
 }

@@ -78,8 +78,7 @@ typedef struct Filled {
 } Filled;
 
 static ModelChoice options(const char *m, const char *enc, const char *dec) {
-    return (ModelChoice){
-        .model = m, .enc = enc, .dec = dec, .tokenizer = "Makefile"};
+    return (ModelChoice){.model = m, .enc = enc, .dec = dec, .tokenizer = "Makefile"};
 }
 
 static int fill(Filled *f, const ModelChoice *o, uint64_t seed, Error *err) {

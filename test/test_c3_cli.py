@@ -53,8 +53,8 @@ def stack(D, heads, F, layers, rng):
         t[name] = (list(shape), [1.0] * n if one else [rng.uniform(-0.25, 0.25) for _ in range(n)])
 
     put("model.embed_tokens.weight", K + 6, D)
-    for l in range(layers):
-        p = f"model.layers.{l}."
+    for layer in range(layers):
+        p = f"model.layers.{layer}."
         for name, rows in (("q", heads * HS), ("k", kv), ("v", kv)):
             put(p + f"self_attn.{name}_proj.weight", rows, D)
             put(p + f"self_attn.{name}_proj.bias", rows)

@@ -82,7 +82,7 @@ def test_pages(tmp):
     size = os.path.getsize(f"{tmp}/pages.c3")
     tokens = sum(p["tokens"] for p in wanted)
     case("compress says documents, tokens, latents, bytes", code == 0 and not err and
-         f"60 documents, 60 pages" in out.decode() and f"{tokens:,} tokens" in out.decode() and
+         "60 documents, 60 pages" in out.decode() and f"{tokens:,} tokens" in out.decode() and
          f"{60 * N * WIDTH * 2:,} of latents" in out.decode() and f"the file {size:,}:" in out.decode(),
          (code, out.decode(), err))
     code, out, err = decompress(f"{tmp}/pages.c3", "-json", "-verify")

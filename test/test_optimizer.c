@@ -47,8 +47,7 @@ static void open_setup(Setup *s, DType dtype, const OptimizerConfig *oc) {
     C3Limits l = {.pages = 1, .enc_rows = 64, .dec_rows = 64, .dec_kept = 32};
     if (config_preset(&c, "demo", 256, &err) != 0 || backend_cpu_create(&s->b, dtype, 1, &one, &err) != 0 ||
         c3_create(&s->m, &c, s->b, &l, &err) != 0 || c3_init_weights(&s->m, 3, 0, &err) != 0 ||
-        optimizer_create(&s->o, oc, &s->m.params, s->b, s->m.weights, &s->m.grads,
-                         s->m.sums + 1, &err) != 0) {
+        optimizer_create(&s->o, oc, &s->m.params, s->b, s->m.weights, &s->m.grads, s->m.sums + 1, &err) != 0) {
         fprintf(stderr, "%s\n", err.text);
         exit(1);
     }
@@ -107,8 +106,16 @@ static double against_reference(const Setup *s, const Param *p, int index, const
 }
 
 static void test_steps(DType dtype) {
-    OptimizerConfig oc = {.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.1, .clip = 0.5,
-                          .group_scale = {0.5, 2, 1}, .frozen = {0, 0, 0}, .warmup = 2, .steps = 10};
+    OptimizerConfig oc = {.lr = 1e-2,
+                          .beta1 = 0.9,
+                          .beta2 = 0.99,
+                          .eps = 1e-8,
+                          .weight_decay = 0.1,
+                          .clip = 0.5,
+                          .group_scale = {0.5, 2, 1},
+                          .frozen = {0, 0, 0},
+                          .warmup = 2,
+                          .steps = 10};
     for (int frozen = 0; frozen < 2; frozen++) {
         oc.frozen[GROUP_DECODER] = frozen;
         Setup s;
@@ -137,8 +144,14 @@ static void test_steps(DType dtype) {
 }
 
 static void test_not_finite(void) {
-    OptimizerConfig oc = {.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .clip = 1, .group_scale = {1, 1, 1},
-                          .warmup = 0, .steps = 10};
+    OptimizerConfig oc = {.lr = 1e-2,
+                          .beta1 = 0.9,
+                          .beta2 = 0.99,
+                          .eps = 1e-8,
+                          .clip = 1,
+                          .group_scale = {1, 1, 1},
+                          .warmup = 0,
+                          .steps = 10};
     Setup s;
     open_setup(&s, DTYPE_BF16, &oc);
     step_once(&s, 1);

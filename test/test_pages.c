@@ -258,7 +258,11 @@ static void make_bytes_file(void) {
 
 static int run(TokenizeResult *r, const char *prefix, uint64_t shard_tokens, int n, const char *const *inputs) {
     char *path = string_format("%s/%s", folder, prefix);
-    TokenizeOptions o = {.tokenizer = bytes_file, .vocab = 256, .prefix = path, .inputs = inputs, .n_inputs = n,
+    TokenizeOptions o = {.tokenizer = bytes_file,
+                         .vocab = 256,
+                         .prefix = path,
+                         .inputs = inputs,
+                         .n_inputs = n,
                          .shard_tokens = shard_tokens};
     int bad = tokenize_files(&o, r, &err);
     free(path);

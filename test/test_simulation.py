@@ -161,7 +161,7 @@ def compare_bits(cells):
     for cell in cells:
         if cell.check.startswith("=") and hasattr(cell, "bits"):
             names.setdefault(cell.check, []).append(cell)
-    for name, group in names.items():
+    for group in names.values():
         for cell in group[1:]:
             same = cell.bits == group[0].bits
             case(f"bit-equal: {cell.name}", same, f"differs from {group[0].name}: {cell.bits[0]}, {group[0].bits[0]}")
@@ -195,7 +195,7 @@ def reductions_overlap(log, step, stack, layers):
     for layer in range(layers - 1, -1, -1):
         mine = within(step, f"{stack} backward", f"layer {layer}")
         reduce = [op for op in mine if op.kind == "collective"]
-        if len(reduce) != 1 or not reduce[0].name == "ncclReduceScatter":
+        if len(reduce) != 1 or reduce[0].name != "ncclReduceScatter":
             yield f"{stack} layer {layer}: {reduce} instead of one reduce-scatter"
             continue
         last = [op for op in mine if op.kind in ("kernel", "matmul")][-1]

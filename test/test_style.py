@@ -16,14 +16,14 @@ LEFTOVER = re.compile(r"\b(TO" r"DO|FIX" r"ME)\b")
 MACHINE = re.compile(r"(?<![\w.~$}])/(work|root|home|Users|mnt)/\w")
 
 
-def sources():
+def sources(endings=CODE + (".md", ".mk")):
     for folder, folders, files in os.walk(ROOT):
         inside = os.path.relpath(folder, ROOT)
         folders[:] = sorted(name for name in folders if os.path.normpath(os.path.join(inside, name)) not in SKIPPED
                             and name not in SKIPPED and not os.path.islink(os.path.join(folder, name)))
         for name in sorted(files):
             path = os.path.normpath(os.path.join(inside, name))
-            if name.endswith(CODE + (".md", ".mk")) or name == "Makefile" or path == ".ci/run":
+            if name.endswith(endings) or name == "Makefile" or path == ".ci/run":
                 yield path
 
 
@@ -57,7 +57,16 @@ def guard_fault(text):
 
 def command_fault(*command):
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-    return done.stderr.strip() if done.returncode else None
+    return (done.stderr + done.stdout).strip() if done.returncode else None
+
+
+def tools_faults(files):
+    """What the formatter and the linters of set-up say; the first lines of each."""
+    here = os.path.dirname(sys.executable)
+    code = [f for f in files if f.endswith((".c", ".h", ".cu", ".cuh", ".inc", ".cpp"))]
+    for name, command in (("clang-format (hint: make format)", [f"{here}/clang-format", "--dry-run", "-Werror", *code]),
+                          ("ruff", [f"{here}/ruff", "check", "--no-cache", "--output-format", "concise", "."])):
+        yield name, command_fault(*command)
 
 
 def faults_of(path, guards):
@@ -119,6 +128,10 @@ def main():
             print(f"FAIL {path}")
         failed += bool(faults)
         passed += not faults
+    for name, fault in tools_faults(sorted(sources(CODE + (".cpp", ".inc")))):
+        print(f"FAIL {name}: {fault[:1500]}" if fault else f"ok   {name}")
+        failed += bool(fault)
+        passed += not fault
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

@@ -100,14 +100,18 @@ static int parse_value(Option *o, const char *text, Error *err) {
     o->given = 1;
     switch (o->type) {
     case OPTION_INT:
-    case OPTION_REAL: return parse_number(o, text, err);
+    case OPTION_REAL:
+        return parse_number(o, text, err);
     case OPTION_CHOICE:
         if (!has_choice(o->choices, text))
             return error_set(err, "-%s: expected one of %s, found \"%s\"", o->name, o->choices, text);
         *(const char **)o->value = text;
         return 0;
-    case OPTION_TEXT: *(const char **)o->value = text; return 0;
-    case OPTION_FLAG: break;
+    case OPTION_TEXT:
+        *(const char **)o->value = text;
+        return 0;
+    case OPTION_FLAG:
+        break;
     }
     return error_set(err, "-%s takes no value, found \"%s\"", o->name, text);
 }
@@ -178,8 +182,12 @@ const char *cli_value(const Option *o, char *buffer, size_t room) {
     const char *text;
     switch (o->type) {
     case OPTION_FLAG:
-    case OPTION_INT: snprintf(buffer, room, "%lld", (long long)*(int64_t *)o->value); break;
-    case OPTION_REAL: print_real(buffer, room, *(double *)o->value); break;
+    case OPTION_INT:
+        snprintf(buffer, room, "%lld", (long long)*(int64_t *)o->value);
+        break;
+    case OPTION_REAL:
+        print_real(buffer, room, *(double *)o->value);
+        break;
     case OPTION_TEXT:
     case OPTION_CHOICE:
         text = *(const char **)o->value;
@@ -216,7 +224,9 @@ char *cli_json(const Option *options, int n) {
         switch (o->type) {
         case OPTION_FLAG:
         case OPTION_INT:
-        case OPTION_REAL: cJSON_AddRawToObject(object, o->name, cli_value(o, value, sizeof value)); break;
+        case OPTION_REAL:
+            cJSON_AddRawToObject(object, o->name, cli_value(o, value, sizeof value));
+            break;
         case OPTION_TEXT:
         case OPTION_CHOICE:
             text = *(const char **)o->value;

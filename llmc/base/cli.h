@@ -21,14 +21,14 @@ typedef enum OptionType {
 } OptionType;
 
 typedef struct Option {
-    const char *name;    // without the dash; NULL: a heading, `help` is its text
+    const char *name; // without the dash; NULL: a heading, `help` is its text
     OptionType type;
-    void *value;         // where the parsed value goes; what it holds before parsing is the default
+    void *value;          // where the parsed value goes; what it holds before parsing is the default
     const char *argument; // name of the value in the help: "DIR", "N"
-    double min, max;     // range of OPTION_INT and OPTION_REAL, ends included
-    const char *choices; // OPTION_CHOICE
-    const char *help;    // one line
-    int given;           // set by cli_parse: stood on the command line
+    double min, max;      // range of OPTION_INT and OPTION_REAL, ends included
+    const char *choices;  // OPTION_CHOICE
+    const char *help;     // one line
+    int given;            // set by cli_parse: stood on the command line
 } Option;
 
 // What was asked for instead of the program's work.

@@ -68,10 +68,10 @@ void file_hold_standard(void);
 // For its end: an error when something that was printed did not arrive.
 int file_check_stdout(Error *err);
 
-int file_exists(const char *path);            // 1 or 0
-int file_make_dirs(const char *path, Error *err); // mkdir -p
-int file_sync_dir(const char *path, Error *err);  // makes renames and new names inside a folder durable
-int file_remove_tree(const char *path, Error *err); // rm -r; a missing path is no error
+int file_exists(const char *path);                           // 1 or 0
+int file_make_dirs(const char *path, Error *err);            // mkdir -p
+int file_sync_dir(const char *path, Error *err);             // makes renames and new names inside a folder durable
+int file_remove_tree(const char *path, Error *err);          // rm -r; a missing path is no error
 int file_copy(const char *from, const char *to, Error *err); // whole or not at all
 int file_free_bytes(uint64_t *bytes, const char *path, Error *err); // free space for this user where path lies
 

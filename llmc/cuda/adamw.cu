@@ -38,8 +38,7 @@ __global__ void adamw_kernel(E *param, float *master, float *m, float *v, const 
 }
 
 // partial (blocks) = sums of squares; a thread squares W neighbours in fp32 and adds such groups in double.
-template <int W>
-__global__ void __launch_bounds__(1024) sum_squares_kernel(double *partial, const float *x, size_t n) {
+template <int W> __global__ void __launch_bounds__(1024) sum_squares_kernel(double *partial, const float *x, size_t n) {
     __shared__ double warps[32];
     double sum = 0;
     const size_t stride = (size_t)gridDim.x * blockDim.x * W;
@@ -92,9 +91,8 @@ static void launch_adamw(Backend *b, elem_t *param, float *master, float *m, flo
 static void adamw(Backend *b, elem_t *param, float *master, float *m, float *v, const float *grad, const float *scale,
                   size_t n, const AdamWParams *p) {
     if (n == 0) return;
-    const AdamWConstants c = {p->beta1,         p->beta2,         1.0f - p->beta1, 1.0f - p->beta2,
-                              1.0f / p->bias1,  1.0f / p->bias2,  p->lr,           p->eps,
-                              p->lr * p->weight_decay};
+    const AdamWConstants c = {p->beta1,        p->beta2, 1.0f - p->beta1, 1.0f - p->beta2,        1.0f / p->bias1,
+                              1.0f / p->bias2, p->lr,    p->eps,          p->lr * p->weight_decay};
     const bool wide = aligned16(param) && aligned16(master) && aligned16(m) && aligned16(v) && aligned16(grad);
     CUDA_FOR_ELEMENTS(b, wide, launch_adamw, b, param, master, m, v, grad, scale, n, &c);
 }

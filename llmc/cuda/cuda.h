@@ -32,13 +32,13 @@ typedef struct CudaStaging {
 } CudaStaging;
 
 typedef struct CudaState {
-    char name[320];       // "cuda NVIDIA H100 80GB HBM3, sm_90"
+    char name[320];        // "cuda NVIDIA H100 80GB HBM3, sm_90"
     int device, arch, sms; // arch: 90 for sm_90; multiprocessors
-    cudaStream_t stream;  // compute
-    void *scratch;        // device, shared by all operations in stream order
+    cudaStream_t stream;   // compute
+    void *scratch;         // device, shared by all operations in stream order
     size_t scratch_bytes;
     CudaMatmul *matmul;
-    CudaComm *comm;       // NULL: one rank
+    CudaComm *comm; // NULL: one rank
     CudaStaging staging;
 } CudaState;
 
@@ -75,18 +75,18 @@ void *cuda_scratch(Backend *b, size_t bytes, const char *who);
 extern "C" int cuda_libraries_load(int with_nccl, Error *err) __attribute__((weak));
 
 // What fills the Backend.
-void cuda_rows_fill(Backend *b);      // rows.cu: embedding, gather, scatter, casts
-void cuda_rmsnorm_fill(Backend *b);   // rmsnorm.cu
-void cuda_rope_fill(Backend *b);      // rope.cu
-void cuda_swiglu_fill(Backend *b);    // swiglu.cu
-void cuda_loss_fill(Backend *b);      // loss.cu: cross entropy, argmax, weighted sum
-void cuda_adamw_fill(Backend *b);     // adamw.cu: AdamW, squared norms, clip factor
-void cuda_attention_fill(Backend *b); // attention.cu
+void cuda_rows_fill(Backend *b);                // rows.cu: embedding, gather, scatter, casts
+void cuda_rmsnorm_fill(Backend *b);             // rmsnorm.cu
+void cuda_rope_fill(Backend *b);                // rope.cu
+void cuda_swiglu_fill(Backend *b);              // swiglu.cu
+void cuda_loss_fill(Backend *b);                // loss.cu: cross entropy, argmax, weighted sum
+void cuda_adamw_fill(Backend *b);               // adamw.cu: AdamW, squared norms, clip factor
+void cuda_attention_fill(Backend *b);           // attention.cu
 int cuda_matmul_create(Backend *b, Error *err); // matmul.cu; also fills
 void cuda_matmul_free(Backend *b);
 // FLOP/s of a square product of up to 8192, measured; 0 when there is no memory for it.
 double cuda_matmul_peak(Backend *b);
-int cuda_comm_create(Backend *b, Error *err);   // nccl.cu; also fills; one rank: nothing but the fill
+int cuda_comm_create(Backend *b, Error *err); // nccl.cu; also fills; one rank: nothing but the fill
 void cuda_comm_free(Backend *b);
 // Waits for the compute stream and, if asked to, for collectives that nobody awaits, watching them: an error or a
 // time-out names rank and operation and ends all ranks.

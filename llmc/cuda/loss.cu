@@ -74,8 +74,8 @@ __device__ __forceinline__ Softmax block_softmax(Softmax s, Softmax *warps) {
 }
 
 template <class E, int W>
-__global__ void __launch_bounds__(1024) cross_entropy_kernel(float *loss, int *correct, E *logits, const int *labels,
-                                                             const float *weights, int V, int ld) {
+__global__ void __launch_bounds__(1024)
+    cross_entropy_kernel(float *loss, int *correct, E *logits, const int *labels, const float *weights, int V, int ld) {
     __shared__ Softmax warps[32];
     E *row = logits + (size_t)blockIdx.x * (size_t)ld;
     const int label = labels[blockIdx.x], stride = (int)blockDim.x * W;
@@ -127,8 +127,8 @@ __global__ void __launch_bounds__(1024) argmax_kernel(int *out, const E *logits,
     if (threadIdx.x == 0) out[blockIdx.x] = s.at;
 }
 
-__global__ void __launch_bounds__(1024) weighted_sum_kernel(double *sum, const float *loss, const float *weights, int n,
-                                                            int accumulate) {
+__global__ void __launch_bounds__(1024)
+    weighted_sum_kernel(double *sum, const float *loss, const float *weights, int n, int accumulate) {
     __shared__ double warps[32];
     double total = 0;
     for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x) total += (double)weights[i] * (double)loss[i];
@@ -143,8 +143,8 @@ template <int W> static int row_threads(int V) { return threads_for(ceil_divide(
 template <class E, int W>
 static void launch_cross_entropy(Backend *b, float *loss, int *correct, elem_t *logits, const int *labels,
                                  const float *weights, int R, int V, int ld) {
-    cross_entropy_kernel<E, W><<<(unsigned)R, row_threads<W>(V), 0, cuda_stream(b)>>>(loss, correct, (E *)logits,
-                                                                                     labels, weights, V, ld);
+    cross_entropy_kernel<E, W>
+        <<<(unsigned)R, row_threads<W>(V), 0, cuda_stream(b)>>>(loss, correct, (E *)logits, labels, weights, V, ld);
     CUDA_CHECK_LAUNCH("cross_entropy_kernel");
 }
 
@@ -155,8 +155,7 @@ static void cross_entropy(Backend *b, float *loss, int *correct, elem_t *logits,
     CUDA_FOR_ELEMENTS(b, wide, launch_cross_entropy, b, loss, correct, logits, labels, weights, R, V, ld);
 }
 
-template <class E, int W>
-static void launch_argmax(Backend *b, int *out, const elem_t *logits, int R, int V, int ld) {
+template <class E, int W> static void launch_argmax(Backend *b, int *out, const elem_t *logits, int R, int V, int ld) {
     argmax_kernel<E, W><<<(unsigned)R, row_threads<W>(V), 0, cuda_stream(b)>>>(out, (const E *)logits, V, ld);
     CUDA_CHECK_LAUNCH("argmax_kernel");
 }

@@ -92,15 +92,15 @@ static void describe(Backend *b, Plan *plan) {
     const cublasOperation_t transposed = CUBLAS_OP_T;
     CUBLAS_CHECK(cublasLtMatmulDescCreate(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     if (forward)
-        CUBLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
-                                                    sizeof transposed));
+        CUBLAS_CHECK(
+            cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed));
     if (weight)
-        CUBLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_TRANSB, &transposed,
-                                                    sizeof transposed));
+        CUBLAS_CHECK(
+            cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_TRANSB, &transposed, sizeof transposed));
     if (kind == FORWARD_BIAS) {
         const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-        CUBLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
-                                                    sizeof epilogue));
+        CUBLAS_CHECK(
+            cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
     }
     CUBLAS_CHECK(cublasLtMatrixLayoutCreate(&plan->a, type, K, weight ? T : N, (int64_t)K));
     if (forward) CUBLAS_CHECK(cublasLtMatrixLayoutCreate(&plan->b, type, K, T, (int64_t)K));
@@ -181,8 +181,8 @@ static void multiply(Backend *b, const Product *p) {
     Plan *plan = exact_plan(b, p);
     const float one = 1.0f;
     if (p->bias)
-        CUBLAS_CHECK(cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias,
-                                                    sizeof p->bias));
+        CUBLAS_CHECK(
+            cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias));
     CUBLAS_CHECK(cublasLtMatmul(m->handle, plan->desc, &one, p->a, plan->a, p->b, plan->b, &p->beta, p->d, plan->d,
                                 p->d, plan->d, &plan->algo, m->workspace, BACKEND_GEMM_WORKSPACE, cuda_stream(b)));
 }

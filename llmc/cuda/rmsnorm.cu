@@ -10,8 +10,8 @@
 
 // ---- kernels ----
 template <class E, int W>
-__global__ void __launch_bounds__(1024) rmsnorm_forward_kernel(E *out, E *sum, float *rstd, const E *x, const E *delta,
-                                                               const E *w, int D, float eps) {
+__global__ void __launch_bounds__(1024)
+    rmsnorm_forward_kernel(E *out, E *sum, float *rstd, const E *x, const E *delta, const E *w, int D, float eps) {
     __shared__ float warps[32];
     const size_t row = (size_t)blockIdx.x * (size_t)D;
     const int stride = (int)blockDim.x * W;
@@ -92,8 +92,8 @@ template <class E, int W>
 static void launch_forward(Backend *b, elem_t *out, elem_t *sum, float *rstd, const elem_t *x, const elem_t *delta,
                            const elem_t *w, int T, int D, float eps) {
     const int threads = threads_for(ceil_divide((size_t)D, W), 1024);
-    rmsnorm_forward_kernel<E, W><<<(unsigned)T, threads, 0, cuda_stream(b)>>>(
-        (E *)out, (E *)sum, rstd, (const E *)x, (const E *)delta, (const E *)w, D, eps);
+    rmsnorm_forward_kernel<E, W><<<(unsigned)T, threads, 0, cuda_stream(b)>>>((E *)out, (E *)sum, rstd, (const E *)x,
+                                                                              (const E *)delta, (const E *)w, D, eps);
     CUDA_CHECK_LAUNCH("rmsnorm_forward_kernel");
 }
 

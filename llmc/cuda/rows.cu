@@ -123,8 +123,8 @@ template <class E, int W>
 static void launch_scatter(Backend *b, float *dtable, float *dslots, const elem_t *dout, const int *ids,
                            const int *order, const int *runs, int n_runs, int D) {
     const dim3 grid((unsigned)n_runs, (unsigned)ceil_divide((size_t)D, WARP * W));
-    embedding_backward_kernel<E, W><<<grid, SCATTER_WARPS * WARP, 0, cuda_stream(b)>>>(
-        dtable, dslots, (const E *)dout, ids, order, runs, D);
+    embedding_backward_kernel<E, W>
+        <<<grid, SCATTER_WARPS * WARP, 0, cuda_stream(b)>>>(dtable, dslots, (const E *)dout, ids, order, runs, D);
     CUDA_CHECK_LAUNCH("embedding_backward_kernel");
 }
 
@@ -138,8 +138,8 @@ static void embedding_backward(Backend *b, float *dtable, float *dslots, const e
 template <class Word>
 static void launch_gather(Backend *b, elem_t *out, const elem_t *in, const int *rows, int count, size_t bytes) {
     const int n = (int)(bytes / sizeof(Word));
-    gather_rows_kernel<Word><<<(unsigned)count, threads_for((size_t)n, 256), 0, cuda_stream(b)>>>(
-        (Word *)out, (const Word *)in, rows, n);
+    gather_rows_kernel<Word>
+        <<<(unsigned)count, threads_for((size_t)n, 256), 0, cuda_stream(b)>>>((Word *)out, (const Word *)in, rows, n);
     CUDA_CHECK_LAUNCH("gather_rows_kernel");
 }
 
@@ -176,8 +176,8 @@ static void scatter_rows(Backend *b, elem_t *to, int ld_to, const elem_t *from, 
     if (n <= 0 || width <= 0) return;
     const size_t e = dtype_size(b->dtype), to_bytes = (size_t)ld_to * e, from_bytes = (size_t)ld_from * e;
     const size_t bytes = (size_t)width * e;
-    const bool wide = whole_words(bytes) && whole_words(to_bytes) && whole_words(from_bytes) && aligned16(to) &&
-                      aligned16(from);
+    const bool wide =
+        whole_words(bytes) && whole_words(to_bytes) && whole_words(from_bytes) && aligned16(to) && aligned16(from);
     CUDA_FOR_WORDS(b, wide, launch_scatter_rows, b, to, to_bytes, from, from_bytes, rows, n, bytes);
 }
 

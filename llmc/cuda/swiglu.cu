@@ -40,8 +40,8 @@ template <int W> static dim3 tiles(int T, int F, int threads) {
 
 template <class E, int W> static void launch_forward(Backend *b, elem_t *out, const elem_t *gate_up, int T, int F) {
     const int threads = threads_for(ceil_divide((size_t)F, W), 256);
-    swiglu_forward_kernel<E, W><<<tiles<W>(T, F, threads), threads, 0, cuda_stream(b)>>>((E *)out, (const E *)gate_up,
-                                                                                        F);
+    swiglu_forward_kernel<E, W>
+        <<<tiles<W>(T, F, threads), threads, 0, cuda_stream(b)>>>((E *)out, (const E *)gate_up, F);
     CUDA_CHECK_LAUNCH("swiglu_forward_kernel");
 }
 

@@ -24,18 +24,18 @@
 typedef struct Dataset {
     Shard *shards;
     int n_shards;
-    uint64_t pages;       // usable pages: those longer than maxlen are left out
-    LeftOut too_long;     // pages left out, in answer tokens
-    int trusted;          // shards whose checksums an earlier check vouches for
-    int unnamed;          // shards that belong to the sets of the named ones but were not named
-    uint64_t tokens;      // answer tokens of the usable pages
+    uint64_t pages;                           // usable pages: those longer than maxlen are left out
+    LeftOut too_long;                         // pages left out, in answer tokens
+    int trusted;                              // shards whose checksums an earlier check vouches for
+    int unnamed;                              // shards that belong to the sets of the named ones but were not named
+    uint64_t tokens;                          // answer tokens of the usable pages
     uint32_t longest_context, longest_answer; // among the usable pages
     uint32_t shortest_context;
     uint32_t vocab;
-    uint8_t fingerprint[32];     // of the tokenizer, the same in all shards
-    uint32_t identity;           // CRC over the shards' CRCs and counts and `pages`: the dataset's fingerprint
-    uint32_t *page_shard;        // (pages) numbered list: shard of each usable page
-    uint64_t *page_index;        // (pages) its number in that shard
+    uint8_t fingerprint[32]; // of the tokenizer, the same in all shards
+    uint32_t identity;       // CRC over the shards' CRCs and counts and `pages`: the dataset's fingerprint
+    uint32_t *page_shard;    // (pages) numbered list: shard of each usable page
+    uint64_t *page_index;    // (pages) its number in that shard
 } Dataset;
 
 // overhead: decoder tokens that are not text (template + latents + end mark); a page is usable when
@@ -53,21 +53,21 @@ typedef struct LoaderState {
 
 // The pages of one rank in one step.
 typedef struct LoaderStep {
-    uint64_t *pages;    // (n) page numbers, micro-batch after micro-batch
-    int *micro_begin;   // (g+1) borders of the micro-batches in pages
-    int n, micro;       // pages of this rank; micro-batches (g)
+    uint64_t *pages;           // (n) page numbers, micro-batch after micro-batch
+    int *micro_begin;          // (g+1) borders of the micro-batches in pages
+    int n, micro;              // pages of this rank; micro-batches (g)
     uint64_t total_pages;      // of the whole step, all ranks
     uint64_t total_supervised; // supervised rows of the whole step (sum of cut answer lengths + 1), all ranks
-    uint32_t cut;       // page length limit of this step (length warmup); UINT32_MAX = none
-    LoaderState after;  // state once this step is done
+    uint32_t cut;              // page length limit of this step (length warmup); UINT32_MAX = none
+    LoaderState after;         // state once this step is done
 } LoaderStep;
 
 typedef struct LoaderConfig {
-    int b, g;            // pages a micro-batch, micro-batches a rank
+    int b, g; // pages a micro-batch, micro-batches a rank
     int rank, ranks;
-    int keep_micro;      // 1 (-loss_norm micro): micro-batches keep their b pages, only whole ones move between ranks
-    int shuffle;         // 0: the order of the files (validation)
-    int prefetch;        // 1: a thread works out the next step ahead; the steps are the same without
+    int keep_micro; // 1 (-loss_norm micro): micro-batches keep their b pages, only whole ones move between ranks
+    int shuffle;    // 0: the order of the files (validation)
+    int prefetch;   // 1: a thread works out the next step ahead; the steps are the same without
     uint32_t (*cut)(void *arg, uint64_t step); // page length limit of a step, a function of the step alone; NULL: none.
     void *cut_arg;                             // Called on the prefetch thread
 } LoaderConfig;

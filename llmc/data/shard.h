@@ -28,10 +28,10 @@ typedef struct ShardSet {
 typedef struct Shard {
     FileMap map;
     char *path;
-    uint64_t pages, tokens;     // counts
-    uint32_t vocab;             // ids are below this
-    uint8_t fingerprint[32];    // of the tokenizer
-    uint32_t crc;               // of header, but for `set`, and sections: the dataset's identity
+    uint64_t pages, tokens;  // counts
+    uint32_t vocab;          // ids are below this
+    uint8_t fingerprint[32]; // of the tokenizer
+    uint32_t crc;            // of header, but for `set`, and sections: the dataset's identity
     ShardSet set;
     int trusted;                // 1: the sections' checksums were not computed, an earlier check is remembered
     const void *index;          // see shard.c
@@ -49,7 +49,7 @@ int shard_writer_open(ShardWriter **out, const char *path, uint32_t vocab, const
 // answer = NULL: the answer is the context and is stored once. A page of zero tokens is an error.
 int shard_writer_add(ShardWriter *w, const int32_t *context, size_t n_context, const int32_t *answer, size_t n_answer,
                      Error *err);
-uint64_t shard_writer_tokens(const ShardWriter *w); // so far; a shard holds at most 2^31
+uint64_t shard_writer_tokens(const ShardWriter *w);  // so far; a shard holds at most 2^31
 int shard_writer_commit(ShardWriter *w, Error *err); // closes and frees w in any case
 void shard_writer_discard(ShardWriter *w);
 // Makes n finished shards, which nobody reads yet, the set of paths[0..n-1].

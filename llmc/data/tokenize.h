@@ -16,7 +16,7 @@ typedef struct TokenizeOptions {
     const char *prefix;        // shards are PREFIX_00000.bin, PREFIX_00001.bin, ...; missing folders are made
     const char *const *inputs; // (n_inputs) files as pages.h reads them
     int n_inputs;
-    uint64_t shard_tokens; // a new shard begins before this many would be exceeded; 0: 2^27
+    uint64_t shard_tokens;     // a new shard begins before this many would be exceeded; 0: 2^27
     const int *trained_tokens; // (2) of the model they are for (C3Config), which the lengths are compared with; NULL
 } TokenizeOptions;
 

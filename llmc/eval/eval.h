@@ -94,8 +94,8 @@ typedef struct EvalOptions {
     int maxlen;        // longest decoder sequence; the model's own limit holds as well
     int limit;         // pages read at most; 0: all
     int skip;          // pages longer than the model takes: 1 leaves them out and counts them, 0 refuses
-    Perturb perturb; // what is done to the texts before anything else; the answer is then the context
-    uint64_t seed;   // of the perturbation
+    Perturb perturb;   // what is done to the texts before anything else; the answer is then the context
+    uint64_t seed;     // of the perturbation
 } EvalOptions;
 
 // Means over pages, unless it is said.

@@ -15,8 +15,8 @@
 typedef struct Template {
     int32_t *before, *after; // (n_before) up to and including `<img>`; (n_after) from `</img>` to the start of the text
     int n_before, n_after;
-    int end;                 // `<|im_end|>`: label of the last row, never an input
-    int img;                 // `<img>`: stands before the queries in the encoder's sequence
+    int end; // `<|im_end|>`: label of the last row, never an input
+    int img; // `<img>`: stands before the queries in the encoder's sequence
 } Template;
 
 // name: "c3" (the paper's instruction) or "bare"; token ids from the tokenizer.
@@ -28,29 +28,29 @@ int template_overhead(const Template *t, int latents);
 // One stack's input. "Kept" rows are the suffix of each page whose output somebody needs: the latent rows of the
 // encoder, the supervised rows of the decoder. All pointers lie in the micro-batch's one block.
 typedef struct StackBatch {
-    int pages, rows, kept;   // T and Tq
+    int pages, rows, kept;     // T and Tq
     int longest, longest_kept; // of one page
-    int runs;                // distinct ids
-    int *ids;                // (rows) >= 0 token, < 0 slot -1-id
-    int *positions;          // (rows) 0.. inside the page
-    int *cu;                 // (pages+1) borders of the pages
-    int *kept_cu;            // (pages+1) borders in the kept rows
-    int *kept_rows;          // (kept) row of each kept row
-    int *kept_positions;     // (kept)
-    int *order;              // (rows) rows sorted by id, equal ids by row
-    int *run_begin;          // (runs+1) borders of equal ids in order
+    int runs;                  // distinct ids
+    int *ids;                  // (rows) >= 0 token, < 0 slot -1-id
+    int *positions;            // (rows) 0.. inside the page
+    int *cu;                   // (pages+1) borders of the pages
+    int *kept_cu;              // (pages+1) borders in the kept rows
+    int *kept_rows;            // (kept) row of each kept row
+    int *kept_positions;       // (kept)
+    int *order;                // (rows) rows sorted by id, equal ids by row
+    int *run_begin;            // (runs+1) borders of equal ids in order
 } StackBatch;
 
 typedef struct MicroBatch {
     StackBatch enc, dec;
-    int *labels;          // (dec.kept)
-    float *weights;       // (dec.kept) weight of each row's loss
-    uint64_t *page_ids;   // (pages) host only: page numbers, for messages
-    int loss_row;         // its first row in the step's losses (C3.losses)
-    void *block;          // all arrays above but page_ids, in one piece
+    int *labels;        // (dec.kept)
+    float *weights;     // (dec.kept) weight of each row's loss
+    uint64_t *page_ids; // (pages) host only: page numbers, for messages
+    int loss_row;       // its first row in the step's losses (C3.losses)
+    void *block;        // all arrays above but page_ids, in one piece
     size_t bytes, capacity;
-    uint64_t *sort_work;  // (2 * the longest stack's rows) host only
-    Backend *b;           // owner of block; NULL: block belongs to somebody else
+    uint64_t *sort_work; // (2 * the longest stack's rows) host only
+    Backend *b;          // owner of block; NULL: block belongs to somebody else
 } MicroBatch;
 
 // Most rows that pages can take: in the encoder, in the decoder, supervised ones.

@@ -17,13 +17,13 @@ typedef struct Qwen2Config {
 
 typedef struct C3Config {
     Qwen2Config enc, dec;
-    int latents;             // N
+    int latents; // N
     SpecialTokens specials;
-    int base_vocab;          // K of a truncated vocabulary; 151643 for the whole
-    char template_name[16];  // "c3" or "bare" (key c3_template, absent = "c3")
-    DType dtype;             // torch_dtype of the files
-    int trained_tokens[2];   // least and most text tokens of the pages it was trained on (key c3_trained_tokens);
-                             // 0, 0 where nobody knows, as in the checkpoints of others
+    int base_vocab;         // K of a truncated vocabulary; 151643 for the whole
+    char template_name[16]; // "c3" or "bare" (key c3_template, absent = "c3")
+    DType dtype;            // torch_dtype of the files
+    int trained_tokens[2];  // least and most text tokens of the pages it was trained on (key c3_trained_tokens);
+                            // 0, 0 where nobody knows, as in the checkpoints of others
 } C3Config;
 
 // Reads FOLDER/config.json of a plain Qwen2 model. Every number is checked (heads divide, sizes positive and sane).

@@ -13,16 +13,16 @@ typedef enum ParamGroup { GROUP_ENCODER, GROUP_DECODER, GROUP_LATENT, N_GROUPS }
 typedef enum ParamInit { INIT_NORMAL, INIT_ZERO, INIT_ONE } ParamInit; // normal(0, 0.02)
 
 typedef struct Param {
-    char name[64];     // as in the checkpoint: "model.layers.3.mlp.up_proj.weight", "model.Q.weight"
+    char name[64]; // as in the checkpoint: "model.layers.3.mlp.up_proj.weight", "model.Q.weight"
     ParamOwner owner;
     ParamGroup group;
     ParamInit init;
-    int decay;         // weight decay applies (matrices only: not norms, biases, Q, embeddings)
-    int rows, cols;    // cols = 1 for vectors (one dimension in the file)
-    int dims;          // 1 or 2
+    int decay;      // weight decay applies (matrices only: not norms, biases, Q, embeddings)
+    int rows, cols; // cols = 1 for vectors (one dimension in the file)
+    int dims;       // 1 or 2
     int bucket;
-    size_t offset;     // first element in the parameter arena (the same in gradients and full optimizer state)
-    size_t count;      // rows * cols
+    size_t offset; // first element in the parameter arena (the same in gradients and full optimizer state)
+    size_t count;  // rows * cols
 } Param;
 
 // A bucket is the unit of reduce-scatter, AdamW shards and all-gather: an embedding; a layer; a stack's tail (final

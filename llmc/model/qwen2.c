@@ -115,8 +115,12 @@ static QKVView qkv_view(const Qwen2 *q, elem_t *base, const StackBatch *d, int t
     QKVView v = {.q = base, .ldq = trimmed ? heads : heads + 2 * kv, .ldk = trimmed ? 2 * kv : heads + 2 * kv};
     v.k = elem_at(q->b, base, trimmed ? (size_t)d->kept * heads : (size_t)heads);
     v.v = elem_at(q->b, v.k, (size_t)kv);
-    v.pages = (AttentionPages){.pages = d->pages, .max_q = trimmed ? d->longest_kept : d->longest, .max_k = d->longest,
-                               .cu_q = trimmed ? d->kept_cu : d->cu, .k_begin = d->cu, .k_end = d->cu + 1};
+    v.pages = (AttentionPages){.pages = d->pages,
+                               .max_q = trimmed ? d->longest_kept : d->longest,
+                               .max_k = d->longest,
+                               .cu_q = trimmed ? d->kept_cu : d->cu,
+                               .k_begin = d->cu,
+                               .k_end = d->cu + 1};
     return v;
 }
 

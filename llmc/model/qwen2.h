@@ -39,22 +39,22 @@ typedef struct LayerActs {
 
 typedef struct StackActs {
     Recompute mode;
-    int rows, kept;     // capacity: T and K
-    LayerActs *layers;  // (L) host array
-    elem_t *x_final;    // (K,D) residual stream behind the last layer, kept rows
-    float *rstd_final;  // (K)
-    elem_t *out;        // (K,D) output of the final norm: what the stack is for
-    elem_t *delta;      // (T,D) scratch: what a block adds to the residual stream
-    elem_t *ln1_kept;   // (K,D) scratch of the trimmed last layer: normalised input at kept rows
-    elem_t *x_kept;     // (K,D) scratch: residual stream at kept rows
+    int rows, kept;    // capacity: T and K
+    LayerActs *layers; // (L) host array
+    elem_t *x_final;   // (K,D) residual stream behind the last layer, kept rows
+    float *rstd_final; // (K)
+    elem_t *out;       // (K,D) output of the final norm: what the stack is for
+    elem_t *delta;     // (T,D) scratch: what a block adds to the residual stream
+    elem_t *ln1_kept;  // (K,D) scratch of the trimmed last layer: normalised input at kept rows
+    elem_t *x_kept;    // (K,D) scratch: residual stream at kept rows
     // backward only
-    elem_t *dx;         // (T,D) gradient of the residual stream
-    elem_t *dx_kept;    // (K,D)
-    elem_t *dln;        // (T,D)
-    elem_t *dln_kept;   // (K,D)
-    elem_t *dact;       // (T,F)
-    elem_t *dattn;      // (T,NH*HS)
-    elem_t *dqkv;       // (T,QKV)
+    elem_t *dx;       // (T,D) gradient of the residual stream
+    elem_t *dx_kept;  // (K,D)
+    elem_t *dln;      // (T,D)
+    elem_t *dln_kept; // (K,D)
+    elem_t *dact;     // (T,F)
+    elem_t *dattn;    // (T,NH*HS)
+    elem_t *dqkv;     // (T,QKV)
 } StackActs;
 
 // Keys and values of past rows, for decoding. Layer l's cache is (rows, 2*KV*HS) at kv + l * rows * 2*KV*HS.
@@ -70,12 +70,12 @@ typedef struct Qwen2 {
     Qwen2Config c;
     StackParams p;
     Backend *b;
-    elem_t *weights;  // the parameter arena
+    elem_t *weights;        // the parameter arena
     const Gradients *grads; // where gradients go; NULL in inference
-    float *cos_sin;   // (positions,HS), device, owned
-    int positions;    // rows of cos_sin
-    int train;        // 0: frozen, no weight gradients
-    int trim;         // 1: the last layer computes only what the kept rows need (tests compare with 0)
+    float *cos_sin;         // (positions,HS), device, owned
+    int positions;          // rows of cos_sin
+    int train;              // 0: frozen, no weight gradients
+    int trim;               // 1: the last layer computes only what the kept rows need (tests compare with 0)
 } Qwen2;
 
 int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *b, elem_t *weights,

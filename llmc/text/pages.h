@@ -17,10 +17,10 @@
 #include "llmc/base/error.h"
 
 typedef struct Page {
-    const char *text; // UTF-8, not zero-terminated; valid until the next page_next or pages_close
-    size_t length;    // bytes
-    const char *id;   // "id" or "image" of the source, or "FILE:number"; zero-terminated
-    uint64_t number;  // in its file, from 1; pages without text count
+    const char *text;   // UTF-8, not zero-terminated; valid until the next page_next or pages_close
+    size_t length;      // bytes
+    const char *id;     // "id" or "image" of the source, or "FILE:number"; zero-terminated
+    uint64_t number;    // in its file, from 1; pages without text count
     const char *answer; // NULL: the answer is the context (the paper's task)
     size_t answer_length;
 } Page;

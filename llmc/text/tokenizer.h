@@ -32,8 +32,8 @@ void tokens_free(Tokens *t);
 int tokenizer_load(Tokenizer **out, const char *path, int vocab, Error *err);
 void tokenizer_free(Tokenizer *t);
 
-int tokenizer_base(const Tokenizer *t);                    // K, or the number of base ranks
-int tokenizer_size(const Tokenizer *t);                    // rows of an embedding that holds every id: highest id + 1
+int tokenizer_base(const Tokenizer *t); // K, or the number of base ranks
+int tokenizer_size(const Tokenizer *t); // rows of an embedding that holds every id: highest id + 1
 const SpecialTokens *tokenizer_specials(const Tokenizer *t);
 // SHA-256 of the list rank -> bytes (cut at K) and the specials, not of the file: tokenizer.json and qwen.tiktoken of
 // the same vocabulary agree.

@@ -92,7 +92,7 @@ int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *
     }
     *log =
         (Log){.path = path, .fd = -1, .steps = steps, .terminal = terminal_behind(STDOUT_FILENO), .printed = -INFINITY};
-    if (log->terminal >= 0) log->printed = log_seconds(); // the bar shows the first steps
+    if (log->terminal >= 0) log->printed = log_seconds();        // the bar shows the first steps
     int bad = file_exists(path) ? file_map(&old, path, err) : 0; // whatever is no regular file is refused here
     if (!bad) bad = write_history(path, (const char *)old.data, step > 0 ? old.size : 0, step, err);
     file_unmap(&old);

@@ -120,8 +120,7 @@ const float *optimizer_gradients(const Optimizer *o, int bucket, size_t *begin, 
 void optimizer_reduce_bucket(Optimizer *o, int bucket, int accumulate) {
     Backend *b = o->backend;
     size_t n = share(o, &o->params->table.buckets[bucket]);
-    b->reduce_scatter(b, shard(o, bucket), o->grads->at[bucket], n, o->shards && accumulate,
-                      params_reduce_tag(bucket));
+    b->reduce_scatter(b, shard(o, bucket), o->grads->at[bucket], n, o->shards && accumulate, params_reduce_tag(bucket));
 }
 
 // Global norm and clip factor, on the device.
@@ -185,8 +184,7 @@ double optimizer_step(Optimizer *o, int64_t step) {
     b->range_push(b, "optimizer", -1);
     clip(o);
     for (int i = 0; c->zero < 1 && i < t->n_buckets; i++)
-        b->all_gather(b, o->grads->at[i], share(o, &t->buckets[i]) * sizeof(float),
-                      params_gather_tag(i));
+        b->all_gather(b, o->grads->at[i], share(o, &t->buckets[i]) * sizeof(float), params_gather_tag(i));
     for (int j = 0; j < t->n_buckets; j++) {
         int i = needed(o, j);
         const Bucket *k = &t->buckets[i];
@@ -196,8 +194,7 @@ double optimizer_step(Optimizer *o, int64_t step) {
             update(o, k, o->grads->at[i], 0, k->count, p);
         } else {
             update(o, k, shard(o, i), mine, mine + n, p);
-            b->all_gather(b, elem_at(b, o->weights, k->offset), n * dtype_size(b->dtype),
-                          params_gather_tag(i));
+            b->all_gather(b, elem_at(b, o->weights, k->offset), n * dtype_size(b->dtype), params_gather_tag(i));
         }
     }
     b->range_pop(b);

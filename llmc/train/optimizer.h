@@ -33,14 +33,14 @@ typedef struct Optimizer {
     OptimizerConfig config;
     const C3Params *params;
     Backend *backend;
-    elem_t *weights;     // (total) the model's parameters, not owned
+    elem_t *weights;        // (total) the model's parameters, not owned
     const Gradients *grads; // not owned
-    float *shards;       // ZeRO 2: (total / ranks) this rank's sums of gradients; else NULL
-    float *master, *m, *v; // (state_count) fp32; master is NULL in fp32 runs
-    size_t state_count;  // zero 0: total; else total / ranks
-    double *partial; // (ranks, buckets) device: sums of squares, each rank's shard of each bucket
-    double *norm;    // device, not owned: the gradient norm of the step
-    float *scale;    // device: clip factor
+    float *shards;          // ZeRO 2: (total / ranks) this rank's sums of gradients; else NULL
+    float *master, *m, *v;  // (state_count) fp32; master is NULL in fp32 runs
+    size_t state_count;     // zero 0: total; else total / ranks
+    double *partial;        // (ranks, buckets) device: sums of squares, each rank's shard of each bucket
+    double *norm;           // device, not owned: the gradient norm of the step
+    float *scale;           // device: clip factor
 } Optimizer;
 
 // Bytes of m, v (and master) of this rank; of its gradient shards (ZeRO 2, else 0).

@@ -13,12 +13,37 @@ enum { MAX_FUSE = 65536 };
 
 int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
     *o = (TrainOptions){
-        .template_name = "auto", .data = "data/ocr/train_*.bin", .maxlen = 8192, .seed = 1, .b = 2, .g = 16,
-        .steps = 40000, .loss_norm = "token", .lr = 1e-5, .warmup = 100, .schedule = "cosine", .beta1 = 0.9,
-        .beta2 = 0.999, .eps = 1e-8, .clip = 1.0, .lr_enc = 1, .lr_dec = 1, .freeze = "none", .device = "auto",
-        .dtype = "bf16", .zero = "auto", .recompute = "auto", .fuse = "auto", .plan_tokens = 950, .out = "runs/c3",
-        .val_every = 500, .val_pages = 256,
-        .samples = 2, .save_every = 5000, .keep = 1, .resume = "auto",
+        .template_name = "auto",
+        .data = "data/ocr/train_*.bin",
+        .maxlen = 8192,
+        .seed = 1,
+        .b = 2,
+        .g = 16,
+        .steps = 40000,
+        .loss_norm = "token",
+        .lr = 1e-5,
+        .warmup = 100,
+        .schedule = "cosine",
+        .beta1 = 0.9,
+        .beta2 = 0.999,
+        .eps = 1e-8,
+        .clip = 1.0,
+        .lr_enc = 1,
+        .lr_dec = 1,
+        .freeze = "none",
+        .device = "auto",
+        .dtype = "bf16",
+        .zero = "auto",
+        .recompute = "auto",
+        .fuse = "auto",
+        .plan_tokens = 950,
+        .out = "runs/c3",
+        .val_every = 500,
+        .val_pages = 256,
+        .samples = 2,
+        .save_every = 5000,
+        .keep = 1,
+        .resume = "auto",
     };
     const double big = 9e15;
     const Option rows[] = {
@@ -134,7 +159,9 @@ int options_check(const TrainOptions *o, Error *err) {
                          o->enc ? "dec" : "enc");
     if (o->preset && (o->model || o->enc || o->dec))
         return error_set(err, "-preset is a model from nothing: expected no -m, -enc, -dec beside it, found -%s",
-                         o->model ? "m" : o->enc ? "enc" : "dec");
+                         o->model ? "m"
+                         : o->enc ? "enc"
+                                  : "dec");
     if (o->vocab && o->vocab < 256)
         return error_set(err, "-vocab: expected 0, or 256 to 151643, found %lld", (long long)o->vocab);
     if (o->lr_min > o->lr) return error_set(err, "-lr_min %g is above -lr %g", o->lr_min, o->lr);
@@ -175,15 +202,28 @@ void options_print_given(FILE *out, const Option *table, int n) {
 }
 
 ModelChoice options_model(const TrainOptions *o) {
-    return (ModelChoice){.model = o->model, .enc = o->enc, .dec = o->dec, .preset = o->preset,
+    return (ModelChoice){.model = o->model,
+                         .enc = o->enc,
+                         .dec = o->dec,
+                         .preset = o->preset,
                          .template_name = strcmp(o->template_name, "auto") ? o->template_name : NULL,
-                         .tokenizer = o->tokenizer, .pages = o->data, .vocab = (int)o->vocab,
-                         .latents = (int)o->latents};
+                         .tokenizer = o->tokenizer,
+                         .pages = o->data,
+                         .vocab = (int)o->vocab,
+                         .latents = (int)o->latents,
+                         .dtype = options_dtype(o)};
 }
 
 OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int ranks) {
-    OptimizerConfig c = {.lr = o->lr, .lr_min = o->lr_min, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
-                         .weight_decay = o->wd, .clip = o->clip, .warmup = o->warmup, .steps = steps};
+    OptimizerConfig c = {.lr = o->lr,
+                         .lr_min = o->lr_min,
+                         .beta1 = o->beta1,
+                         .beta2 = o->beta2,
+                         .eps = o->eps,
+                         .weight_decay = o->wd,
+                         .clip = o->clip,
+                         .warmup = o->warmup,
+                         .steps = steps};
     c.group_scale[GROUP_ENCODER] = o->lr_enc;
     c.group_scale[GROUP_DECODER] = o->lr_dec;
     c.group_scale[GROUP_LATENT] = 1;
@@ -229,8 +269,8 @@ static int compare(char **said, const cJSON *saved, const Option *table, int n, 
     static const char *const fixed[] = {"n", "vocab", "template", "seed", "dtype", "len_warmup", "maxlen", "loss_norm"};
     static const char *const by_product[] = {"b", "g"}; // only pages a step count
     static const char *const models[] = {"m", "enc", "dec", "preset"};
-    static const char *const silent[] = {"o",   "resume",     "resume_force", "plan",
-                                         "gpu", "plan_ranks", "plan_tokens",  "plan_longest", "threads"};
+    static const char *const silent[] = {"o",          "resume",      "resume_force", "plan",   "gpu",
+                                         "plan_ranks", "plan_tokens", "plan_longest", "threads"};
     const cJSON *pages = cJSON_GetObjectItemCaseSensitive(saved, "pages_a_step");
     if (cJSON_IsNumber(pages) && pages->valuedouble != (double)pages_a_step && !force)
         return error_set(err,
@@ -240,8 +280,8 @@ static int compare(char **said, const cJSON *saved, const Option *table, int n, 
     for (int i = 0; i < n; i++) {
         const Option *o = &table[i];
         const cJSON *item = o->name ? cJSON_GetObjectItemCaseSensitive(saved, o->name) : NULL;
-        if (!item || is_one_of(o->name, silent, sizeof silent / sizeof *silent) ||
-            is_one_of(o->name, by_product, 2) || same_value(item, o))
+        if (!item || is_one_of(o->name, silent, sizeof silent / sizeof *silent) || is_one_of(o->name, by_product, 2) ||
+            same_value(item, o))
             continue;
         char value[256];
         char *text = cJSON_PrintUnformatted(item);

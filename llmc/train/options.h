@@ -7,7 +7,7 @@
 #include "llmc/base/cli.h"
 #include "llmc/train/optimizer.h"
 #include "llmc/weights/source.h" // ModelChoice
-#include "llmc/model/qwen2.h" // Recompute
+#include "llmc/model/qwen2.h"    // Recompute
 
 #ifdef __cplusplus
 extern "C" {

@@ -77,14 +77,14 @@ typedef struct Plan {
     int64_t steps, pages_a_step;
     int local_ranks;
     // the pages
-    int assumed;        // no data: pages of -plan_tokens
-    double text_tokens; // of an average page
+    int assumed;                // no data: pages of -plan_tokens
+    double text_tokens;         // of an average page
     const Dataset *train, *val; // NULL: none
-    int before_text;     // decoder rows before the text
-    const Gpu *gpu;      // whose times are predicted; NULL: unknown
-    const char *machine; // its name, or NULL
-    double peak_flops;   // measured, of a rank; 0: unknown
-    Error refusal;       // with -plan: why it does not fit, and what helps; empty: it does
+    int before_text;            // decoder rows before the text
+    const Gpu *gpu;             // whose times are predicted; NULL: unknown
+    const char *machine;        // its name, or NULL
+    double peak_flops;          // measured, of a rank; 0: unknown
+    Error refusal;              // with -plan: why it does not fit, and what helps; empty: it does
 } Plan;
 
 // The plan of a run with these options and pages. corpus NULL: pages are assumed (-plan_tokens, -plan_longest). machine

@@ -29,7 +29,7 @@ typedef struct StepConfig {
 typedef struct StepPack {
     MicroBatch *micro; // (n) device batches
     int n;
-    int rounds;                // reductions of its gradients: n, or with ZeRO 2 the most of all ranks'
+    int rounds;                 // reductions of its gradients: n, or with ZeRO 2 the most of all ranks'
     uint64_t pages, supervised; // of the whole step, all ranks
     LoaderState after;          // the loader's, once this step is done
     C3Flops flops;              // of this rank

@@ -38,7 +38,7 @@ static int from_two_stacks(ModelSource *s, const ModelChoice *o, Error *err) {
     TRY(config_read_qwen2_base(&c->dec, &s->files[1].base, s->dec, err));
     c->latents = 32;
     snprintf(c->template_name, sizeof c->template_name, "c3");
-    c->dtype = options_dtype(o);
+    c->dtype = o->dtype;
     snprintf(s->text, sizeof s->text, "%s + %s", s->enc, s->dec);
     return set_vocabulary(s, o, err);
 }
@@ -89,7 +89,7 @@ static int from_preset(ModelSource *s, const ModelChoice *o, int has_pages, Erro
             snprintf(s->text, sizeof s->text, "preset %s, random weights, vocabulary of the pages: %d, not %d",
                      o->preset, base, own);
     }
-    c->dtype = options_dtype(o);
+    c->dtype = o->dtype;
     return 0;
 }
 
@@ -100,7 +100,7 @@ static int find_shapes(ModelSource *s, const ModelChoice *o, int assume, Error *
     if (nothing && assume) {
         snprintf(s->text, sizeof s->text, "no files in models/: the shapes of preset paper");
         TRY(config_preset(&s->config, "paper", o->vocab, err));
-        s->config.dtype = options_dtype(o);
+        s->config.dtype = o->dtype;
         return 0;
     }
     s->enc = o->enc;

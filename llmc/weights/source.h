@@ -20,6 +20,7 @@ typedef struct ModelChoice {
     const char *tokenizer;     // path
     const char *pages;         // globs of the shards whose vocabulary a preset takes
     int vocab, latents;
+    DType dtype; // of a model that no checkpoint gives one
 } ModelChoice;
 
 typedef struct ModelSource {

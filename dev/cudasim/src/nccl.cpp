@@ -261,7 +261,8 @@ CUDASIM_MPI(MPI_Send, (const void *buffer, int n, MPI_Datatype t, int to, int ta
 CUDASIM_MPI(MPI_Recv, (void *buffer, int n, MPI_Datatype t, int from, int tag, MPI_Comm comm, MPI_Status *status),
             (buffer, n, t, from, tag, comm, status))
 CUDASIM_MPI(MPI_Wait, (MPI_Request * request, MPI_Status *status), (request, status))
-CUDASIM_MPI(MPI_Testall, (int n, MPI_Request requests[], int *done, MPI_Status statuses[]), (n, requests, done, statuses))
+CUDASIM_MPI(MPI_Testall, (int n, MPI_Request requests[], int *done, MPI_Status statuses[]),
+            (n, requests, done, statuses))
 CUDASIM_MPI(MPI_Finalize, (void), ())
 // The program calls MPI from one thread at a time, but does not know of the calls made here.
 int MPI_Init_thread(int *argc, char ***argv, int, int *provided) {

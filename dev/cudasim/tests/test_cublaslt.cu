@@ -144,8 +144,7 @@ static void test_other_sizes() {
     for (auto &size : sizes) {
         for (cublasLtMatrixLayout_t l : {s.a, s.b})
             cublasLtMatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_COLS, &size.k, sizeof size.k);
-        cublasStatus_t status =
-            cublasLtMatmulAlgoCheck(handle, s.op, s.a, s.b, s.d, s.d, &plan.algo, &checked);
+        cublasStatus_t status = cublasLtMatmulAlgoCheck(handle, s.op, s.a, s.b, s.d, s.d, &plan.algo, &checked);
         CHECK(status == size.status, "k %d: %d", (int)size.k, status);
         CHECK(status || checked.workspaceSize == plan.workspaceSize, "workspace %zu", checked.workspaceSize);
     }

@@ -35,13 +35,16 @@ typedef uint16_t bf16;
 #define SHUFFLE(a, b, F)                                                                                               \
     __builtin_shufflevector(a, b, F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7), F(8), F(9), F(10), F(11), F(12),     \
                             F(13), F(14), F(15))
-#define LANES {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+#define LANES                                                                                                          \
+    { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 }
 #elif VL == 8
 #define SHUFFLE(a, b, F) __builtin_shufflevector(a, b, F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7))
-#define LANES {0, 1, 2, 3, 4, 5, 6, 7}
+#define LANES                                                                                                          \
+    { 0, 1, 2, 3, 4, 5, 6, 7 }
 #else
 #define SHUFFLE(a, b, F) __builtin_shufflevector(a, b, F(0), F(1), F(2), F(3))
-#define LANES {0, 1, 2, 3}
+#define LANES                                                                                                          \
+    { 0, 1, 2, 3 }
 #endif
 #define XOR1(j) ((j) ^ 1)
 #define XOR2(j) ((j) ^ 2)
@@ -193,19 +196,19 @@ INLINE void sth_n(bf16 *p, vf x, int n) {
 // ---- the element type ----
 #if ELEM_BF16
 typedef bf16 elem;
-#define ld ldh
-#define st sth
-#define ld_n ldh_n
-#define st_n sth_n
-#define elem_to_float bf16_to_float
+#define ld              ldh
+#define st              sth
+#define ld_n            ldh_n
+#define st_n            sth_n
+#define elem_to_float   bf16_to_float
 #define elem_from_float bf16_from_float
 #else
 typedef float elem;
-#define ld ldf
-#define st stf
-#define ld_n ldf_n
-#define st_n stf_n
-#define elem_to_float(x) (x)
+#define ld                 ldf
+#define st                 stf
+#define ld_n               ldf_n
+#define st_n               stf_n
+#define elem_to_float(x)   (x)
 #define elem_from_float(x) (x)
 #endif
 

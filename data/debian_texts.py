@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Texts out of Debian packages: novels, the Bible, fortunes, manual pages and help, as one document a line of JSONL.
+"""Texts out of Debian packages: novels, the Bible, fortunes, manual pages, help, code, as one document a line of JSONL.
 
-    python3 data/debian_texts.py ROOT OUT    ROOT holds PACKAGE/usr/... (dpkg-deb -x); OUT gets en.jsonl and zh.jsonl
+    python3 data/debian_texts.py ROOT OUT    ROOT holds PACKAGE/usr/... (dpkg-deb -x); OUT gets en.jsonl, zh.jsonl,
+                                             de.jsonl and code.jsonl
 
 A line is {"id": "austen/emma/12", "source": "austen", "lang": "en", "text": ...}. The id without its last part is the
 *work* (a novel, a book of the Bible, a manual page): what is held out for evaluation is held out by work. In the text a
@@ -225,10 +226,10 @@ def fortune_items(text):
     return [item.strip("\n") for item in re.split(r"(?m)^%.*\n?", text) if item.strip()]
 
 
-def reflow_fortune(item):
+def reflow_fortune(item, letters="A-Za-z"):
     """Wrapped prose to paragraphs; verse, dialogues and "-- author" keep their lines. None for drawings, tables and
     chats."""
-    plain = len(re.findall(r"[A-Za-z ,.'\n]", item))
+    plain = len(re.findall(rf"[{letters} ,.'\n]", item))
     if RUDE.search(item) or re.search(r"(?m)^\s*<\S+>", item) or plain < 0.9 * len(re.sub("[ \t]+", " ", item)):
         return None
     lines = [x.rstrip().expandtabs(8) for x in item.split("\n")]
@@ -433,6 +434,16 @@ def help_paragraphs(page):
             yield join_wrapped(line.split("\n"))
 
 
+# ---------------------------------------------------------------- code
+
+def code_blocks(source):
+    """The blocks of a program between blank lines, indented as they were. Lines that are not plain ASCII are left out,
+    and so are long ones, which are tables of numbers."""
+    lines = [line.rstrip().expandtabs(4) for line in CONTROL.sub("", source.replace("\r\n", "\n")).split("\n")]
+    plain = "\n".join(line for line in lines if line.isascii() and len(line) <= 120)
+    return [block for block in re.split("\n{2,}", plain.strip("\n")) if block.strip()]
+
+
 # ---------------------------------------------------------------- the packages
 
 def read(path):
@@ -500,16 +511,38 @@ def chinese_help(root):
         yield f"help/{name}/1", [[p for p in map(clean, help_paragraphs(read(path))) if is_chinese(p)]]
 
 
+def german_quotations(root, together=100):
+    """Quotations in the order of who said it, and proverbs; the other files are jokes."""
+    folder = f"{root}/fortunes-de/usr/share/games/fortunes/de"
+    for name in ("sprichworte", "zitate"):
+        items = (reflow_fortune(item, "A-Za-zÄÖÜäöüß") for item in fortune_items(read(f"{folder}/{name}")))
+        items = [[item] for item in items if item]
+        for at in range(0, len(items), together):
+            yield f"german/{name}-{at // together + 1}/1", items[at : at + together]
+
+
+def code(package, top, ending, largest=130000):
+    """Files of programs; there is enough in those that are not very long."""
+    def files(root):
+        for path in walk(f"{root}/{package}/usr/{top}", ending):
+            if os.path.getsize(path) <= largest:
+                yield f"code/{os.path.basename(path)}/1", [[block] for block in code_blocks(read(path))]
+    return files
+
+
 SOURCES = {
     "en": (("r-cran-janeaustenr", novels), ("sword-text-web", bible), ("fortunes", fortunes)),
     "zh": (("fortunes-zh", chinese_classics), ("libreoffice-help-zh-cn", chinese_help),
            ("manpages-zh", chinese_manpages)),
+    "de": (("fortunes-de", german_quotations),),
+    "code": (("python3-jinja2", code("python3-jinja2", "lib/python3/dist-packages/jinja2", ".py")),
+             ("libstb-dev", code("libstb-dev", "include/stb", ".h"))),
 }
 
 
 def documents(root, lang):
     """Cleaned documents of a language; a paragraph of eight letters and more is kept where it comes first."""
-    seen = Seen()
+    seen, tidy = Seen(), (lambda text: text) if lang == "code" else clean
     for package, source in SOURCES[lang]:
         if not os.path.isdir(f"{root}/{package}"):
             print(f"{lang}: {package} is not there: its texts are left out", file=sys.stderr)
@@ -517,7 +550,7 @@ def documents(root, lang):
         for name, items in source(root):
             kept = []
             for item in items:
-                paragraphs = [p for p in (clean(p) for p in item) if p and (len(p) < 8 or seen.fresh(p))]
+                paragraphs = [p for p in (tidy(p) for p in item) if p and (len(p) < 8 or seen.fresh(p))]
                 if paragraphs:
                     kept.append("\n".join(paragraphs))
             if kept:

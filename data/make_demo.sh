@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# The demo's pages in one command: fetches six Debian packages (15 MB, no root needed), takes the texts out of them and
-# cuts them into pages of 24 to 64 tokens. Nothing but a Debian or Ubuntu system, python3 and the vocabulary is needed.
+# The demo's pages in one command: fetches nine Debian packages (17 MB, no root needed), takes the texts out of them and
+# cuts them into pages of 1 to 64 tokens. Nothing but a Debian or Ubuntu system, python3 and the vocabulary is needed.
 #
 #   bash data/make_demo.sh [options of data/make_pages.py, e.g. -vocab 8192 -most 128]
 #
-#   data/cache/    packages as downloaded, and unpacked       data/corpus/   en.jsonl, zh.jsonl: whole documents
-#   data/demo/     train.jsonl, val_en.jsonl, val_zh.jsonl, figure4.jsonl, random.jsonl, split.json (counts)
+#   data/cache/    packages as downloaded, and unpacked
+#   data/corpus/   en.jsonl, zh.jsonl, de.jsonl, code.jsonl: whole documents
+#   data/demo/     train.jsonl, the held-out val_*.jsonl, split.json (counts)
 #
-# A second run sees that nothing has changed and ends at once; delete data/demo/stamp to force it.
+# A second run sees by the contents of all files, in and out, that nothing has changed, and ends at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PACKAGES="r-cran-janeaustenr sword-text-web fortunes manpages-zh libreoffice-help-zh-cn fortunes-zh"
+PACKAGES="r-cran-janeaustenr sword-text-web fortunes manpages-zh libreoffice-help-zh-cn fortunes-zh fortunes-de
+          python3-jinja2 libstb-dev"
 TOKENIZER=${TOKENIZER:-data/qwen2.5/qwen.tiktoken}
 die() { echo "make_demo.sh: $*" >&2; exit 1; }
 
@@ -19,15 +21,15 @@ command -v python3 >/dev/null || die "python3 is missing (hint: apt-get install 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || die "python3 is older than 3.9: $(python3 --version)"
 [ -f "$TOKENIZER" ] || die "no vocabulary at $TOKENIZER (hint: bash data/get_tokenizer.sh; or set TOKENIZER=FILE)"
 
-# What the result depends on: the two programs, the vocabulary's size, the options, the packages by name (which holds
-# the version) and size.
+OUTPUTS="data/demo/train.jsonl data/demo/val_en.jsonl data/demo/val_zh.jsonl data/demo/val_short.jsonl
+         data/demo/val_other.jsonl data/demo/split.json"
+# What the result depends on, and the result.
 fingerprint() {
-    { cat data/debian_texts.py data/make_pages.py; stat -L -c %s "$TOKENIZER"; echo "$@"
-      for p in $PACKAGES; do stat -c '%n %s' data/cache/"$p"_*.deb; done; } 2>/dev/null | sha256sum | cut -d' ' -f1
+    { echo "$@"
+      sha256sum data/debian_texts.py data/make_pages.py data/cache/*.deb $OUTPUTS || true
+      sha256sum <"$TOKENIZER"; } 2>/dev/null | sha256sum
 }
-OUTPUTS="data/demo/train.jsonl data/demo/val_en.jsonl data/demo/val_zh.jsonl data/demo/figure4.jsonl
-         data/demo/random.jsonl data/demo/split.json"
-if [ -f data/demo/stamp ] && ls $OUTPUTS >/dev/null 2>&1 && [ "$(cat data/demo/stamp)" = "$(fingerprint "$@")" ]; then
+if [ -f data/demo/stamp ] && [ "$(cat data/demo/stamp)" = "$(fingerprint "$@")" ]; then
     echo "data/demo is up to date"
     exit 0
 fi
@@ -66,7 +68,7 @@ fi
 rm -rf data/cache/unpacked.new && mkdir data/cache/unpacked.new
 for p in $PACKAGES; do
     have "$p" || continue
-    dpkg-deb -x "$(ls -t data/cache/"$p"_*.deb | head -1)" data/cache/unpacked.new/"$p" ||
+    dpkg-deb -x "$(ls data/cache/"$p"_*.deb | sort -V | tail -n 1)" data/cache/unpacked.new/"$p" ||
         die "data/cache/${p}_*.deb is damaged (hint: delete it and run again)"
 done
 rm -rf data/cache/unpacked && mv data/cache/unpacked.new data/cache/unpacked

@@ -3,15 +3,23 @@
 
     python3 data/make_pages.py -tok data/qwen2.5/qwen.tiktoken data/corpus data/demo
 
-reads CORPUS/en.jsonl and CORPUS/zh.jsonl (one may be missing; a document is {"text"}, with "id" and "source" where it
-has them) and writes train.jsonl, val_en.jsonl, val_zh.jsonl,
-figure4.jsonl (four kinds of text, a page each), random.jsonl (the random one alone) and split.json (counts). A page is
-{"id", "lang", "source", "text"}, 24 to 64 tokens of the vocabulary cut at K ranks, cut at the end of an item,
-paragraph, sentence or clause where there is one.
+reads CORPUS/en.jsonl, zh.jsonl, de.jsonl and code.jsonl (any may be missing, but not both of the first two; a document
+is {"text"}, with "id" and "source" where it has them) and writes
 
-Whole works are held out (a novel, books of the Bible, manual pages...). Works quote each other, so a training page that
-shares a run of 8 words (English), 8 letters (Chinese) or 13 tokens with a held-out page is dropped as well; a page that
-would cost many training pages so is boilerplate, and is not held out. No run of 13 tokens is left in both.
+    train.jsonl    pages of -least to -most tokens (24 to 64), and parts of such pages, shorter ones: of every two whole
+                   pages one part; pages of numbers, made up
+    val_en.jsonl, val_zh.jsonl    held-out pages of 24 to 64 tokens: English, Chinese
+    val_short.jsonl               parts of held-out pages, shorter than these: English, Chinese
+    val_other.jsonl               German, program code, numbers; half of them short
+    split.json     counts
+
+A page is {"id", "lang", "source", "text"}; tokens are those of the vocabulary cut at K ranks. It is cut at the end of an
+item, paragraph, sentence or clause where there is one.
+
+Whole works are held out (a novel, books of the Bible, manual pages, a program's file...). Works quote each other, so a
+training page that shares a run of 8 words (Chinese: 8 letters) or 13 tokens with a held-out page is dropped as well; a
+page that would cost many training pages so is boilerplate, and is not held out. No run of 13 tokens is left in both, and
+no held-out page, however short, is a training page.
 
 The same input, options and seed give the same files. Only the standard library is used.
 """
@@ -20,6 +28,7 @@ import base64
 import codecs
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -32,7 +41,8 @@ HELD_OUT = {  # works by name; of sources that are not named here, one work in H
     "debian-reference/debian-reference-5", "debian-reference/debian-reference-11",
 }
 HELD_OUT_ONE_IN = 12
-RUN = 8  # words (en) or letters (zh)
+LANGUAGES = ("en", "zh", "de", "code")
+RUN = 8  # words, or letters of Chinese
 GRAM = 13  # tokens
 
 
@@ -190,11 +200,34 @@ def cut_pages(text, ids_of, sizes, rng, least=24, most=64):
             yield page, ids
 
 
+def cut_part(text, ids_of, sizes, rng, most):
+    """(part of a page, its ids), 1 to `most` tokens: short ones are as frequent as long ones, length by length on a
+    logarithmic scale. Most begin behind a border, half of them end at one. None: the draw hit white space."""
+    units = [u for u in UNIT.findall(text) if u]
+    for u in units:
+        if u not in sizes:
+            sizes[u] = len(ids_of(u))
+    target = math.exp(rng.uniform(0, math.log(most + 1)))
+    begins = [0] + [i + 1 for i in range(len(units) - 1) if border(units, i) > 0]
+    start = rng.choice(begins) if rng.random() < 0.7 else rng.randrange(len(units))
+    total, ends = 0, []
+    for end in range(start, len(units)):
+        total += sizes[units[end]]
+        if total > most:
+            break
+        ends.append((abs(math.log(max(1, total) / target)), end))
+    if rng.random() < 0.5:
+        ends = [e for e in ends if border(units, e[1]) > 0] or ends
+    part = "".join(units[start : min(ends)[1] + 1]).strip() if ends else ""
+    ids = ids_of(part)
+    return (part, ids) if 1 <= len(ids) <= most else None
+
+
 # ---------------------------------------------------------------- overlap
 
 def runs(text, lang):
     """The runs of RUN words or letters of a text; numbers, case and punctuation do not count."""
-    items = tuple(re.findall(r"[^\W\d_]+" if lang == "en" else r"[^\W\d_]", text.lower()))
+    items = tuple(re.findall(r"[^\W\d_]" if lang == "zh" else r"[^\W\d_]+", text.lower()))
     return [hash(items[i : i + RUN]) for i in range(len(items) - RUN + 1)]
 
 
@@ -249,34 +282,76 @@ def choose_held_out(candidates, training, lang, wanted, rng, too_common):
     return chosen, kept, report
 
 
+# ---------------------------------------------------------------- short pages, made-up pages
+
+def parts_of(pages, ids_of, sizes, rng, wanted, most, known=frozenset()):
+    """Short pages out of whole ones, in turn, that are not among the known texts. What is typed ends with a newline: one
+    in four does."""
+    out, tries = [], 0
+    while pages and len(out) < wanted and tries < 20 * wanted:
+        page = pages[tries % len(pages)]
+        tries += 1
+        found = cut_part(page["text"], ids_of, sizes, rng, most)
+        if not found or found[0] in known:
+            continue
+        text, ids = found
+        if rng.random() < 0.25 and len(ids) < most and not known:
+            text += "\n"
+            ids = ids_of(text)
+        out.append(dict(page, id=f"{page['id']}/{len(out) + 1}", text=text, ids=ids))
+    return out
+
+
+def number_page(rng, pieces):
+    """Numbers as people write them: amounts, dates, times, sums, tables; about `pieces` of them."""
+    n = lambda low, high: rng.randint(low, high)
+    group = lambda x: f"{x:,}"
+    kinds = (
+        lambda: str(n(0, 10 ** n(1, 7))), lambda: f"{n(0, 999)}.{n(0, 99999)}", lambda: group(n(1000, 10 ** n(4, 9))),
+        lambda: f"${n(1, 999)}.{n(0, 99):02}", lambda: f"{n(1, 9999)} €", lambda: f"{n(0, 100)}%",
+        lambda: f"{n(1, 200)} kg", lambda: f"{n(1, 900)} km", lambda: f"{n(0, 23):02}:{n(0, 59):02}",
+        lambda: f"{n(1800, 2030)}-{n(1, 12):02}-{n(1, 28):02}", lambda: f"{n(1, 28)}.{n(1, 12)}.{n(1900, 2030)}",
+        lambda: f"{rng.choice('January March May July August October December'.split())} {n(1, 31)}, {n(1800, 2030)}",
+        lambda: f"{n(2, 99)} + {n(2, 99)} = {n(4, 198)}", lambda: f"{n(2, 99)} x {n(2, 99)} = {n(4, 9801)}",
+        lambda: f"+{n(1, 99)} {n(100, 999)} {n(1000, 9999999)}", lambda: f"{n(1, 9)}/{n(2, 9)}",
+        lambda: f"{n(1, 9)}e-{n(1, 12)}", lambda: f"No. {n(1, 500)}",
+        lambda: f"{n(1, 254)}.{n(0, 254)}.{n(0, 254)}.{n(1, 254)}", lambda: f"0x{n(0, 2 ** 32):x}")
+    several = rng.random() < 0.7  # of one kind
+    kind = rng.choice(kinds)
+    return rng.choice((" ", ", ", "\n", "; ")).join((kind if several else rng.choice(kinds))() for _ in range(pieces))
+
+
+def number_pages(ids_of, rng, wanted, most, known=frozenset()):
+    out = []
+    while len(out) < wanted:
+        text = number_page(rng, rng.choice((1, 1, 1, 2, 3, 4, 6)))
+        ids = ids_of(text)
+        if len(ids) <= most and text not in known:
+            out.append({"id": f"numbers/{'' if known else 'train'}{len(out) + 1}", "lang": "numbers",
+                        "source": "numbers", "text": text, "ids": ids})
+    return out
+
+
+MARKS = list("._-/:;,*+=<>&|!?@#%([\"'\n") + [" = ", " == ", " + ", " - ", ", ", ") ", "] ", " { ", "; }", "->", " $", "();\n",
+                                             ":\n    ", ";\n    ", " // "]
+
+
+def word_pages(pages, ids_of, rng, wanted, most):
+    """Words of the pages in no order, rare ones as often as common ones, half of the pages with the marks of programs
+    between them: what comes next has to come from the latents."""
+    words = sorted({word for page in pages for word in re.findall(r"[^\W\d_]+", page["text"])})
+    out = []
+    while words and len(out) < wanted:
+        between = MARKS if rng.random() < 0.5 else (" ",)
+        count = rng.choice((1, 2, 3, 4, 6, 8, 11, 15))
+        text = "".join(rng.choice(words) + rng.choice(between) for _ in range(count)).strip()
+        ids = ids_of(text)
+        if len(ids) <= most:
+            out.append({"id": f"words/{len(out) + 1}", "lang": "words", "source": "words", "text": text, "ids": ids})
+    return out
+
+
 # ---------------------------------------------------------------- the files
-
-def random_page(ids_of, rng, tokens):
-    """Letters and digits with no language in them: nothing but the latents can tell what comes next."""
-    alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-    text = ""
-    while len(ids_of(text)) < tokens:
-        text += rng.choice(alphabet) if rng.random() < 0.85 or text[-1:] in ("", " ") else " "
-    return text.strip()
-
-
-def figure4(val, ids_of, rng, least, most):
-    """Four kinds of text: English prose, classical Chinese, random characters, shuffled Chinese."""
-    def longest(lang, source, fits):
-        pages = [p for p in val[lang] if p["source"] in source and fits(p["text"])] or val[lang][:1]
-        return max(pages, key=lambda p: len(p["ids"]))["text"] if pages else ""
-
-    modern = longest("zh", ("help", "manpages"), lambda t: not re.search("[!-~]", t))
-    for _ in range(100):
-        shuffled = "".join(rng.sample(modern, len(modern)))
-        if least <= len(ids_of(shuffled)) <= most:
-            break
-    kinds = (("english-prose", "en", longest("en", ("austen",), lambda t: t.endswith("."))),
-             ("classical-chinese", "zh", longest("zh", ("classics",), lambda t: t.endswith("。") and "《" not in t)),
-             ("random-characters", "en", random_page(ids_of, rng, (least + most) // 2)),
-             ("shuffled-chinese", "zh", shuffled))
-    return [{"id": f"figure4/{kind}", "lang": lang, "source": kind, "text": text} for kind, lang, text in kinds if text]
-
 
 def write_jsonl(path, pages):
     with open(path + ".new", "w", encoding="utf-8") as f:
@@ -285,12 +360,12 @@ def write_jsonl(path, pages):
     os.replace(path + ".new", path)
 
 
-def cut_corpus(corpus, ids_of, seed, least, most, longest=0.0):
+def cut_corpus(corpus, ids_of, sizes, seed, least, most, longest=0.0):
     """(training pages, {lang: held-out pages}) of all documents. The longest pages are the hardest, and few when lengths
     are drawn evenly: training documents are cut a second time, into pages of nearly `most` tokens, and as many of these
     are added as make up the share `longest` of the others."""
-    training, held, extra, sizes = [], {}, [], {}
-    for lang in ("en", "zh"):
+    training, held, extra = [], {}, []
+    for lang in LANGUAGES:
         held[lang] = []
         if not os.path.exists(f"{corpus}/{lang}.jsonl"):
             continue
@@ -300,7 +375,7 @@ def cut_corpus(corpus, ids_of, seed, least, most, longest=0.0):
             for number, (text, ids) in enumerate(cut_pages(document["text"], ids_of, sizes, rng, least, most), 1):
                 out.append({"id": f"{document['id']}#{number}", "lang": lang, "source": document["source"],
                             "text": text, "ids": ids})
-            if longest > 0 and not is_held_out(document):
+            if longest > 0 and lang in ("en", "zh") and not is_held_out(document):
                 again = cut_pages(document["text"], ids_of, sizes, rng, max(least, most - 4), most)
                 extra += [{"id": f"{document['id']}#long{number}", "lang": lang, "source": document["source"],
                            "text": text, "ids": ids} for number, (text, ids) in enumerate(again, 1)]
@@ -308,38 +383,64 @@ def cut_corpus(corpus, ids_of, seed, least, most, longest=0.0):
     return training + extra[: round(longest * len(training))], held
 
 
+def counts(pages):
+    tokens, characters = sum(len(p["ids"]) for p in pages), sum(len(p["text"]) for p in pages)
+    return {"pages": len(pages), "tokens": tokens, "characters": characters,
+            "tokens_per_character": round(tokens / max(1, characters), 3)}
+
+
 def take_tokens(pages, lang, budget):
-    """(pages of a language until their tokens reach the budget (0: all), counts)."""
-    out, tokens, characters = [], 0, 0
+    """Pages of a language until their tokens reach the budget; 0: all."""
+    out, tokens = [], 0
     for page in pages:
         if page["lang"] == lang and (not budget or tokens < budget):
             out.append(page)
             tokens += len(page["ids"])
-            characters += len(page["text"])
-    return out, {"pages": len(out), "tokens": tokens, "characters": characters,
-                 "tokens_per_character": round(tokens / max(1, characters), 3)}
+    return out
+
+
+def training_parts(training, o, ids_of, sizes, rng):
+    """{part: pages} of all that is trained on, out of the pages of documents."""
+    parts = {lang: take_tokens(training, lang, budget) for lang, budget in (("en", o.en), ("zh", o.zh))}
+    wanted = round(o.other * sum(map(len, parts.values())))
+    for lang in ("de", "code"):
+        parts[lang] = take_tokens(training, lang, 0)[:wanted]
+    whole = [page for pages in parts.values() for page in pages]
+    rng.shuffle(whole)
+    parts["short"] = parts_of(whole, ids_of, sizes, rng, round(o.short * len(whole)), o.least - 1)
+    parts["numbers"] = number_pages(ids_of, rng, wanted, o.most)
+    parts["words"] = word_pages(parts["en"] + parts["de"] + parts["code"], ids_of, rng, wanted, o.most)
+    return parts
+
+
+def add_short_and_other(val, known, o, ids_of, sizes, rng):
+    """Two more sets out of the held-out pages: shorter English and Chinese, and what is neither, half of it short."""
+    half, third = o.val // 2 if o.short else 0, o.val // 3 if o.other else 0
+    short = lambda pages, wanted: parts_of(pages, ids_of, sizes, rng, wanted, o.least - 1, known)
+    val["short"] = short(val["en"], half) + short(val["zh"], half)
+    val["other"] = [page for lang in ("de", "code")
+                    for page in val[lang][third // 2 : third] + short(val[lang][: third // 2], third // 2)]
+    val["other"] += number_pages(ids_of, rng, third, o.most, known)
 
 
 def make(o):
     """All files of the output folder; returns the report that split.json holds."""
-    ids_of = Vocabulary(o.tok, o.vocab).ids
-    training, held = cut_corpus(o.corpus, ids_of, o.seed, o.least, o.most, o.longest)
-    rng = random.Random(o.seed)
+    ids_of, sizes, rng, val = Vocabulary(o.tok, o.vocab).ids, {}, random.Random(o.seed), {}
+    training, held = cut_corpus(o.corpus, ids_of, sizes, o.seed, o.least, o.most, o.longest)
     rng.shuffle(training)
-    report, val, parts = {"vocab": o.vocab, "seed": o.seed, "least": o.least, "most": o.most, "longest": o.longest}, {}, []
-    for lang, budget in (("en", o.en), ("zh", o.zh)):
+    report = {k: getattr(o, k) for k in ("vocab", "seed", "least", "most", "longest", "short", "other")}
+    for lang in LANGUAGES:
         val[lang], training, found = choose_held_out(held[lang], training, lang, o.val, rng, o.too_common)
-        pages, counts = take_tokens(training, lang, budget)
-        parts += pages
-        report[f"train_{lang}"], report[f"val_{lang}"] = counts, found
-    rng.shuffle(parts)
+        report[f"val_{lang}"] = found
+    parts = training_parts(training, o, ids_of, sizes, rng)
+    report.update({f"train_{name}": counts(pages) for name, pages in parts.items()})
+    train = [page for pages in parts.values() for page in pages]
+    rng.shuffle(train)
+    add_short_and_other(val, {page["text"].strip() for page in train}, o, ids_of, sizes, rng)
     os.makedirs(o.out, exist_ok=True)
-    write_jsonl(f"{o.out}/train.jsonl", parts)
-    for lang, pages in val.items():
-        write_jsonl(f"{o.out}/val_{lang}.jsonl", pages)
-    kinds = figure4(val, ids_of, rng, o.least, o.most)
-    write_jsonl(f"{o.out}/figure4.jsonl", kinds)
-    write_jsonl(f"{o.out}/random.jsonl", [page for page in kinds if page["source"] == "random-characters"])
+    write_jsonl(f"{o.out}/train.jsonl", train)
+    for name in ("en", "zh", "short", "other"):
+        write_jsonl(f"{o.out}/val_{name}.jsonl", val[name])
     with open(f"{o.out}/split.json.new", "w", encoding="utf-8") as f:
         json.dump(report, f, indent=1)
         f.write("\n")
@@ -349,7 +450,7 @@ def make(o):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("corpus", help="folder of en.jsonl and zh.jsonl")
+    parser.add_argument("corpus", help="folder of en.jsonl, zh.jsonl, de.jsonl, code.jsonl")
     parser.add_argument("out", help="folder of the result")
     parser.add_argument("-tok", default="data/qwen2.5/qwen.tiktoken", help="qwen.tiktoken")
     parser.add_argument("-vocab", type=int, default=2048, help="ranks kept of the vocabulary (2048)")
@@ -357,6 +458,10 @@ def main():
     parser.add_argument("-most", type=int, default=64, help="tokens of the longest page (64)")
     parser.add_argument("-longest", type=float, default=0.25,
                         help="training pages of the longest kind added, as a share of the others (0.25)")
+    parser.add_argument("-short", type=float, default=0.5,
+                        help="shorter pages, down to a token, as a share of the whole ones (0.5)")
+    parser.add_argument("-other", type=float, default=0.06,
+                        help="German, code and numbers, of each as a share of the English and Chinese pages (0.06)")
     parser.add_argument("-val", type=int, default=300, help="held-out pages per language (300)")
     parser.add_argument("-too_common", type=int, default=8, help="training pages a held-out page may cost (8)")
     parser.add_argument("-en", type=int, default=0, help="most English training tokens, 0: all there are (0)")
@@ -367,8 +472,8 @@ def main():
         sys.exit(f"make_pages.py: no vocabulary at {o.tok} (hint: bash data/get_tokenizer.sh, or name it with -tok)")
     if not any(os.path.exists(f"{o.corpus}/{lang}.jsonl") for lang in ("en", "zh")):
         sys.exit(f"make_pages.py: neither en.jsonl nor zh.jsonl in {o.corpus} (hint: data/debian_texts.py makes them)")
-    if not 256 <= o.vocab or not 13 <= o.least < o.most or o.val < 1:
-        sys.exit("make_pages.py: expected -vocab >= 256, 13 <= -least < -most, -val >= 1")
+    if not 256 <= o.vocab or not 13 <= o.least < o.most or o.val < 1 or min(o.short, o.other) < 0:
+        sys.exit("make_pages.py: expected -vocab >= 256, 13 <= -least < -most, -val >= 1, -short and -other >= 0")
     try:
         print(json.dumps(make(o), indent=1))
     except BadCorpus as why:

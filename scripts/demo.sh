@@ -3,10 +3,12 @@
 #
 #   1 set-up   what is missing is installed (scripts/setup.sh says what)
 #   2 build    ./train_c3 and ./c3
-#   3 pages    English and Chinese texts from Debian packages, cut into pages of 24-64 tokens; whole documents held out
+#   3 pages    English and Chinese texts from Debian packages, cut into pages of 24-64 tokens; shorter pages, from one
+#              token on; a little German, code and numbers; whole works held out
 #   4 train    preset demo: 2 + 2 layers of width 128, vocabulary 2048, 16 latents a page: up to 4 tokens a latent.
 #              One rank a core, or one GPU. Pages grow from 10 tokens to whole over the first half of the steps (-len_warmup).
 #   5 look     held-out pages, greedy decoding from the latents alone; figures; controls that must fail
+#   6 try      shorter pages, other kinds of text, random characters, sentences as one would type them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -17,8 +19,8 @@ ranks=$(cores)
 command -v mpirun >/dev/null || ranks=1
 [ "$(gpus)" = 0 ] || ranks=1 # two ranks never share a GPU, and one is plenty for a model of this size
 pages=32 # a step
-steps=5600
-steps_total=5
+steps=6600
+steps_total=6
 
 step "set-up"
 bash scripts/setup.sh demo
@@ -31,8 +33,7 @@ step "pages"
 bash data/get_tokenizer.sh
 bash data/make_demo.sh
 for part in train val_en val_zh; do
-    [ data/demo/${part}_00000.bin -nt data/demo/$part.jsonl ] ||
-        ./c3 tokenize -tok data/qwen2.5/qwen.tiktoken -vocab 2048 -o data/demo/$part data/demo/$part.jsonl
+    ./c3 tokenize -tok data/qwen2.5/qwen.tiktoken -vocab 2048 -o data/demo/$part data/demo/$part.jsonl
 done
 
 step "train, $ranks rank(s)"
@@ -63,15 +64,23 @@ for part in en zh; do
     say
     python3 -c "$show" $run_dir/eval_$part/pages.jsonl | ./c3 reconstruct -m $run_dir -f - 2>/dev/null
 done
-say
-say "random characters, which no language model could guess and which the training pages do not hold:"
-say
-./c3 reconstruct -m $run_dir -f data/demo/random.jsonl 2>/dev/null
-say
 python3 -c 'import json
 r = json.load(open("data/demo/split.json"))
 print("13-token runs of the held-out pages that training pages hold as well: English %.2f %%, Chinese %.2f %%" % tuple(
     100 * r[k]["share_of_grams_in_training"] for k in ("val_en", "val_zh")))'
+
+step "other pages, and sentences as one types them"
+look() { ./c3 eval -m $run_dir "$2" -o $run_dir/more/$1 -no_controls "${@:3}" >/dev/null 2>&1; }
+look short data/demo/val_short.jsonl
+look other data/demo/val_other.jsonl
+look random data/demo/val_en.jsonl -perturb random
+look sentences data/sentences.jsonl
+python3 scripts/demo_table.py $run_dir
+say "Type one of your own; this model has learned pages of 1 to 64 tokens, some 170 characters of English:"
+say
+say "  echo \"My sister collects old maps of Lisbon.\" | ./c3 reconstruct -m $run_dir -f -"
+say
+echo "My sister collects old maps of Lisbon." | ./c3 reconstruct -m $run_dir -f - 2>/dev/null
 .venv/bin/python scripts/plot.py $run_dir
 .venv/bin/python scripts/report.py $run_dir
 
@@ -81,6 +90,6 @@ Done in $(minutes $((SECONDS - started))) after set-up, $(minutes $trained) of i
   $run_dir/report.html                          all of it in a browser: curves, tables, pages with their errors marked
   $run_dir/eval_en/, eval_zh/                   every page and its numbers; worst.txt: what was lost and written
   $run_dir/*.png                                how the loss fell; where in a page errors stand
-  ./c3 reconstruct -m $run_dir -f FILE          your own text (this model has learned pages of at most 64 tokens)
+  echo "..." | ./c3 reconstruct -m $run_dir -f -   your own text: 1 to 64 tokens
   ./train_c3 -h                                 every option; README.md has the paper's run and your own pages
 TXT

@@ -184,6 +184,13 @@ def test_markup():
           [texts.clean(p) for p in texts.help_paragraphs(HELP)], ["选择「工具 - 选项」 & 确定即可", "列表项目"])
 
 
+# ---- code ----
+def test_code():
+    source = "#include <x>\n\n\nint f(void) {\n\treturn 0;   \n}\r\n\n  \n// é\n" + "1, " * 50 + "\nx\n"
+    equal("code: blocks keep their indentation, without tables and what is not ASCII", texts.code_blocks(source),
+          ["#include <x>", "int f(void) {\n    return 0;\n}", "x"])
+
+
 # ---- cleaning ----
 def test_clean():
     equal("clean: NFC, spaces, control characters, blank lines",
@@ -277,6 +284,33 @@ def test_cut():
     case("cut: Chinese ends on marks", chinese and all(p[-1] in "，？" and p[0] in "春明" for p in chinese), chinese)
 
 
+def test_parts():
+    text = "One, two three. Four five six seven eight nine; ten. Eleven\ntwelve thirteen fourteen!"
+    rng, sizes = random.Random(3), {}
+    parts = [p for p in (pages.cut_part(text, letters, sizes, rng, 23) for _ in range(2000)) if p]
+    case("parts: pieces of the page, 1 to 23 tokens, counted as they are returned",
+         all(p in text and 1 <= len(ids) <= 23 and ids == letters(p) for p, ids in parts))
+    lengths = [len(ids) for _, ids in parts]
+    case("parts: of all lengths, short ones too", min(lengths) <= 3 and max(lengths) >= 22 and len(set(lengths)) > 15 and
+         0.1 < sum(n <= 5 for n in lengths) / len(lengths) < 0.6, sorted(set(lengths)))
+    ends = sum(p[-1] in ".;!," for p, _ in parts) / len(parts)
+    case("parts: half of them end at a border", 0.4 < ends < 0.9, ends)
+    equal("parts: of nothing, none", pages.cut_part(" ", letters, {}, random.Random(1), 23), None)
+    source = [fake_page(1, text)]
+    out = pages.parts_of(source, letters, {}, random.Random(1), 40, 23)
+    case("parts: as many as are wanted, some end as typed lines do, ids differ", len(out) == 40 and
+         0 < sum(p["text"].endswith("\n") for p in out) < 20 and len({p["id"] for p in out}) == 40)
+    known = frozenset(p["text"].strip() for p in out)
+    other = pages.parts_of(source, letters, {}, random.Random(2), 10, 23, known)
+    case("parts: held-out ones are no training page, and have no newline",
+         other and not known & {p["text"] for p in other} and not any("\n" == p["text"][-1] for p in other))
+    train = pages.number_pages(letters, random.Random(1), 200, 64)
+    held = pages.number_pages(letters, random.Random(2), 50, 64, frozenset(p["text"] for p in train))
+    case("numbers: short enough, of many kinds, none in both",
+         all(len(p["ids"]) <= 64 for p in train) and len({re.sub(r"\d+", "1", p["text"]) for p in train}) > 60 and
+         not {p["text"] for p in train} & {p["text"] for p in held})
+
+
 def fake_page(number, text, source="a", lang="en"):
     return {"id": f"{source}/{number}", "lang": lang, "source": source, "text": text, "ids": letters(text)}
 
@@ -314,7 +348,7 @@ def test_whole():
                 lines = [line() for _ in range(60)]
                 document = {"id": work + "/1", "source": work.split("/")[0], "lang": lang, "text": "\n".join(lines)}
                 f.write(json.dumps(document) + "\n")
-    files = ("train.jsonl", "val_en.jsonl", "val_zh.jsonl", "figure4.jsonl", "random.jsonl", "split.json")
+    files = ("train.jsonl", "val_en.jsonl", "val_zh.jsonl", "val_short.jsonl", "val_other.jsonl", "split.json")
     made = {}
     for name, seed, hashing in (("a", 1, "1"), ("b", 1, "2"), ("c", 2, "1")):
         command = [sys.executable, "data/make_pages.py", "-tok", path, "-vocab", str(len(tokens)), "-val", "20"]
@@ -329,6 +363,10 @@ def test_whole():
         case("make_pages.py: another seed, another order", made["a"][0] != made["c"][0])
         case("make_pages.py: held-out pages of both languages",
              made["a"][1].count(b"\n") == made["a"][2].count(b"\n") == 20)
+        train = [p["text"].strip() for p in map(json.loads, made["a"][0].splitlines())]
+        held = [json.loads(line)["text"] for data in made["a"][1:5] for line in data.splitlines()]
+        case("make_pages.py: pages of 1 to 64 tokens, and held-out ones of all kinds that are no training pages",
+             min(map(len, train)) < 5 and len(held) > 60 and not set(train) & set(held), len(held))
     os.remove(f"{folder}/zh.jsonl")
     with open(f"{folder}/en.jsonl", "a") as f:  # works of one's own: held out by hash
         for n in range(60):
@@ -345,6 +383,7 @@ def test_whole():
         f.write(b'{"text": " "}\n{"id": 7, "text": "a number for a name and not one sentence to be cut out"}\n')
     run = subprocess.run(command[:-1] + ["1", folder, f"{folder}/bare"], capture_output=True, text=True)
     bare = read(f"{folder}/bare/train.jsonl") + read(f"{folder}/bare/val_en.jsonl") if run.returncode == 0 else []
+    bare = [p for p in bare if p["lang"] == "en" and p["source"] not in ("numbers", "words")]  # made up, of no document
     works = {p["id"].split("#")[0] for p in bare}
     case("make_pages.py: a byte order mark, blank lines, lines without id and source",
          {p["source"] for p in bare} == {"en"} and 30 < len(works) <= len(lines) + 1 and "en.jsonl:1" in works and
@@ -467,15 +506,16 @@ def test_real():
         return
     report = json.load(open("data/demo/split.json"))
     train, val = read("data/demo/train.jsonl"), {lang: read(f"data/demo/val_{lang}.jsonl") for lang in ("en", "zh")}
-    everything = train + val["en"] + val["zh"]
+    more = {name: read(f"data/demo/val_{name}.jsonl") for name in ("short", "other")}
+    everything = train + val["en"] + val["zh"] + more["short"] + more["other"]
     case("demo: ids are unique", len({p["id"] for p in everything}) == len(everything))
     works = {lang: {p["id"].split("#")[0].rsplit("/", 1)[0] for p in held} for lang, held in val.items()}
     shared = {p["id"].split("#")[0].rsplit("/", 1)[0] for p in train} & (works["en"] | works["zh"])
     case("demo: no work is in both parts", not shared, shared)
     mark_up = re.compile(r"\x1b|</?(?:w|note|div|title|span|chapter|verse)\b[^>]*>|&(?:amp|lt|gt|nbsp|quot);"
                          r"|\\f[BIRP\[]|�")
-    odd = [p["id"] for p in everything if p["text"] != texts.clean(p["text"]) or
-           mark_up.search(p["text"]) and p["source"] not in ("manpages", "help", "fortunes")]  # these write about it
+    odd = [p["id"] for p in everything if p["lang"] not in ("code", "words") and p["text"].rstrip("\n") != texts.clean(p["text"]) or
+           mark_up.search(p["text"]) and p["source"] not in ("manpages", "help", "fortunes", "code")]  # these write about it
     case("demo: clean texts, no mark-up left", not odd, odd[:5])
     # Independent of the program: plain strings of 40 characters (English) or 8 ideographs (Chinese).
     for lang, n in (("en", 40), ("zh", 8)):
@@ -492,8 +532,17 @@ def test_real():
     if os.path.exists(vocabulary):
         v = pages.Vocabulary(vocabulary, report["vocab"])
         ids = {p["id"]: v.ids(p["text"]) for p in everything}
-        wrong = [i for i, t in ids.items() if not report["least"] <= len(t) <= report["most"]]
-        case(f"demo: {report['least']} to {report['most']} tokens", not wrong, wrong[:5])
+        span = lambda pages: (min(len(ids[p["id"]]) for p in pages), max(len(ids[p["id"]]) for p in pages))
+        least, most = report["least"], report["most"]
+        equal("demo: trained on 1 to 64 tokens", span(train), (1, most))
+        spans = {name: span(held) for name, held in {**val, **more}.items()}
+        case("demo: held out: 24 to 64 tokens, and shorter", spans["short"][0] <= 2 and spans["short"][1] < least and
+             all(spans[lang][0] >= least and spans[lang][1] <= most for lang in val), spans)
+        typed = {p["text"].strip() for p in train}
+        known = [p["id"] for p in everything[len(train):] + read("data/sentences.jsonl") if p["text"] in typed]
+        case("demo: no held-out page, and no sentence to try, is a training page", not known, known[:5])
+        share = lambda lang: sum(p["lang"] == lang for p in train) / len(train)
+        case("demo: a little German, code, numbers", all(0.02 < share(lang) < 0.12 for lang in ("de", "code", "numbers")))
         for lang in ("en", "zh"):
             runs = lambda p: (tuple(ids[p["id"]][i : i + 13]) for i in range(len(ids[p["id"]]) - 12))
             held = {run for p in val[lang] for run in runs(p)}
@@ -503,8 +552,8 @@ def test_real():
                  abs(share - report[f"val_{lang}"]["share_of_grams_in_training"]) < 1e-3 and share < 1e-3, share)
 
 
-for test in (test_r, test_sword, test_fortunes, test_markup, test_clean, test_vocabulary, test_cut, test_split,
-             test_whole, test_ocr, test_ocr_batch, test_tool, test_real):
+for test in (test_r, test_sword, test_fortunes, test_markup, test_code, test_clean, test_vocabulary, test_cut,
+             test_parts, test_split, test_whole, test_ocr, test_ocr_batch, test_tool, test_real):
     test()
 print(f"{passed} passed, {failed} failed")
 sys.exit(failed > 0)

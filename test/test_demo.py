@@ -1,7 +1,9 @@
 """The demo really learns, and what it learns comes through the latents: runs scripts/demo.sh and reads its figures.
-Held-out pages, greedy decoding. Controls: another page's latents, no latents, an untrained model."""
+Held-out pages, greedy decoding. Controls: another page's latents, no latents, an untrained model. And what somebody
+would type to try it comes back: short pages, sentences that no corpus holds, a line from echo."""
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +15,12 @@ from harness import C3, ROOT, TRAIN, Folder, case, done, environment, run
 def read(folder):
     with open(os.path.join(folder, "eval.json")) as f:
         return json.load(f)
+
+
+def precision(part):
+    """Of one of the demo's other evaluations; (mean, pages)."""
+    found = read(os.path.join(ROOT, "runs/demo/more", part))
+    return found["char_precision"], found["pages"]
 
 
 begin = time.time()
@@ -33,6 +41,20 @@ for name, e in (("English", english), ("Chinese", chinese)):
          f"swapped {swapped} none {nothing}")
     case(f"{name}: twenty slices by position", len(e["by_position"]) == 20 and min(e["by_position"]) > 0.5,
          e["by_position"])
+for part, name, least in (("short", "pages of 1 to 23 tokens", 0.95), ("other", "German, code, numbers", 0.9),
+                          ("sentences", "sentences as one would type them", 0.9)):
+    mean, n = precision(part)
+    case(f"{name}: mean precision >= {least} ({mean:.4f} over {n})", mean >= least and n >= 40, mean)
+mean, n = precision("random")
+case(f"random characters: a mean over many pages, and far from all right ({mean:.4f} over {n})", n == 300 and mean < 0.95)
+typed = re.search(r'^  (echo ".*" \| \./c3 reconstruct -m runs/demo -f -)$', r.stdout, re.M)
+if case("the demo says how to type a sentence", typed, r.stdout[-3000:]):
+    own = subprocess.run(typed[1], shell=True, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    right = re.search(r"^precision ([0-9.]+) %", own.stdout, re.M)
+    case("that very line gives the sentence back", right and float(right[1]) >= 90 and not own.stderr,
+         own.stdout + own.stderr)
+model = run(C3, ["info", "runs/demo"]).stdout
+case("the model knows what it was trained on", "on pages of 1 to 64 tokens" in model, model)
 for picture in ("loss.png", "by_position.png", "precision_by_length_en.png", "precision_by_length_zh.png"):
     path = os.path.join(ROOT, "runs/demo", picture)
     with open(path, "rb") as f:

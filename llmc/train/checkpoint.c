@@ -168,8 +168,10 @@ typedef struct Saving {
 } Saving;
 
 static void get_host(char host[64]) {
-    if (gethostname(host, 63) != 0) strcpy(host, "?");
-    host[63] = 0;
+    char name[64] = "?";
+    if (gethostname(name, sizeof name - 1) != 0) strcpy(name, "?");
+    name[sizeof name - 1] = 0;
+    snprintf(host, 64, "%s", name);
 }
 
 static int write_made_by(const Saving *s, Error *err) {

@@ -494,7 +494,7 @@ static void test_globs(void) {
 // Shards NAME_00000.bin... of one page each, as one set.
 static void make_set(const char *name, int n, int length) {
     Error err = {""};
-    char *paths[8];
+    char *paths[8] = {NULL};
     for (int i = 0; i < n; i++) {
         char *short_name = string_format("%s_%05d.bin", name, i);
         paths[i] = in_folder(short_name);

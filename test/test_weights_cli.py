@@ -135,6 +135,10 @@ def test_bad_folders(tmp, data):
         refused(f"NaN is named by its tensor ({os.path.basename(program)} {args[0]})", program, args,
                 "llm1/model.safetensors", "tensor \"model.norm.weight\"", "element 126")
     case("nothing half-written is left", not os.path.exists(f"{tmp}/none") and not os.path.exists(f"{tmp}/none.tmp"))
+    os.makedirs(f"{tmp}/mine.tmp/kept")
+    r = run(C3, ["extract", "-m", tiny, "-part", "decoder", "-o", f"{tmp}/mine"], check=False)
+    case("a folder in the way of extract's own is left alone and named", r.returncode == 1 and
+         f"{tmp}/mine.tmp: is there already" in r.stderr and os.path.isdir(f"{tmp}/mine.tmp/kept"), r.stderr)
     copy(tiny)
     with open(TOKENIZER) as f, open(f"{bad}/qwen.tiktoken", "w") as g:
         g.writelines(f.readlines()[:1000])

@@ -132,7 +132,6 @@ static int write_tensors(const Stack *s, const char *folder, Error *err) {
 }
 
 static int write_folder(const Stack *s, const char *temporary, const char *out, Error *err) {
-    TRY(file_remove_tree(temporary, err)); // of a run that was cut short
     TRY(file_make_dirs(temporary, err));
     TRY(config_write_qwen2(&s->config, s->dtype, &s->specials, temporary, err));
     TRY(write_tensors(s, temporary, err));
@@ -151,8 +150,14 @@ int extract_stack(char **said, const char *model, ParamOwner owner, const char *
     size_t length = strlen(out);
     while (length > 1 && out[length - 1] == '/') length--;
     char *temporary = string_format("%.*s.tmp", (int)length, out);
-    if (!bad) bad = temporary ? write_folder(&s, temporary, out, err) : error_set(err, "out of memory");
-    if (bad && temporary) (void)file_remove_tree(temporary, NULL);
+    if (!bad && !temporary) bad = error_set(err, "out of memory");
+    if (!bad && file_exists(temporary)) {
+        bad =
+            error_set(err, "%s: is there already (hint: a c3 extract that was killed leaves it; remove it)", temporary);
+    } else if (!bad) {
+        bad = write_folder(&s, temporary, out, err);
+        if (bad) (void)file_remove_tree(temporary, NULL);
+    }
     free(temporary);
     if (!bad) {
         *said = s.travel.said;

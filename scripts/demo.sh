@@ -70,7 +70,7 @@ print("13-token runs of the held-out pages that training pages hold as well: Eng
     100 * r[k]["share_of_grams_in_training"] for k in ("val_en", "val_zh")))'
 
 step "other pages, and sentences as one types them"
-look() { ./c3 eval -m $run_dir "$2" -o $run_dir/more/$1 -no_controls "${@:3}" >/dev/null 2>&1; }
+look() { ./c3 eval -m $run_dir "$2" -o $run_dir/more/$1 -no_controls "${@:3}" >/dev/null 2>&1 || die "c3 eval failed on $2"; }
 look short data/demo/val_short.jsonl
 look other data/demo/val_other.jsonl
 look random data/demo/val_en.jsonl -perturb random

@@ -284,6 +284,14 @@ int dataset_open(Dataset *d, const char *globs, uint32_t overhead, uint32_t maxl
     return bad;
 }
 
+int dataset_vocabulary(uint32_t *vocab, const char *globs, Error *err) {
+    Names names;
+    TRY(names_collect(&names, globs, err));
+    int bad = shard_vocabulary(vocab, names.list[0].path, err);
+    names_free(&names);
+    return bad;
+}
+
 void dataset_close(Dataset *d) {
     for (int i = 0; i < d->n_shards; i++) shard_close(&d->shards[i]);
     free(d->shards);

@@ -41,6 +41,8 @@ typedef struct Dataset {
 // overhead: decoder tokens that are not text (template + latents + end mark); a page is usable when
 // overhead + answer tokens <= maxlen (maxlen = 0: no limit). No file, no page: an error that names the pattern.
 int dataset_open(Dataset *d, const char *globs, uint32_t overhead, uint32_t maxlen, Error *err);
+// The vocabulary of the first file, out of its header: dataset_open checks the rest.
+int dataset_vocabulary(uint32_t *vocab, const char *globs, Error *err);
 void dataset_close(Dataset *d);
 ShardPage dataset_page(const Dataset *d, uint64_t page);
 // "FILE page N (from 1)" of a page number, for messages; the caller frees it.

@@ -285,6 +285,16 @@ int shard_open(Shard *s, const char *path, Error *err) {
     return bad;
 }
 
+int shard_vocabulary(uint32_t *vocab, const char *path, Error *err) {
+    Shard s = {0};
+    TRY(file_map(&s.map, path, err));
+    s.path = strdup(path);
+    int bad = s.path ? check_header(&s, err) : error_set(err, "%s: out of memory", path);
+    *vocab = s.vocab;
+    shard_close(&s);
+    return bad;
+}
+
 void shard_close(Shard *s) {
     file_unmap(&s->map);
     free(s->path);

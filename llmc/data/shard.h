@@ -42,6 +42,8 @@ int shard_open(Shard *s, const char *path, Error *err);
 // Computes the checksums that shard_open may have trusted; where one is wrong nothing is remembered any more.
 int shard_verify(Shard *s, Error *err);
 void shard_close(Shard *s);
+// Ids of the vocabulary a shard was made with, out of its header alone.
+int shard_vocabulary(uint32_t *vocab, const char *path, Error *err);
 ShardPage shard_page(const Shard *s, uint64_t page);
 
 typedef struct ShardWriter ShardWriter;

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "llmc/base/file.h"
-#include "llmc/data/loader.h" // dataset_open
+#include "llmc/data/loader.h" // dataset_vocabulary
 #include "llmc/weights/run.h" // checkpoint_hold
 #include "llmc/weights/weights.h"
 
@@ -68,10 +68,9 @@ static int nothing_there(const ModelChoice *o, Error *err) {
 
 // The vocabulary that the training pages were made for.
 static int pages_vocabulary(int *base, const ModelChoice *o, Error *err) {
-    Dataset d;
-    TRY(dataset_open(&d, o->pages, 0, 0, err));
-    *base = config_base((int)d.vocab);
-    dataset_close(&d);
+    uint32_t vocab;
+    TRY(dataset_vocabulary(&vocab, o->pages, err));
+    *base = config_base((int)vocab);
     return 0;
 }
 

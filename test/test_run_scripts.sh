@@ -74,7 +74,7 @@ check "run_finetune.sh goes on from a checkpoint" \
     eval 'finetune a 2 && says $work/out "196 pages" && says $work/out "step 2/2" && says $work/out "validation at step 2" &&
           [ -f runs/run_scripts_test-*/step_00000002/COMPLETE ]' || tail -n 5 "$work/out"
 check "run_finetune.sh: the same command goes on with its run, and its shards" \
-    eval 'finetune a 3 && says $work/out "step 3/3" && ! grep -q tokenize $work/out && [ $(folders runs) = 1 ]' ||
+    eval 'finetune a 3 && says $work/out "step 3/3" && ! grep -q "c3 tokenize" $work/out && [ $(folders runs) = 1 ]' ||
     tail -n 5 "$work/out"
 check "run_finetune.sh: other pages in an older file of the same name are other pages" \
     eval 'finetune b 2 && says $work/out "98 pages" && says $work/out "step 2/2" && [ $(folders data) = 2 ] &&

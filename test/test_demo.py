@@ -46,12 +46,13 @@ for part, name, least in (("short", "pages of 1 to 23 tokens", 0.95), ("other", 
     mean, n = precision(part)
     case(f"{name}: mean precision >= {least} ({mean:.4f} over {n})", mean >= least and n >= 40, mean)
 mean, n = precision("random")
-case(f"random characters: a mean over many pages, and far from all right ({mean:.4f} over {n})", n == 300 and mean < 0.95)
+case(f"random characters: more than a language model could guess, over many pages ({mean:.4f} over {n})",
+     n == 300 and mean > 0.5, mean)
 typed = re.search(r'^  (echo ".*" \| \./c3 reconstruct -m runs/demo -f -)$', r.stdout, re.M)
 if case("the demo says how to type a sentence", typed, r.stdout[-3000:]):
     own = subprocess.run(typed[1], shell=True, cwd=ROOT, env=environment(), capture_output=True, text=True)
     right = re.search(r"^precision ([0-9.]+) %", own.stdout, re.M)
-    case("that very line gives the sentence back", right and float(right[1]) >= 90 and not own.stderr,
+    case("that very line gives the sentence back", right and float(right[1]) >= 90 and "warning" not in own.stderr,
          own.stdout + own.stderr)
 model = run(C3, ["info", "runs/demo"]).stdout
 case("the model knows what it was trained on", "on pages of 1 to 64 tokens" in model, model)

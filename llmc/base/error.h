@@ -26,10 +26,4 @@ int error_prefix(Error *err, const char *format, ...) __attribute__((format(prin
         if ((call) != 0) return -1;                                                                                    \
     } while (0)
 
-// Leaves the enclosing function through a clean-up label when a call failed.
-#define TRY_GOTO(call, label)                                                                                          \
-    do {                                                                                                               \
-        if ((call) != 0) goto label;                                                                                   \
-    } while (0)
-
 #endif

@@ -41,6 +41,16 @@ def pytest_collect_file(file_path, parent):
     return None
 
 
+def pytest_pycollect_makemodule(module_path, parent):
+    """A .py file named on the command line is a program too: pytest would import it, whatever python_files says."""
+    return NoModule.from_parent(parent, path=module_path)
+
+
+class NoModule(pytest.Module):
+    def collect(self):
+        return []
+
+
 class ProgramFile(pytest.File):
     def collect(self):
         stem, kind = self.path.stem, self.path.suffix

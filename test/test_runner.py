@@ -70,6 +70,12 @@ with Folder() as root:
         last = r.stdout.strip().split("\n")[-1]
         case(f"{name}: {passed} passed, {failed} failed", last == f"{passed} passed, {failed} failed" and
              words in r.stdout and r.returncode == (1 if failed else 0), r.stdout[-1500:] + r.stderr[-500:])
+    with open(os.path.join(root, "test/test_exits.py"), "w") as f:
+        f.write("print('ok   one\\n1 passed, 0 failed')\nopen('ran', 'a').write('x')\nraise SystemExit(0)\n")
+    r = test_sh(root, "test/test_exits.py")
+    with open(os.path.join(root, "ran")) as f:
+        case("a Python program named on the command line runs once, and is not imported",
+             r.stdout.strip().endswith("\n1 passed, 0 failed") and f.read() == "x", r.stdout[-1500:])
     r = test_sh(root, "-n", "2", "-k", "good or bad or crash")
     case("two at a time: the same counts", r.stdout.strip().endswith("\n3 passed, 2 failed"), r.stdout[-1500:])
     r = test_sh(root, "-k", "nothing")

@@ -11,7 +11,7 @@
 #include "llmc/eval/eval.h"
 #include "llmc/weights/extract.h"
 #include "llmc/base/file.h" // the standard streams
-#include "llmc/infer/follow.h"
+#include "llmc/infer/progress.h"
 #include "llmc/base/format.h"
 #include "llmc/train/info.h"
 #include "llmc/infer/model.h"
@@ -110,7 +110,7 @@ static int open_pages(Model *m, EvalSet *s, const ModelOptions *o, const EvalOpt
     if (s->too_long.pages)
         fprintf(stderr, "c3: %s: %s%s left out, longer than the model takes\n", clean(path),
                 left_out_much(&s->too_long) ? "warning: " : "", left_out_text(left_out, &s->too_long));
-    Untrained untrained = untrained_count(m->source.config.trained_tokens);
+    Untrained untrained = untrained_count(m->files.config.trained_tokens);
     for (int i = 0; i < s->n; i++) untrained_add(&untrained, s->pages[i].context.n);
     untrained_warn(stderr, &untrained, clean(path));
     C3Limits limits = out ? eval_limits(s, m) : generator_model_limits();
@@ -123,17 +123,17 @@ static int open_pages(Model *m, EvalSet *s, const ModelOptions *o, const EvalOpt
 }
 
 // For who sits at the terminal: a bar or, where `text` is a terminal too and there is one page, the page as it comes.
-static Follow watch(const EvalSet *s, const Model *m, FILE *text) {
-    Follow f = {.progress = isatty(STDERR_FILENO) ? stderr : NULL, .tok = m->tok};
+static Progress watch(const EvalSet *s, const Model *m, FILE *text) {
+    Progress f = {.line = isatty(STDERR_FILENO) ? stderr : NULL, .tok = m->tok};
     if (text && s->n == 1 && isatty(fileno(text))) f.text = text;
-    if (f.text) f.progress = NULL; // two lines in one place
+    if (f.text) f.line = NULL; // two lines in one place
     return f;
 }
 
 // ---- c3 reconstruct ------------------------------------------------------------------------------------------------
 
 static int print_page(const EvalPage *p, const Model *m, int number, int n, int colour, Error *err) {
-    const C3Config *c = &m->source.config;
+    const C3Config *c = &m->files.config;
     char *ops, text[4][32];
     size_t n_ops, bytes = (size_t)c->latents * c->enc.D * dtype_size(m->b->dtype);
     if (metrics_align(&ops, &n_ops, p->reference, p->n_reference, p->output, p->n_output) != 0)
@@ -166,7 +166,7 @@ static int print_pages(const EvalSet *s, const Model *m, int json, Error *err) {
             TRY(print_page(&s->pages[i], m, i + 1, s->n, colour, err));
             continue;
         }
-        char *line = eval_page_json(s, i, m->source.config.latents, NULL);
+        char *line = eval_page_json(s, i, m->files.config.latents, NULL);
         if (!line) return error_set(err, "out of memory");
         printf("%s\n", line);
         free(line);
@@ -198,10 +198,10 @@ static int run_reconstruct(int argc, char **argv) {
     e.skip = 1;
     e.sampling = sampling;
     int bad = open_pages(&m, &s, &o, &e, file, NULL, &err);
-    Follow f = watch(&s, &m, json ? NULL : stdout);
-    e.follow = &f;
+    Progress f = watch(&s, &m, json ? NULL : stdout);
+    e.progress = &f;
     if (!bad) bad = eval_reconstruct(&s, &m, &e, &err);
-    follow_end(&f);
+    progress_end(&f);
     if (!bad && f.failed) bad = error_set(&err, "standard output: cannot write");
     if (!bad) bad = print_pages(&s, &m, (int)json, &err);
     eval_free(&s);
@@ -325,18 +325,18 @@ static int evaluate(const EvalCommand *c, const char *path, Model *m, EvalSet *s
     TRY(perturb_parse(&o.perturb, c->perturb, err));
     if (c->buckets && (n_edges = eval_parse_edges(edges, c->buckets, err)) < 0) return -1;
     TRY(open_pages(m, s, &c->model, &o, path, c->out, err));
-    Follow f = watch(s, m, NULL);
-    o.follow = &f;
+    Progress f = watch(s, m, NULL);
+    o.progress = &f;
     eval_expect(s, m, &o, !c->no_controls);
     int bad = eval_reconstruct(s, m, &o, err);
     if (!bad) bad = eval_forced(s, m, &o, !c->no_controls, &no_latents, err);
-    follow_end(&f);
+    progress_end(&f);
     if (bad) return -1;
-    eval_summarise(&sum, s, m->source.config.latents, edges, n_edges);
+    eval_summarise(&sum, s, m->files.config.latents, edges, n_edges);
     EvalFiles files = {.out = c->out,
                        .model = m->folder,
                        .source = path,
-                       .vocab = m->source.config.dec.V,
+                       .vocab = m->files.config.dec.V,
                        .no_latents_text = no_latents,
                        .options = o,
                        .dtype = m->b->dtype == DTYPE_F32 ? "fp32" : "bf16"};
@@ -424,11 +424,11 @@ static int make_shards(const TokenizeOptions *o, Error *err) {
 // The same with the tokenizer and vocabulary of a model.
 static int make_shards_for(const char *folder, TokenizeOptions *o, Error *err) {
     Model m;
-    int bad = model_open(&m, folder, o->tokenizer, err), base = m.source.config.base_vocab;
+    int bad = model_open(&m, folder, o->tokenizer, err), base = m.files.config.base_vocab;
     if (!bad) {
-        o->tokenizer = m.source.tokenizer;
+        o->tokenizer = m.files.tokenizer;
         o->vocab = base == QWEN_BASE_RANKS ? 0 : base;
-        o->trained_tokens = m.source.config.trained_tokens;
+        o->trained_tokens = m.files.config.trained_tokens;
         bad = make_shards(o, err);
     }
     model_close(&m);
@@ -518,11 +518,11 @@ static int run_extract(int argc, char **argv) {
     if (code == 0 && (!model || !part || !out))
         code = error_set(&err, "extract: -%s is missing (hint: c3 extract -h)", !model ? "m" : !part ? "part" : "o");
     if (code) return code < 0 ? fail(&err, EXIT_USAGE) : 0;
-    char *said;
-    if (extract_stack(&said, model, strcmp(part, "encoder") == 0 ? OWNER_ENCODER : OWNER_DECODER, out, &err) != 0)
+    char *notes;
+    if (extract_stack(&notes, model, strcmp(part, "encoder") == 0 ? OWNER_ENCODER : OWNER_DECODER, out, &err) != 0)
         return fail(&err, 1);
-    printf("%s: the %s of %s; with it %s\n", clean(out), part, clean(model), clean(said));
-    free(said);
+    printf("%s: the %s of %s; with it %s\n", clean(out), part, clean(model), clean(notes));
+    free(notes);
     return 0;
 }
 

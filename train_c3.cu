@@ -15,26 +15,26 @@ extern "C" {
 #endif
 #include "llmc/train/agreement.h" // all ranks mean the same run
 #include "llmc/backend.h"
-#include "llmc/model/c3.h"         // c3_forward_backward
+#include "llmc/model/cascade.h"    // c3_forward_backward
 #include "llmc/train/checkpoint.h" // checkpoint_save
 #include "llmc/base/clean.h"       // what comes from outside, printed
 #include "llmc/train/corpus.h"     // tokenizer, template, pages
-#include "llmc/train/culprit.h"    // what went bad when the loss is NaN
+#include "llmc/train/nan_report.h" // what went bad when the loss is NaN
 #include "llmc/base/dist.h"        // ranks
 #include "llmc/base/file.h"
 #include "llmc/data/loader.h" // loader_next: which pages
 #include "llmc/train/log.h"   // progress lines and log.jsonl
 #include "llmc/train/optimizer.h"
-#include "llmc/train/options.h"    // the option table
-#include "llmc/train/plan.h"       // memory by kind, FLOPs
-#include "llmc/train/resume.h"     // going on from a checkpoint
-#include "llmc/train/run_writer.h" // the run's folder: one writer, one history
-#include "llmc/weights/source.h"   // where the model comes from
-#include "llmc/train/step.h"       // micro-batches of a step, packed for the device
-#include "llmc/base/stop.h"        // signals, OUT/stop
-#include "llmc/weights/travel.h"   // tokenizer and code of a checkpoint
-#include "llmc/train/validate.h"   // validation loss, samples
-#include "llmc/version.h"          // what --version prints
+#include "llmc/train/options.h"       // the option table
+#include "llmc/train/plan.h"          // memory by kind, FLOPs
+#include "llmc/train/resume.h"        // going on from a checkpoint
+#include "llmc/train/run_writer.h"    // the run's folder: one writer, one history
+#include "llmc/weights/model_files.h" // where the model comes from
+#include "llmc/train/step.h"          // micro-batches of a step, packed for the device
+#include "llmc/base/stop.h"           // signals, OUT/stop
+#include "llmc/weights/travel.h"      // tokenizer and code of a checkpoint
+#include "llmc/train/validate.h"      // validation loss, samples
+#include "llmc/version.h"             // what --version prints
 #ifdef __cplusplus
 }
 #endif
@@ -44,17 +44,17 @@ typedef struct Trainer {
     TrainOptions o;
     Option table[TRAIN_MAX_OPTIONS];
     int n_options;
-    ModelSource source;
+    ModelFiles files;
     Corpus corpus; // tokenizer, template, training and validation pages
     Travel travel; // what goes into a checkpoint beside the weights (rank 0)
     Backend *backend;
-    const char *said; // about the choice of the device
+    const char *notes; // about the choice of the device
     C3 model;
     Optimizer optimizer;
     Loader *loader;
     StepConfig packing;
-    StepPack packs[2];  // the step under way, and the next
-    MicroBatch scratch; // of validation
+    StepPack packs[2]; // the step under way, and the next
+    MicroBatch val_batch;
     RunClaim claim;
     char *resumed; // the checkpoint it went on from; NULL: it starts anew
     TrainState state;
@@ -69,7 +69,7 @@ typedef struct Trainer {
 static int64_t pages_a_step(const Trainer *t) { return t->o.b * t->o.g * t->dist.ranks; }
 
 static int build(Trainer *t, Error *err) {
-    const C3Config *c = &t->source.config;
+    const C3Config *c = &t->files.config;
     TRY(c3_create(&t->model, c, t->backend, &t->plan.limits, err));
     t->plan.params = &t->model.params;
     t->model.enc.train = strcmp(t->o.freeze, "enc") != 0;
@@ -79,7 +79,7 @@ static int build(Trainer *t, Error *err) {
                          t->model.sums + 1, err));
     t->packing = corpus_packing(&t->corpus, &t->o, c, c3_batch_rows(&t->plan.limits), t->plan.fuse, t->dist.ranks);
     for (int i = 0; i < 2; i++) TRY(step_create(&t->packs[i], &t->packing, t->backend, err));
-    return batch_create(&t->scratch, t->backend, t->packing.most, err);
+    return batch_create(&t->val_batch, t->backend, t->packing.most, err);
 }
 
 static CheckpointJob checkpoint_job(Trainer *t) {
@@ -87,7 +87,7 @@ static CheckpointJob checkpoint_job(Trainer *t) {
     memset(&job, 0, sizeof job);
     job.backend = t->backend;
     job.dist = &t->dist;
-    job.config = &t->source.config;
+    job.config = &t->files.config;
     job.params = &t->model.params;
     job.optimizer = &t->optimizer;
     job.travel = &t->travel;
@@ -103,27 +103,27 @@ static int choose_checkpoint(Trainer *t, Error *err) {
 
 // Fresh weights, or those of the checkpoint.
 static int start_or_resume(Trainer *t, Error *err) {
-    char *said = NULL;
+    char *notes = NULL;
     if (!t->resumed) {
         t->state.loader.seed = (uint64_t)t->o.seed;
         t->state.loader.dataset = t->corpus.train.identity;
         memcpy(t->state.tokenizer, tokenizer_fingerprint(t->corpus.tokenizer), sizeof t->state.tokenizer);
-        TRY(source_fill(&t->source, &t->model, (uint64_t)t->o.seed, err));
+        TRY(model_files_load(&t->files, &t->model, (uint64_t)t->o.seed, err));
         optimizer_reset(&t->optimizer);
-        if (t->source.said && t->dist.rank == 0) {
+        if (t->files.notes && t->dist.rank == 0) {
             printf("changed\n");
-            clean_print(stdout, t->source.said, strlen(t->source.said));
+            clean_print(stdout, t->files.notes, strlen(t->files.notes));
         }
         return 0;
     }
     CheckpointJob job = checkpoint_job(t);
-    int bad = resume_load(&t->state, &said, &job, t->resumed, &t->o, t->table, t->n_options, pages_a_step(t),
+    int bad = resume_load(&t->state, &notes, &job, t->resumed, &t->o, t->table, t->n_options, pages_a_step(t),
                           &t->corpus, err);
     if (!bad && t->dist.rank == 0) {
         printf("resuming from %s\n", clean(t->resumed));
-        clean_print(stdout, said, strlen(said));
+        clean_print(stdout, notes, strlen(notes));
     }
-    free(said);
+    free(notes);
     return bad;
 }
 
@@ -140,24 +140,24 @@ static int open_loader(Trainer *t, Error *err) {
 
 // -o as one history up to here: the last thing before training that can fail, as it moves what is in the way.
 static int open_run(Trainer *t, Error *err) {
-    char *said;
+    char *notes;
     TRY(dist_agree(&t->dist, open_loader(t, err), err));
-    TRY(run_begin(&said, &t->dist, t->o.out, t->resumed, err));
-    if (t->dist.rank == 0) printf("%s", said);
-    free(said);
+    TRY(run_begin(&notes, &t->dist, t->o.out, t->resumed, err));
+    if (t->dist.rank == 0) printf("%s", notes);
+    free(notes);
     int bad = t->dist.rank == 0 ? log_open(&t->log, t->o.out, t->state.step, t->steps, err) : 0;
     return dist_agree(&t->dist, bad, err);
 }
 
 static void print_settings(const Trainer *t) {
-    printf("settings\n  %-14s %s\n", "model", clean(t->source.text));
+    printf("settings\n  %-14s %s\n", "model", clean(t->files.text));
     options_print_given(stdout, t->table, t->n_options);
     if (t->corpus.maxlen < t->o.maxlen)
         printf("  %-14s %lld in place of %lld: the model has no positions for more\n", "-maxlen",
                (long long)t->corpus.maxlen, (long long)t->o.maxlen);
-    printf("  %-14s %s\n", "travels along", t->travel.said ? t->travel.said : "nothing");
+    printf("  %-14s %s\n", "travels along", t->travel.notes ? t->travel.notes : "nothing");
     printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
-    if (t->said) printf("  %-14s %s\n", "", clean(t->said));
+    if (t->notes) printf("  %-14s %s\n", "", clean(t->notes));
     if (t->claim.unsure) printf("  %-14s none on this file system: let no other run write to -o\n", "locks");
     plan_print(stdout, &t->plan, &t->bytes);
     fflush(stdout);
@@ -165,7 +165,7 @@ static void print_settings(const Trainer *t) {
 
 static int open_backend(Trainer *t, PlanMachine *machine, Error *err) {
     int threads = (int)t->o.threads;
-    int bad = backend_create(&t->backend, t->o.device, options_dtype(&t->o), threads, &t->dist, &t->said, err);
+    int bad = backend_create(&t->backend, t->o.device, options_dtype(&t->o), threads, &t->dist, &t->notes, err);
     TRY(dist_agree(&t->dist, bad, err));
     *machine = plan_machine(t->backend, &t->dist);
     return 0;
@@ -180,7 +180,7 @@ static int print_plan(Trainer *t, Error *err) {
 
 // The checkpoint will say on which lengths of pages the model was trained.
 static void learn_lengths(Trainer *t) {
-    C3Config *c = &t->source.config;
+    C3Config *c = &t->files.config;
     int least = (int)t->corpus.train.shortest_context, most = (int)t->corpus.train.longest_context;
     int known = c->trained_tokens[1] > 0, inside = least >= c->trained_tokens[0] && most <= c->trained_tokens[1];
     if (known && !inside && t->dist.rank == 0)
@@ -191,13 +191,13 @@ static void learn_lengths(Trainer *t) {
 
 static int read_inputs(Trainer *t, Error *err) {
     ModelChoice choice = options_model(&t->o);
-    TRY(source_open(&t->source, &choice, err));
-    if (!t->resumed) TRY(source_check(&t->source, err)); // a resumed run has weights of its own
-    TRY(corpus_open(&t->corpus, &t->source, &t->o, err));
+    TRY(model_files_open(&t->files, &choice, err));
+    if (!t->resumed) TRY(model_files_check(&t->files, err)); // a resumed run has weights of its own
+    TRY(corpus_open(&t->corpus, &t->files, &t->o, err));
     learn_lengths(t);
     if (t->dist.rank == 0)
-        TRY(travel_open(&t->travel, t->corpus.tokenizer, t->source.tokenizer,
-                        t->source.folder ? t->source.folder : t->source.dec, (int)t->o.keep_code, err));
+        TRY(travel_open(&t->travel, t->corpus.tokenizer, t->files.tokenizer,
+                        t->files.folder ? t->files.folder : t->files.dec, (int)t->o.keep_code, err));
     t->steps = t->o.steps;
     double epoch = (double)t->corpus.train.pages / (double)pages_a_step(t); // in steps
     if (t->o.epochs) t->steps = (int64_t)ceil((double)t->o.epochs * epoch);
@@ -205,7 +205,7 @@ static int read_inputs(Trainer *t, Error *err) {
 }
 
 static int make_plan(Trainer *t, const PlanMachine *m, Error *err) {
-    const C3Config *c = &t->source.config;
+    const C3Config *c = &t->files.config;
     C3Params params;
     TRY(params_build(&params, c, t->dist.ranks, err));
     int bad = plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, c, &params, &t->dist, m, t->steps, err);
@@ -260,7 +260,8 @@ static int save(Trainer *t, Error *err) {
 }
 
 static Validation validate_cut(Trainer *t, uint32_t cut) {
-    return validate(&t->model, &t->corpus.val, &t->corpus.words, &t->scratch, &t->dist, (uint64_t)t->o.val_pages, cut);
+    return validate(&t->model, &t->corpus.val, &t->corpus.prompt, &t->val_batch, &t->dist, (uint64_t)t->o.val_pages,
+                    cut);
 }
 
 // A model that has seen only the beginnings of pages so far is also asked for no more than these.
@@ -287,7 +288,7 @@ static int validation(Trainer *t, int last, Error *err) {
     if (!t->corpus.has_val) return 0;
     if (last || (t->o.val_every && step % t->o.val_every == 0)) validate_and_log(t);
     if (t->o.sample_every && (last || step % t->o.sample_every == 0) && t->dist.rank == 0)
-        return validate_samples(&t->model, &t->corpus.val, &t->corpus.words, t->corpus.tokenizer, (int)t->o.samples,
+        return validate_samples(&t->model, &t->corpus.val, &t->corpus.prompt, t->corpus.tokenizer, (int)t->o.samples,
                                 t->log, err);
     return 0;
 }
@@ -302,8 +303,8 @@ static int loop(Trainer *t, Error *err) {
         train_step(t, &line);
         const StepPack *p = &t->packs[line.step % 2];
         if (!isfinite(line.grad_norm) || !isfinite(line.loss))
-            return culprit_report(&t->model, &t->optimizer, &t->corpus.train, p->micro, p->n, &t->dist, line.step,
-                                  line.loss, line.grad_norm, err);
+            return nan_report(&t->model, &t->optimizer, &t->corpus.train, p->micro, p->n, &t->dist, line.step,
+                              line.loss, line.grad_norm, err);
         int bad = train_state_advance(&t->state, line.loss, line.tokens, t->packs[line.step % 2].after, err);
         TRY(dist_agree(&t->dist, bad, err));
         line.seconds = log_seconds() - start;

@@ -19,7 +19,7 @@
 #include "llmc/train/checkpoint.h"
 #include "llmc/base/cli.h"
 #include "llmc/base/file.h"
-#include "llmc/weights/source.h"
+#include "llmc/weights/model_files.h"
 
 enum { BLOCK = 1 << 24, ROUNDS = 3 };
 
@@ -85,15 +85,15 @@ static double over_model(const char *folder, char *buffer) {
 }
 
 static int bench(const char *folder, const char *out, const char *dtype, Error *err) {
-    ModelSource s;
+    ModelFiles s;
     ModelChoice o = {.model = folder};
-    C3Limits limits = {.pages = 1, .enc_rows = 64, .dec_rows = 256, .dec_kept = 64, .recompute = KEEP_NOTHING};
+    C3Limits limits = {.pages = 1, .enc_rows = 64, .dec_rows = 256, .dec_outputs = 64, .recompute = KEEP_NOTHING};
     Dist dist = {.ranks = 1, .local_ranks = 1};
     Backend *b;
     C3 m;
     char *buffer = malloc(BLOCK);
     if (!buffer) return error_set(err, "out of memory");
-    TRY(source_open(&s, &o, err));
+    TRY(model_files_open(&s, &o, err));
     TRY(backend_cpu_create(&b, strcmp(dtype, "fp32") ? DTYPE_BF16 : DTYPE_F32, 0, &dist, err));
     double start = seconds(), bytes = 0;
     TRY(c3_create(&m, &s.config, b, &limits, err));
@@ -106,7 +106,7 @@ static int bench(const char *folder, const char *out, const char *dtype, Error *
             line("the disk", bytes, seconds() - start);
             continue;
         }
-        TRY(source_fill(&s, &m, 1, err));
+        TRY(model_files_load(&s, &m, 1, err));
         line(i < 2 * ROUNDS ? "loading, cold cache" : "loading, warm cache", bytes, seconds() - start);
     }
     free(buffer);
@@ -118,7 +118,7 @@ static int bench(const char *folder, const char *out, const char *dtype, Error *
     }
     c3_free(&m);
     b->destroy(b);
-    source_close(&s);
+    model_files_close(&s);
     return 0;
 }
 

@@ -151,7 +151,7 @@ static void bench_attention(void) {
         {"tiny dec", 8, 112, 112, 6, 2, 32},
         {"small enc", 4, 289, 289, 4, 2, 64},
         {"small dec", 4, 330, 330, 5, 1, 64},
-        {"small dec trimmed", 4, 256, 330, 5, 1, 64},
+        {"small dec outputs only", 4, 256, 330, 5, 1, 64},
         {"medium dec", 1, 590, 590, 14, 2, 64},
         {"long", 1, 2048, 2048, 12, 2, 128},
         {"decode", 4, 1, 330, 5, 1, 64},

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "llmc/model/c3.h"
+#include "llmc/model/cascade.h"
 #include "llmc/base/cli.h"
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"

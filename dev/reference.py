@@ -347,9 +347,9 @@ def make(out, name):
     save_checkpoint(model, os.path.join(out, "model"), SPECIALS, "bare")
     first = pages[: len(case.lengths)]
     save_file(ragged("context", [c for c, _ in pages]) | ragged("answer", [a for _, a in pages]) | {
-        "words.before": torch.tensor(WORDS.before, dtype=torch.int32),
-        "words.after": torch.tensor(WORDS.after, dtype=torch.int32),
-        "words.end_img": torch.tensor([WORDS.end, WORDS.img], dtype=torch.int32),
+        "prompt.prefix": torch.tensor(WORDS.before, dtype=torch.int32),
+        "prompt.suffix": torch.tensor(WORDS.after, dtype=torch.int32),
+        "prompt.end_img": torch.tensor([WORDS.end, WORDS.img], dtype=torch.int32),
         "optimizer": torch.tensor(list(o.values()), dtype=torch.float64),
     }, os.path.join(out, "inputs.safetensors"))  # fmt: skip
     with open(os.path.join(out, "pages.json"), "w") as f:

@@ -7,7 +7,7 @@
 
 #include "llmc/base/dist.h"
 
-static int use_cuda(const char *device, Dist *dist, const char **said, Error *err) {
+static int use_cuda(const char *device, Dist *dist, const char **notes, Error *err) {
     if (strcmp(device, "cpu") == 0) return 0;
     int wanted = strcmp(device, "cuda") == 0;
     if (!backend_cuda_create) {
@@ -24,16 +24,16 @@ static int use_cuda(const char *device, Dist *dist, const char **said, Error *er
     if (wanted)
         return error_set(err, "-device cuda: %s (hint: nvidia-smi shows what the driver sees; or -device cpu)",
                          dist && dist->ranks > 1 ? "a rank finds no GPU on its host" : "no GPU is found on this host");
-    *said = "no GPU found: computing on the CPU";
+    *notes = "no GPU found: computing on the CPU";
     return 0;
 }
 
-int backend_create(Backend **out, const char *device, DType dtype, int threads, Dist *dist, const char **said,
+int backend_create(Backend **out, const char *device, DType dtype, int threads, Dist *dist, const char **notes,
                    Error *err) {
     const char *line = NULL;
     *out = NULL;
     int cuda = use_cuda(device, dist, &line, err);
-    if (said) *said = line;
+    if (notes) *notes = line;
     if (cuda < 0) return -1;
     if (cuda) return backend_cuda_create(out, dtype, dist, err);
     TRY(backend_cpu_create(out, dtype, threads, dist, err));

@@ -39,7 +39,7 @@ typedef struct Dist Dist; // dist.h: the ranks
 
 // The pages of a packed batch, as attention sees them. Queries are a suffix of their page: query i of a page with
 // q_len queries and k_len keys stands at key position k_len - q_len + i and sees the keys 0..that position.
-// Training, trimmed last layers and decoding with a KV cache are all this one form.
+// Training, outputs_only last layers and decoding with a KV cache are all this one form.
 typedef struct AttentionPages {
     int pages;
     int max_q, max_k;   // longest q_len and k_len
@@ -173,7 +173,7 @@ struct Backend {
 
     // ---- collectives over the ranks of b->dist; every rank calls them in the same order ----
     // They are queued behind all work queued so far, on a stream of their own; work queued later does not wait for
-    // them until `await` says so. tag: a small number >= 0 that names a collective (params.h gives each bucket two).
+    // them until `wait_for` says so. tag: a small number >= 0 that names a collective (params.h gives each bucket two).
     // Reduce-scatter: buffer (ranks * n); shard (n) = or += the sum over ranks of piece `rank`, added in rank order
     // 0,1,2,... on the CPU. shard may be that piece itself, buffer + rank*n, with accumulate = 0; the buffer's other
     // pieces are undefined afterwards.
@@ -181,7 +181,7 @@ struct Backend {
     // All-gather in place: this rank's `bytes` at buffer + rank*bytes are given to all.
     void (*all_gather)(Backend *b, void *buffer, size_t bytes, int tag);
     // Work queued from now on waits for the last collective with this tag; nothing to do when there was none.
-    void (*await)(Backend *b, int tag);
+    void (*wait_for)(Backend *b, int tag);
 
     // ---- names for profilers: begins and ends a range, which may lie in others; number < 0: none ----
     void (*range_push)(Backend *b, const char *name, int number);
@@ -192,17 +192,17 @@ static inline elem_t *elem_at(const Backend *b, const elem_t *x, size_t i) {
     return (char *)(uintptr_t)x + i * dtype_size(b->dtype);
 }
 
-// Scratch of a GPU backend for `reserve`: row sums of the attention's backward pass (rows, heads), and the partial sums
-// of RMSNorm's and the biases' gradients, at most BACKEND_SUM_BLOCKS rows of `width`; all fp32.
+// TempFile of a GPU backend for `reserve`: row sums of the attention's backward pass (rows, heads), and the partial
+// sums of RMSNorm's and the biases' gradients, at most BACKEND_SUM_BLOCKS rows of `width`; all fp32.
 enum { BACKEND_SUM_BLOCKS = 512, BACKEND_GEMM_WORKSPACE = 64 << 20 };
 static inline size_t backend_scratch_bytes(int rows, int heads, int width) {
     return ((size_t)rows * (size_t)heads + (size_t)BACKEND_SUM_BLOCKS * (size_t)width) * sizeof(float) + 65536;
 }
 
 // device: "auto" (a GPU if this build and this host have one, else the CPU), "cuda" or "cpu". threads: of the CPU, 0 =
-// this rank's share of the host's cores. All ranks agree on the device, or all fail. *said, if not NULL: one line on
+// this rank's share of the host's cores. All ranks agree on the device, or all fail. *notes, if not NULL: one line on
 // the choice when it is worth a word (static memory), else NULL.
-int backend_create(Backend **out, const char *device, DType dtype, int threads, Dist *dist, const char **said,
+int backend_create(Backend **out, const char *device, DType dtype, int threads, Dist *dist, const char **notes,
                    Error *err);
 // The two backends alone. A build without CUDA has no backend_cuda_create: the symbol is NULL then.
 int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Error *err);

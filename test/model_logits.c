@@ -13,13 +13,13 @@
 #include "llmc/base/file.h"
 #include "llmc/weights/safetensors.h"
 #include "llmc/train/options.h"
-#include "llmc/weights/source.h"
+#include "llmc/weights/model_files.h"
 
 typedef struct Pages {
     uint32_t *tokens;
     int *cu; // (n+1)
     int n;
-    Template words;
+    Template prompt;
 } Pages;
 
 static void must(int bad, const Error *err) {
@@ -47,11 +47,11 @@ static Pages read_pages(const char *path) {
     p.tokens = numbers(s, "context", &n);
     p.cu = numbers(s, "context.cu", &p.n);
     p.n--;
-    p.words.before = numbers(s, "words.before", &p.words.n_before);
-    p.words.after = numbers(s, "words.after", &p.words.n_after);
-    int32_t *ends = numbers(s, "words.end_img", &n);
-    p.words.end = ends[0];
-    p.words.img = ends[1];
+    p.prompt.prefix = numbers(s, "prompt.prefix", &p.prompt.n_prefix);
+    p.prompt.suffix = numbers(s, "prompt.suffix", &p.prompt.n_suffix);
+    int32_t *ends = numbers(s, "prompt.end_img", &n);
+    p.prompt.end = ends[0];
+    p.prompt.img = ends[1];
     free(ends);
     safetensors_close(s);
     return p;
@@ -100,7 +100,7 @@ static void run(C3 *m, const Pages *p, const C3Limits *l, const char *path) {
         uint32_t *text = p->tokens + p->cu[i], n = (uint32_t)(p->cu[i + 1] - p->cu[i]);
         pages[i] = (ShardPage){text, text, n, n};
     }
-    batch_build(&batch, pages, ids, p->n, &p->words, m->config.latents, UINT32_MAX, NULL);
+    batch_build(&batch, pages, ids, p->n, &p->prompt, m->config.latents, UINT32_MAX, NULL);
     c3_forward(m, &batch);
     C3Loss loss = c3_read_loss(m, &batch);
     write_outputs(m, p, loss.rows, path);
@@ -121,22 +121,22 @@ int main(int argc, char **argv) {
     must(cli_parse(table, n, argc, argv, NULL, NULL, &help, &err) || !in, &err);
     Pages p = read_pages(in);
     Dist dist = {.ranks = 1, .local_ranks = 1};
-    ModelSource s;
+    ModelFiles s;
     Backend *b;
     C3 m;
     ModelChoice choice = options_model(&o);
-    must(source_open(&s, &choice, &err), &err);
-    const int tokens = p.cu[p.n], overhead = template_overhead(&p.words, s.config.latents);
+    must(model_files_open(&s, &choice, &err), &err);
+    const int tokens = p.cu[p.n], overhead = template_overhead(&p.prompt, s.config.latents);
     C3Limits l = {.pages = p.n,
                   .enc_rows = tokens + p.n * (1 + s.config.latents),
                   .dec_rows = tokens + p.n * overhead,
-                  .dec_kept = tokens + p.n,
+                  .dec_outputs = tokens + p.n,
                   .head_rows = tokens + p.n, // all logits at once, so that they can be looked at
                   .recompute = KEEP_NOTHING};
     must(backend_cpu_create(&b, options_dtype(&o), (int)o.threads, &dist, &err), &err);
     must(c3_create(&m, &s.config, b, &l, &err), &err);
-    must(source_fill(&s, &m, (uint64_t)o.seed, &err), &err);
-    if (s.said) printf("%s", s.said);
+    must(model_files_load(&s, &m, (uint64_t)o.seed, &err), &err);
+    if (s.notes) printf("%s", s.notes);
     run(&m, &p, &l, o.out);
     if (save) {
         must(file_make_dirs(save, &err), &err);
@@ -144,8 +144,8 @@ int main(int argc, char **argv) {
     }
     c3_free(&m);
     b->destroy(b);
-    source_close(&s);
-    template_free(&p.words);
+    model_files_close(&s);
+    template_free(&p.prompt);
     free(p.tokens);
     free(p.cu);
     return 0;

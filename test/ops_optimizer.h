@@ -102,19 +102,19 @@ static void test_collectives(void) {
     at("collectives");
     Array *x = random_array('f', 512, 1), *shard = random_array('f', 512, 1);
     double *ref = copy_of(x), *sum = copy_of(shard);
-    B->await(B, 3); // there was none
+    B->wait_for(B, 3); // there was none
     B->reduce_scatter(B, x->d, x->d, 512, 0, 3);
-    B->await(B, 3);
+    B->wait_for(B, 3);
     compare_exact("reduce_scatter in place", x, ref);
     for (int i = 0; i < 512; i++) sum[i] = (float)(sum[i] + ref[i]);
     B->reduce_scatter(B, shard->d, x->d, 512, 1, 0);
-    B->await(B, 0);
+    B->wait_for(B, 0);
     compare_exact("reduce_scatter, accumulating", shard, sum);
     B->reduce_scatter(B, shard->d, x->d, 512, 0, 0);
-    B->await(B, 0);
+    B->wait_for(B, 0);
     compare_exact("reduce_scatter", shard, ref);
     B->all_gather(B, x->d, 512 * 4, 1);
-    B->await(B, 1);
+    B->wait_for(B, 1);
     compare_exact("all_gather", x, ref);
     free(ref), free(sum);
     free_arrays();

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "llmc/model/c3.h"
+#include "llmc/model/cascade.h"
 #include "llmc/train/checkpoint.h"
 #include "llmc/base/file.h"
 #include "llmc/train/optimizer.h"
@@ -31,7 +31,7 @@ enum { STEPS = 10 };
 typedef struct Case {
     C3Config config;
     SafeTensors *inputs, *expected;
-    Template words;
+    Template prompt;
     uint32_t *tokens[2]; // context, answer: ids of all pages
     int *cu[2];          // (pages+1)
     int pages, a_step;
@@ -89,13 +89,13 @@ static void open_case(Case *c, const char *folder) {
     c->cu[1] = numbers(c->inputs, "", "answer.cu", 4, &n);
     c->pages = (int)n - 1;
     c->a_step = c->pages / STEPS;
-    c->words.before = numbers(c->inputs, "", "words.before", 4, &n);
-    c->words.n_before = (int)n;
-    c->words.after = numbers(c->inputs, "", "words.after", 4, &n);
-    c->words.n_after = (int)n;
-    int32_t *ends = numbers(c->inputs, "", "words.end_img", 4, &n);
-    c->words.end = ends[0];
-    c->words.img = ends[1];
+    c->prompt.prefix = numbers(c->inputs, "", "prompt.prefix", 4, &n);
+    c->prompt.n_prefix = (int)n;
+    c->prompt.suffix = numbers(c->inputs, "", "prompt.suffix", 4, &n);
+    c->prompt.n_suffix = (int)n;
+    int32_t *ends = numbers(c->inputs, "", "prompt.end_img", 4, &n);
+    c->prompt.end = ends[0];
+    c->prompt.img = ends[1];
     double *o = numbers(c->inputs, "", "optimizer", 8, &n);
     memcpy(c->optimizer, o, sizeof c->optimizer);
     free(o);
@@ -110,7 +110,7 @@ static void close_case(Case *c) {
         free(c->tokens[i]);
         free(c->cu[i]);
     }
-    template_free(&c->words);
+    template_free(&c->prompt);
     safetensors_close(c->inputs);
     safetensors_close(c->expected);
 }
@@ -221,13 +221,13 @@ static void open_run(Run *r, const Case *c, const char *folder, DType dtype) {
         int enc = 0, dec = 0, kept = supervised(c, s * c->a_step, c->a_step);
         for (int p = s * c->a_step; p < (s + 1) * c->a_step; p++) {
             enc += length(c, 0, p) + 1 + c->config.latents;
-            dec += length(c, 1, p) + template_overhead(&c->words, c->config.latents);
+            dec += length(c, 1, p) + template_overhead(&c->prompt, c->config.latents);
         }
         l.enc_rows = enc > l.enc_rows ? enc : l.enc_rows;
         l.dec_rows = dec > l.dec_rows ? dec : l.dec_rows;
-        l.dec_kept = kept > l.dec_kept ? kept : l.dec_kept;
+        l.dec_outputs = kept > l.dec_outputs ? kept : l.dec_outputs;
     }
-    l.head_rows = l.dec_kept; // all logits at once, so that they can be looked at
+    l.head_rows = l.dec_outputs; // all logits at once, so that they can be looked at
     memset(r, 0, sizeof *r);
     r->rows = supervised(c, 0, c->a_step);
     must(backend_create(&r->b, device, dtype, 1, (Dist *)&c->dist, NULL, &err), &err);
@@ -255,7 +255,7 @@ static void build(Run *r, const Case *c, int first, int n, float weight) {
         ids[i] = (uint64_t)p;
         weights[i] = weight;
     }
-    batch_build(&r->micro, pages, ids, n, &c->words, c->config.latents, UINT32_MAX, weights);
+    batch_build(&r->micro, pages, ids, n, &c->prompt, c->config.latents, UINT32_MAX, weights);
 }
 
 // One step's gradients, `per` pages a micro-batch. The mean loss; row losses into losses if not NULL.

@@ -15,7 +15,7 @@ static uint32_t rng(uint32_t below) {
 
 // What a stack's input must be, derived row by row.
 typedef struct Plain {
-    int rows, kept, pages, longest, longest_kept;
+    int rows, outputs, pages, longest, longest_output;
     int ids[MAX_ROWS], positions[MAX_ROWS], is_kept[MAX_ROWS], label[MAX_ROWS], cu[MAX_PAGES + 1];
 } Plain;
 
@@ -28,10 +28,10 @@ static void plain_page(Plain *s, const int *ids, const int *keep, const int *lab
         s->label[s->rows++] = label[i];
         kept += keep[i];
     }
-    s->kept += kept;
+    s->outputs += kept;
     s->cu[++s->pages] = s->rows;
     if (n > s->longest) s->longest = n;
-    if (kept > s->longest_kept) s->longest_kept = kept;
+    if (kept > s->longest_output) s->longest_output = kept;
 }
 
 static void plain_build(Plain *enc, Plain *dec, const ShardPage *pages, int n, const Template *t, int N, uint32_t cut) {
@@ -51,9 +51,9 @@ static void plain_build(Plain *enc, Plain *dec, const ShardPage *pages, int n, c
 
         r = 0;
         memset(keep, 0, sizeof keep);
-        for (int i = 0; i < t->n_before; i++) ids[r++] = t->before[i];
+        for (int i = 0; i < t->n_prefix; i++) ids[r++] = t->prefix[i];
         for (int i = 0; i < N; i++) ids[r++] = -1 - (p * N + i);
-        for (int i = 0; i < t->n_after; i++) ids[r++] = t->after[i];
+        for (int i = 0; i < t->n_suffix; i++) ids[r++] = t->suffix[i];
         uint32_t answer = pages[p].answer_length < cut ? pages[p].answer_length : cut;
         for (uint32_t i = 0; i < answer; i++) { // row r-1 has seen everything before answer[i]
             keep[r - 1] = 1;
@@ -67,26 +67,27 @@ static void plain_build(Plain *enc, Plain *dec, const ShardPage *pages, int n, c
 }
 
 static void compare_stack(const char *name, const StackBatch *s, const Plain *e) {
-    CHECK(s->pages == e->pages && s->rows == e->rows && s->kept == e->kept, "%s: %d pages %d rows %d kept", name,
-          s->pages, s->rows, s->kept);
-    CHECK(s->longest == e->longest && s->longest_kept == e->longest_kept, "%s: longest %d kept %d", name, s->longest,
-          s->longest_kept);
-    if (s->rows != e->rows || s->kept != e->kept || s->pages != e->pages) return;
+    CHECK(s->pages == e->pages && s->rows == e->rows && s->outputs == e->outputs, "%s: %d pages %d rows %d kept", name,
+          s->pages, s->rows, s->outputs);
+    CHECK(s->longest == e->longest && s->longest_output == e->longest_output, "%s: longest %d kept %d", name,
+          s->longest, s->longest_output);
+    if (s->rows != e->rows || s->outputs != e->outputs || s->pages != e->pages) return;
     int kept_before[MAX_ROWS + 1] = {0}, seen[MAX_ROWS] = {0};
     for (int i = 0, k = 0; i < e->rows; i++) {
         CHECK(s->ids[i] == e->ids[i], "%s: row %d: id %d, expected %d", name, i, s->ids[i], e->ids[i]);
         CHECK(s->positions[i] == e->positions[i], "%s: row %d: position %d", name, i, s->positions[i]);
         if (e->is_kept[i]) {
-            CHECK(s->kept_rows[k] == i, "%s: kept row %d is %d, expected %d", name, k, s->kept_rows[k], i);
-            CHECK(s->kept_positions[k] == e->positions[i], "%s: kept row %d: position %d", name, k,
-                  s->kept_positions[k]);
+            CHECK(s->output_rows[k] == i, "%s: kept row %d is %d, expected %d", name, k, s->output_rows[k], i);
+            CHECK(s->output_positions[k] == e->positions[i], "%s: kept row %d: position %d", name, k,
+                  s->output_positions[k]);
             k++;
         }
         kept_before[i + 1] = k;
     }
     for (int p = 0; p <= e->pages; p++) {
         CHECK(s->cu[p] == e->cu[p], "%s: page %d begins at %d", name, p, s->cu[p]);
-        CHECK(s->kept_cu[p] == kept_before[e->cu[p]], "%s: kept rows of page %d begin at %d", name, p, s->kept_cu[p]);
+        CHECK(s->output_cu[p] == kept_before[e->cu[p]], "%s: kept rows of page %d begin at %d", name, p,
+              s->output_cu[p]);
     }
     // the sorted rows
     CHECK(s->runs > 0 && s->run_begin[0] == 0 && s->run_begin[s->runs] == s->rows, "%s: %d runs", name, s->runs);
@@ -118,18 +119,18 @@ static void random_pages(ShardPage *pages, int n, uint32_t vocab, uint32_t longe
     }
 }
 
-static Template make_template(int n_before, int n_after, int base) {
-    Template t = {.n_before = n_before, .n_after = n_after, .end = base + 2, .img = base + 3};
-    t.before = malloc((size_t)n_before * sizeof *t.before);
-    t.after = malloc((size_t)(n_after ? n_after : 1) * sizeof *t.after);
-    for (int i = 0; i < n_before; i++) t.before[i] = i == n_before - 1 ? t.img : (int32_t)rng((uint32_t)base);
-    for (int i = 0; i < n_after; i++) t.after[i] = i == 0 ? base + 4 : (int32_t)rng((uint32_t)base);
+static Template make_template(int n_prefix, int n_suffix, int base) {
+    Template t = {.n_prefix = n_prefix, .n_suffix = n_suffix, .end = base + 2, .img = base + 3};
+    t.prefix = malloc((size_t)n_prefix * sizeof *t.prefix);
+    t.suffix = malloc((size_t)(n_suffix ? n_suffix : 1) * sizeof *t.suffix);
+    for (int i = 0; i < n_prefix; i++) t.prefix[i] = i == n_prefix - 1 ? t.img : (int32_t)rng((uint32_t)base);
+    for (int i = 0; i < n_suffix; i++) t.suffix[i] = i == 0 ? base + 4 : (int32_t)rng((uint32_t)base);
     return t;
 }
 
 static void drop_template(Template *t) {
-    free(t->before);
-    free(t->after);
+    free(t->prefix);
+    free(t->suffix);
 }
 
 static Backend *cpu;
@@ -151,18 +152,18 @@ static void test_random(void) {
         plain_build(&enc, &dec, pages, n, &t, N, cut);
         MicroBatch m;
         Error err;
-        CHECK(batch_create(&m, cpu, (BatchRows){n, enc.rows, dec.rows, dec.kept}, &err) == 0, "%s", err.text);
+        CHECK(batch_create(&m, cpu, (BatchRows){n, enc.rows, dec.rows, dec.outputs}, &err) == 0, "%s", err.text);
         float weights[MAX_PAGES]; // a page's own
         for (int p = 0; p < n; p++) weights[p] = 1.0f / (float)(1 + round + p);
         for (int again = 0; again < 2; again++) { // a block is used again and again
             batch_build(&m, pages, numbers, n, &t, N, cut, weights);
             compare_stack("encoder", &m.enc, &enc);
             compare_stack("decoder", &m.dec, &dec);
-            for (int i = 0; i < m.dec.kept; i++) {
-                CHECK(m.labels[i] == dec.label[m.dec.kept_rows[i]], "label %d is %d", i, m.labels[i]);
+            for (int i = 0; i < m.dec.outputs; i++) {
+                CHECK(m.labels[i] == dec.label[m.dec.output_rows[i]], "label %d is %d", i, m.labels[i]);
             }
             for (int p = 0; p < n; p++)
-                for (int i = m.dec.kept_cu[p]; i < m.dec.kept_cu[p + 1]; i++)
+                for (int i = m.dec.output_cu[p]; i < m.dec.output_cu[p + 1]; i++)
                     CHECK(m.weights[i] == weights[p], "weight %d", i);
             CHECK(memcmp(m.page_ids, numbers, (size_t)n * sizeof *numbers) == 0, "page numbers");
             CHECK(m.bytes <= m.capacity, "%zu bytes of %zu", m.bytes, m.capacity);
@@ -175,8 +176,8 @@ static void test_random(void) {
 static void test_example(void) {
     check_begin("the paper's page, written out by hand");
     uint32_t text[3] = {5, 6, 5};
-    int32_t before[2] = {100, 103}, after[2] = {104, 7};
-    Template t = {.before = before, .after = after, .n_before = 2, .n_after = 2, .end = 102, .img = 103};
+    int32_t prefix[2] = {100, 103}, suffix[2] = {104, 7};
+    Template t = {.prefix = prefix, .suffix = suffix, .n_prefix = 2, .n_suffix = 2, .end = 102, .img = 103};
     ShardPage page = {text, text, 3, 3};
     MicroBatch m;
     Error err;
@@ -190,20 +191,20 @@ static void test_example(void) {
     CHECK(m.dec.rows == 9 && memcmp(m.dec.ids, dec_ids, sizeof dec_ids) == 0, "decoder ids");
     CHECK(memcmp(m.enc.order, enc_order, sizeof enc_order) == 0, "order");
     CHECK(m.enc.runs == 5 && memcmp(m.enc.run_begin, enc_runs, sizeof enc_runs) == 0, "runs");
-    CHECK(m.enc.kept == 2 && m.enc.kept_rows[0] == 4 && m.enc.kept_rows[1] == 5, "latent rows");
-    CHECK(m.dec.kept == 4 && memcmp(m.dec.kept_rows, kept, sizeof kept) == 0, "supervised rows");
+    CHECK(m.enc.outputs == 2 && m.enc.output_rows[0] == 4 && m.enc.output_rows[1] == 5, "latent rows");
+    CHECK(m.dec.outputs == 4 && memcmp(m.dec.output_rows, kept, sizeof kept) == 0, "supervised rows");
     CHECK(memcmp(m.labels, labels, sizeof labels) == 0, "labels");
 
     check_begin("a cut shortens context and answer, and the end mark stays");
     batch_build(&m, &page, NULL, 1, &t, 2, 2, &quarter);
-    CHECK(m.enc.rows == 5 && m.dec.rows == 8 && m.dec.kept == 3, "%d %d %d", m.enc.rows, m.dec.rows, m.dec.kept);
+    CHECK(m.enc.rows == 5 && m.dec.rows == 8 && m.dec.outputs == 3, "%d %d %d", m.enc.rows, m.dec.rows, m.dec.outputs);
     CHECK(m.labels[0] == 5 && m.labels[1] == 6 && m.labels[2] == 102, "labels");
 
     check_begin("without anything behind the latents the last latent predicts the first token");
-    t.n_after = 0;
+    t.n_suffix = 0;
     batch_build(&m, &page, NULL, 1, &t, 2, UINT32_MAX, &quarter);
-    CHECK(m.dec.rows == 7 && m.dec.kept == 4 && m.dec.kept_rows[0] == 3 && m.dec.ids[3] == -2, "kept row %d",
-          m.dec.kept_rows[0]);
+    CHECK(m.dec.rows == 7 && m.dec.outputs == 4 && m.dec.output_rows[0] == 3 && m.dec.ids[3] == -2, "kept row %d",
+          m.dec.output_rows[0]);
     batch_free(&m);
 }
 
@@ -216,7 +217,7 @@ static void test_view(void) {
     plain_build(&enc, &dec, pages, 3, &t, 6, UINT32_MAX);
     MicroBatch m;
     Error err;
-    BatchRows most = {5, enc.rows + 100, dec.rows + 100, dec.kept + 50};
+    BatchRows most = {5, enc.rows + 100, dec.rows + 100, dec.outputs + 50};
     CHECK(batch_create(&m, cpu, most, &err) == 0, "%s", err.text);
     CHECK(m.capacity == batch_capacity(most), "capacity");
     batch_build(&m, pages, NULL, 3, &t, 6, UINT32_MAX, NULL);
@@ -226,8 +227,8 @@ static void test_view(void) {
     memset(m.block, 0x5a, m.bytes);
     compare_stack("encoder", &view.enc, &enc);
     compare_stack("decoder", &view.dec, &dec);
-    for (int i = 0; i < view.dec.kept; i++)
-        CHECK(view.labels[i] == dec.label[view.dec.kept_rows[i]] && view.weights[i] == 1.0f, "label or weight %d", i);
+    for (int i = 0; i < view.dec.outputs; i++)
+        CHECK(view.labels[i] == dec.label[view.dec.output_rows[i]] && view.weights[i] == 1.0f, "label or weight %d", i);
     CHECK(view.block == copy, "block");
     free(copy);
     batch_free(&m);

@@ -72,17 +72,17 @@ static int scene(const char *name, const Dist *d) {
 
 // ---- around them ---------------------------------------------------------------------------------------------------
 
-// Runs a scene; what it printed is at *said, malloc'ed. Returns the exit status, -1: not ended within the time.
-static int play(const char *self, int ranks, const char *timeout, const char *name, char **said) {
+// Runs a scene; what it printed is at *notes, malloc'ed. Returns the exit status, -1: not ended within the time.
+static int play(const char *self, int ranks, const char *timeout, const char *name, char **notes) {
     char *command =
         string_format("OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ASAN_OPTIONS=detect_leaks=0 "
                       "C3_COMM_TIMEOUT=%s timeout 120 mpirun --oversubscribe --bind-to none -np %d %s %s 2>&1",
                       timeout, ranks, self, name);
     size_t n = 0, room = 1 << 16;
-    *said = calloc(room, 1);
+    *notes = calloc(room, 1);
     FILE *f = popen(command, "r");
-    n = fread(*said, 1, room - 1, f);
-    (*said)[n] = 0;
+    n = fread(*notes, 1, room - 1, f);
+    (*notes)[n] = 0;
     int status = pclose(f);
     free(command);
     return WIFEXITED(status) && WEXITSTATUS(status) != 124 ? WEXITSTATUS(status) : -1;
@@ -90,10 +90,10 @@ static int play(const char *self, int ranks, const char *timeout, const char *na
 
 #define PLAY(ranks, timeout, name, condition)                                                                          \
     do {                                                                                                               \
-        char *said;                                                                                                    \
-        int code = play(self, ranks, timeout, name, &said);                                                            \
-        CHECK(condition, "exit %d: %s", code, said);                                                                   \
-        free(said);                                                                                                    \
+        char *notes;                                                                                                   \
+        int code = play(self, ranks, timeout, name, &notes);                                                           \
+        CHECK(condition, "exit %d: %s", code, notes);                                                                  \
+        free(notes);                                                                                                   \
     } while (0)
 
 static void test_scenes(const char *self) {
@@ -104,15 +104,15 @@ static void test_scenes(const char *self) {
     check_begin("ranks agree: errors name rank and host, records are compared");
     PLAY(3, "60", "agree", code == 0);
     check_begin("a rank that works for twice the deadline is waited for, and that is said");
-    PLAY(2, "3", "work", code == 0 && strstr(said, "waits for rank 0 on ") && strstr(said, "(at work)"));
+    PLAY(2, "3", "work", code == 0 && strstr(notes, "waits for rank 0 on ") && strstr(notes, "(at work)"));
     check_begin("a stopped rank is named, and the run ends");
-    PLAY(3, "1", "stopped", code > 0 && strstr(said, "waits in vain: rank 2 on ") && strstr(said, "no sign of life"));
+    PLAY(3, "1", "stopped", code > 0 && strstr(notes, "waits in vain: rank 2 on ") && strstr(notes, "no sign of life"));
     check_begin("ranks that wait in different places are named, and the run ends");
-    PLAY(2, "1", "elsewhere", code > 0 && strstr(said, "nothing has moved for ") && strstr(said, "waits elsewhere"));
+    PLAY(2, "1", "elsewhere", code > 0 && strstr(notes, "nothing has moved for ") && strstr(notes, "waits elsewhere"));
     check_begin("a signal while waiting for a stopped rank: the end comes at once, not after the deadline");
-    PLAY(2, "4000", "asked", code > 0 && strstr(said, "was asked to stop: rank 1 on "));
+    PLAY(2, "4000", "asked", code > 0 && strstr(notes, "was asked to stop: rank 1 on "));
     check_begin("the deadline must be a number");
-    PLAY(2, "soon", "sums", code > 0 && strstr(said, "C3_COMM_TIMEOUT=soon"));
+    PLAY(2, "soon", "sums", code > 0 && strstr(notes, "C3_COMM_TIMEOUT=soon"));
 }
 
 int main(int argc, char **argv) {

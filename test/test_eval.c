@@ -7,7 +7,7 @@
 
 #include "../llmc/eval/eval.h"
 #include "../llmc/base/file.h"
-#include "../llmc/eval/published.h"
+#include "../llmc/eval/baselines.h"
 #include "../llmc/text/render.h"
 #include "check.h"
 
@@ -305,22 +305,22 @@ static void test_published(void) {
     static const struct {
         int latents;
         const char *precision, *compression;
-    } paper[N_PUBLISHED] = {
+    } paper[N_BASELINES] = {
         {32, " 99.7 99.7 98.8 98.7 98.8 94.0 93.3", " 21.0 23.6 26.4 30.2 31.0 35.4 39.4"},
         {64, " 99.7 99.9 99.7 99.9 99.7 98.6 98.4", " 0.0 0.0 0.0 0.0 0.0 0.0 0.0"},
         {100, " 99.9 99.5 99.7 99.7 99.5 98.5 97.5", " 0.0 0.0 0.0 0.0 0.0 0.0 0.0"},
         {64, " 96.5 93.8 83.8 85.9 79.3 76.4 59.1", " 0.0 0.0 0.0 0.0 0.0 0.0 0.0"},
         {100, " 98.5 97.3 96.8 96.8 91.5 89.8 87.1", " 0.0 0.0 0.0 0.0 0.0 0.0 0.0"},
     };
-    for (int i = 0; i < N_PUBLISHED; i++) {
+    for (int i = 0; i < N_BASELINES; i++) {
         char precision[80] = "", compression[80] = "";
-        for (int b = 0, p = 0, c = 0; b < PUBLISHED_BUCKETS; b++) {
-            p += snprintf(precision + p, sizeof precision - (size_t)p, " %.1f", published[i].precision[b]);
-            c += snprintf(compression + c, sizeof compression - (size_t)c, " %.1f", published[i].compression[b]);
+        for (int b = 0, p = 0, c = 0; b < BASELINE_BUCKETS; b++) {
+            p += snprintf(precision + p, sizeof precision - (size_t)p, " %.1f", baselines[i].precision[b]);
+            c += snprintf(compression + c, sizeof compression - (size_t)c, " %.1f", baselines[i].compression[b]);
         }
-        CHECK(published[i].latents == paper[i].latents && !strcmp(precision, paper[i].precision) &&
+        CHECK(baselines[i].latents == paper[i].latents && !strcmp(precision, paper[i].precision) &&
                   !strcmp(compression, paper[i].compression),
-              "%s:%s,%s", published[i].name, precision, compression);
+              "%s:%s,%s", baselines[i].name, precision, compression);
     }
 }
 

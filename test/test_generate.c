@@ -9,9 +9,9 @@
 
 enum { BASE = 42, VOCAB = BASE + 6, PAGES = 9, CONTEXT = 23, MAX_NEW = 37 };
 
-static int32_t before[] = {BASE + 1, 3, 4, BASE + 3}, after[] = {BASE + 4, 7, BASE + 1};
-static Template words = {
-    .before = before, .after = after, .n_before = 4, .n_after = 3, .end = BASE + 2, .img = BASE + 3};
+static int32_t prefix[] = {BASE + 1, 3, 4, BASE + 3}, suffix[] = {BASE + 4, 7, BASE + 1};
+static Template prompt = {
+    .prefix = prefix, .suffix = suffix, .n_prefix = 4, .n_suffix = 3, .end = BASE + 2, .img = BASE + 3};
 
 static C3Config config_of(int enc_HS, int dec_HS, int tied, int latents) {
     C3Config c = {.latents = latents,
@@ -80,7 +80,7 @@ typedef struct Fixture {
 static void set_up(Fixture *f, DType dtype, const C3Config *c) {
     Error err;
     static Dist dist = {.ranks = 1, .local_ranks = 1, .cores = 1};
-    C3Limits l = {.pages = 1, .enc_rows = 64, .dec_rows = 96, .dec_kept = 64, .recompute = KEEP_NOTHING};
+    C3Limits l = {.pages = 1, .enc_rows = 64, .dec_rows = 96, .dec_outputs = 64, .recompute = KEEP_NOTHING};
     if (backend_cpu_create(&f->b, dtype, 1, &dist, &err) != 0 || c3_create(&f->m, c, f->b, &l, &err) != 0 ||
         batch_create(&f->batch, f->b, c3_batch_rows(&l), &err) != 0) {
         printf("%s\n", err.text);
@@ -107,7 +107,7 @@ static int generate(Fixture *f, GeneratePage *pages, int n, int slots, int max_n
     Error err = {""};
     Generator *g;
     GeneratorLimits l = {.pages = slots, .context = CONTEXT, .max_new = max_new};
-    int bad = generator_create(&g, &f->m, &words, &l, &err) || generate_pages(g, pages, n, ngram, NULL, NULL, &err);
+    int bad = generator_create(&g, &f->m, &prompt, &l, &err) || generate_pages(g, pages, n, ngram, NULL, NULL, &err);
     CHECK(!bad, "%s", err.text);
     generator_free(g);
     return bad;
@@ -124,7 +124,7 @@ static void plain_logits(Fixture *f, float *logits, const int32_t *context, int 
                       .context_length = (uint32_t)n_context,
                       .answer = (const uint32_t *)(n ? ids : none),
                       .answer_length = (uint32_t)n};
-    batch_build(&f->batch, &page, NULL, 1, &words, m->config.latents, UINT32_MAX, NULL);
+    batch_build(&f->batch, &page, NULL, 1, &prompt, m->config.latents, UINT32_MAX, NULL);
     c3_forward(m, &f->batch);
     const elem_t *hidden = elem_at(b, m->dec_acts.out, (size_t)n * m->config.dec.D);
     b->matmul_forward(b, m->logits, hidden, elem_at(b, m->weights, m->params.dec.head), NULL, 1, m->config.dec.D,
@@ -142,9 +142,9 @@ static void plain_logits(Fixture *f, float *logits, const int32_t *context, int 
 static int has_repeat(const C3 *m, const int32_t *ids, int n, int token, int ngram) {
     int32_t all[256];
     int at = 0;
-    for (int i = 0; i < words.n_before; i++) all[at++] = before[i];
+    for (int i = 0; i < prompt.n_prefix; i++) all[at++] = prefix[i];
     for (int i = 0; i < m->config.latents; i++) all[at++] = m->config.specials.img_pad;
-    for (int i = 0; i < words.n_after; i++) all[at++] = after[i];
+    for (int i = 0; i < prompt.n_suffix; i++) all[at++] = suffix[i];
     for (int i = 0; i < n; i++) all[at++] = ids[i];
     all[at++] = token;
     for (int i = 0; i + ngram < at; i++) {
@@ -154,7 +154,7 @@ static int has_repeat(const C3 *m, const int32_t *ids, int n, int token, int ngr
 }
 
 static int is_stop(const Sampling *s, int32_t id) {
-    int found = id == words.end;
+    int found = id == prompt.end;
     for (int i = 0; s && i < s->n_stop; i++) found |= s->stop[i] == id;
     return found;
 }
@@ -256,7 +256,7 @@ static void test_given_latents(void) {
     float *latents = malloc(2 * 5 * 64 * sizeof *latents);
     check_begin("latents given are the encoder's own, and other latents give another text");
     set_up(&f, DTYPE_F32, &c);
-    CHECK(generator_create(&g, &f.m, &words, &l, &err) == 0, "%s", err.text);
+    CHECK(generator_create(&g, &f.m, &prompt, &l, &err) == 0, "%s", err.text);
     for (int p = 0; p < 2; p++) {
         pages[p] = (GeneratePage){.context = f.texts[p + 1], .n_context = f.lengths[p + 1]};
         generate_latents(g, latents + p * 5 * 64, pages[p].context, pages[p].n_context, &err);
@@ -312,7 +312,7 @@ static void test_live_weights(void) {
     check_begin("a generator follows weights that change");
     set_up(&f, DTYPE_F32, &c);
     fill_requests(&f, pages);
-    CHECK(generator_create(&g, &f.m, &words, &l, &err) == 0, "%s", err.text);
+    CHECK(generator_create(&g, &f.m, &prompt, &l, &err) == 0, "%s", err.text);
     for (int round = 0; round < 2; round++) {
         CHECK(generate_pages(g, pages, PAGES, 0, NULL, NULL, &err) == 0, "%s", err.text);
         for (int p = 0; p < PAGES; p++) {
@@ -344,7 +344,7 @@ static int generate_sampled(Fixture *f, GeneratePage *pages, int slots, int ngra
     Error err = {""};
     Generator *g;
     GeneratorLimits l = {.pages = slots, .context = CONTEXT, .max_new = MAX_NEW};
-    int bad = generator_create(&g, &f->m, &words, &l, &err);
+    int bad = generator_create(&g, &f->m, &prompt, &l, &err);
     if (!bad) {
         generator_sampling(g, sampling);
         if (heard) generator_listen(g, hear, heard);

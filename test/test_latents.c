@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "llmc/text/cut.h"
+#include "llmc/text/chunk.h"
 #include "llmc/base/file.h"
 #include "llmc/weights/latents.h"
 #include "llmc/text/tokenizer.h"
@@ -226,7 +226,7 @@ static const char *cut(const char *text, int most) {
     PageSpan *spans;
     int n;
     size_t at = 0;
-    if (cut_pages(&spans, &n, text, strlen(text), tok, most, &err) != 0) return err.text;
+    if (chunk_pages(&spans, &n, text, strlen(text), tok, most, &err) != 0) return err.text;
     for (int i = 0; i < n; i++)
         at += (size_t)snprintf(out + at, sizeof out - at, "%s%.*s", i ? "|" : "", (int)(spans[i].end - spans[i].begin),
                                text + spans[i].begin);
@@ -286,7 +286,7 @@ static void test_random_documents(void) {
         int most = 16 + (int)below(60), count;
         PageSpan *spans;
         Tokens tokens = {0};
-        if (cut_pages(&spans, &count, text, n, tok, most, &err) != 0) exit(2);
+        if (chunk_pages(&spans, &count, text, n, tok, most, &err) != 0) exit(2);
         for (int i = 0; i <= count; i++) {
             size_t begin = i ? spans[i - 1].end : 0, end = i < count ? spans[i].begin : n;
             CHECK(end >= begin && strspn(text + begin, " \t\r\n") >= end - begin, "round %d: text lost at %zu", round,
@@ -314,12 +314,12 @@ static void test_long_document(void) {
     for (size_t i = 0; i < n; i++) text[i] = (char)('a' + below(26));
     PageSpan *spans;
     int count;
-    CHECK(cut_pages(&spans, &count, text, n, tok, 1024, &err) == 0, "%s", err.text);
+    CHECK(chunk_pages(&spans, &count, text, n, tok, 1024, &err) == 0, "%s", err.text);
     CHECK(count == 1024 && spans[0].tokens == 1024 && spans[count - 1].end == n, "%d pages", count);
     free(spans);
     memset(text, ' ', n); // a page, then nothing for long
     text[0] = text[n - 1] = 'x';
-    CHECK(cut_pages(&spans, &count, text, n, tok, 1024, &err) == 0 && count == 2, "%d pages: %s", count, err.text);
+    CHECK(chunk_pages(&spans, &count, text, n, tok, 1024, &err) == 0 && count == 2, "%d pages: %s", count, err.text);
     free(spans);
     free(text);
 }

@@ -1,30 +1,30 @@
 // test_model.c: what must not depend on how the cascade is computed. Bit-equal: recompute modes, inference against
-// training. Within rounding: the trimmed last layer against the whole one, one micro-batch against several, pages alone
-// against pages packed. And: directional finite differences of the loss of the whole model.
+// training. Within rounding: the outputs_only last layer against the whole one, one micro-batch against several, pages
+// alone against pages packed. And: directional finite differences of the loss of the whole model.
 #include <math.h>
 #include <stdlib.h>
 
 #include "check.h"
-#include "llmc/model/c3.h"
+#include "llmc/model/cascade.h"
 
 enum { PAGES = 5, LONGEST = 33 };
 static const int lengths[PAGES] = {7, 33, 1, 18, 12};
 
 static Dist one = {.ranks = 1, .local_ranks = 1, .cores = 1};
-static int32_t before[] = {1, 2, 9, 203}, after[] = {204, 5};
+static int32_t prefix[] = {1, 2, 9, 203}, suffix[] = {204, 5};
 
 typedef struct Setup {
     C3Config config;
     Backend *b;
     C3 m;
     MicroBatch batch[PAGES];
-    Template words;
+    Template prompt;
     uint32_t tokens[PAGES][LONGEST];
     ShardPage pages[PAGES];
     uint64_t ids[PAGES];
 } Setup;
 
-static void shapes(C3Config *c, int tied, int untrimmed_layers) {
+static void shapes(C3Config *c, int tied, int whole_layers) {
     Error err;
     if (config_preset(c, "demo", 0, &err) != 0) {
         fprintf(stderr, "%s\n", err.text);
@@ -32,7 +32,7 @@ static void shapes(C3Config *c, int tied, int untrimmed_layers) {
     }
     c->enc = (Qwen2Config){.V = 206,
                            .D = 48,
-                           .L = untrimmed_layers,
+                           .L = whole_layers,
                            .NH = 3,
                            .KV = 1,
                            .HS = 32,
@@ -43,7 +43,7 @@ static void shapes(C3Config *c, int tied, int untrimmed_layers) {
                            .tied = 1};
     c->dec = (Qwen2Config){.V = 206,
                            .D = 64,
-                           .L = untrimmed_layers + 1,
+                           .L = whole_layers + 1,
                            .NH = 4,
                            .KV = 2,
                            .HS = 64,
@@ -65,7 +65,7 @@ static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mo
     C3Limits l = {.pages = PAGES,
                   .enc_rows = PAGES * (LONGEST + 6),
                   .dec_rows = PAGES * (LONGEST + 11),
-                  .dec_kept = PAGES * (LONGEST + 1),
+                  .dec_outputs = PAGES * (LONGEST + 1),
                   .loss_rows = PAGES * (LONGEST + 1),
                   .head_rows = 17,
                   .zero = zero_stage,
@@ -75,7 +75,7 @@ static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mo
         fprintf(stderr, "%s\n", err.text);
         exit(1);
     }
-    s->words = (Template){.before = before, .after = after, .n_before = 4, .n_after = 2, .end = 202, .img = 203};
+    s->prompt = (Template){.prefix = prefix, .suffix = suffix, .n_prefix = 4, .n_suffix = 2, .end = 202, .img = 203};
     uint32_t random = 12345;
     for (int p = 0; p < PAGES; p++) {
         for (int i = 0; i < LONGEST; i++) s->tokens[p][i] = (random = random * 1664525u + 1013904223u) >> 25;
@@ -107,7 +107,7 @@ static int rows_of_all(void) {
 static void build(Setup *s, int batch, int first, int n) {
     float weights[PAGES];
     for (int i = 0; i < n; i++) weights[i] = 1.0f / (float)rows_of_all();
-    batch_build(&s->batch[batch], s->pages + first, s->ids + first, n, &s->words, s->config.latents, UINT32_MAX,
+    batch_build(&s->batch[batch], s->pages + first, s->ids + first, n, &s->prompt, s->config.latents, UINT32_MAX,
                 weights);
 }
 
@@ -119,7 +119,7 @@ static double pass(Setup *s, int per) {
         build(s, i, p, n);
         s->batch[i].loss_row = row;
         c3_forward_backward(&s->m, &s->batch[i], i > 0, NULL, NULL);
-        row += s->batch[i].dec.kept;
+        row += s->batch[i].dec.outputs;
     }
     for (int p = 0, i = 0; p < PAGES; p += per, i++) loss += c3_read_loss(&s->m, &s->batch[i]).weighted;
     c3_read_step(&s->m, &sum, &norm);
@@ -171,11 +171,11 @@ static void test_recompute(DType dtype) {
     close_setup(&s);
 }
 
-// The same step with `per` pages a micro-batch and trimming on or off.
-static float *step(int tied, int layers, int per, int trim, double *loss, size_t *n) {
+// The same step with `per` pages a micro-batch and a last layer that computes outputs only, or everything.
+static float *step(int tied, int layers, int per, int outputs_only, double *loss, size_t *n) {
     Setup s;
     open_setup(&s, DTYPE_F32, tied, layers, RECOMPUTE_NONE);
-    s.m.enc.trim = s.m.dec.trim = trim;
+    s.m.enc.outputs_only = s.m.dec.outputs_only = outputs_only;
     *loss = pass(&s, per);
     float *g = gradients(&s);
     *n = s.m.params.table.total;
@@ -187,13 +187,14 @@ static void test_same_mathematics(int tied, int layers) {
     size_t n;
     double loss, other;
     float *g = step(tied, layers, PAGES, 1, &loss, &n);
-    const struct { int per, trim; } ways[] = {{PAGES, 0}, {1, 1}, {2, 1}, {2, 0}};
+    const struct { int per, outputs_only; } ways[] = {{PAGES, 0}, {1, 1}, {2, 1}, {2, 0}};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-        float *h = step(tied, layers, ways[i].per, ways[i].trim, &other, &n);
-        CHECK(fabs(loss - other) < 1e-6 * loss, "%d pages, trim %d: loss %.9g %.9g", ways[i].per, ways[i].trim, loss,
-              other);
+        float *h = step(tied, layers, ways[i].per, ways[i].outputs_only, &other, &n);
+        CHECK(fabs(loss - other) < 1e-6 * loss, "%d pages, outputs only %d: loss %.9g %.9g", ways[i].per,
+              ways[i].outputs_only, loss, other);
         double d = distance(g, h, n);
-        CHECK(d < 1e-6 * 5, "%d pages a micro-batch, trim %d: gradients differ by %.3g", ways[i].per, ways[i].trim, d);
+        CHECK(d < 1e-6 * 5, "%d pages a micro-batch, outputs only %d: gradients differ by %.3g", ways[i].per,
+              ways[i].outputs_only, d);
         free(h);
     }
     free(g);
@@ -290,7 +291,7 @@ int main(void) {
     test_recompute(DTYPE_F32);
     check_begin("bf16: recompute modes and inference are bit-equal");
     test_recompute(DTYPE_BF16);
-    check_begin("trimmed or not, packed or alone, one micro-batch or several: tied, 2 layers");
+    check_begin("outputs_only or not, packed or alone, one micro-batch or several: tied, 2 layers");
     test_same_mathematics(1, 2);
     check_begin("the same: untied, 1 layer");
     test_same_mathematics(0, 1);

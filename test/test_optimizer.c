@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "llmc/model/c3.h"
+#include "llmc/model/cascade.h"
 #include "llmc/train/optimizer.h"
 
 static Dist one = {.ranks = 1, .local_ranks = 1, .cores = 1};
@@ -44,7 +44,7 @@ typedef struct Setup {
 static void open_setup(Setup *s, DType dtype, const OptimizerConfig *oc) {
     Error err;
     C3Config c;
-    C3Limits l = {.pages = 1, .enc_rows = 64, .dec_rows = 64, .dec_kept = 32};
+    C3Limits l = {.pages = 1, .enc_rows = 64, .dec_rows = 64, .dec_outputs = 32};
     if (config_preset(&c, "demo", 256, &err) != 0 || backend_cpu_create(&s->b, dtype, 1, &one, &err) != 0 ||
         c3_create(&s->m, &c, s->b, &l, &err) != 0 || c3_init_weights(&s->m, 3, 0, &err) != 0 ||
         optimizer_create(&s->o, oc, &s->m.params, s->b, s->m.weights, &s->m.grads, s->m.sums + 1, &err) != 0) {

@@ -18,9 +18,9 @@ static PlanChoice choose(const PlanShape *s) {
 // Device batches of a step that step_pack makes of pages of these lengths in turn, with the choice's limits.
 static int packed(const PlanShape *s, const PlanChoice *c, const int *lengths, int n_lengths) {
     char path[] = "/tmp/test_plan_XXXXXX", *shard;
-    int32_t ids[4096] = {0}, words[32] = {0};
+    int32_t ids[4096] = {0}, prompt[32] = {0};
     uint8_t fingerprint[32] = {0};
-    Template t = {.before = words, .after = words, .n_before = 21, .n_after = 11};
+    Template t = {.prefix = prompt, .suffix = prompt, .n_prefix = 21, .n_suffix = 11};
     ShardWriter *w;
     Dataset d;
     Loader *loader;
@@ -37,7 +37,7 @@ static int packed(const PlanShape *s, const PlanChoice *c, const int *lengths, i
           backend_cpu_create(&b, DTYPE_F32, 1, &one, &err);
     LoaderConfig loading = {.b = s->b, .g = s->g, .ranks = 1};
     StepConfig config = {.model = s->config,
-                         .words = &t,
+                         .prompt = &t,
                          .data = &d,
                          .most = c3_batch_rows(&c->limits),
                          .longest = s->longest,
@@ -51,7 +51,8 @@ static int packed(const PlanShape *s, const PlanChoice *c, const int *lengths, i
             n = pack.n;
             for (int i = 0; i < n; i++) {
                 CHECK(pack.micro[i].dec.rows <= c->limits.dec_rows && pack.micro[i].enc.rows <= c->limits.enc_rows &&
-                          pack.micro[i].dec.kept <= c->limits.dec_kept && pack.micro[i].dec.pages <= c->limits.pages,
+                          pack.micro[i].dec.outputs <= c->limits.dec_outputs &&
+                          pack.micro[i].dec.pages <= c->limits.pages,
                       "batch %d is larger than the limits", i);
             }
             step_free(&pack);
@@ -83,7 +84,7 @@ int main(void) {
                    .longest = {1, 109, 140, 101},
                    .enc = 109,
                    .dec = 140,
-                   .kept = 101};
+                   .outputs = 101};
     const int uniform[] = {100}, mixed[] = {100, 10, 20, 15, 40, 20, 10, 25};
     s.fuse = 1;
     size_t one = choose(&s).bytes.total; // of a micro-batch
@@ -98,7 +99,7 @@ int main(void) {
     check_begin("pages of mixed lengths: about as many");
     s.enc = 30 + 9;
     s.dec = 30 + 40;
-    s.kept = 30 + 1;
+    s.outputs = 30 + 1;
     for (int i = 0; i < 20; i++) {
         s.fuse = i % 5;
         s.memory = one / 2 + one / 4 * (size_t)i / 5;

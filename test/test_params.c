@@ -96,7 +96,7 @@ static void test_layout(void) {
 static void check_stack(const C3Params *p, const StackParams *s, const Qwen2Config *c, ParamOwner owner) {
     CHECK(find(p, owner, "model.embed_tokens.weight")->offset == s->embed, "embedding");
     CHECK(find(p, owner, "model.norm.weight")->offset == s->norm, "final norm");
-    CHECK(find(p, owner, "model.norm.weight")->bucket == s->tail_bucket, "bucket of the final norm");
+    CHECK(find(p, owner, "model.norm.weight")->bucket == s->final_bucket, "bucket of the final norm");
     for (int l = 0; l < c->L; l++) {
         size_t base = s->layer0 + (size_t)l * s->layer_stride, D = (size_t)c->D;
         size_t q = (size_t)(c->NH * c->HS), kv = (size_t)(c->KV * c->HS);
@@ -150,7 +150,7 @@ static void test_places(void) {
     CHECK(Q->offset == p.Q && Q->rows == c.latents && Q->cols == c.enc.D, "Q");
     CHECK(w->offset == p.projector && w->rows == c.dec.D && w->cols == c.enc.D, "projector");
     CHECK(bias->offset == p.projector_bias && bias->rows == c.dec.D && bias->dims == 1, "projector bias");
-    CHECK(Q->bucket == p.enc.tail_bucket && w->bucket == p.enc.tail_bucket, "the encoder's tail holds the cascade");
+    CHECK(Q->bucket == p.enc.final_bucket && w->bucket == p.enc.final_bucket, "the encoder's tail holds the cascade");
     params_free(&p);
 
     check_begin("untied: the decoder's head is a tensor of its own, the encoder's never is");
@@ -158,7 +158,7 @@ static void test_places(void) {
     CHECK(params_build(&p, &c, 2, NULL) == 0, "untied");
     check_layout(&p, &c, 2);
     const Param *head = find(&p, OWNER_DECODER, "lm_head.weight");
-    CHECK(head->offset == p.dec.head && head->bucket == p.dec.tail_bucket && head->decay, "head");
+    CHECK(head->offset == p.dec.head && head->bucket == p.dec.final_bucket && head->decay, "head");
     CHECK(params_find(&p.table, OWNER_ENCODER, "lm_head.weight") == NULL && p.enc.head == p.enc.embed, "encoder");
     params_free(&p);
 }

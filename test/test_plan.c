@@ -16,7 +16,7 @@ typedef struct Measured {
     Qwen2Config c;
     int batch, micro, ranks;
     double ktokens;
-    int fitted; // the product rate in gpu.c was fitted to it
+    int fitted; // the product rate in roofline.c was fitted to it
 } Measured;
 
 static const Measured measured[] = {
@@ -34,23 +34,23 @@ static double predicted_ktokens(const Measured *m, double faster) {
     const Qwen2Config *c = &m->c;
     double rows = m->batch * 1024.0, pairs = m->batch * 1024.0 * 1025 / 2;
     double D = c->D, heads = (double)c->NH * c->HS, kv = 2.0 * c->KV * c->HS;
-    GpuLoad l = {.stacks = {{c, rows, rows, pairs, pairs}},
-                 .n_stacks = 1,
-                 .head_rows = rows,
-                 .D = c->D,
-                 .V = c->V,
-                 .batches = m->micro,
-                 .parameters = c->V * D + c->L * (D * (2 * heads + kv) + 3 * D * c->F),
-                 .element = 2,
-                 .gradient = 2,
-                 .state = 2 + 2 + 4 * 2 + 2 * 2,
-                 .ranks = m->ranks,
-                 .zero = 1};
-    GpuRates rates = gpu_rates(gpu_find("h100"), DTYPE_BF16, 0);
-    GpuTimes t;
+    RooflineLoad l = {.stacks = {{c, rows, rows, pairs, pairs}},
+                      .n_stacks = 1,
+                      .head_rows = rows,
+                      .D = c->D,
+                      .V = c->V,
+                      .batches = m->micro,
+                      .parameters = c->V * D + c->L * (D * (2 * heads + kv) + 3 * D * c->F),
+                      .element = 2,
+                      .gradient = 2,
+                      .state = 2 + 2 + 4 * 2 + 2 * 2,
+                      .ranks = m->ranks,
+                      .zero = 1};
+    RooflineRates rates = roofline_rates(gpu_find("h100"), DTYPE_BF16, 0);
+    RooflineTimes t;
     rates.products *= faster;
     rates.attention *= 0.40 / 0.32; // cuDNN's, not ours
-    gpu_step(&t, &l, &rates);
+    roofline_step(&t, &l, &rates);
     return rows * m->micro * m->ranks / t.total / 1000;
 }
 
@@ -82,7 +82,7 @@ static PlanShape paper_shape(double memory) {
                        .longest = {1, TOKENS + 33, TOKENS + 64, TOKENS + 1},
                        .enc = TOKENS + 33,
                        .dec = TOKENS + 64,
-                       .kept = TOKENS + 1,
+                       .outputs = TOKENS + 1,
                        .b = 2,
                        .g = 16,
                        .ranks = MACHINES,
@@ -102,12 +102,12 @@ static PlanChoice choose(const PlanShape *s) {
     return c;
 }
 
-static GpuTimes times_of(const PlanShape *s, const PlanChoice *c, const char *gpu, double faster) {
-    GpuLoad l = plan_load(s, c);
-    GpuRates r = gpu_rates(gpu_find(gpu), s->dtype, 0);
-    GpuTimes t;
+static RooflineTimes times_of(const PlanShape *s, const PlanChoice *c, const char *gpu, double faster) {
+    RooflineLoad l = plan_load(s, c);
+    RooflineRates r = roofline_rates(gpu_find(gpu), s->dtype, 0);
+    RooflineTimes t;
     r.products *= faster;
-    gpu_step(&t, &l, &r);
+    roofline_step(&t, &l, &r);
     return t;
 }
 
@@ -135,7 +135,7 @@ static void test_paper_time(void) {
     check_begin("paper's run on 8 x H100: the plan's FLOPs are c3_page_flops', ideal 0.87 s");
     PlanShape s = paper_shape(gpu_find("h100")->memory);
     PlanChoice c = choose(&s);
-    GpuTimes t = times_of(&s, &c, "h100", 1);
+    RooflineTimes t = times_of(&s, &c, "h100", 1);
     C3Flops f = c3_page_flops(&paper, TOKENS, 64, 1);
     double flops = 32 * (f.encoder + f.decoder + f.head), ideal = flops / 989.4e12;
     CHECK(fabs(t.flops / flops - 1) < 2e-3, "%.4g against %.4g", t.flops, flops);
@@ -157,14 +157,14 @@ static void test_paper_time(void) {
         "unfused on H800s the reduce-scatter is longer than the last backward pass, and that is what is exposed");
     s.fuse = 1;
     c = choose(&s);
-    GpuTimes h800 = times_of(&s, &c, "h800", 1), h100 = times_of(&s, &c, "h100", 1);
+    RooflineTimes h800 = times_of(&s, &c, "h800", 1), h100 = times_of(&s, &c, "h100", 1);
     double sent = (double)paper_params.table.total * 4 * 7 / 8 / (200e9 * 0.8);
     double bucket = (double)params_head_rows(paper.dec.V) * paper.enc.D * 4 * 7 / 8 / (200e9 * 0.8);
     CHECK(fabs(h800.reduce / sent - 1) < 1e-3, "%.4f against %.4f", h800.reduce, sent);
     CHECK(h800.reduce > h800.backward, "%.3f against %.3f", h800.reduce, h800.backward);
-    CHECK(fabs(h800.parts[GPU_REDUCE].seconds - (sent - h800.backward + bucket)) < 1e-3, "%.4f",
-          h800.parts[GPU_REDUCE].seconds);
-    CHECK(h100.parts[GPU_REDUCE].seconds < 5e-3, "%.4f", h100.parts[GPU_REDUCE].seconds);
+    CHECK(fabs(h800.parts[PART_REDUCE].seconds - (sent - h800.backward + bucket)) < 1e-3, "%.4f",
+          h800.parts[PART_REDUCE].seconds);
+    CHECK(h100.parts[PART_REDUCE].seconds < 5e-3, "%.4f", h100.parts[PART_REDUCE].seconds);
 }
 
 // ---- the model bends the right way ---------------------------------------------------------------------------------
@@ -175,15 +175,15 @@ static void test_monotone(void) {
     s.fuse = 4;
     s.recompute = RECOMPUTE_NONE;
     PlanChoice c = choose(&s);
-    GpuLoad load = plan_load(&s, &c), other;
-    GpuRates rates = gpu_rates(gpu_find("h100"), DTYPE_BF16, 0), slower;
-    GpuTimes t, base;
-    gpu_step(&base, &load, &rates);
+    RooflineLoad load = plan_load(&s, &c), other;
+    RooflineRates rates = roofline_rates(gpu_find("h100"), DTYPE_BF16, 0), slower;
+    RooflineTimes t, base;
+    roofline_step(&base, &load, &rates);
     double before = 0;
     for (int rows = 1; rows < 20000; rows += rows < 600 ? 1 : 97) {
         other = load;
         for (int i = 0; i < 2; i++) other.stacks[i].rows = rows;
-        gpu_step(&t, &other, &rates);
+        roofline_step(&t, &other, &rates);
         CHECK(t.total >= before, "%d rows: %.6f after %.6f", rows, t.total, before);
         before = t.total;
     }
@@ -191,14 +191,14 @@ static void test_monotone(void) {
     for (int i = 0; i < 3; i++) {
         slower = rates;
         *part[i] /= 2;
-        gpu_step(&t, &load, &slower);
+        roofline_step(&t, &load, &slower);
         CHECK(t.total > base.total * 1.02 && t.total < base.total * 2, "rate %d: %.3f", i, t.total);
     }
     before = 0;
     for (double link = 400e9; link > 1e9; link /= 2) {
         slower = rates;
         slower.link = link;
-        gpu_step(&t, &load, &slower);
+        roofline_step(&t, &load, &slower);
         CHECK(t.total >= before, "link %g: %.3f", link, t.total);
         before = t.total;
     }
@@ -221,16 +221,16 @@ static void test_monotone(void) {
     }
     other = load;
     other.zero = 2;
-    gpu_step(&t, &other, &rates);
+    roofline_step(&t, &other, &rates);
     CHECK(t.total > base.total, "%.3f", t.total);
     other = load;
     other.ranks = 16;
-    gpu_step(&t, &other, &rates);
-    double ratio = base.parts[GPU_OPTIMIZER].seconds / t.parts[GPU_OPTIMIZER].seconds;
+    roofline_step(&t, &other, &rates);
+    double ratio = base.parts[PART_OPTIMIZER].seconds / t.parts[PART_OPTIMIZER].seconds;
     CHECK(fabs(ratio - 2) < 1e-9, "%.3f", ratio);
     other.zero = 0;
-    gpu_step(&t, &other, &rates);
-    ratio = t.parts[GPU_OPTIMIZER].seconds / base.parts[GPU_OPTIMIZER].seconds;
+    roofline_step(&t, &other, &rates);
+    ratio = t.parts[PART_OPTIMIZER].seconds / base.parts[PART_OPTIMIZER].seconds;
     CHECK(fabs(ratio - MACHINES) < 1e-9, "%.3f", ratio);
 }
 
@@ -239,12 +239,12 @@ static void test_monotone(void) {
 static void check_choice(const PlanShape *s, const PlanChoice *c) {
     const C3Limits *l = &c->limits;
     CHECK(s->memory == 0 || c->bytes.total + s->reserve <= s->memory, "%zu of %zu", c->bytes.total, s->memory);
-    CHECK(l->enc_rows >= s->longest.enc && l->dec_rows >= s->longest.dec && l->dec_kept >= s->longest.kept,
-          "no room for the longest page: %d %d %d", l->enc_rows, l->dec_rows, l->dec_kept);
+    CHECK(l->enc_rows >= s->longest.enc && l->dec_rows >= s->longest.dec && l->dec_outputs >= s->longest.outputs,
+          "no room for the longest page: %d %d %d", l->enc_rows, l->dec_rows, l->dec_outputs);
     CHECK(c->fuse >= 1 && c->fuse <= s->g && l->pages == c->fuse * s->b, "fuse %d, pages %d", c->fuse, l->pages);
     CHECK(l->dec_rows <= (int64_t)c->fuse * s->b * s->longest.dec, "%d rows for %d x %d pages", l->dec_rows, c->fuse,
           s->b);
-    CHECK(l->loss_rows == s->b * s->g * s->longest.kept && l->zero == s->zero, "loss rows %d, zero %d", l->loss_rows,
+    CHECK(l->loss_rows == s->b * s->g * s->longest.outputs && l->zero == s->zero, "loss rows %d, zero %d", l->loss_rows,
           l->zero);
 }
 
@@ -455,7 +455,8 @@ static void test_gpus(void) {
         CHECK(names[i].found ? g && strcmp(g->name, names[i].found) == 0 : !g, "%s: %s", names[i].name,
               g ? g->name : "unknown");
     }
-    GpuRates r = gpu_rates(gpu_find("h100"), DTYPE_BF16, 123e12), s = gpu_rates(gpu_find("h100"), DTYPE_BF16, 0);
+    RooflineRates r = roofline_rates(gpu_find("h100"), DTYPE_BF16, 123e12),
+                  s = roofline_rates(gpu_find("h100"), DTYPE_BF16, 0);
     CHECK(r.products == 123e12 && s.products > 500e12 && s.products < 989e12, "measured %g, else %g", r.products,
           s.products);
 }

@@ -100,11 +100,11 @@ static void expect_resume(const char *run, const char *name) {
 
 static char *begin(const char *run, const char *resumed) {
     Dist dist = dist_alone();
-    char *from = resumed ? string_format("%s/%s", run, resumed) : NULL, *said;
+    char *from = resumed ? string_format("%s/%s", run, resumed) : NULL, *notes;
     Error err = {""};
-    CHECK(run_begin(&said, &dist, run, from, &err) == 0, "%s", err.text);
+    CHECK(run_begin(&notes, &dist, run, from, &err) == 0, "%s", err.text);
     free(from);
-    return said;
+    return notes;
 }
 
 // ---- cases ---------------------------------------------------------------------------------------------------------
@@ -179,11 +179,11 @@ static void test_anew(void) {
     put_in(run, "log.jsonl", "{\"step\":1}\n");
     put_in(run, "notes.txt", "mine");
     put_in(run, "stop", "");
-    char *said = begin(run, NULL);
-    CHECK(said && strstr(said, "old_1") && strstr(said, "log.jsonl") && strstr(said, "step_00000008") &&
-              strstr(said, "stop: was there"),
-          "said: %s", said);
-    free(said);
+    char *notes = begin(run, NULL);
+    CHECK(notes && strstr(notes, "old_1") && strstr(notes, "log.jsonl") && strstr(notes, "step_00000008") &&
+              strstr(notes, "stop: was there"),
+          "said: %s", notes);
+    free(notes);
     expect_newest(run, "none");
     CHECK(has_text(run, "old_1/log.jsonl", "{\"step\":1}\n") && !exists(run, "log.jsonl"), "the log");
     CHECK(has_text(run, "old_1/step_00000004/weights", "step_00000004") && exists(run, "old_1/step_00000008/COMPLETE"),
@@ -193,13 +193,13 @@ static void test_anew(void) {
     RunInfo info;
     Error err = {""};
     CHECK(run_read(&info, run, &err) == 0 && info.id[0] && strcmp(info.id, ours) != 0, "another run: %s", info.id);
-    said = begin(run, NULL); // nothing there any more
-    CHECK(said && !said[0] && !exists(run, "old_2"), "said: %s", said);
-    free(said);
+    notes = begin(run, NULL); // nothing there any more
+    CHECK(notes && !notes[0] && !exists(run, "old_2"), "said: %s", notes);
+    free(notes);
     put_in(run, "log.jsonl", "{\"step\":2}\n"); // a run that died before its first checkpoint
-    said = begin(run, NULL);
-    CHECK(has_text(run, "old_2/log.jsonl", "{\"step\":2}\n"), "the second: %s", said);
-    free(said);
+    notes = begin(run, NULL);
+    CHECK(has_text(run, "old_2/log.jsonl", "{\"step\":2}\n"), "the second: %s", notes);
+    free(notes);
     free(run);
 }
 
@@ -212,9 +212,9 @@ static void test_earlier(void) {
     put_info(run, "step_00000010", 3);
     put_in(run, "log.jsonl", "{\"step\":10}\n");
     expect_newest(run, "step_00000010");
-    char *said = begin(run, "../earlier/step_00000005"); // by another name
-    CHECK(strstr(said, "step_00000010") && strstr(said, "step_00000007"), "said: %s", said);
-    free(said);
+    char *notes = begin(run, "../earlier/step_00000005"); // by another name
+    CHECK(strstr(notes, "step_00000010") && strstr(notes, "step_00000007"), "said: %s", notes);
+    free(notes);
     expect_newest(run, "step_00000005");
     expect_resume(run, "step_00000005");
     CHECK(exists(run, "old_1/step_00000010/weights") && exists(run, "old_1/step_00000007/weights"), "the later ones");
@@ -278,8 +278,8 @@ static void test_removal(void) {
     CHECK(run_read(&info, run, &err) == 0 && run_prune(run, &info, &err) == 0, "%s", err.text);
     CHECK(exists(run, "step_00000008/weights"), "removed under a reader");
     Dist dist = dist_alone();
-    char *said;
-    CHECK(run_begin(&said, &dist, run, NULL, &err) != 0 && strstr(err.text, "is being read"), "%s", err.text);
+    char *notes;
+    CHECK(run_begin(&notes, &dist, run, NULL, &err) != 0 && strstr(err.text, "is being read"), "%s", err.text);
     checkpoint_release(&hold);
     CHECK(run_read(&info, run, &err) == 0, "%s", err.text);
     CHECK(run_prune(run, &info, &err) == 0 && !exists(run, "step_00000008"), "left after the reader: %s", err.text);

@@ -10,8 +10,9 @@
 
 enum { PAGES = 60, LONGEST = 40, LATENTS = 3, B = 3, G = 5 };
 static char folder[] = "build/test_step_XXXXXX";
-static int32_t before[] = {490, 491}, after[] = {492};
-static const Template words = {.before = before, .after = after, .n_before = 2, .n_after = 1, .end = 493, .img = 494};
+static int32_t prefix[] = {490, 491}, suffix[] = {492};
+static const Template prompt = {
+    .prefix = prefix, .suffix = suffix, .n_prefix = 2, .n_suffix = 1, .end = 493, .img = 494};
 static Backend *cpu;
 static Dataset data;
 static C3Config model;
@@ -44,21 +45,22 @@ static void make_data(void) {
 
 static BatchRows longest(void) {
     ShardPage page = {.context_length = LONGEST, .answer_length = LONGEST};
-    return batch_page_rows(&page, &words, LATENTS, UINT32_MAX);
+    return batch_page_rows(&page, &prompt, LATENTS, UINT32_MAX);
 }
 
 static StepConfig config(int fuse, int pages_of_room, int micro_norm) {
     BatchRows one = longest();
-    return (StepConfig){.model = &model,
-                        .words = &words,
-                        .data = &data,
-                        .longest = one,
-                        .fuse = fuse,
-                        .b = B,
-                        .g = G,
-                        .ranks = 2,
-                        .micro_norm = micro_norm,
-                        .most = {fuse * B, pages_of_room * one.enc, pages_of_room * one.dec, pages_of_room * one.kept}};
+    return (StepConfig){
+        .model = &model,
+        .prompt = &prompt,
+        .data = &data,
+        .longest = one,
+        .fuse = fuse,
+        .b = B,
+        .g = G,
+        .ranks = 2,
+        .micro_norm = micro_norm,
+        .most = {fuse * B, pages_of_room * one.enc, pages_of_room * one.dec, pages_of_room * one.outputs}};
 }
 
 // What was asked for, in the order of the loader.
@@ -84,8 +86,8 @@ static void check_pack(const StepPack *p, const StepConfig *c, const LoaderStep 
     for (int i = 0; i < p->n; i++) {
         const MicroBatch *m = &p->micro[i];
         CHECK(m->dec.pages > 0 && m->dec.pages <= c->most.pages, "batch %d: %d pages", i, m->dec.pages);
-        CHECK(m->enc.rows <= c->most.enc && m->dec.rows <= c->most.dec && m->dec.kept <= c->most.kept, "batch %d: rows",
-              i);
+        CHECK(m->enc.rows <= c->most.enc && m->dec.rows <= c->most.dec && m->dec.outputs <= c->most.outputs,
+              "batch %d: rows", i);
         CHECK(m->loss_row == loss_row, "batch %d: losses from row %d", i, m->loss_row);
         CHECK((const char *)m->block >= end, "batch %d overlaps the one before", i);
         end = (const char *)m->block + m->bytes;
@@ -99,15 +101,16 @@ static void check_pack(const StepPack *p, const StepConfig *c, const LoaderStep 
             }
             double weight = c->micro_norm ? 1 / (rows * G * 2) : 1.0 / 1000;
             CHECK(m->page_ids[k] == s->pages[page], "page %d is %d", page, (int)m->page_ids[k]);
-            CHECK(m->dec.kept_cu[k + 1] - m->dec.kept_cu[k] == length + 1, "page %d: rows", page);
-            for (int r = m->dec.kept_cu[k]; r < m->dec.kept_cu[k + 1]; r++) {
+            CHECK(m->dec.output_cu[k + 1] - m->dec.output_cu[k] == length + 1, "page %d: rows", page);
+            for (int r = m->dec.output_cu[k]; r < m->dec.output_cu[k + 1]; r++) {
                 CHECK(m->weights[r] == (float)weight, "page %d: weight %g, expected %g", page, m->weights[r], weight);
-                int label = r + 1 < m->dec.kept_cu[k + 1] ? (int)original.answer[r - m->dec.kept_cu[k]] : words.end;
+                int label =
+                    r + 1 < m->dec.output_cu[k + 1] ? (int)original.answer[r - m->dec.output_cu[k]] : prompt.end;
                 CHECK(m->labels[r] == label, "page %d: label", page);
             }
             begun += page % B == 0;
         }
-        loss_row += m->dec.kept;
+        loss_row += m->dec.outputs;
         C3Flops f = c3_flops(&model, m, 1);
         flops.encoder += f.encoder, flops.decoder += f.decoder, flops.head += f.head;
     }

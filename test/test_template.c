@@ -48,30 +48,31 @@ int main(void) {
     Template t;
     check_begin("the paper's template, character by character");
     CHECK(template_make(&t, "c3", &bytes, &err) == 0, "%s", err.text);
-    CHECK(reads_as(t.before, t.n_before,
+    CHECK(reads_as(t.prefix, t.n_prefix,
                    "<|im_start|>system\nYou should follow the instructions carefully and explain your answers in "
                    "detail.<|im_end|><|im_start|>user\n<img>"),
           "before the latents");
-    CHECK(reads_as(t.after, t.n_after, "</img>\nRepeat the text: <|im_end|><|im_start|>assistant\n"), "behind them");
-    CHECK(t.before[0] == 1001 && t.before[t.n_before - 1] == 1003 && t.after[0] == 1004, "specials are no ids of text");
+    CHECK(reads_as(t.suffix, t.n_suffix, "</img>\nRepeat the text: <|im_end|><|im_start|>assistant\n"), "behind them");
+    CHECK(t.prefix[0] == 1001 && t.prefix[t.n_prefix - 1] == 1003 && t.suffix[0] == 1004,
+          "specials are no ids of text");
     CHECK(t.end == 1002 && t.img == 1003, "end %d img %d", t.end, t.img);
-    CHECK(template_overhead(&t, 32) == t.n_before + 32 + t.n_after, "overhead");
+    CHECK(template_overhead(&t, 32) == t.n_prefix + 32 + t.n_suffix, "overhead");
     template_free(&t);
-    CHECK(!t.before && !t.after && t.n_before == 0, "not emptied");
+    CHECK(!t.prefix && !t.suffix && t.n_prefix == 0, "not emptied");
 
     check_begin("the bare template");
     CHECK(template_make(&t, "bare", &bytes, &err) == 0, "%s", err.text);
-    CHECK(reads_as(t.before, t.n_before, "<img>") && reads_as(t.after, t.n_after, "</img>"), "words");
+    CHECK(reads_as(t.prefix, t.n_prefix, "<img>") && reads_as(t.suffix, t.n_suffix, "</img>"), "words");
     CHECK(t.end == 1002 && t.img == 1003 && template_overhead(&t, 8) == 10, "end, img or overhead");
     template_free(&t);
 
     check_begin("another name, and a tokenizer that fails");
-    CHECK(template_make(&t, "fancy", &bytes, &err) == -1 && strstr(err.text, "fancy") && !t.before, "%s", err.text);
+    CHECK(template_make(&t, "fancy", &bytes, &err) == -1 && strstr(err.text, "fancy") && !t.prefix, "%s", err.text);
     static const char *const pieces[] = {"system", "user", "\nRepeat", "assistant"};
     for (int i = 0; i < 4; i++) {
         Tokenizer broken = bytes;
         broken.refused = pieces[i];
-        CHECK(template_make(&t, "c3", &broken, &err) == -1 && !t.before && !t.after, "%s was ignored", pieces[i]);
+        CHECK(template_make(&t, "c3", &broken, &err) == -1 && !t.prefix && !t.suffix, "%s was ignored", pieces[i]);
     }
     return check_done();
 }

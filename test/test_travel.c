@@ -55,15 +55,15 @@ static int holds(const char *where, const char *name, const char *words) {
 
 // Reads what travels, removes the source, writes into a fresh folder NAME, which is returned.
 static char *travel(const char *name, const Tokenizer *tokenizer, const char *path, char *source, int code,
-                    char **said) {
+                    char **notes) {
     Travel t;
     CHECK(travel_open(&t, tokenizer, path, source, code, &err) == 0, "%s", err.text);
     if (source) CHECK(file_remove_tree(source, &err) == 0, "%s", err.text);
     char *where = make(name);
     put(where, "config.json", "{\"model_type\":\"C3\"}");
     CHECK(travel_write(&t, where, &err) == 0, "%s", err.text);
-    *said = t.said;
-    t.said = NULL;
+    *notes = t.notes;
+    t.notes = NULL;
     travel_close(&t);
     return where;
 }
@@ -94,10 +94,10 @@ static void fill_source(const char *where) {
 static void test_cut(void) {
     check_begin("a cut vocabulary is written as tokenizer.json; other exact names and code stay, which is said");
     Tokenizer *t;
-    char *source = make("cut source"), *said;
+    char *source = make("cut source"), *notes;
     CHECK(tokenizer_load(&t, qwen, 300, &err) == 0, "%s", err.text);
     fill_source(source);
-    char *where = travel("cut", t, qwen, source, 0, &said);
+    char *where = travel("cut", t, qwen, source, 0, &notes);
     expect_tokenizer(where, "tokenizer.json", t, 300);
     CHECK(holds(where, "tokenizer_config.json", "Qwen2Tokenizer") && !holds(where, "tokenizer_config.json", "auto_map"),
           "tokenizer_config.json");
@@ -106,10 +106,10 @@ static void test_cut(void) {
                                          ".hidden.py"};
     for (int i = 0; i < 7; i++) CHECK(!mode_of(where, absent[i]), "%s is there", absent[i]);
     CHECK(!holds(where, "config.json", "auto_map"), "auto_map");
-    CHECK(!strcmp(said, "tokenizer.json (written), tokenizer_config.json (written); modeling_c3.py is left out: code "
-                        "(-keep_code takes it along)"),
-          "%s", said);
-    free(said);
+    CHECK(!strcmp(notes, "tokenizer.json (written), tokenizer_config.json (written); modeling_c3.py is left out: code "
+                         "(-keep_code takes it along)"),
+          "%s", notes);
+    free(notes);
     free(where);
     tokenizer_free(t);
     free(source);
@@ -118,10 +118,10 @@ static void test_cut(void) {
 static void test_whole(void) {
     check_begin("a whole vocabulary: qwen.tiktoken as well, modes kept, code and what names it when asked for");
     Tokenizer *t;
-    char *source = make("whole source"), *named = make("named"), *own = in(named, "mytok.tiktoken"), *said;
+    char *source = make("whole source"), *named = make("named"), *own = in(named, "mytok.tiktoken"), *notes;
     CHECK(tokenizer_load(&t, qwen, 0, &err) == 0 && file_copy(qwen, own, &err) == 0, "%s", err.text);
     fill_source(source);
-    char *where = travel("whole", t, own, source, 1, &said);
+    char *where = travel("whole", t, own, source, 1, &notes);
     expect_tokenizer(where, "tokenizer.json", t, 0);
     expect_tokenizer(where, "qwen.tiktoken", t, 0);
     CHECK(mode_of(where, "generation_config.json") == 0600, "mode %o", mode_of(where, "generation_config.json"));
@@ -130,24 +130,24 @@ static void test_whole(void) {
           "names");
     CHECK(holds(where, "config.json", "\"modeling_c3.C3\"") && !holds(where, "config.json", "other"), "auto_map");
     CHECK(holds(where, "tokenizer_config.json", "tok.QWenTokenizer"), "the authors' tokenizer");
-    CHECK(strstr(said, "modeling_c3.py") && strstr(said, "auto_map") && !strstr(said, "left out"), "%s", said);
-    free(said);
+    CHECK(strstr(notes, "modeling_c3.py") && strstr(notes, "auto_map") && !strstr(notes, "left out"), "%s", notes);
+    free(notes);
 
     check_begin("a whole tokenizer.json travels as it is, with its companions");
     char *json = in(where, "tokenizer.json");
     put(where, "tokenizer_config.json", "{\"chat_template\":\"mine\"}");
     put(where, "special_tokens_map.json", "{}");
     put(where, "chat_template.jinja", "{{ messages }}");
-    char *kept = travel("kept", t, json, NULL, 0, &said), *written;
+    char *kept = travel("kept", t, json, NULL, 0, &notes), *written;
     CHECK(holds(kept, "tokenizer_config.json", "mine") && mode_of(kept, "special_tokens_map.json") &&
               mode_of(kept, "chat_template.jinja") && mode_of(kept, "tokenizer.json") &&
               !mode_of(kept, "qwen.tiktoken"),
-          "%s", said);
-    free(said);
+          "%s", notes);
+    free(notes);
     put(where, "tokenizer_config.json", "{\"auto_map\":{}}");
-    written = travel("written", t, json, NULL, 0, &said);
+    written = travel("written", t, json, NULL, 0, &notes);
     CHECK(holds(written, "tokenizer_config.json", "Qwen2Tokenizer"), "a class that needs code");
-    free(said);
+    free(notes);
     free(written);
     free(kept);
     free(json);
@@ -162,8 +162,8 @@ static void test_whole(void) {
 static void expect_link(const char *name, const char *source, const char *why) {
     Travel t;
     CHECK(travel_open(&t, NULL, NULL, source, 0, &err) == 0, "%s", err.text);
-    CHECK(why ? t.n == 0 && t.said && strstr(t.said, why) : t.n == 1 && !strcmp(t.files[0].data, "{}"), "%s: %s", name,
-          t.said ? t.said : "nothing was said");
+    CHECK(why ? t.n == 0 && t.notes && strstr(t.notes, why) : t.n == 1 && !strcmp(t.files[0].data, "{}"), "%s: %s",
+          name, t.notes ? t.notes : "nothing was said");
     travel_close(&t);
     char *path = in(source, "generation_config.json");
     CHECK(unlink(path) == 0, "%s", path);

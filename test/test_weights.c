@@ -2,7 +2,7 @@
 // fingerprint.
 #include <unistd.h>
 
-#include "llmc/weights/adapt.h"
+#include "llmc/weights/resize.h"
 #include "llmc/train/checkpoint.h"
 #include "test/known_model.h"
 
@@ -180,10 +180,10 @@ static int stack(const char *path, Error *err) {
            c.enc.F, c.enc.max_positions, (double)c.enc.rope_theta, (double)c.enc.rms_eps, c.enc.tied);
     Rig r;
     rig_open(&r, c, DTYPE_F32, 0);
-    Adapter a = {.backend = r.b, .weights = r.weights, .params = &r.params, .base = c.base_vocab};
+    Resizer a = {.backend = r.b, .weights = r.weights, .params = &r.params, .base = c.base_vocab};
     SafeTensors *s = NULL;
     int bad = safetensors_open(&s, path, err);
-    if (!bad) bad = adapt_stack(&a, OWNER_ENCODER, s, (FilesConfig){.base = c.base_vocab, .rows = c.enc.V}, err);
+    if (!bad) bad = resize_stack(&a, OWNER_ENCODER, s, (FileVocab){.base = c.base_vocab, .rows = c.enc.V}, err);
     safetensors_close(s);
     for (int i = 0; i < r.params.table.n && !bad; i++) {
         const Param *p = &r.params.table.params[i];

@@ -210,7 +210,7 @@ int main(int argc, char **argv) {
     };
     Error err;
     C3Config c;
-    const char *said = NULL;
+    const char *notes = NULL;
     int help = 0;
     must(cli_parse(table, sizeof table / sizeof *table, argc, argv, NULL, NULL, &help, &err), &err);
     if (help) {
@@ -218,10 +218,10 @@ int main(int argc, char **argv) {
         return 0;
     }
     must(config_preset(&c, "paper", 0, &err), &err);
-    must(backend_create(&B, device, strcmp(dtype, "fp32") ? DTYPE_BF16 : DTYPE_F32, 0, NULL, &said, &err), &err);
+    must(backend_create(&B, device, strcmp(dtype, "fp32") ? DTYPE_BF16 : DTYPE_F32, 0, NULL, &notes, &err), &err);
     e = dtype_size(B->dtype);
     must(B->reserve(B, (int)rows, c.dec.NH, (c.dec.NH + 2 * c.dec.KV) * c.dec.HS, &err), &err);
-    printf("%s, %s, %lld rows%s%s\n", B->name, dtype, (long long)rows, said ? "; " : "", said ? said : "");
+    printf("%s, %s, %lld rows%s%s\n", B->name, dtype, (long long)rows, notes ? "; " : "", notes ? notes : "");
     const size_t copied = (size_t)1 << (B->is_gpu ? 30 : 26);
     void *from = memory(copied), *to = memory(copied);
     MEASURE("copy", 0.0, 2.0 * (double)copied, B->copy(B, to, from, copied));

@@ -51,7 +51,7 @@ uint32_t file_crc32(uint32_t crc, const void *data, size_t size) { return (uint3
 // the faulting thread is reading from, which therefore nobody is changing: it needs no lock.
 typedef struct FileMapping {
     _Atomic uintptr_t begin, end; // both 0: free
-    char *path, *said;            // "PROGRAM: PATH: " as it is printed
+    char *path, *notes;           // "PROGRAM: PATH: " as it is printed
     struct FileMapping *next;
 } FileMapping;
 
@@ -70,8 +70,8 @@ static void end_program(const FileMapping *m, size_t size) {
     const char *what = cut ? "somebody cut this file short while it was being read\n"
                            : "bytes of this file could not be read any more (replaced by a shorter one, a bad disk?)\n";
     char line[PATH_MAX + 512];
-    size_t head = strlen(m->said), tail = strlen(what);
-    memcpy(line, m->said, head);
+    size_t head = strlen(m->notes), tail = strlen(what);
+    memcpy(line, m->notes, head);
     memcpy(line + head, what, tail);
     (void)!write(STDERR_FILENO, line, head + tail); // nobody else is left to be told
     _exit(1);
@@ -107,19 +107,19 @@ static FileMapping *free_mapping(void) {
 // NULL: out of memory.
 static FileMapping *remember_mapping(const void *data, size_t size, const char *path) {
     pthread_once(&handler_once, install_handler);
-    char *copy = strdup(path), *said = string_format("%s: %s: ", program_invocation_short_name, clean(path));
+    char *copy = strdup(path), *notes = string_format("%s: %s: ", program_invocation_short_name, clean(path));
     pthread_mutex_lock(&mappings_lock);
-    FileMapping *m = copy && said ? free_mapping() : NULL;
+    FileMapping *m = copy && notes ? free_mapping() : NULL;
     if (m) {
         m->path = copy;
-        m->said = said;
+        m->notes = notes;
         atomic_store(&m->end, (uintptr_t)data + size);
         atomic_store(&m->begin, (uintptr_t)data);
     }
     pthread_mutex_unlock(&mappings_lock);
     if (m) return m;
     free(copy);
-    free(said);
+    free(notes);
     return NULL;
 }
 
@@ -129,8 +129,8 @@ static void forget_mapping(FileMapping *m) {
     atomic_store(&m->end, 0);
     atomic_store(&m->begin, 0);
     free(m->path);
-    free(m->said);
-    m->path = m->said = NULL;
+    free(m->notes);
+    m->path = m->notes = NULL;
     pthread_mutex_unlock(&mappings_lock);
 }
 

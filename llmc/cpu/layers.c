@@ -179,7 +179,7 @@ static void all_gather(Backend *b, void *buffer, size_t bytes, int tag) {
     if (b->dist && b->dist->ranks > 1) dist_all_gather_in_place(b->dist, buffer, bytes);
 }
 
-static void await(Backend *b, int tag) { (void)b, (void)tag; }
+static void wait_for(Backend *b, int tag) { (void)b, (void)tag; }
 
 static void range_push(Backend *b, const char *name, int number) { (void)b, (void)name, (void)number; }
 static void range_pop(Backend *b) { (void)b; }
@@ -203,7 +203,7 @@ void cpu_layers_fill(Backend *b) {
     b->clip_scale = clip_scale;
     b->reduce_scatter = reduce_scatter;
     b->all_gather = all_gather;
-    b->await = await;
+    b->wait_for = wait_for;
     b->range_push = range_push;
     b->range_pop = range_pop;
 }

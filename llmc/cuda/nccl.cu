@@ -1,9 +1,9 @@
 // nccl.cu: collectives, on a stream of their own, and the watch over them.
 //
 // A collective is tied to the compute stream by two events: it starts behind `ready`, recorded where it was called, and
-// `await` holds the compute stream at `done`. Sums are fp32. Whoever waits on the host polls, and meanwhile asks NCCL
-// for errors and looks at the clock: it runs while the oldest collective that has not ended could run, its input being
-// ready, but waits for other ranks. Time spent computing does not count. With Dist.timeout seconds on it the
+// `wait_for` holds the compute stream at `done`. Sums are fp32. Whoever waits on the host polls, and meanwhile asks
+// NCCL for errors and looks at the clock: it runs while the oldest collective that has not ended could run, its input
+// being ready, but waits for other ranks. Time spent computing does not count. With Dist.timeout seconds on it the
 // ranks call the roll, and each names those that did not answer or are behind, and ends all.
 #include "llmc/cuda/cuda.h"
 
@@ -34,12 +34,12 @@ static void reduce_scatter_alone(Backend *b, float *shard, float *buffer, size_t
 static void all_gather_alone(Backend *b, void *buffer, size_t bytes, int tag) {
     (void)b, (void)buffer, (void)bytes, (void)tag;
 }
-static void await_alone(Backend *b, int tag) { (void)b, (void)tag; }
+static void wait_for_alone(Backend *b, int tag) { (void)b, (void)tag; }
 
 static void fill_alone(Backend *b) {
     b->reduce_scatter = reduce_scatter_alone;
     b->all_gather = all_gather_alone;
-    b->await = await_alone;
+    b->wait_for = wait_for_alone;
 }
 
 #ifdef HAVE_NCCL
@@ -145,7 +145,7 @@ static void all_gather(Backend *b, void *buffer, size_t bytes, int tag) {
     CUDA_CHECK(cudaEventRecord(f->done, c->stream));
 }
 
-static void await(Backend *b, int tag) {
+static void wait_for(Backend *b, int tag) {
     CudaComm *c = cuda_state(b)->comm;
     if (tag >= c->tags || c->last[tag] < 0) return;
     CUDA_CHECK(cudaStreamWaitEvent(cuda_stream(b), c->flights[c->last[tag]].done, 0));
@@ -262,7 +262,7 @@ int cuda_comm_create(Backend *b, Error *err) {
     TRY(connect(b, c, err));
     b->reduce_scatter = reduce_scatter;
     b->all_gather = all_gather;
-    b->await = await;
+    b->wait_for = wait_for;
     return 0;
 }
 

@@ -56,14 +56,14 @@ static int read_perturbed(EvalPage *p, const Page *in, const Tokenizer *tok, con
 
 // Longest decoder and encoder sequence the model and the user allow.
 static void limits_of(int *dec, int *enc, const Model *m, const EvalOptions *o) {
-    const C3Config *c = &m->source.config;
+    const C3Config *c = &m->files.config;
     *dec = o->maxlen > 0 && o->maxlen < c->dec.max_positions ? o->maxlen : c->dec.max_positions;
     *enc = c->enc.max_positions;
 }
 
 // 1: left out, 0: usable, -1: refused.
 static int check_length(EvalSet *s, const EvalPage *p, const Model *m, const EvalOptions *o, Error *err) {
-    int dec_limit, enc_limit, N = m->source.config.latents;
+    int dec_limit, enc_limit, N = m->files.config.latents;
     limits_of(&dec_limit, &enc_limit, m, o);
     // the end mark counts, as it does in training
     size_t dec = (size_t)template_overhead(&m->t, N) + eval_answer(p)->n + 1, enc = p->context.n + 1 + (size_t)N;
@@ -131,7 +131,7 @@ int eval_read(EvalSet *s, const Model *m, const char *path, const EvalOptions *o
 // ---- free-running reconstruction -----------------------------------------------------------------------------------
 
 int eval_new_tokens(const EvalPage *p, const Model *m, const EvalOptions *o) {
-    const C3Config *c = &m->source.config;
+    const C3Config *c = &m->files.config;
     int room = c->dec.max_positions - template_overhead(&m->t, c->latents);
     return generate_new_tokens((int)eval_answer(p)->n, o->max_new, room);
 }
@@ -205,10 +205,10 @@ int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, Error *er
     int bad = eval_generator(&g, s, m, o, err);
     if (!bad) {
         generator_sampling(g, &o->sampling);
-        if (o->follow) generator_listen(g, follow_token, o->follow);
-        follow_phase(o->follow, "decoding", FOLLOW_WRITES, s->n, eval_tokens(s));
-        bad = generate_pages(g, pages, s->n, o->no_repeat_ngram, follow_pages, o->follow, err);
-        follow_phase(o->follow, "comparing", FOLLOW_PASS, 0, 0);
+        if (o->progress) generator_listen(g, progress_token, o->progress);
+        progress_phase(o->progress, "decoding", PROGRESS_DECODE, s->n, eval_tokens(s));
+        bad = generate_pages(g, pages, s->n, o->no_repeat_ngram, progress_pages, o->progress, err);
+        progress_phase(o->progress, "comparing", PROGRESS_PREFILL, 0, 0);
     }
     for (int i = 0; i < s->n && !bad; i++) bad = take_output(&s->pages[i], &pages[i], m->tok, err) != 0;
     generate_free(pages, s->n);

@@ -12,7 +12,7 @@
 //   "by_position" [20]  "late_errors"   accuracy in each twentieth of a page; share of all errors in the last quarter
 //   "buckets"     [{"from","to","pages","compression", MEANS, "by_position" [20]}]; without pages: char_precision and
 //                 compression are null, the rest is left out
-//   "published"   [{"name","latents","buckets":[{"from","to","precision","compression" or null}]}] (published.h)
+//   "published"   [{"name","latents","buckets":[{"from","to","precision","compression" or null}]}] (baselines.h)
 //   "decoder_alone" {"loss","perplexity","token_accuracy","uniform_perplexity","what"}: see eval_forced(); uniform: of
 //                 a guess with equal chances, the vocabulary's size
 //   "control_swapped_latents" "control_no_latents" "control_zero_latents"
@@ -38,8 +38,8 @@
 #include <stddef.h>
 #include <stdio.h>
 
-#include "llmc/model/c3.h"
-#include "llmc/infer/follow.h"
+#include "llmc/model/cascade.h"
+#include "llmc/infer/progress.h"
 #include "llmc/infer/generate.h"
 #include "llmc/data/left_out.h"
 #include "llmc/text/metrics.h"
@@ -89,13 +89,13 @@ typedef struct EvalOptions {
     int pages;   // decoded together; 0: as many as fit into a few gigabytes, at most 64
     int max_new; // new tokens of a page; 0: what generate_new_tokens chooses
     int no_repeat_ngram;
-    Sampling sampling; // of eval_reconstruct
-    Follow *follow;    // who watches; NULL: nobody
-    int maxlen;        // longest decoder sequence; the model's own limit holds as well
-    int limit;         // pages read at most; 0: all
-    int skip;          // pages longer than the model takes: 1 leaves them out and counts them, 0 refuses
-    Perturb perturb;   // what is done to the texts before anything else; the answer is then the context
-    uint64_t seed;     // of the perturbation
+    Sampling sampling;  // of eval_reconstruct
+    Progress *progress; // who watches; NULL: nobody
+    int maxlen;         // longest decoder sequence; the model's own limit holds as well
+    int limit;          // pages read at most; 0: all
+    int skip;           // pages longer than the model takes: 1 leaves them out and counts them, 0 refuses
+    Perturb perturb;    // what is done to the texts before anything else; the answer is then the context
+    uint64_t seed;      // of the perturbation
 } EvalOptions;
 
 // Means over pages, unless it is said.
@@ -186,7 +186,7 @@ int eval_generator(Generator **g, const EvalSet *s, const Model *m, const EvalOp
 // latents are their mean.
 extern const char *const eval_control_name[N_CONTROLS];
 int eval_control_ran(const EvalFiles *f, const EvalSet *s, int control);
-// The bucket's place among the published ones (published.h); -1: it is none of them.
+// The bucket's place among the published ones (baselines.h); -1: it is none of them.
 int eval_published_bucket(const EvalBucket *k);
 
 #endif

@@ -10,7 +10,7 @@
 enum { FORCED_ROWS = 4096 };
 
 C3Limits eval_limits(const EvalSet *s, const Model *m) {
-    int N = m->source.config.latents, overhead = template_overhead(&m->t, N);
+    int N = m->files.config.latents, overhead = template_overhead(&m->t, N);
     C3Limits l = {.recompute = KEEP_NOTHING, .enc_rows = FORCED_ROWS, .dec_rows = FORCED_ROWS};
     for (int i = 0; i < s->n; i++) {
         int enc = (int)s->pages[i].context.n + 1 + N, answer = (int)eval_answer(&s->pages[i])->n;
@@ -19,7 +19,7 @@ C3Limits eval_limits(const EvalSet *s, const Model *m) {
     }
     l.pages = FORCED_ROWS / overhead > 0 ? FORCED_ROWS / overhead : 1;
     if (l.pages > s->n) l.pages = s->n;
-    l.dec_kept = l.dec_rows;
+    l.dec_outputs = l.dec_rows;
     return l;
 }
 
@@ -28,12 +28,12 @@ typedef struct Forced {
     Model *m;
     EvalSet *s;
     MicroBatch batch;
-    ShardPage *pages; // (limits.pages)
-    float *device;    // (limits.pages*N,D_enc)
-    float *host;      // the same
-    double *sum;      // (N,D_enc) of all pages' latents
-    float *mean;      // (N,D_enc)
-    Follow *follow;   // who watches; NULL: nobody
+    ShardPage *pages;   // (limits.pages)
+    float *device;      // (limits.pages*N,D_enc)
+    float *host;        // the same
+    double *sum;        // (N,D_enc) of all pages' latents
+    float *mean;        // (N,D_enc)
+    Progress *progress; // who watches; NULL: nobody
 } Forced;
 
 static void forced_free(Forced *f) {
@@ -116,11 +116,11 @@ static const char *const watched[][2] = {[CONTROL_SWAPPED] = {"control, swapped 
 // One pass over all pages. latents: those of a condition that gives every page the same.
 static void forced_pass(Forced *f, int condition, const float *latents) {
     C3 *m = &f->m->c3;
-    follow_phase(f->follow,
-                 condition == OWN_LATENTS     ? "teacher-forced"
-                 : condition == DECODER_ALONE ? "the decoder alone"
-                                              : watched[condition][0],
-                 FOLLOW_PASS, f->s->n, eval_tokens(f->s));
+    progress_phase(f->progress,
+                   condition == OWN_LATENTS     ? "teacher-forced"
+                   : condition == DECODER_ALONE ? "the decoder alone"
+                                                : watched[condition][0],
+                   PROGRESS_PREFILL, f->s->n, eval_tokens(f->s));
     for (int first = 0, n; first < f->s->n; first += n) {
         n = pack(f, first, condition);
         if (latents) forward_constant(f, n, latents);
@@ -131,7 +131,7 @@ static void forced_pass(Forced *f, int condition, const float *latents) {
         for (int p = 0; p < n; p++) {
             EvalPage *page = &f->s->pages[first + p];
             EvalForced *result = result_of(page, condition);
-            int begin = f->batch.dec.kept_cu[p], end = f->batch.dec.kept_cu[p + 1];
+            int begin = f->batch.dec.output_cu[p], end = f->batch.dec.output_cu[p + 1];
             *result = (EvalForced){0};
             page->forced_rows = end - begin;
             for (int i = begin; i < end; i++) {
@@ -139,7 +139,7 @@ static void forced_pass(Forced *f, int condition, const float *latents) {
                 result->correct += m->host_correct[i];
             }
         }
-        follow_pages(f->follow, first + n, f->s->n);
+        progress_pages(f->progress, first + n, f->s->n);
     }
 }
 
@@ -189,9 +189,9 @@ static int control_decode(EvalSet *s, const Model *m, const EvalOptions *o, Gene
             .context = context->ids, .n_context = (int)context->n, .max_new = eval_new_tokens(&s->pages[i], m, o)};
     }
     if (latents) pages[0] = (GeneratePage){.latents = latents, .max_new = longest};
-    if (o->follow) generator_listen(g, follow_token, o->follow);
-    follow_phase(o->follow, watched[control][1], FOLLOW_WRITES, n, latents ? longest : eval_tokens(s));
-    int bad = generate_pages(g, pages, n, o->no_repeat_ngram, follow_pages, o->follow, err);
+    if (o->progress) generator_listen(g, progress_token, o->progress);
+    progress_phase(o->progress, watched[control][1], PROGRESS_DECODE, n, latents ? longest : eval_tokens(s));
+    int bad = generate_pages(g, pages, n, o->no_repeat_ngram, progress_pages, o->progress, err);
     if (!bad) bad = control_precision(s, control, pages, n, m->tok, kept, err);
     generate_free(pages, n);
     free(pages);
@@ -218,18 +218,18 @@ static int run_controls(Forced *f, const EvalOptions *o, char **no_latents_text,
 
 void eval_expect(const EvalSet *s, const Model *m, const EvalOptions *o, int controls) {
     double tokens = eval_tokens(s), longest = eval_longest_new(s, m, o);
-    follow_expect(o->follow, FOLLOW_WRITES, tokens); // eval_reconstruct
-    for (int i = 0; i < 2 + (controls ? N_CONTROLS : 0); i++) follow_expect(o->follow, FOLLOW_PASS, tokens);
+    progress_expect(o->progress, PROGRESS_DECODE, tokens); // eval_reconstruct
+    for (int i = 0; i < 2 + (controls ? N_CONTROLS : 0); i++) progress_expect(o->progress, PROGRESS_PREFILL, tokens);
     if (!controls) return;
-    follow_expect(o->follow, FOLLOW_WRITES, tokens);
-    for (int i = 0; i < 2; i++) follow_expect(o->follow, FOLLOW_WRITES, longest);
+    progress_expect(o->progress, PROGRESS_DECODE, tokens);
+    for (int i = 0; i < 2; i++) progress_expect(o->progress, PROGRESS_DECODE, longest);
 }
 
 int eval_forced(EvalSet *s, Model *m, const EvalOptions *o, int controls, char **no_latents_text, Error *err) {
     Forced f;
     *no_latents_text = NULL;
     TRY(forced_create(&f, m, s, err));
-    f.follow = o->follow;
+    f.progress = o->progress;
     forced_pass(&f, OWN_LATENTS, NULL);
     forced_pass(&f, DECODER_ALONE, NULL);
     int bad = controls ? run_controls(&f, o, no_latents_text, err) : 0;

@@ -6,7 +6,7 @@
 #include "llmc/eval/eval.h"
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"
-#include "llmc/eval/published.h"
+#include "llmc/eval/baselines.h"
 
 const char *const eval_control_name[N_CONTROLS] = {"control_swapped_latents", "control_no_latents",
                                                    "control_zero_latents"};
@@ -75,17 +75,17 @@ static void json_buckets(cJSON *root, const EvalSummary *sum) {
 
 static void json_published(cJSON *root) {
     cJSON *list = cJSON_AddArrayToObject(root, "published");
-    for (int i = 0; i < N_PUBLISHED; i++) {
+    for (int i = 0; i < N_BASELINES; i++) {
         cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "name", published[i].name);
-        cJSON_AddNumberToObject(o, "latents", published[i].latents);
+        cJSON_AddStringToObject(o, "name", baselines[i].name);
+        cJSON_AddNumberToObject(o, "latents", baselines[i].latents);
         cJSON *buckets = cJSON_AddArrayToObject(o, "buckets");
-        for (int b = 0; b < PUBLISHED_BUCKETS; b++) {
+        for (int b = 0; b < BASELINE_BUCKETS; b++) {
             cJSON *k = cJSON_CreateObject();
-            cJSON_AddNumberToObject(k, "from", PUBLISHED_FROM + b * PUBLISHED_STEP);
-            cJSON_AddNumberToObject(k, "to", PUBLISHED_FROM + (b + 1) * PUBLISHED_STEP);
-            cJSON_AddNumberToObject(k, "precision", published[i].precision[b] / 100);
-            if (published[i].compression[b] > 0) cJSON_AddNumberToObject(k, "compression", published[i].compression[b]);
+            cJSON_AddNumberToObject(k, "from", BASELINE_FROM + b * BASELINE_STEP);
+            cJSON_AddNumberToObject(k, "to", BASELINE_FROM + (b + 1) * BASELINE_STEP);
+            cJSON_AddNumberToObject(k, "precision", baselines[i].precision[b] / 100);
+            if (baselines[i].compression[b] > 0) cJSON_AddNumberToObject(k, "compression", baselines[i].compression[b]);
             else cJSON_AddNullToObject(k, "compression");
             cJSON_AddItemToArray(buckets, k);
         }

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "llmc/eval/eval.h"
-#include "llmc/eval/published.h"
+#include "llmc/eval/baselines.h"
 
 // ---- buckets -------------------------------------------------------------------------------------------------------
 
@@ -10,14 +10,14 @@ static int page_tokens(const EvalPage *p) { return (int)p->context.n; }
 
 // The paper's borders when most pages lie between them. 0: they do not.
 static int paper_edges(int *edges, const EvalSet *s) {
-    int inside = 0, last = PUBLISHED_FROM + PUBLISHED_BUCKETS * PUBLISHED_STEP;
+    int inside = 0, last = BASELINE_FROM + BASELINE_BUCKETS * BASELINE_STEP;
     for (int i = 0; i < s->n; i++) {
         int t = page_tokens(&s->pages[i]);
-        inside += t >= PUBLISHED_FROM && t < last;
+        inside += t >= BASELINE_FROM && t < last;
     }
     if (2 * inside <= s->n) return 0;
-    for (int b = 0; b <= PUBLISHED_BUCKETS; b++) edges[b] = PUBLISHED_FROM + b * PUBLISHED_STEP;
-    return PUBLISHED_BUCKETS + 1;
+    for (int b = 0; b <= BASELINE_BUCKETS; b++) edges[b] = BASELINE_FROM + b * BASELINE_STEP;
+    return BASELINE_BUCKETS + 1;
 }
 
 // Borders at multiples of a round step (1, 2 or 5 times a power of ten) so that at most 8 buckets hold every page.

@@ -3,7 +3,7 @@
 
 #include "llmc/base/clean.h"
 #include "llmc/eval/eval.h"
-#include "llmc/eval/published.h"
+#include "llmc/eval/baselines.h"
 
 static void print_head(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
     const EvalMeans *m = &sum->all;
@@ -48,9 +48,9 @@ static void print_metrics(FILE *out, const EvalFiles *f, const EvalSummary *sum)
 }
 
 int eval_published_bucket(const EvalBucket *k) {
-    int row = (k->from - PUBLISHED_FROM) / PUBLISHED_STEP;
-    int same = k->from == PUBLISHED_FROM + row * PUBLISHED_STEP && k->to == k->from + PUBLISHED_STEP;
-    return same && k->from >= PUBLISHED_FROM && row < PUBLISHED_BUCKETS ? row : -1;
+    int row = (k->from - BASELINE_FROM) / BASELINE_STEP;
+    int same = k->from == BASELINE_FROM + row * BASELINE_STEP && k->to == k->from + BASELINE_STEP;
+    return same && k->from >= BASELINE_FROM && row < BASELINE_BUCKETS ? row : -1;
 }
 
 static void print_buckets(FILE *out, const EvalFiles *f, const EvalSummary *sum) {
@@ -60,7 +60,7 @@ static void print_buckets(FILE *out, const EvalFiles *f, const EvalSummary *sum)
         beside |= sum->buckets[b].m.pages > 0 && eval_published_bucket(&sum->buckets[b]) >= 0;
     }
     fprintf(out, "\n%-13s %6s %12s %15s %12s", "text tokens", "pages", "compression", "char precision", "exact match");
-    for (int i = 0; i < N_PUBLISHED && beside; i++) fprintf(out, "%s%7s", i ? " " : " | ", published[i].label);
+    for (int i = 0; i < N_BASELINES && beside; i++) fprintf(out, "%s%7s", i ? " " : " | ", baselines[i].label);
     fprintf(out, "\n");
     for (int b = 0; b < sum->n_buckets; b++) {
         const EvalBucket *k = &sum->buckets[b];
@@ -71,8 +71,8 @@ static void print_buckets(FILE *out, const EvalFiles *f, const EvalSummary *sum)
             fprintf(out, " %11.1fx %14.2f%% %11.2f%%", k->m.compression, 100 * k->m.char_precision,
                     100 * k->m.exact_match);
         else fprintf(out, " %12s %15s %12s", "-", "-", "-");
-        for (int i = 0; i < N_PUBLISHED && beside && row >= 0; i++)
-            fprintf(out, "%s%6.1f%%", i ? " " : " | ", published[i].precision[row]);
+        for (int i = 0; i < N_BASELINES && beside && row >= 0; i++)
+            fprintf(out, "%s%6.1f%%", i ? " " : " | ", baselines[i].precision[row]);
         fprintf(out, "\n");
     }
     if (outside) fprintf(out, "%d pages lie outside these buckets\n", outside);

@@ -7,7 +7,7 @@
 #include "llmc/weights/run.h"
 #include "llmc/weights/weights.h"
 #include "llmc/base/clean.h"
-#include "llmc/text/cut.h"
+#include "llmc/text/chunk.h"
 #include "llmc/base/file.h"
 #include "llmc/base/format.h"
 #include "llmc/weights/latents.h"
@@ -16,7 +16,7 @@
 static int no_memory(Error *err) { return error_set(err, "out of memory"); }
 
 int compress_longest_page(const Model *m) {
-    const C3Config *c = &m->source.config;
+    const C3Config *c = &m->files.config;
     return config_longest_page(c, template_overhead(&m->t, c->latents));
 }
 
@@ -91,7 +91,7 @@ static void count_cut(CompressSizes *sizes, const Compressor *c, const LatentDoc
     if (doc->pages < 2) return;
     sizes->cut.pages++;
     sizes->cut.tokens += tokens;
-    sizes->cut_pages += doc->pages;
+    sizes->chunk_pages += doc->pages;
 }
 
 static int add_document(Compressor *c, CompressSizes *sizes, const Page *in, int page_tokens, Error *err) {
@@ -102,7 +102,7 @@ static int add_document(Compressor *c, CompressSizes *sizes, const Page *in, int
     int n;
     TRY(grow((void **)&f->documents, &c->document_room, f->n_documents, sizeof *f->documents, err));
     TRY(text_nfc(&text, &length, in->text, in->length, err));
-    int bad = cut_pages(&spans, &n, text, length, c->m->tok, page_tokens, err);
+    int bad = chunk_pages(&spans, &n, text, length, c->m->tok, page_tokens, err);
     if (!bad) {
         LatentDocument *doc = &f->documents[f->n_documents++]; // from here on latents_free frees it
         *doc = (LatentDocument){.id = strdup(in->id)};
@@ -169,18 +169,18 @@ static int choose_page_tokens(int *out, const Model *m, int asked, Error *err) {
         return error_set(err, "-page_tokens %d: expected at least %d", asked, FEWEST_TOKENS);
     if (asked > most)
         return error_set(err, "-page_tokens %d: the model %s takes pages of at most %d tokens", asked, m->folder, most);
-    *out = asked ? asked : usual_page_tokens(&m->source.config, most);
+    *out = asked ? asked : usual_page_tokens(&m->files.config, most);
     return 0;
 }
 
 static C3Limits encode_limits(const Compressor *c) {
-    int N = c->m->source.config.latents, page = c->longest + 1 + N, overhead = template_overhead(&c->m->t, N);
+    int N = c->m->files.config.latents, page = c->longest + 1 + N, overhead = template_overhead(&c->m->t, N);
     C3Limits l = {.recompute = KEEP_NOTHING, .head_rows = 1};
     l.enc_rows = page > ENCODE_ROWS ? page : ENCODE_ROWS;
     l.pages = l.enc_rows / (2 + N);
     if (l.pages > c->file.n_pages) l.pages = c->file.n_pages;
     l.dec_rows = l.pages * overhead; // batch_build packs prompts as well; they are not used
-    l.dec_kept = l.pages;
+    l.dec_outputs = l.pages;
     return l;
 }
 
@@ -246,13 +246,13 @@ static int compress_all(Compressor *c, CompressSizes *sizes, const CompressModel
     TRY(model_open(m, model->folder, model->tokenizer, err));
     TRY(choose_page_tokens(&page_tokens, m, page_tokens, err));
     TRY(file_check_writable(output, err));
-    c->untrained = untrained_count(m->source.config.trained_tokens);
+    c->untrained = untrained_count(m->files.config.trained_tokens);
     TRY(read_documents(c, sizes, input, page_tokens, err));
     C3Limits limits = encode_limits(c);
     TRY(checkpoint_fingerprint(f->model, m->folder, err));
     TRY(model_load(m, model->device, model->dtype, model->threads, &limits, err));
-    f->latents = m->source.config.latents;
-    f->width = m->source.config.enc.D;
+    f->latents = m->files.config.latents;
+    f->width = m->files.config.enc.D;
     f->dtype = m->b->dtype;
     TRY(encode(c, progress, arg, err));
     TRY(latents_write(f, output, &bytes, err));
@@ -290,7 +290,7 @@ void compress_print(FILE *out, const CompressSizes *s, const char *file) {
     if (s->cut.pages) {
         char text[160];
         fprintf(out, "cut      %s of the documents, into %s pages of at most %s tokens (-page_tokens)\n",
-                left_out_text(text, &s->cut), format_count(t[0], s->cut_pages), format_count(t[1], s->page_tokens));
+                left_out_text(text, &s->cut), format_count(t[0], s->chunk_pages), format_count(t[1], s->page_tokens));
     }
     if (s->without_text)
         fprintf(out, "%d document%s without text left out\n", s->without_text, s->without_text == 1 ? "" : "s");

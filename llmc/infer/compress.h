@@ -27,7 +27,7 @@ typedef struct CompressSizes {
     double tokens;                    // of all pages
     int without_text;                 // documents left out
     LeftOut cut;                      // documents longer than a page, and
-    int cut_pages, page_tokens;       // the pages made of them, of at most so many tokens
+    int chunk_pages, page_tokens;     // the pages made of them, of at most so many tokens
     int latents, width, number_bytes; // of one page: latents of `width` numbers of so many bytes
     double latent_bytes, file_bytes;
 } CompressSizes;

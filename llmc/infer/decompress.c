@@ -11,7 +11,7 @@
 #include "llmc/infer/generate.h"
 #include "llmc/base/json.h"
 #include "llmc/weights/latents.h"
-#include "llmc/base/scratch.h"
+#include "llmc/base/temp_file.h"
 
 static int no_memory(Error *err) { return error_set(err, "out of memory"); }
 
@@ -28,7 +28,7 @@ typedef struct Decompressor {
 } Decompressor;
 
 static int check_model(const Decompressor *d, Error *err) {
-    const C3Config *c = &d->m->source.config;
+    const C3Config *c = &d->m->files.config;
     const LatentFile *f = &d->file;
     const char *path = d->o->input;
     char model[65];
@@ -49,7 +49,7 @@ static int check_model(const Decompressor *d, Error *err) {
 }
 
 static int new_tokens(const Decompressor *d, int tokens) {
-    int room = d->m->source.config.dec.max_positions - template_overhead(&d->m->t, d->file.latents);
+    int room = d->m->files.config.dec.max_positions - template_overhead(&d->m->t, d->file.latents);
     return generate_new_tokens(tokens, d->o->max_new, room);
 }
 
@@ -188,10 +188,10 @@ static int write_output(const Decompressor *d, Error *err) {
 
 static int read_input(Decompressor *d, Error *err) {
     if (strcmp(d->o->input, "-") != 0) return latents_read(&d->file, d->o->input, err);
-    Scratch scratch;
-    TRY(scratch_make(&scratch, err));
-    int bad = scratch_fill(&scratch, err) != 0 || latents_read(&d->file, scratch.path, err) != 0;
-    scratch_remove(&scratch); // a mapping outlives its name
+    TempFile scratch;
+    TRY(temp_file_make(&scratch, err));
+    int bad = temp_file_fill(&scratch, err) != 0 || latents_read(&d->file, scratch.path, err) != 0;
+    temp_file_remove(&scratch); // a mapping outlives its name
     return bad ? error_prefix(err, "standard input") : 0;
 }
 
@@ -207,7 +207,7 @@ static int decompress_all(Decompressor *d, DecompressResult *r, const CompressMo
     C3Limits limits = {.pages = 1,
                        .enc_rows = 2 + d->file.latents,
                        .dec_rows = overhead,
-                       .dec_kept = 1,
+                       .dec_outputs = 1,
                        .head_rows = 1,
                        .recompute = KEEP_NOTHING};
     TRY(model_load(m, model->device, model->dtype, model->threads, &limits, err));

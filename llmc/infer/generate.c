@@ -82,7 +82,7 @@ static StepArrays step_arrays(void *block, int pages, int rows) {
 }
 
 C3Limits generator_model_limits(void) {
-    return (C3Limits){.pages = 1, .enc_rows = 1, .dec_rows = 1, .dec_kept = 1, .recompute = KEEP_NOTHING};
+    return (C3Limits){.pages = 1, .enc_rows = 1, .dec_rows = 1, .dec_outputs = 1, .recompute = KEEP_NOTHING};
 }
 
 // ---- creation ------------------------------------------------------------------------------------------------------
@@ -291,7 +291,8 @@ static int choose_tokens(Generator *g, const int *slots, int n, int ngram, Error
 static KVCache cache_view(const Generator *g, const StepArrays *d, const int *cu, int pages, int max_q, int max_k) {
     AttentionPages p = {
         .pages = pages, .max_q = max_q, .max_k = max_k, .cu_q = cu, .k_begin = d->k_begin, .k_end = d->k_end};
-    return (KVCache){.kv = g->kv, .rows = g->slots * g->slot_rows, .write_rows = d->write_rows, .pages = p, .kept = p};
+    return (KVCache){
+        .kv = g->kv, .rows = g->slots * g->slot_rows, .write_rows = d->write_rows, .pages = p, .outputs = p};
 }
 
 // The prompt as tokens, for no_repeat_ngram; the latents stand in it as `<imgpad>`.
@@ -299,9 +300,9 @@ static void start_slot(Generator *g, Slot *s, GeneratePage *page) {
     const Template *t = g->t;
     int N = g->m->config.latents;
     s->page = page;
-    memcpy(s->history, t->before, (size_t)t->n_before * sizeof *s->history);
-    for (int i = 0; i < N; i++) s->history[t->n_before + i] = g->m->config.specials.img_pad;
-    memcpy(s->history + t->n_before + N, t->after, (size_t)t->n_after * sizeof *s->history);
+    memcpy(s->history, t->prefix, (size_t)t->n_prefix * sizeof *s->history);
+    for (int i = 0; i < N; i++) s->history[t->n_prefix + i] = g->m->config.specials.img_pad;
+    memcpy(s->history + t->n_prefix + N, t->suffix, (size_t)t->n_suffix * sizeof *s->history);
     s->n = g->overhead;
     s->limit = g->overhead + (page->max_new > 0 && page->max_new < g->max_new ? page->max_new : g->max_new);
 }
@@ -367,8 +368,8 @@ static int fill_slots(Generator *g, GeneratePage **waiting, int n_waiting, int *
     host.cu[n] = 0;
     g->b->upload(g->b, g->step_device, g->step_host, host.bytes);
     KVCache cache = cache_view(g, &device, d.dec.cu, n, g->overhead, g->overhead);
-    cache.kept.max_q = d.dec.longest_kept;
-    cache.kept.cu_q = d.dec.kept_cu;
+    cache.outputs.max_q = d.dec.longest_output;
+    cache.outputs.cu_q = d.dec.output_cu;
     qwen2_forward(&g->dec, &g->dec_acts, &d.dec, g->projected, &cache);
     return choose_tokens(g, g->live, n, ngram, err);
 }
@@ -396,9 +397,9 @@ static int decode_step(Generator *g, int ngram, Error *err) {
     KVCache cache = cache_view(g, &device, device.cu, n, 1, longest);
     StackBatch d = {.pages = n,
                     .rows = n,
-                    .kept = n,
+                    .outputs = n,
                     .longest = 1,
-                    .longest_kept = 1,
+                    .longest_output = 1,
                     .ids = device.ids,
                     .positions = device.positions,
                     .cu = device.cu};

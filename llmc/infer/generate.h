@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "llmc/model/batch.h"
-#include "llmc/model/c3.h"
+#include "llmc/model/cascade.h"
 #include "llmc/base/error.h"
 #include "llmc/infer/sample.h"
 #include "llmc/text/tokenizer.h"

@@ -8,22 +8,22 @@
 int model_open(Model *m, const char *folder, const char *tokenizer, Error *err) {
     *m = (Model){.dist = dist_alone()};
     ModelChoice o = {.model = folder, .tokenizer = tokenizer};
-    TRY(source_open(&m->source, &o, err));
-    m->folder = m->source.folder;
-    TRY(source_check(&m->source, err));
-    TRY(source_tokenizer(&m->tok, &m->source, err));
-    return template_make(&m->t, m->source.config.template_name, m->tok, err);
+    TRY(model_files_open(&m->files, &o, err));
+    m->folder = m->files.folder;
+    TRY(model_files_check(&m->files, err));
+    TRY(model_files_tokenizer(&m->tok, &m->files, err));
+    return template_make(&m->t, m->files.config.template_name, m->tok, err);
 }
 
 int model_load(Model *m, const char *device, const char *dtype, int threads, const C3Limits *limits, Error *err) {
     DType type = strcmp(dtype, "fp32") == 0   ? DTYPE_F32
                  : strcmp(dtype, "bf16") == 0 ? DTYPE_BF16
-                                              : m->source.config.dtype;
+                                              : m->files.config.dtype;
     if (type == DTYPE_F16) type = DTYPE_F32; // fp16 is a type of files alone
     TRY(backend_create(&m->b, device, type, threads, &m->dist, NULL, err));
-    TRY(c3_create(&m->c3, &m->source.config, m->b, limits, err));
-    TRY(source_fill(&m->source, &m->c3, 0, err));
-    checkpoint_release(&m->source.hold); // nothing more is read there
+    TRY(c3_create(&m->c3, &m->files.config, m->b, limits, err));
+    TRY(model_files_load(&m->files, &m->c3, 0, err));
+    checkpoint_release(&m->files.hold); // nothing more is read there
     return 0;
 }
 
@@ -32,6 +32,6 @@ void model_close(Model *m) {
     if (m->b) m->b->destroy(m->b);
     template_free(&m->t);
     tokenizer_free(m->tok);
-    source_close(&m->source);
+    model_files_close(&m->files);
     *m = (Model){0};
 }

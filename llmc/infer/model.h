@@ -5,14 +5,14 @@
 #include <stdio.h>
 
 #include "llmc/model/batch.h"
-#include "llmc/model/c3.h"
+#include "llmc/model/cascade.h"
 #include "llmc/base/dist.h"
-#include "llmc/weights/source.h"
+#include "llmc/weights/model_files.h"
 #include "llmc/text/tokenizer.h"
 
 typedef struct Model {
     const char *folder; // the step folder itself, also when a run's folder was named; the source's
-    ModelSource source;
+    ModelFiles files;
     Tokenizer *tok;
     Template t;
     Backend *b; // NULL until model_load

@@ -8,32 +8,32 @@
 
 #include "llmc/base/arena.h"
 
-static void carve_stack(StackBatch *s, Arena *a, int pages, int rows, int kept) {
-    size_t n = (size_t)rows * sizeof(int), k = (size_t)kept * sizeof(int), p = ((size_t)pages + 1) * sizeof(int);
+static void carve_stack(StackBatch *s, Arena *a, int pages, int rows, int outputs) {
+    size_t n = (size_t)rows * sizeof(int), k = (size_t)outputs * sizeof(int), p = ((size_t)pages + 1) * sizeof(int);
     s->pages = pages;
     s->rows = rows;
-    s->kept = kept;
+    s->outputs = outputs;
     s->ids = arena_take(a, n);
     s->positions = arena_take(a, n);
     s->cu = arena_take(a, p);
-    s->kept_cu = arena_take(a, p);
-    s->kept_rows = arena_take(a, k);
-    s->kept_positions = arena_take(a, k);
+    s->output_cu = arena_take(a, p);
+    s->output_rows = arena_take(a, k);
+    s->output_positions = arena_take(a, k);
     s->order = arena_take(a, n);
     s->run_begin = arena_take(a, n + sizeof(int)); // as many runs as rows, at most
 }
 
-static void carve(MicroBatch *m, Arena *a, int pages, int enc_rows, int enc_kept, int dec_rows, int dec_kept) {
+static void carve(MicroBatch *m, Arena *a, int pages, int enc_rows, int enc_kept, int dec_rows, int dec_outputs) {
     carve_stack(&m->enc, a, pages, enc_rows, enc_kept);
-    carve_stack(&m->dec, a, pages, dec_rows, dec_kept);
-    m->labels = arena_take(a, (size_t)dec_kept * sizeof *m->labels);
-    m->weights = arena_take(a, (size_t)dec_kept * sizeof *m->weights);
+    carve_stack(&m->dec, a, pages, dec_rows, dec_outputs);
+    m->labels = arena_take(a, (size_t)dec_outputs * sizeof *m->labels);
+    m->weights = arena_take(a, (size_t)dec_outputs * sizeof *m->weights);
 }
 
 size_t batch_capacity(BatchRows most) {
     MicroBatch m;
     Arena count = {0};
-    carve(&m, &count, most.pages, most.enc, most.enc, most.dec, most.kept);
+    carve(&m, &count, most.pages, most.enc, most.enc, most.dec, most.outputs);
     return count.used;
 }
 
@@ -113,21 +113,21 @@ static int *put_slots(int *to, int first, int n) {
     return to;
 }
 
-// Closes page p, whose ids end at `end`: positions, borders, and its last `kept` rows as kept ones.
-static void close_page(StackBatch *s, int p, const int *end, int kept) {
-    int begin = s->cu[p], rows = (int)(end - s->ids) - begin, k = s->kept_cu[p];
+// Closes page p, whose ids end at `end`: positions, borders, and its last `outputs` rows as output rows.
+static void close_page(StackBatch *s, int p, const int *end, int outputs) {
+    int begin = s->cu[p], rows = (int)(end - s->ids) - begin, k = s->output_cu[p];
     for (int i = 0; i < rows; i++) s->positions[begin + i] = i;
-    for (int i = 0; i < kept; i++) {
-        s->kept_rows[k + i] = begin + rows - kept + i;
-        s->kept_positions[k + i] = rows - kept + i;
+    for (int i = 0; i < outputs; i++) {
+        s->output_rows[k + i] = begin + rows - outputs + i;
+        s->output_positions[k + i] = rows - outputs + i;
     }
     s->cu[p + 1] = begin + rows;
-    s->kept_cu[p + 1] = k + kept;
+    s->output_cu[p + 1] = k + outputs;
     if (rows > s->longest) s->longest = rows;
-    if (kept > s->longest_kept) s->longest_kept = kept;
+    if (outputs > s->longest_output) s->longest_output = outputs;
 }
 
-int template_overhead(const Template *t, int latents) { return t->n_before + latents + t->n_after; }
+int template_overhead(const Template *t, int latents) { return t->n_prefix + latents + t->n_suffix; }
 
 static int text_length(uint32_t length, uint32_t cut) { return (int)(length < cut ? length : cut); }
 
@@ -136,7 +136,7 @@ BatchRows batch_page_rows(const ShardPage *page, const Template *t, int latents,
     return (BatchRows){.pages = 1,
                        .enc = text_length(page->context_length, cut) + 1 + latents,
                        .dec = template_overhead(t, latents) + answer,
-                       .kept = answer + 1};
+                       .outputs = answer + 1};
 }
 
 void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids, int n, const Template *t, int latents,
@@ -146,18 +146,18 @@ void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids
         BatchRows r = batch_page_rows(&pages[p], t, latents, cut);
         sum.enc += r.enc;
         sum.dec += r.dec;
-        sum.kept += r.kept;
+        sum.outputs += r.outputs;
     }
     Arena arena = {.base = m->block};
     *m = (MicroBatch){
         .b = m->b, .block = m->block, .capacity = m->capacity, .page_ids = m->page_ids, .sort_work = m->sort_work};
-    carve(m, &arena, n, sum.enc, n * latents, sum.dec, sum.kept);
+    carve(m, &arena, n, sum.enc, n * latents, sum.dec, sum.outputs);
     m->bytes = arena.used;
     assert(m->bytes <= m->capacity);
 
     int *enc = m->enc.ids, *dec = m->dec.ids, *label = m->labels;
     float *weight = m->weights;
-    m->enc.cu[0] = m->enc.kept_cu[0] = m->dec.cu[0] = m->dec.kept_cu[0] = 0;
+    m->enc.cu[0] = m->enc.output_cu[0] = m->dec.cu[0] = m->dec.output_cu[0] = 0;
     for (int p = 0; p < n; p++) {
         int answer = text_length(pages[p].answer_length, cut);
         m->page_ids[p] = page_ids ? page_ids[p] : (uint64_t)p;
@@ -166,9 +166,9 @@ void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids
         enc = put_slots(enc, 0, latents);
         close_page(&m->enc, p, enc, latents);
 
-        dec = put(dec, t->before, t->n_before);
+        dec = put(dec, t->prefix, t->n_prefix);
         dec = put_slots(dec, p * latents, latents);
-        dec = put(dec, t->after, t->n_after);
+        dec = put(dec, t->suffix, t->n_suffix);
         dec = put_text(dec, pages[p].answer, answer);
         close_page(&m->dec, p, dec, answer + 1); // the row before the text predicts its first token
         label = put_text(label, pages[p].answer, answer);
@@ -186,8 +186,8 @@ static void *moved(const void *p, const void *from, void *to) {
 }
 
 static void move_stack(StackBatch *s, const void *from, void *to) {
-    int **arrays[] = {&s->ids,       &s->positions,      &s->cu,    &s->kept_cu,
-                      &s->kept_rows, &s->kept_positions, &s->order, &s->run_begin};
+    int **arrays[] = {&s->ids,         &s->positions,        &s->cu,    &s->output_cu,
+                      &s->output_rows, &s->output_positions, &s->order, &s->run_begin};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) *arrays[i] = moved(*arrays[i], from, to);
 }
 

@@ -1,5 +1,5 @@
-// batch.h: pages -> one packed micro-batch: ids, borders, positions, kept rows, labels, weights, and the order in which
-// the embedding's gradient is scattered. Pure host code.
+// batch.h: pages -> one packed micro-batch: ids, borders, positions, output rows, labels, weights, and the order in
+// which the embedding's gradient is scattered. Pure host code.
 #ifndef LLMC_BATCH_H
 #define LLMC_BATCH_H
 
@@ -13,8 +13,9 @@
 
 // What stands around the latents and the text in the decoder's sequence.
 typedef struct Template {
-    int32_t *before, *after; // (n_before) up to and including `<img>`; (n_after) from `</img>` to the start of the text
-    int n_before, n_after;
+    int32_t *prefix,
+        *suffix; // (n_prefix) up to and including `<img>`; (n_suffix) from `</img>` to the start of the text
+    int n_prefix, n_suffix;
     int end; // `<|im_end|>`: label of the last row, never an input
     int img; // `<img>`: stands before the queries in the encoder's sequence
 } Template;
@@ -22,29 +23,29 @@ typedef struct Template {
 // name: "c3" (the paper's instruction) or "bare"; token ids from the tokenizer.
 int template_make(Template *t, const char *name, const Tokenizer *tok, Error *err);
 void template_free(Template *t);
-// Decoder rows of a page that are not text: before + latents + after. (The end mark is a label only.)
+// Decoder rows of a page that are not text: prefix + latents + suffix. (The end mark is a label only.)
 int template_overhead(const Template *t, int latents);
 
 // One stack's input. "Kept" rows are the suffix of each page whose output somebody needs: the latent rows of the
 // encoder, the supervised rows of the decoder. All pointers lie in the micro-batch's one block.
 typedef struct StackBatch {
-    int pages, rows, kept;     // T and Tq
-    int longest, longest_kept; // of one page
-    int runs;                  // distinct ids
-    int *ids;                  // (rows) >= 0 token, < 0 slot -1-id
-    int *positions;            // (rows) 0.. inside the page
-    int *cu;                   // (pages+1) borders of the pages
-    int *kept_cu;              // (pages+1) borders in the kept rows
-    int *kept_rows;            // (kept) row of each kept row
-    int *kept_positions;       // (kept)
-    int *order;                // (rows) rows sorted by id, equal ids by row
-    int *run_begin;            // (runs+1) borders of equal ids in order
+    int pages, rows, outputs;    // T and Tq
+    int longest, longest_output; // of one page
+    int runs;                    // distinct ids
+    int *ids;                    // (rows) >= 0 token, < 0 slot -1-id
+    int *positions;              // (rows) 0.. inside the page
+    int *cu;                     // (pages+1) borders of the pages
+    int *output_cu;              // (pages+1) borders in the output rows
+    int *output_rows;            // (outputs) row of each output row
+    int *output_positions;       // (outputs)
+    int *order;                  // (rows) rows sorted by id, equal ids by row
+    int *run_begin;              // (runs+1) borders of equal ids in order
 } StackBatch;
 
 typedef struct MicroBatch {
     StackBatch enc, dec;
-    int *labels;        // (dec.kept)
-    float *weights;     // (dec.kept) weight of each row's loss
+    int *labels;        // (dec.outputs)
+    float *weights;     // (dec.outputs) weight of each row's loss
     uint64_t *page_ids; // (pages) host only: page numbers, for messages
     int loss_row;       // its first row in the step's losses (C3.losses)
     void *block;        // all arrays above but page_ids, in one piece
@@ -55,7 +56,7 @@ typedef struct MicroBatch {
 
 // Most rows that pages can take: in the encoder, in the decoder, supervised ones.
 typedef struct BatchRows {
-    int pages, enc, dec, kept;
+    int pages, enc, dec, outputs;
 } BatchRows;
 
 // Bytes of a block for so much.
@@ -70,7 +71,7 @@ void batch_free(MicroBatch *m);
 BatchRows batch_page_rows(const ShardPage *page, const Template *t, int latents, uint32_t cut);
 
 // Packs n pages. Encoder sequence of a page: context, `<img>`, latents slots 0..N-1 (shared by all pages); decoder
-// sequence: before, slots p*N..p*N+N-1, after, answer. Texts longer than `cut` tokens are cut. weights (n): of every
+// sequence: prefix, slots p*N..p*N+N-1, suffix, answer. Texts longer than `cut` tokens are cut. weights (n): of every
 // supervised row of each page; NULL: all 1. Never more than the capacity (the caller sized it from the dataset).
 void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids, int n, const Template *t, int latents,
                  uint32_t cut, const float *weights);

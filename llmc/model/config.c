@@ -460,8 +460,8 @@ enum { N_PRESETS = sizeof presets / sizeof *presets, QWEN_ROWS = 151936 };
 
 int config_rows(int base_vocab) { return config_specials(base_vocab).img_pad + 1; }
 
-int config_longest_page(const C3Config *c, int words) {
-    int enc = c->enc.max_positions - 1 - c->latents, dec = c->dec.max_positions - words - 1;
+int config_longest_page(const C3Config *c, int overhead) {
+    int enc = c->enc.max_positions - 1 - c->latents, dec = c->dec.max_positions - overhead - 1;
     return enc < dec ? enc : dec;
 }
 

@@ -47,8 +47,8 @@ int config_preset(C3Config *c, const char *name, int vocab, Error *err);
 // Numbers of the specials for a vocabulary cut at K, or C3's own numbers for K = 151643.
 SpecialTokens config_specials(int base_vocab);
 // Tokens of the longest page a model has positions for: the encoder's text, <img> and queries; the decoder's words and
-// latents (words: template_overhead), text and end mark. Longer pages are neither trained on nor read.
-int config_longest_page(const C3Config *c, int words);
+// latents (overhead: template_overhead), text and end mark. Longer pages are neither trained on nor read.
+int config_longest_page(const C3Config *c, int overhead);
 // Rows that hold every token of such a vocabulary: K+6, or 151860.
 int config_rows(int base_vocab);
 // K again from these rows.

@@ -4,22 +4,22 @@
 #include <stdlib.h>
 
 // A stack under ZeRO 2: two places for its layers (of one size, so that padding stays where it is), one each for
-// embedding and tail, which are written early in the backward pass and complete only at its end.
+// embedding and final bucket, which are written early in the backward pass and complete only at its end.
 static size_t layout_stack(Gradients *g, const C3Params *p, const StackParams *s, size_t start) {
     const Bucket *k = p->table.buckets;
-    int layers = s->tail_bucket - s->layer_bucket;
+    int layers = s->final_bucket - s->layer_bucket;
     size_t at = start, layer = k[s->layer_bucket].count;
     for (int l = 0; g->at && l < layers; l++) {
         g->at[s->layer_bucket + l] = g->arena + at + (size_t)(l % 2) * layer;
         // the backward pass runs from the last layer to the first, then comes the next micro-batch
-        g->before[s->layer_bucket + l] = s->layer_bucket + (l + 2 < layers ? l + 2 : l % 2);
+        g->previous[s->layer_bucket + l] = s->layer_bucket + (l + 2 < layers ? l + 2 : l % 2);
     }
     at += (layers > 1 ? 2 : 1) * layer;
-    int whole[] = {s->embed_bucket, s->tail_bucket};
+    int whole[] = {s->embed_bucket, s->final_bucket};
     for (int i = 0; i < 2; i++) {
         if (g->at) {
             g->at[whole[i]] = g->arena + at;
-            g->before[whole[i]] = whole[i];
+            g->previous[whole[i]] = whole[i];
         }
         at += k[whole[i]].count;
     }
@@ -30,7 +30,7 @@ static size_t layout(Gradients *g, const C3Params *p, int zero) {
     if (zero == 2) return layout_stack(g, p, &p->dec, layout_stack(g, p, &p->enc, 0));
     for (int i = 0; g->at && i < p->table.n_buckets; i++) {
         g->at[i] = g->arena + p->table.buckets[i].offset;
-        g->before[i] = -1;
+        g->previous[i] = -1;
     }
     return p->table.total;
 }
@@ -44,8 +44,8 @@ int gradients_create(Gradients *g, const C3Params *p, int zero, float *arena, Er
     *g = (Gradients){.zero = zero, .arena = arena};
     if (!arena) return 0;
     g->at = calloc((size_t)p->table.n_buckets, sizeof *g->at);
-    g->before = calloc((size_t)p->table.n_buckets, sizeof *g->before);
-    if (!g->at || !g->before) {
+    g->previous = calloc((size_t)p->table.n_buckets, sizeof *g->previous);
+    if (!g->at || !g->previous) {
         gradients_free(g);
         return error_set(err, "gradients: out of memory");
     }
@@ -55,6 +55,6 @@ int gradients_create(Gradients *g, const C3Params *p, int zero, float *arena, Er
 
 void gradients_free(Gradients *g) {
     free(g->at);
-    free(g->before);
+    free(g->previous);
     *g = (Gradients){0};
 }

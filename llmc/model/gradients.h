@@ -16,7 +16,7 @@ typedef struct Gradients {
     size_t elements; // of the arena, fp32
     float *arena;    // device, owned by whoever allocated it
     float **at;      // (buckets) host: element e of bucket k's gradients is at[k][e] (device memory)
-    int *before;     // (buckets) whose gradients lay in the same place before, and must have left; -1: nobody's
+    int *previous;   // (buckets) the previous occupant of this buffer, whose reduction must finish first; -1: none
 } Gradients;
 
 // Elements of the arena with this ZeRO stage.

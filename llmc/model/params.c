@@ -92,7 +92,7 @@ static void pad_head(Builder *b, const Qwen2Config *c) {
     b->at += (size_t)(params_head_rows(c->V) - c->V) * (size_t)c->D;
 }
 
-// Embedding and layers; the tail is the caller's, since it differs.
+// Embedding and layers; the final bucket is the caller's, since it differs.
 static void add_stack(Builder *b, StackParams *s, const Qwen2Config *c, ParamOwner owner) {
     open_bucket(b);
     s->embed = add(b, owner, "model.embed_tokens.weight", EMBEDDING, c->V, c->D, 0);
@@ -125,22 +125,22 @@ int params_build(C3Params *p, const C3Config *c, int ranks, Error *err) {
     Builder b = {.t = t};
     add_stack(&b, &p->enc, &c->enc, OWNER_ENCODER);
     open_bucket(&b);
-    p->enc.tail = b.at;
+    p->enc.final = b.at;
     p->enc.norm = add(&b, OWNER_ENCODER, "model.norm.weight", NORM, c->enc.D, 1, 0);
     p->projector = add(&b, OWNER_CASCADE, "model.mm_projector.weight", MATRIX, c->dec.D, c->enc.D, 0);
     p->projector_bias = add(&b, OWNER_CASCADE, "model.mm_projector.bias", BIAS, c->dec.D, 1, 0);
     p->Q = add(&b, OWNER_CASCADE, "model.Q.weight", EMBEDDING, c->latents, c->enc.D, 0);
-    p->enc.tail_bucket = close_bucket(&b);
+    p->enc.final_bucket = close_bucket(&b);
 
     add_stack(&b, &p->dec, &c->dec, OWNER_DECODER);
     open_bucket(&b);
-    p->dec.tail = b.at;
+    p->dec.final = b.at;
     p->dec.norm = add(&b, OWNER_DECODER, "model.norm.weight", NORM, c->dec.D, 1, 0);
     if (!c->dec.tied) {
         p->dec.head = add(&b, OWNER_DECODER, "lm_head.weight", MATRIX, c->dec.V, c->dec.D, 0);
         pad_head(&b, &c->dec);
     }
-    p->dec.tail_bucket = close_bucket(&b);
+    p->dec.final_bucket = close_bucket(&b);
     t->total = b.at;
     return 0;
 }

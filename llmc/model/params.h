@@ -25,8 +25,8 @@ typedef struct Param {
     size_t count;  // rows * cols
 } Param;
 
-// A bucket is the unit of reduce-scatter, AdamW shards and all-gather: an embedding; a layer; a stack's tail (final
-// norm, untied head, projector and Q). Padded with zeros to ranks x 256 elements.
+// A bucket is the unit of reduce-scatter, AdamW shards and all-gather: an embedding; a layer; a stack's final bucket
+// (final norm, untied head, projector and Q). Padded with zeros to ranks x 256 elements.
 typedef struct Bucket {
     size_t offset, count; // elements; count is a multiple of ranks * 256
     int first, last;      // params first..last-1
@@ -44,10 +44,10 @@ typedef struct ParamTable {
 
 // Where the tensors of one stack start. QKV weights are one matrix (NH*HS + 2*KV*HS, D), gate and up one (2F, D).
 typedef struct StackParams {
-    int embed_bucket, layer_bucket, tail_bucket; // layer l is bucket layer_bucket + l
-    size_t embed, norm, head;                    // head == embed when tied
-    size_t tail;                                 // where the tail bucket starts
-    size_t layer0;                               // offset of layer 0; a layer's stride is layer_stride
+    int embed_bucket, layer_bucket, final_bucket; // layer l is bucket layer_bucket + l
+    size_t embed, norm, head;                     // head == embed when tied
+    size_t final;                                 // offset of the final bucket
+    size_t layer0;                                // offset of layer 0; a layer's stride is layer_stride
     size_t layer_stride;
     size_t ln1, qkv, qkv_bias, o, ln2, gate_up, down; // relative to the layer
 } StackParams;

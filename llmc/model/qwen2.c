@@ -2,8 +2,8 @@
 //
 // One layer:   x_mid  = x     + O(attention(rope(QKV(rmsnorm(x)) + bias)))
 //              x_next = x_mid + down(silu(gate(h)) * up(h)),   h = rmsnorm(x_mid)
-// The residual adds are fused into the norm that follows. In the last layer only the kept rows need queries, output and
-// MLP, while every row still gives keys and values ("trimmed").
+// The residual adds are fused into the norm that follows. In the last layer only the output rows need queries, output
+// and MLP, while every row still gives keys and values ("outputs_only").
 #include "llmc/model/qwen2.h"
 
 #include <math.h>
@@ -15,7 +15,7 @@ static size_t layer_base(const Qwen2 *q, int l) { return q->p.layer0 + (size_t)l
 static float *grad(const Qwen2 *q, int bucket, size_t within) {
     return q->train ? q->grads->at[bucket] + within : NULL;
 }
-static float *tail_grad(const Qwen2 *q, size_t offset) { return grad(q, q->p.tail_bucket, offset - q->p.tail); }
+static float *final_grad(const Qwen2 *q, size_t offset) { return grad(q, q->p.final_bucket, offset - q->p.final); }
 static float *layer_grad(const Qwen2 *q, int l, size_t within) { return grad(q, q->p.layer_bucket + l, within); }
 
 // ---- creation ------------------------------------------------------------------------------------------------------
@@ -24,7 +24,7 @@ int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *
                  const Gradients *grads, int positions, Error *err) {
     *q = (Qwen2){.c = *c, .p = *p, .b = b, .weights = weights, .grads = grads, .positions = positions};
     q->train = grads != NULL;
-    q->trim = 1;
+    q->outputs_only = 1;
     int half = c->HS / 2;
     size_t n = (size_t)positions * c->HS;
     float *table = malloc(n * sizeof *table);
@@ -50,13 +50,13 @@ void qwen2_free(Qwen2 *q) {
 }
 
 // Buffers that a mode does not keep for every layer are carved once, by layer 0, and shared by the others.
-int qwen2_carve(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype, int rows, int kept, Recompute mode) {
+int qwen2_carve(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype, int rows, int outputs, Recompute mode) {
     if (!a->layers && !(a->layers = calloc((size_t)c->L, sizeof *a->layers))) return -1;
-    size_t e = dtype_size(dtype), T = (size_t)rows, K = (size_t)kept, D = (size_t)c->D, F = (size_t)c->F;
+    size_t e = dtype_size(dtype), T = (size_t)rows, K = (size_t)outputs, D = (size_t)c->D, F = (size_t)c->F;
     size_t heads = (size_t)c->NH * c->HS, qkv = heads + 2 * (size_t)c->KV * c->HS;
     a->mode = mode;
     a->rows = rows;
-    a->kept = kept;
+    a->outputs = outputs;
     for (int l = 0; l < c->L; l++) {
         LayerActs *n = &a->layers[l], *first = &a->layers[0];
         int own_x = l == 0 || mode != KEEP_NOTHING;
@@ -79,13 +79,13 @@ int qwen2_carve(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype, i
     a->rstd_final = arena_take(arena, K * sizeof(float));
     a->out = arena_take(arena, K * D * e);
     a->delta = arena_take(arena, T * D * e);
-    a->ln1_kept = arena_take(arena, K * D * e);
-    a->x_kept = arena_take(arena, K * D * e);
+    a->ln1_out = arena_take(arena, K * D * e);
+    a->x_out = arena_take(arena, K * D * e);
     if (mode == KEEP_NOTHING) return 0;
     a->dx = arena_take(arena, T * D * e);
     a->dx_kept = arena_take(arena, K * D * e);
     a->dln = arena_take(arena, T * D * e);
-    a->dln_kept = arena_take(arena, K * D * e);
+    a->dln_out = arena_take(arena, K * D * e);
     a->dact = arena_take(arena, T * F * e);
     a->dattn = arena_take(arena, T * heads * e);
     a->dqkv = arena_take(arena, T * qkv * e);
@@ -99,26 +99,27 @@ void qwen2_release(StackActs *a) {
 
 // ---- where things lie ----------------------------------------------------------------------------------------------
 
-// Queries, keys and values of a layer: one (T,QKV) matrix, or, trimmed, (K,NH*HS) followed by (T,2*KV*HS).
+// Queries, keys and values of a layer: one (T,QKV) matrix, or, outputs_only, (K,NH*HS) followed by (T,2*KV*HS).
 typedef struct QKVView {
     elem_t *q, *k, *v;
     int ldq, ldk;
     AttentionPages pages;
 } QKVView;
 
-static int is_trimmed(const Qwen2 *q, int l, const StackBatch *d) {
-    return q->trim && l == q->c.L - 1 && d->kept < d->rows;
+static int computes_outputs_only(const Qwen2 *q, int l, const StackBatch *d) {
+    return q->outputs_only && l == q->c.L - 1 && d->outputs < d->rows;
 }
 
-static QKVView qkv_view(const Qwen2 *q, elem_t *base, const StackBatch *d, int trimmed) {
+static QKVView qkv_view(const Qwen2 *q, elem_t *base, const StackBatch *d, int outputs_only) {
     int heads = q->c.NH * q->c.HS, kv = q->c.KV * q->c.HS;
-    QKVView v = {.q = base, .ldq = trimmed ? heads : heads + 2 * kv, .ldk = trimmed ? 2 * kv : heads + 2 * kv};
-    v.k = elem_at(q->b, base, trimmed ? (size_t)d->kept * heads : (size_t)heads);
+    QKVView v = {
+        .q = base, .ldq = outputs_only ? heads : heads + 2 * kv, .ldk = outputs_only ? 2 * kv : heads + 2 * kv};
+    v.k = elem_at(q->b, base, outputs_only ? (size_t)d->outputs * heads : (size_t)heads);
     v.v = elem_at(q->b, v.k, (size_t)kv);
     v.pages = (AttentionPages){.pages = d->pages,
-                               .max_q = trimmed ? d->longest_kept : d->longest,
+                               .max_q = outputs_only ? d->longest_output : d->longest,
                                .max_k = d->longest,
-                               .cu_q = trimmed ? d->kept_cu : d->cu,
+                               .cu_q = outputs_only ? d->output_cu : d->cu,
                                .k_begin = d->cu,
                                .k_end = d->cu + 1};
     return v;
@@ -127,29 +128,29 @@ static QKVView qkv_view(const Qwen2 *q, elem_t *base, const StackBatch *d, int t
 // ---- forward -------------------------------------------------------------------------------------------------------
 
 // qkv = rope(QKV(ln1) + bias)
-static void project_qkv(const Qwen2 *q, StackActs *a, LayerActs *n, int l, const StackBatch *d, int trimmed) {
+static void project_qkv(const Qwen2 *q, StackActs *a, LayerActs *n, int l, const StackBatch *d, int outputs_only) {
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
     size_t base = layer_base(q, l);
     elem_t *w = weight(q, base + q->p.qkv), *bias = weight(q, base + q->p.qkv_bias);
     int T = d->rows, D = c->D, heads = c->NH * c->HS, kv = c->KV * c->HS;
-    QKVView v = qkv_view(q, n->qkv, d, trimmed);
-    if (!trimmed) {
+    QKVView v = qkv_view(q, n->qkv, d, outputs_only);
+    if (!outputs_only) {
         b->matmul_forward(b, n->qkv, n->ln1, w, bias, T, D, heads + 2 * kv);
         b->rope(b, n->qkv, v.ldq, q->cos_sin, d->positions, T, c->NH + c->KV, c->HS, 0);
         return;
     }
-    b->gather_rows(b, a->ln1_kept, n->ln1, d->kept_rows, d->kept, D);
-    b->matmul_forward(b, v.q, a->ln1_kept, w, bias, d->kept, D, heads);
+    b->gather_rows(b, a->ln1_out, n->ln1, d->output_rows, d->outputs, D);
+    b->matmul_forward(b, v.q, a->ln1_out, w, bias, d->outputs, D, heads);
     b->matmul_forward(b, v.k, n->ln1, elem_at(b, w, (size_t)heads * D), elem_at(b, bias, (size_t)heads), T, D, 2 * kv);
-    b->rope(b, v.q, v.ldq, q->cos_sin, d->kept_positions, d->kept, c->NH, c->HS, 0);
+    b->rope(b, v.q, v.ldq, q->cos_sin, d->output_positions, d->outputs, c->NH, c->HS, 0);
     b->rope(b, v.k, v.ldk, q->cos_sin, d->positions, T, c->KV, c->HS, 0);
 }
 
-static void attend(const Qwen2 *q, LayerActs *n, int l, const StackBatch *d, int trimmed, const KVCache *cache) {
+static void attend(const Qwen2 *q, LayerActs *n, int l, const StackBatch *d, int outputs_only, const KVCache *cache) {
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
-    QKVView v = qkv_view(q, n->qkv, d, trimmed);
+    QKVView v = qkv_view(q, n->qkv, d, outputs_only);
     if (!cache) {
         b->attention_forward(b, n->attn, n->lse, v.q, v.ldq, v.k, v.v, v.ldk, &v.pages, c->NH, c->KV, c->HS);
         return;
@@ -158,7 +159,7 @@ static void attend(const Qwen2 *q, LayerActs *n, int l, const StackBatch *d, int
     elem_t *kv = elem_at(b, cache->kv, (size_t)l * cache->rows * width);
     b->scatter_rows(b, kv, width, v.k, v.ldk, cache->write_rows, d->rows, width);
     b->attention_forward(b, n->attn, NULL, v.q, v.ldq, kv, elem_at(b, kv, (size_t)(width / 2)), width,
-                         trimmed ? &cache->kept : &cache->pages, c->NH, c->KV, c->HS);
+                         outputs_only ? &cache->outputs : &cache->pages, c->NH, c->KV, c->HS);
 }
 
 // From a layer's input x and ln1 on up to `act`, the input of the last product; R rows behind the attention.
@@ -168,12 +169,12 @@ static void layer_forward(const Qwen2 *q, StackActs *a, int l, const StackBatch 
     const Qwen2Config *c = &q->c;
     LayerActs *n = &a->layers[l];
     size_t base = layer_base(q, l);
-    int trimmed = is_trimmed(q, l, d), R = trimmed ? d->kept : d->rows, D = c->D;
-    project_qkv(q, a, n, l, d, trimmed);
-    attend(q, n, l, d, trimmed, cache);
+    int outputs_only = computes_outputs_only(q, l, d), R = outputs_only ? d->outputs : d->rows, D = c->D;
+    project_qkv(q, a, n, l, d, outputs_only);
+    attend(q, n, l, d, outputs_only, cache);
     b->matmul_forward(b, a->delta, n->attn, weight(q, base + q->p.o), NULL, R, c->NH * c->HS, D);
     elem_t *x = n->x;
-    if (trimmed) b->gather_rows(b, x = a->x_kept, n->x, d->kept_rows, d->kept, D);
+    if (outputs_only) b->gather_rows(b, x = a->x_out, n->x, d->output_rows, d->outputs, D);
     b->rmsnorm_forward(b, n->ln2, n->x_mid, n->rstd2, x, a->delta, weight(q, base + q->p.ln2), R, D, c->rms_eps);
     b->matmul_forward(b, n->gate_up, n->ln2, weight(q, base + q->p.gate_up), NULL, R, D, 2 * c->F);
     b->swiglu_forward(b, n->act, n->gate_up, R, c->F);
@@ -182,28 +183,28 @@ static void layer_forward(const Qwen2 *q, StackActs *a, int l, const StackBatch 
 void qwen2_forward(const Qwen2 *q, StackActs *a, const StackBatch *d, const elem_t *slots, const KVCache *cache) {
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
-    int T = d->rows, K = d->kept, D = c->D, L = c->L;
-    b->await(b, params_gather_tag(q->p.embed_bucket)); // parameters may still be on their way from other ranks
+    int T = d->rows, K = d->outputs, D = c->D, L = c->L;
+    b->wait_for(b, params_gather_tag(q->p.embed_bucket)); // parameters may still be on their way from other ranks
     b->embedding_forward(b, a->layers[0].x, weight(q, q->p.embed), slots, d->ids, T, D);
     for (int l = 0; l < L; l++) {
         b->range_push(b, "layer", l);
-        b->await(b, params_gather_tag(q->p.layer_bucket + l));
-        LayerActs *n = &a->layers[l], *before = l > 0 ? n - 1 : NULL;
+        b->wait_for(b, params_gather_tag(q->p.layer_bucket + l));
+        LayerActs *n = &a->layers[l], *previous = l > 0 ? n - 1 : NULL;
         elem_t *w = weight(q, layer_base(q, l) + q->p.ln1);
-        b->rmsnorm_forward(b, n->ln1, n->x, n->rstd1, before ? before->x_mid : n->x, before ? a->delta : NULL, w, T, D,
-                           c->rms_eps);
+        b->rmsnorm_forward(b, n->ln1, n->x, n->rstd1, previous ? previous->x_mid : n->x, previous ? a->delta : NULL, w,
+                           T, D, c->rms_eps);
         layer_forward(q, a, l, d, cache);
         b->matmul_forward(b, a->delta, n->act, weight(q, layer_base(q, l) + q->p.down), NULL,
-                          is_trimmed(q, l, d) ? K : T, c->F, D);
+                          computes_outputs_only(q, l, d) ? K : T, c->F, D);
         b->range_pop(b);
     }
-    b->await(b, params_gather_tag(q->p.tail_bucket));
+    b->wait_for(b, params_gather_tag(q->p.final_bucket));
     elem_t *x = a->layers[L - 1].x_mid, *delta = a->delta;
-    if (!is_trimmed(q, L - 1, d) && K < T) { // untrimmed: pick the kept rows only now
-        b->gather_rows(b, a->x_kept, x, d->kept_rows, K, D);
-        b->gather_rows(b, a->ln1_kept, delta, d->kept_rows, K, D);
-        x = a->x_kept;
-        delta = a->ln1_kept;
+    if (!computes_outputs_only(q, L - 1, d) && K < T) { // untrimmed: pick the output rows only now
+        b->gather_rows(b, a->x_out, x, d->output_rows, K, D);
+        b->gather_rows(b, a->ln1_out, delta, d->output_rows, K, D);
+        x = a->x_out;
+        delta = a->ln1_out;
     }
     b->rmsnorm_forward(b, a->out, a->x_final, a->rstd_final, x, delta, weight(q, q->p.norm), K, D, c->rms_eps);
 }
@@ -216,9 +217,9 @@ static void layer_recompute(const Qwen2 *q, StackActs *a, int l, const StackBatc
     const Qwen2Config *c = &q->c;
     LayerActs *n = &a->layers[l];
     size_t base = layer_base(q, l);
-    int trimmed = is_trimmed(q, l, d), R = trimmed ? d->kept : d->rows;
+    int outputs_only = computes_outputs_only(q, l, d), R = outputs_only ? d->outputs : d->rows;
     if (a->mode == RECOMPUTE_NONE) {
-        if (trimmed) b->gather_rows(b, a->ln1_kept, n->ln1, d->kept_rows, d->kept, c->D);
+        if (outputs_only) b->gather_rows(b, a->ln1_out, n->ln1, d->output_rows, d->outputs, c->D);
         return;
     }
     b->rmsnorm_forward(b, n->ln1, NULL, n->rstd1, n->x, NULL, weight(q, base + q->p.ln1), d->rows, c->D, c->rms_eps);
@@ -226,7 +227,7 @@ static void layer_recompute(const Qwen2 *q, StackActs *a, int l, const StackBatc
         layer_forward(q, a, l, d, NULL);
         return;
     }
-    if (trimmed) b->gather_rows(b, a->ln1_kept, n->ln1, d->kept_rows, d->kept, c->D);
+    if (outputs_only) b->gather_rows(b, a->ln1_out, n->ln1, d->output_rows, d->outputs, c->D);
     b->rmsnorm_forward(b, n->ln2, NULL, n->rstd2, n->x_mid, NULL, weight(q, base + q->p.ln2), R, c->D, c->rms_eps);
     b->swiglu_forward(b, n->act, n->gate_up, R, c->F);
 }
@@ -241,39 +242,40 @@ static void linear_backward(const Qwen2 *q, elem_t *din, const elem_t *dout, con
 
 // a->dln (T,D) = gradient of ln1, from the gradient of the attention's output.
 static void attention_block_backward(const Qwen2 *q, StackActs *a, LayerActs *n, int l, const StackBatch *d,
-                                     int trimmed, int accumulate) {
+                                     int outputs_only, int accumulate) {
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
     size_t w = q->p.qkv;
     float *dbias = layer_grad(q, l, q->p.qkv_bias);
     int T = d->rows, D = c->D, heads = c->NH * c->HS, kv = c->KV * c->HS;
-    QKVView v = qkv_view(q, n->qkv, d, trimmed), g = qkv_view(q, a->dqkv, d, trimmed);
+    QKVView v = qkv_view(q, n->qkv, d, outputs_only), g = qkv_view(q, a->dqkv, d, outputs_only);
     b->attention_backward(b, g.q, g.ldq, g.k, g.v, g.ldk, a->dattn, n->attn, n->lse, v.q, v.k, v.v, &v.pages, c->NH,
                           c->KV, c->HS);
-    if (!trimmed) {
+    if (!outputs_only) {
         b->rope(b, g.q, g.ldq, q->cos_sin, d->positions, T, c->NH + c->KV, c->HS, 1);
         linear_backward(q, a->dln, a->dqkv, n->ln1, l, w, dbias, T, D, heads + 2 * kv, accumulate);
         return;
     }
     size_t w_kv = w + (size_t)heads * D;
-    b->rope(b, g.q, g.ldq, q->cos_sin, d->kept_positions, d->kept, c->NH, c->HS, 1);
+    b->rope(b, g.q, g.ldq, q->cos_sin, d->output_positions, d->outputs, c->NH, c->HS, 1);
     b->rope(b, g.k, g.ldk, q->cos_sin, d->positions, T, c->KV, c->HS, 1);
     linear_backward(q, a->dln, g.k, n->ln1, l, w_kv, dbias ? dbias + heads : NULL, T, D, 2 * kv, accumulate);
-    linear_backward(q, a->dln_kept, g.q, a->ln1_kept, l, w, dbias, d->kept, D, heads, accumulate);
-    b->scatter_add_rows(b, a->dln, a->dln_kept, d->kept_rows, d->kept, D);
+    linear_backward(q, a->dln_out, g.q, a->ln1_out, l, w, dbias, d->outputs, D, heads, accumulate);
+    b->scatter_add_rows(b, a->dln, a->dln_out, d->output_rows, d->outputs, D);
 }
 
-// dx (R,D): in, the gradient of the residual stream behind the layer (kept rows when trimmed). Returns a->dx (T,D), the
-// gradient at the layer's input.
+// dx (R,D): in, the gradient of the residual stream behind the layer (output rows when outputs_only). Returns a->dx
+// (T,D), the gradient at the layer's input.
 static elem_t *layer_backward(const Qwen2 *q, StackActs *a, int l, const StackBatch *d, elem_t *dx, int accumulate) {
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
     LayerActs *n = &a->layers[l];
     size_t base = layer_base(q, l);
-    int trimmed = is_trimmed(q, l, d), T = d->rows, R = trimmed ? d->kept : T, D = c->D, F = c->F;
+    int outputs_only = computes_outputs_only(q, l, d), T = d->rows, R = outputs_only ? d->outputs : T, D = c->D,
+        F = c->F;
     layer_recompute(q, a, l, d);
-    int before = q->grads->before[q->p.layer_bucket + l];
-    if (before >= 0) b->await(b, params_reduce_tag(before)); // it lies where this layer's gradients go
+    int previous = q->grads->previous[q->p.layer_bucket + l];
+    if (previous >= 0) b->wait_for(b, params_reduce_tag(previous)); // it shares this layer's buffer
     // MLP
     linear_backward(q, a->dact, dx, n->act, l, q->p.down, NULL, R, F, D, accumulate);
     b->swiglu_backward(b, n->gate_up, a->dact, n->gate_up, R, F);
@@ -282,10 +284,10 @@ static elem_t *layer_backward(const Qwen2 *q, StackActs *a, int l, const StackBa
                         accumulate);
     // attention
     linear_backward(q, a->dattn, dx, n->attn, l, q->p.o, NULL, R, c->NH * c->HS, D, accumulate);
-    attention_block_backward(q, a, n, l, d, trimmed, accumulate);
-    if (trimmed) { // rows that were not kept get their gradient through keys and values alone
+    attention_block_backward(q, a, n, l, d, outputs_only, accumulate);
+    if (outputs_only) { // other rows get their gradient through keys and values alone
         b->zero(b, a->dx, (size_t)T * D * dtype_size(b->dtype));
-        b->scatter_add_rows(b, a->dx, dx, d->kept_rows, d->kept, D);
+        b->scatter_add_rows(b, a->dx, dx, d->output_rows, d->outputs, D);
         dx = a->dx;
     }
     b->rmsnorm_backward(b, dx, layer_grad(q, l, q->p.ln1), a->dln, n->x, weight(q, base + q->p.ln1), n->rstd1, T, D,
@@ -297,15 +299,15 @@ void qwen2_backward(const Qwen2 *q, StackActs *a, const StackBatch *d, const ele
                     int accumulate, void (*ready)(void *arg, int bucket), void *arg) {
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
-    int T = d->rows, K = d->kept, D = c->D, L = c->L;
+    int T = d->rows, K = d->outputs, D = c->D, L = c->L;
     size_t e = dtype_size(b->dtype);
     elem_t *dx = a->dx_kept;
     b->zero(b, dx, (size_t)K * D * e);
-    b->rmsnorm_backward(b, dx, tail_grad(q, q->p.norm), dout, a->x_final, weight(q, q->p.norm), a->rstd_final, K, D,
+    b->rmsnorm_backward(b, dx, final_grad(q, q->p.norm), dout, a->x_final, weight(q, q->p.norm), a->rstd_final, K, D,
                         accumulate);
-    if (!is_trimmed(q, L - 1, d)) {
+    if (!computes_outputs_only(q, L - 1, d)) {
         b->zero(b, a->dx, (size_t)T * D * e);
-        b->scatter_add_rows(b, a->dx, dx, d->kept_rows, K, D);
+        b->scatter_add_rows(b, a->dx, dx, d->output_rows, K, D);
         dx = a->dx;
     }
     for (int l = L - 1; l >= 0; l--) {

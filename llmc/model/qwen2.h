@@ -2,7 +2,7 @@
 // forward with a key/value cache for decoding. The encoder and the decoder are two values of this type; nothing here
 // knows which is which.
 //
-// Sizes, the same everywhere: T rows of the batch, K kept rows (the suffix of each page whose output somebody needs),
+// Sizes, the same everywhere: T rows of the batch, K output rows (the suffix of each page whose output somebody needs),
 // D width, F MLP width, NH query heads, KV key/value heads, HS head size, QKV = (NH + 2 KV) HS.
 #ifndef LLMC_QWEN2_H
 #define LLMC_QWEN2_H
@@ -27,7 +27,7 @@ typedef struct LayerActs {
     elem_t *x;       // (T,D) residual stream at the layer's input
     elem_t *ln1;     // (T,D) normalised x
     float *rstd1;    // (T)
-    elem_t *qkv;     // (T,QKV) after rotary; trimmed: (K,NH*HS) queries, then (T,2*KV*HS) keys and values
+    elem_t *qkv;     // (T,QKV) after rotary; outputs only: (K,NH*HS) queries, then (T,2*KV*HS) keys and values
     elem_t *attn;    // (T,NH*HS)
     float *lse;      // (T,NH)
     elem_t *x_mid;   // (T,D) residual stream between attention and MLP
@@ -39,31 +39,31 @@ typedef struct LayerActs {
 
 typedef struct StackActs {
     Recompute mode;
-    int rows, kept;    // capacity: T and K
+    int rows, outputs; // capacity: T and K
     LayerActs *layers; // (L) host array
-    elem_t *x_final;   // (K,D) residual stream behind the last layer, kept rows
+    elem_t *x_final;   // (K,D) residual stream behind the last layer, output rows
     float *rstd_final; // (K)
     elem_t *out;       // (K,D) output of the final norm: what the stack is for
     elem_t *delta;     // (T,D) scratch: what a block adds to the residual stream
-    elem_t *ln1_kept;  // (K,D) scratch of the trimmed last layer: normalised input at kept rows
-    elem_t *x_kept;    // (K,D) scratch: residual stream at kept rows
+    elem_t *ln1_out;   // (K,D) scratch of a last layer that computes outputs only: normalised input at output rows
+    elem_t *x_out;     // (K,D) scratch: residual stream at output rows
     // backward only
-    elem_t *dx;       // (T,D) gradient of the residual stream
-    elem_t *dx_kept;  // (K,D)
-    elem_t *dln;      // (T,D)
-    elem_t *dln_kept; // (K,D)
-    elem_t *dact;     // (T,F)
-    elem_t *dattn;    // (T,NH*HS)
-    elem_t *dqkv;     // (T,QKV)
+    elem_t *dx;      // (T,D) gradient of the residual stream
+    elem_t *dx_kept; // (K,D)
+    elem_t *dln;     // (T,D)
+    elem_t *dln_out; // (K,D)
+    elem_t *dact;    // (T,F)
+    elem_t *dattn;   // (T,NH*HS)
+    elem_t *dqkv;    // (T,QKV)
 } StackActs;
 
 // Keys and values of past rows, for decoding. Layer l's cache is (rows, 2*KV*HS) at kv + l * rows * 2*KV*HS.
 typedef struct KVCache {
     elem_t *kv;
-    int rows;              // capacity over all sequences
-    const int *write_rows; // (T) device: cache row of each new row
-    AttentionPages pages;  // device: new rows as queries over cache rows as keys
-    AttentionPages kept;   // the same for the kept rows alone
+    int rows;               // capacity over all sequences
+    const int *write_rows;  // (T) device: cache row of each new row
+    AttentionPages pages;   // device: new rows as queries over cache rows as keys
+    AttentionPages outputs; // the same for the output rows alone
 } KVCache;
 
 typedef struct Qwen2 {
@@ -75,20 +75,20 @@ typedef struct Qwen2 {
     float *cos_sin;         // (positions,HS), device, owned
     int positions;          // rows of cos_sin
     int train;              // 0: frozen, no weight gradients
-    int trim;               // 1: the last layer computes only what the kept rows need (tests compare with 0)
+    int outputs_only;       // 1: the last layer computes only what the output rows need (tests compare with 0)
 } Qwen2;
 
 int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *b, elem_t *weights,
                  const Gradients *grads, int positions, Error *err);
 void qwen2_free(Qwen2 *q);
 
-// Carves the activations for at most `rows` rows and `kept` kept rows out of an arena (see arena.h; run it twice).
+// Carves the activations for at most `rows` rows and `outputs` output rows out of an arena (see arena.h; run it twice).
 // a->layers is allocated on the first run. -1 when memory ran out.
-int qwen2_carve(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype, int rows, int kept, Recompute mode);
+int qwen2_carve(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype, int rows, int outputs, Recompute mode);
 void qwen2_release(StackActs *a); // the host array
 
-// a->out (K,D) = final norm of the stack at the kept rows. d: device view of the batch; slots (S,D): rows for negative
-// ids. cache NULL: attention inside the batch. With a cache the new keys and values are appended to it first.
+// a->out (K,D) = final norm of the stack at the output rows. d: device view of the batch; slots (S,D): rows for
+// negative ids. cache NULL: attention inside the batch. With a cache the new keys and values are appended to it first.
 void qwen2_forward(const Qwen2 *q, StackActs *a, const StackBatch *d, const elem_t *slots, const KVCache *cache);
 
 // dout (K,D): gradient of a->out. Adds (or, with accumulate = 0, writes) the gradients of every parameter of the stack

@@ -232,17 +232,17 @@ static const char *text_of(const cJSON *turn) {
 
 // The paper's instruction in any of the ways it is written: case, "<image>", colon and white space aside.
 static int asks_to_repeat(const char *prompt) {
-    char words[64];
+    char letters[64];
     size_t n = 0;
     for (const char *p = prompt; *p; p++) {
         if (strncmp(p, "<image>", 7) == 0) p += 6;
         else if (isalpha((unsigned char)*p) || (unsigned char)*p >= 0x80) {
-            if (n + 1 >= sizeof words) return 0;
-            words[n++] = *p;
+            if (n + 1 >= sizeof letters) return 0;
+            letters[n++] = *p;
         }
     }
-    words[n] = 0;
-    return strcasecmp(words, "repeatthetext") == 0;
+    letters[n] = 0;
+    return strcasecmp(letters, "repeatthetext") == 0;
 }
 
 // The official shape has turns from "context", "human" and "gpt", one of each; Fox's has two turns, prompt and text.

@@ -3,9 +3,9 @@
 
 #include <string.h>
 
-static int open_pages(const Corpus *c, Dataset *d, const char *globs, const ModelSource *s, Error *err) {
+static int open_pages(const Corpus *c, Dataset *d, const char *globs, const ModelFiles *s, Error *err) {
     const C3Config *m = &s->config;
-    uint32_t overhead = (uint32_t)template_overhead(&c->words, c->latents) + 1; // the end mark counts as well
+    uint32_t overhead = (uint32_t)template_overhead(&c->prompt, c->latents) + 1; // the end mark counts as well
     TRY(dataset_open(d, globs, overhead, (uint32_t)c->maxlen, err));
     // a context of its own may be longer than the page's answer
     if (d->longest_context + (int64_t)c->latents + 1 > m->enc.max_positions)
@@ -18,13 +18,13 @@ static int open_pages(const Corpus *c, Dataset *d, const char *globs, const Mode
                      globs, s->tokenizer, d->vocab, tokenizer_size(c->tokenizer));
 }
 
-int corpus_open(Corpus *c, const ModelSource *s, const TrainOptions *o, Error *err) {
+int corpus_open(Corpus *c, const ModelFiles *s, const TrainOptions *o, Error *err) {
     *c = (Corpus){.latents = s->config.latents};
-    TRY(source_tokenizer(&c->tokenizer, s, err));
-    TRY(template_make(&c->words, s->config.template_name, c->tokenizer, err));
-    const int words = template_overhead(&c->words, c->latents), longest = config_longest_page(&s->config, words);
+    TRY(model_files_tokenizer(&c->tokenizer, s, err));
+    TRY(template_make(&c->prompt, s->config.template_name, c->tokenizer, err));
+    const int overhead = template_overhead(&c->prompt, c->latents), longest = config_longest_page(&s->config, overhead);
     if (longest < 1) return error_set(err, "%s: has no positions for text (max_position_embeddings)", s->text);
-    c->maxlen = o->maxlen < longest + words + 1 ? o->maxlen : longest + words + 1;
+    c->maxlen = o->maxlen < longest + overhead + 1 ? o->maxlen : longest + overhead + 1;
     TRY(open_pages(c, &c->train, o->data, s, err));
     if (!o->val) return 0;
     c->has_val = 1;
@@ -34,7 +34,7 @@ int corpus_open(Corpus *c, const ModelSource *s, const TrainOptions *o, Error *e
 void corpus_close(Corpus *c) {
     dataset_close(&c->train);
     if (c->has_val) dataset_close(&c->val);
-    template_free(&c->words);
+    template_free(&c->prompt);
     tokenizer_free(c->tokenizer);
     *c = (Corpus){0};
 }
@@ -44,7 +44,7 @@ BatchRows corpus_longest(const Corpus *c) {
     if (c->has_val && c->val.longest_context > context) context = c->val.longest_context;
     if (c->has_val && c->val.longest_answer > answer) answer = c->val.longest_answer;
     ShardPage page = {.context_length = context, .answer_length = answer};
-    return batch_page_rows(&page, &c->words, c->latents, UINT32_MAX);
+    return batch_page_rows(&page, &c->prompt, c->latents, UINT32_MAX);
 }
 
 uint32_t corpus_cut(const Corpus *c, int64_t step) {
@@ -77,7 +77,7 @@ StepConfig corpus_packing(const Corpus *c, const TrainOptions *o, const C3Config
                           int ranks) {
     return (StepConfig){
         .model = model,
-        .words = &c->words,
+        .prompt = &c->prompt,
         .data = &c->train,
         .most = most,
         .longest = corpus_longest(c),

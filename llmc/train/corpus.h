@@ -6,7 +6,7 @@
 #include "llmc/model/batch.h"
 #include "llmc/data/loader.h"
 #include "llmc/train/options.h"
-#include "llmc/weights/source.h"
+#include "llmc/weights/model_files.h"
 #include "llmc/train/step.h"
 #include "llmc/text/tokenizer.h"
 
@@ -16,7 +16,7 @@ extern "C" {
 
 typedef struct Corpus {
     Tokenizer *tokenizer;
-    Template words;
+    Template prompt;
     Dataset train, val;
     int has_val;
     int latents;
@@ -25,7 +25,7 @@ typedef struct Corpus {
     int64_t cut_steps; // of the run
 } Corpus;
 
-int corpus_open(Corpus *c, const ModelSource *source, const TrainOptions *o, Error *err);
+int corpus_open(Corpus *c, const ModelFiles *files, const TrainOptions *o, Error *err);
 void corpus_close(Corpus *c);
 
 // What the longest page takes: the longest context and the longest answer of all training and validation pages.

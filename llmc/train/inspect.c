@@ -11,7 +11,7 @@
 #include "llmc/base/file.h"
 #include "llmc/base/format.h"
 #include "llmc/weights/safetensors.h"
-#include "llmc/weights/source.h"
+#include "llmc/weights/model_files.h"
 #include "llmc/text/tokenizer.h"
 
 enum { PIECE_BYTES = 1 << 24 };
@@ -121,14 +121,14 @@ static int check_qwen2(FILE *out, const char *folder, Error *err) {
 // The tokenizer in the folder, where there is one; two files must be the same one.
 static int check_tokenizer(FILE *out, const C3Config *c, const char *folder, Error *err) {
     static const char *const names[] = {"qwen.tiktoken", "tokenizer.json"};
-    ModelSource s = {.config = *c};
+    ModelFiles s = {.config = *c};
     Tokenizer *found[2] = {NULL, NULL};
     int bad = 0;
     snprintf(s.text, sizeof s.text, "%s", folder);
     for (int i = 0; i < 2 && !bad; i++) {
         s.tokenizer = string_format("%s/%s", folder, names[i]);
         if (!s.tokenizer) bad = error_set(err, "%s: out of memory", folder);
-        else if (file_exists(s.tokenizer)) bad = source_tokenizer(&found[i], &s, err);
+        else if (file_exists(s.tokenizer)) bad = model_files_tokenizer(&found[i], &s, err);
         if (!bad && found[i]) fprintf(out, "  %-14s %s has the model's vocabulary\n", "tokenizer", names[i]);
         free(s.tokenizer);
     }

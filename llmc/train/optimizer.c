@@ -130,11 +130,11 @@ static void clip(Optimizer *o) {
     const int norm_tag = params_reduce_tag(t->n_buckets);
     double *mine = o->partial + rank_of(o) * (size_t)t->n_buckets;
     for (int i = 0; i < t->n_buckets; i++) {
-        b->await(b, params_reduce_tag(i));
+        b->wait_for(b, params_reduce_tag(i));
         b->sum_squares(b, mine + i, shard(o, i), share(o, &t->buckets[i]));
     }
     b->all_gather(b, o->partial, (size_t)t->n_buckets * sizeof(double), norm_tag);
-    b->await(b, norm_tag);
+    b->wait_for(b, norm_tag);
     b->clip_scale(b, o->scale, o->norm, o->partial, t->n_buckets * t->ranks, o->config.clip);
 }
 
@@ -166,8 +166,8 @@ static void update(Optimizer *o, const Bucket *k, const float *grad, size_t lo, 
 // encoder's tail holds Q, which enters below its first layer.
 static int needed(const Optimizer *o, int i) {
     const StackParams *enc = &o->params->enc;
-    if (i <= enc->embed_bucket || i > enc->tail_bucket) return i;
-    return i == enc->embed_bucket + 1 ? enc->tail_bucket : i - 1;
+    if (i <= enc->embed_bucket || i > enc->final_bucket) return i;
+    return i == enc->embed_bucket + 1 ? enc->final_bucket : i - 1;
 }
 
 double optimizer_step(Optimizer *o, int64_t step) {
@@ -190,7 +190,7 @@ double optimizer_step(Optimizer *o, int64_t step) {
         const Bucket *k = &t->buckets[i];
         size_t n = share(o, k), mine = rank_of(o) * n;
         if (c->zero < 1) {
-            b->await(b, params_gather_tag(i));
+            b->wait_for(b, params_gather_tag(i));
             update(o, k, o->grads->at[i], 0, k->count, p);
         } else {
             update(o, k, shard(o, i), mine, mine + n, p);

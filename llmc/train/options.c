@@ -264,7 +264,7 @@ static int is_one_of(const char *name, const char *const *names, size_t n) {
     return 0;
 }
 
-static int compare(char **said, const cJSON *saved, const Option *table, int n, int64_t pages_a_step, int force,
+static int compare(char **notes, const cJSON *saved, const Option *table, int n, int64_t pages_a_step, int force,
                    Error *err) {
     static const char *const fixed[] = {"n", "vocab", "template", "seed", "dtype", "len_warmup", "maxlen", "loss_norm"};
     static const char *const by_product[] = {"b", "g"}; // only pages a step count
@@ -302,27 +302,27 @@ static int compare(char **said, const cJSON *saved, const Option *table, int n, 
             return -1;
         }
         char *longer =
-            string_format("%s  -%s was %s, is now %s\n", *said, o->name, text, value[0] ? value : "not given");
+            string_format("%s  -%s was %s, is now %s\n", *notes, o->name, text, value[0] ? value : "not given");
         free(text);
         if (!longer) return error_set(err, "out of memory");
-        free(*said);
-        *said = longer;
+        free(*notes);
+        *notes = longer;
     }
     return 0;
 }
 
-int options_compare(char **said, const char *saved_json, const Option *table, int n, int64_t pages_a_step, int force,
+int options_compare(char **notes, const char *saved_json, const Option *table, int n, int64_t pages_a_step, int force,
                     Error *err) {
-    *said = strdup("");
+    *notes = strdup("");
     cJSON *saved = cJSON_Parse(saved_json);
     int bad = -1;
-    if (!*said) error_set(err, "out of memory");
+    if (!*notes) error_set(err, "out of memory");
     else if (!cJSON_IsObject(saved)) error_set(err, "trainer/state.json: the settings are not a JSON object");
-    else bad = compare(said, saved, table, n, pages_a_step, force, err);
+    else bad = compare(notes, saved, table, n, pages_a_step, force, err);
     cJSON_Delete(saved);
     if (bad) {
-        free(*said);
-        *said = NULL;
+        free(*notes);
+        *notes = NULL;
     }
     return bad;
 }

@@ -6,8 +6,8 @@
 
 #include "llmc/base/cli.h"
 #include "llmc/train/optimizer.h"
-#include "llmc/weights/source.h" // ModelChoice
-#include "llmc/model/qwen2.h"    // Recompute
+#include "llmc/weights/model_files.h" // ModelChoice
+#include "llmc/model/qwen2.h"         // Recompute
 
 #ifdef __cplusplus
 extern "C" {
@@ -63,8 +63,8 @@ void options_print_given(FILE *out, const Option *table, int n);
 
 // Compares the options of a saved run (JSON) with these. Those that decide what is learned from which page (latents,
 // vocabulary, template, seed, batch, element type) and the model it began with must agree unless force is set; every
-// other difference is written to `said`, one line each, malloc'ed (empty when there is none).
-int options_compare(char **said, const char *saved_json, const Option *table, int n, int64_t pages_a_step, int force,
+// other difference is written to `notes`, one line each, malloc'ed (empty when there is none).
+int options_compare(char **notes, const char *saved_json, const Option *table, int n, int64_t pages_a_step, int force,
                     Error *err);
 
 #ifdef __cplusplus

@@ -46,7 +46,7 @@ static int scaled(int rows, int parts) { return (int)(((int64_t)rows * parts + P
 
 // Micro-batches of average pages that a device batch of these limits takes; 0: not one.
 static double whole_micro_batches(const PlanShape *s, const C3Limits *l) {
-    double n = floor(fmin(l->enc_rows / s->enc, fmin(l->dec_rows / s->dec, l->dec_kept / s->kept)) / s->b + 1e-9);
+    double n = floor(fmin(l->enc_rows / s->enc, fmin(l->dec_rows / s->dec, l->dec_outputs / s->outputs)) / s->b + 1e-9);
     return fmin(n, (double)(l->pages / s->b));
 }
 
@@ -66,8 +66,8 @@ static PlanChoice candidate(const PlanShape *s, Recompute mode, int parts) {
     c.limits = (C3Limits){.pages = c.fuse * s->b,
                           .enc_rows = scaled(s->longest.enc, parts),
                           .dec_rows = scaled(s->longest.dec, parts),
-                          .dec_kept = scaled(s->longest.kept, parts),
-                          .loss_rows = s->b * s->g * s->longest.kept,
+                          .dec_outputs = scaled(s->longest.outputs, parts),
+                          .loss_rows = s->b * s->g * s->longest.outputs,
                           .zero = s->zero,
                           .recompute = mode};
     c.batches = device_batches(s, &c.limits, c.fuse);
@@ -106,16 +106,16 @@ static int largest(PlanChoice *c, int *found, const PlanShape *s, Recompute mode
 
 static double pairs(double n, double k) { return k * (n - k) + k * (k + 1) / 2; } // seen by the last k of n rows
 
-GpuLoad plan_load(const PlanShape *s, const PlanChoice *c) {
+RooflineLoad plan_load(const PlanShape *s, const PlanChoice *c) {
     double pages = (double)s->b * s->g / c->batches; // of a device batch, on average
     int shared = s->dtype == DTYPE_F32 ? 0 : 1;      // a master copy beside the weights
-    return (GpuLoad){
+    return (RooflineLoad){
         .stacks = {{&s->config->enc, pages * s->enc, pages * s->config->latents, pages * pairs(s->enc, s->enc),
                     pages * pairs(s->enc, s->config->latents)},
-                   {&s->config->dec, pages * s->dec, pages * s->kept, pages * pairs(s->dec, s->dec),
-                    pages * pairs(s->dec, s->kept)}},
+                   {&s->config->dec, pages * s->dec, pages * s->outputs, pages * pairs(s->dec, s->dec),
+                    pages * pairs(s->dec, s->outputs)}},
         .n_stacks = 2,
-        .head_rows = pages * s->kept,
+        .head_rows = pages * s->outputs,
         .D = s->config->dec.D,
         .V = params_head_rows(s->config->dec.V),
         .batches = c->batches,
@@ -131,10 +131,10 @@ GpuLoad plan_load(const PlanShape *s, const PlanChoice *c) {
 }
 
 static double predicted_seconds(const PlanShape *s, const PlanChoice *c) {
-    GpuRates rates = gpu_rates(s->gpu ? s->gpu : gpu_find("h100"), s->dtype, 0);
-    GpuLoad load = plan_load(s, c);
-    GpuTimes times;
-    gpu_step(&times, &load, &rates);
+    RooflineRates rates = roofline_rates(s->gpu ? s->gpu : gpu_find("h100"), s->dtype, 0);
+    RooflineLoad load = plan_load(s, c);
+    RooflineTimes times;
+    roofline_step(&times, &load, &rates);
     return times.total;
 }
 
@@ -192,10 +192,10 @@ static int by_help(const void *x, const void *y) {
 
 static BatchRows half_as_long(const PlanShape *s) {
     BatchRows r = s->longest;
-    int text = (r.kept - 1) / 2;
+    int text = (r.outputs - 1) / 2;
     r.enc -= text;
     r.dec -= text;
-    r.kept -= text;
+    r.outputs -= text;
     return r;
 }
 
@@ -247,9 +247,9 @@ static int refuse(const PlanShape *s, const PlanChoice *c, Error *err) {
 int plan_choose(PlanChoice *c, const PlanShape *s, Error *err) {
     Recompute first = s->recompute < 0 ? RECOMPUTE_NONE : (Recompute)s->recompute;
     Recompute last = s->recompute < 0 ? RECOMPUTE_LAYER : first;
-    if ((int64_t)s->b * s->g > INT_MAX / 4 / s->longest.kept)
+    if ((int64_t)s->b * s->g > INT_MAX / 4 / s->longest.outputs)
         return error_set(err, "-b %d x -g %d pages of up to %d tokens: more rows a step than 500 million", s->b, s->g,
-                         s->longest.kept);
+                         s->longest.outputs);
     PlanChoice tried;
     int chosen = 0, found;
     double best = INFINITY;
@@ -296,7 +296,7 @@ static void real_pages(Plan *p, const Corpus *corpus) {
     p->train = &corpus->train;
     p->val = corpus->has_val ? &corpus->val : NULL;
     p->text_tokens = (double)p->train->tokens / (double)p->train->pages;
-    p->before_text = template_overhead(&corpus->words, p->config->latents);
+    p->before_text = template_overhead(&corpus->prompt, p->config->latents);
     p->shape.longest = corpus_longest(corpus);
 }
 
@@ -374,7 +374,7 @@ int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *co
     else TRY(assume_pages(p, err));
     s->enc = p->text_tokens + 1 + config->latents; // context and answer are of one length in the paper's task
     s->dec = p->text_tokens + p->before_text;
-    s->kept = p->text_tokens + 1;
+    s->outputs = p->text_tokens + 1;
     TRY(choose(p, err));
     p->limits = p->choice.limits;
     p->fuse = p->choice.fuse;

@@ -1,17 +1,17 @@
 // plan.h: what a run will need, and how it uses the memory there is: which activations are kept, how many micro-batches
 // the device takes at once; memory by kind, disk, work, predicted times. Printed at the start and by -plan.
 //
-// One rule chooses: of all that fits, what the roofline of gpu.h predicts to be fastest. Recomputing costs FLOPs and
-// traffic; small batches cost gradients read and written more often, and products whose waves are not full.
+// One rule chooses: of all that fits, what the roofline of roofline.h predicts to be fastest. Recomputing costs FLOPs
+// and traffic; small batches cost gradients read and written more often, and products whose waves are not full.
 #ifndef LLMC_PLAN_H
 #define LLMC_PLAN_H
 
 #include <stdint.h>
 #include <stdio.h>
 
-#include "llmc/model/c3.h"
+#include "llmc/model/cascade.h"
 #include "llmc/train/corpus.h"
-#include "llmc/train/gpu.h"
+#include "llmc/train/roofline.h"
 #include "llmc/train/optimizer.h"
 
 #ifdef __cplusplus
@@ -38,9 +38,9 @@ typedef struct PlanBytes {
 // All that memory and times depend on.
 typedef struct PlanShape {
     const C3Config *config;
-    const C3Params *params; // built for `ranks`
-    BatchRows longest;      // what the longest page of the data takes
-    double enc, dec, kept;  // rows of an average page
+    const C3Params *params;   // built for `ranks`
+    BatchRows longest;        // what the longest page of the data takes
+    double enc, dec, outputs; // rows of an average page
     int b, g, ranks, zero;
     DType dtype;
     int is_gpu;
@@ -61,8 +61,8 @@ typedef struct PlanChoice {
 // error when one longest page does not fit, naming for each option how much it saves, those that are enough first; then
 // c is the least there is.
 int plan_choose(PlanChoice *c, const PlanShape *s, Error *err);
-// Work and traffic of a rank's step with this choice, for gpu_step.
-GpuLoad plan_load(const PlanShape *s, const PlanChoice *c);
+// Work and traffic of a rank's step with this choice, for roofline_step.
+RooflineLoad plan_load(const PlanShape *s, const PlanChoice *c);
 // What is left alone of a device's memory: the CUDA context, NCCL's buffers, fragmentation; 0 on a CPU.
 size_t plan_reserve(size_t memory, int is_gpu);
 

@@ -73,7 +73,7 @@ static void print_data(FILE *out, const Plan *p) {
         fprintf(out,
                 "  %-14s assumed, no data was read: %.0f text tokens each, the longest %d (-plan_tokens, "
                 "-plan_longest)\n",
-                "pages", p->text_tokens, p->shape.longest.kept - 1);
+                "pages", p->text_tokens, p->shape.longest.outputs - 1);
     } else {
         print_pages(out, "pages", p->train, o->maxlen);
         if (p->val) print_pages(out, "validation", p->val, o->maxlen);
@@ -151,11 +151,11 @@ static double print_work(FILE *out, const Plan *p) {
     return step;
 }
 
-static double seconds_with(const Plan *p, const GpuLoad *load, double faster) {
-    GpuRates rates = gpu_rates(p->gpu, p->shape.dtype, p->peak_flops);
-    GpuTimes t;
+static double seconds_with(const Plan *p, const RooflineLoad *load, double faster) {
+    RooflineRates rates = roofline_rates(p->gpu, p->shape.dtype, p->peak_flops);
+    RooflineTimes t;
     rates.products *= faster;
-    gpu_step(&t, load, &rates);
+    roofline_step(&t, load, &rates);
     return t.total;
 }
 
@@ -173,12 +173,12 @@ static const char *run_time(char buffer[32], double seconds) {
 }
 
 static void print_times(FILE *out, const Plan *p, double step) {
-    GpuRates rates = gpu_rates(p->gpu, p->shape.dtype, p->peak_flops);
-    GpuLoad load = plan_load(&p->shape, &p->choice);
-    GpuTimes t;
-    gpu_step(&t, &load, &rates);
-    int order[GPU_PARTS], ranks = p->shape.ranks;
-    for (int i = 0; i < GPU_PARTS; i++) {
+    RooflineRates rates = roofline_rates(p->gpu, p->shape.dtype, p->peak_flops);
+    RooflineLoad load = plan_load(&p->shape, &p->choice);
+    RooflineTimes t;
+    roofline_step(&t, &load, &rates);
+    int order[PART_PARTS], ranks = p->shape.ranks;
+    for (int i = 0; i < PART_PARTS; i++) {
         int k = i;
         while (k > 0 && t.parts[order[k - 1]].seconds < t.parts[i].seconds) {
             order[k] = order[k - 1];
@@ -188,13 +188,13 @@ static void print_times(FILE *out, const Plan *p, double step) {
     }
     fprintf(out, "time of a step on %d x %s, predicted, not measured\n", ranks, p->gpu->title);
     fprintf(out, "  %-26s %9s %7s %12s %12s\n", "a rank", "ms", "share", "TFLOP", "GB");
-    for (int i = 0; i < GPU_PARTS; i++) {
-        const GpuPart *part = &t.parts[order[i]];
+    for (int i = 0; i < PART_PARTS; i++) {
+        const RooflinePart *part = &t.parts[order[i]];
         char flops[32] = "", bytes[32] = "";
         if (part->seconds <= 0) continue;
         if (part->flops > 0) snprintf(flops, sizeof flops, "%.4g", part->flops / 1e12);
         if (part->bytes > 0) snprintf(bytes, sizeof bytes, "%.4g", part->bytes / 1e9);
-        fprintf(out, "  %-26s %9.1f %5.1f %% %12s %12s\n", gpu_part_name(order[i]), 1e3 * part->seconds,
+        fprintf(out, "  %-26s %9.1f %5.1f %% %12s %12s\n", roofline_part_name(order[i]), 1e3 * part->seconds,
                 100 * part->seconds / t.total, flops, bytes);
     }
     fprintf(out, "  (the products also read %.0f GB of weights, inside their time)\n", t.weights / 1e9);
@@ -215,7 +215,7 @@ static void print_times(FILE *out, const Plan *p, double step) {
     if (low * steps >= 3600) fprintf(out, "%.1f to %.1f h", low * steps / 3600, high * steps / 3600);
     else fprintf(out, "%s to %s", format_time(text[0], low * steps), format_time(text[1], high * steps));
     fprintf(out, " with products 10 %% faster or slower\n");
-    fprintf(out, "%s", gpu_assumptions());
+    fprintf(out, "%s", roofline_assumptions());
     if (strcmp(p->o->freeze, "none") != 0)
         fprintf(out, "  left out what -freeze %s spares: the products of that stack's weight gradients\n",
                 p->o->freeze);
@@ -249,17 +249,17 @@ static int64_t run_steps(const TrainOptions *o, const Corpus *corpus, int ranks)
     return (int64_t)ceil((double)o->epochs * pages / (double)(o->b * o->g * ranks));
 }
 
-static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const ModelSource *source, const Dist *dist,
+static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const ModelFiles *files, const Dist *dist,
                const PlanMachine *machine, Error *err) {
     C3Params params;
     Plan plan;
     PlanBytes bytes;
     int ranks = plan_ranks(o, dist);
-    TRY(params_build(&params, &source->config, ranks, err));
+    TRY(params_build(&params, &files->config, ranks, err));
     int64_t steps = run_steps(o, corpus, ranks);
-    int bad = plan_make(&plan, &bytes, o, corpus, &source->config, &params, dist, machine, steps, err);
+    int bad = plan_make(&plan, &bytes, o, corpus, &files->config, &params, dist, machine, steps, err);
     if (!bad && dist->rank == 0) {
-        fprintf(out, "settings\n  %-14s %s\n", "model", clean(source->text));
+        fprintf(out, "settings\n  %-14s %s\n", "model", clean(files->text));
         plan_print(out, &plan, &bytes);
         if (plan.refusal.text[0] && !o->gpu)
             fprintf(out, "here this does not fit: %s; -gpu h100 -plan_ranks 8 plans for GPUs\n", plan.refusal.text);
@@ -270,28 +270,28 @@ static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const Mod
 }
 
 // Whether there are pages and a tokenizer to read; -data or -tok given on the command line must be there.
-static int open_data(Corpus *corpus, ModelSource *source, const TrainOptions *o, int *found, Error *err) {
+static int open_data(Corpus *corpus, ModelFiles *files, const TrainOptions *o, int *found, Error *err) {
     TrainOptions fresh;
     Option table[TRAIN_MAX_OPTIONS];
     options_table(&fresh, table);
     ModelChoice choice = options_model(o);
-    *found = source_open(source, &choice, err) == 0 && corpus_open(corpus, source, o, err) == 0;
+    *found = model_files_open(files, &choice, err) == 0 && corpus_open(corpus, files, o, err) == 0;
     if (*found) return 0;
     corpus_close(corpus);
-    source_close(source);
+    model_files_close(files);
     if (strcmp(o->data, fresh.data) != 0 || o->tokenizer) return -1;
-    return source_shapes(source, &choice, 1, err);
+    return model_files_shapes(files, &choice, 1, err);
 }
 
 int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachine *machine, Error *err) {
-    ModelSource source;
+    ModelFiles files;
     Corpus corpus = {0};
     int found;
     TRY(options_check(o, err));
-    TRY(open_data(&corpus, &source, o, &found, err));
-    int bad = run(out, o, found ? &corpus : NULL, &source, dist, machine, err);
+    TRY(open_data(&corpus, &files, o, &found, err));
+    int bad = run(out, o, found ? &corpus : NULL, &files, dist, machine, err);
     if (found) corpus_close(&corpus);
-    source_close(&source);
+    model_files_close(&files);
     return bad;
 }
 

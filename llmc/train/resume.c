@@ -14,12 +14,12 @@ int resume_folder(char **folder, const TrainOptions *o, Error *err) {
     return *folder ? 0 : error_set(err, "out of memory");
 }
 
-static int fits(TrainState *saved, char **said, const char *folder, const TrainOptions *o, const Option *table,
+static int fits(TrainState *saved, char **notes, const char *folder, const TrainOptions *o, const Option *table,
                 int n_options, int64_t pages_a_step, const Corpus *corpus, Error *err) {
     int force = (int)o->resume_force;
     if (memcmp(saved->tokenizer, tokenizer_fingerprint(corpus->tokenizer), sizeof saved->tokenizer) != 0)
         return error_set(err, "%s: was trained with another tokenizer (hint: -tok FILE)", folder);
-    if (options_compare(said, saved->settings, table, n_options, pages_a_step, force, err) != 0)
+    if (options_compare(notes, saved->settings, table, n_options, pages_a_step, force, err) != 0)
         return error_prefix(err, "%s", folder);
     if (saved->loader.dataset == corpus->train.identity) return 0;
     if (!force)
@@ -30,15 +30,15 @@ static int fits(TrainState *saved, char **said, const char *folder, const TrainO
     return 0;
 }
 
-int resume_load(TrainState *state, char **said, const CheckpointJob *job, const char *folder, const TrainOptions *o,
+int resume_load(TrainState *state, char **notes, const CheckpointJob *job, const char *folder, const TrainOptions *o,
                 const Option *table, int n_options, int64_t pages_a_step, const Corpus *corpus, Error *err) {
-    *said = NULL;
+    *notes = NULL;
     TRY(checkpoint_read_state(state, folder, err));
-    if (fits(state, said, folder, o, table, n_options, pages_a_step, corpus, err) == 0 &&
+    if (fits(state, notes, folder, o, table, n_options, pages_a_step, corpus, err) == 0 &&
         checkpoint_load(job, folder, err) == 0)
         return 0;
-    free(*said);
-    *said = NULL;
+    free(*notes);
+    *notes = NULL;
     train_state_free(state);
     return -1;
 }

@@ -14,8 +14,9 @@ extern "C" {
 // malloc'ed. An error when -o holds something that may be it and cannot be used.
 int resume_folder(char **folder, const TrainOptions *o, Error *err);
 
-// Reads state, weights and optimizer from a folder. *said: the options that have changed since, a line each, malloc'ed.
-int resume_load(TrainState *state, char **said, const CheckpointJob *job, const char *folder, const TrainOptions *o,
+// Reads state, weights and optimizer from a folder. *notes: the options that have changed since, a line each,
+// malloc'ed.
+int resume_load(TrainState *state, char **notes, const CheckpointJob *job, const char *folder, const TrainOptions *o,
                 const Option *table, int n_options, int64_t pages_a_step, const Corpus *corpus, Error *err);
 
 #ifdef __cplusplus

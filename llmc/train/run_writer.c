@@ -126,7 +126,7 @@ int run_prune(const char *run, const RunInfo *info, Error *err) {
 typedef struct Aside {
     const char *run;
     char *folder; // OUT/old_N, made when the first thing goes there
-    char *said;
+    char *notes;
 } Aside;
 
 static int make_aside(Aside *a, Error *err) {
@@ -149,7 +149,7 @@ static int set_aside(Aside *a, const char *name, int copy, Error *err) {
     if (!bad && copy) bad = file_copy(from, to, err);
     else if (!bad && rename(from, to) != 0 && errno != ENOENT) // not there: another host's view of this disk is older
         bad = error_set(err, "%s: cannot move to %s: %s", from, to, strerror(errno));
-    if (!bad && string_append(&a->said, "%s%s", a->said ? ", " : "", name) != 0)
+    if (!bad && string_append(&a->notes, "%s%s", a->notes ? ", " : "", name) != 0)
         bad = error_set(err, "%s: out of memory", a->run);
     free(from);
     free(to);
@@ -174,7 +174,7 @@ static int set_step_aside(Aside *a, const StepFolder *f, Error *err) {
 
 static void end_aside(Aside *a) {
     free(a->folder);
-    free(a->said);
+    free(a->notes);
 }
 
 int run_clear(const char *run, const char *path, const RunInfo *info, Error *err) {
@@ -298,7 +298,7 @@ static int begin_elsewhere(Aside *a, const RunInfo *info, int64_t step, Error *e
     return bad ? bad : run_prune(a->run, info, err);
 }
 
-int run_begin(char **said, const Dist *dist, const char *run, const char *resumed, Error *err) {
+int run_begin(char **notes, const Dist *dist, const char *run, const char *resumed, Error *err) {
     struct {
         RunInfo info;
         int64_t step;
@@ -306,7 +306,7 @@ int run_begin(char **said, const Dist *dist, const char *run, const char *resume
     Aside a = {.run = run};
     int stale = 0;
     memset(&all, 0, sizeof all);
-    *said = NULL;
+    *notes = NULL;
     int bad = dist_agree(dist, dist->rank == 0 ? begin(&a, &all.info, &all.step, resumed, err) : 0, err);
     if (!bad) {
         dist_broadcast(dist, &all, sizeof all, 0);
@@ -314,15 +314,16 @@ int run_begin(char **said, const Dist *dist, const char *run, const char *resume
         bad = first ? begin_elsewhere(&a, &all.info, all.step, err) : 0;
         if (!bad && dist->local_rank == 0) bad = stop_clear(&stale, run, err);
         if (dist->rank == 0) {
-            *said = a.said ? string_format("set aside in %s: %s\n", a.folder, a.said) : strdup("");
-            int full = !*said || (stale && string_append(said, "%s/stop: was there from before, removed\n", run) != 0);
+            *notes = a.notes ? string_format("set aside in %s: %s\n", a.folder, a.notes) : strdup("");
+            int full =
+                !*notes || (stale && string_append(notes, "%s/stop: was there from before, removed\n", run) != 0);
             if (!bad && full) bad = error_set(err, "%s: out of memory", run);
         }
         bad = dist_agree(dist, bad, err);
     }
     if (bad) {
-        free(*said);
-        *said = NULL;
+        free(*notes);
+        *notes = NULL;
     }
     end_aside(&a);
     return bad;

@@ -34,8 +34,8 @@ int run_resumable(char **out, const char *run, Error *err);
 // All ranks together, when it is known where the run begins: resumed is the checkpoint it goes on from, NULL when it
 // starts anew. What is in the way of its history (later steps; everything, log.jsonl too, when the checkpoint is not
 // one of this folder) is set aside; what an earlier process of this run left half-done is finished; OUT/stop goes.
-// *said: what was done, in lines, malloc'ed; "" when nothing was (rank 0; NULL elsewhere).
-int run_begin(char **said, const Dist *dist, const char *run, const char *resumed, Error *err);
+// *notes: what was done, in lines, malloc'ed; "" when nothing was (rank 0; NULL elsewhere).
+int run_begin(char **notes, const Dist *dist, const char *run, const char *resumed, Error *err);
 
 // ---- for checkpoint.c ----
 

@@ -29,8 +29,8 @@ void step_free(StepPack *p) {
 }
 
 int step_fits(BatchRows *sum, BatchRows page, BatchRows most) {
-    BatchRows s = {sum->pages + page.pages, sum->enc + page.enc, sum->dec + page.dec, sum->kept + page.kept};
-    if (s.pages > most.pages || s.enc > most.enc || s.dec > most.dec || s.kept > most.kept) return 0;
+    BatchRows s = {sum->pages + page.pages, sum->enc + page.enc, sum->dec + page.dec, sum->outputs + page.outputs};
+    if (s.pages > most.pages || s.enc > most.enc || s.dec > most.dec || s.outputs > most.outputs) return 0;
     *sum = s;
     return 1;
 }
@@ -49,14 +49,14 @@ static void flush(StepPack *p, const StepConfig *c, const LoaderStep *s, Fill *f
     if (n == 0) return;
     MicroBatch *m = &p->micro[p->n++];
     batch_place(m, (char *)p->block + f->used, p->capacity - f->used, p->page_ids + f->first, p->sort_work);
-    batch_build(m, p->page + f->first, s->pages + f->first, n, c->words, c->model->latents, s->cut,
+    batch_build(m, p->page + f->first, s->pages + f->first, n, c->prompt, c->model->latents, s->cut,
                 p->weight + f->first);
     m->loss_row = f->loss_row;
     C3Flops flops = c3_flops(c->model, m, 1);
     p->flops.encoder += flops.encoder;
     p->flops.decoder += flops.decoder;
     p->flops.head += flops.head;
-    *f = (Fill){.first = f->first + n, .used = f->used + m->bytes, .loss_row = f->loss_row + m->dec.kept};
+    *f = (Fill){.first = f->first + n, .used = f->used + m->bytes, .loss_row = f->loss_row + m->dec.outputs};
 }
 
 void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
@@ -73,8 +73,8 @@ void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
         double rows = 0;
         for (int k = begin; k < end; k++) {
             p->page[k] = dataset_page(c->data, s->pages[k]);
-            BatchRows r = batch_page_rows(&p->page[k], c->words, latents, s->cut);
-            rows += r.kept;
+            BatchRows r = batch_page_rows(&p->page[k], c->prompt, latents, s->cut);
+            rows += r.outputs;
             fits = fits && step_fits(&whole, r, c->most);
         }
         // each supervised row's share of the step's loss
@@ -82,7 +82,7 @@ void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
         if (!fits || fill.fused == c->fuse) flush(p, c, s, &fill);
         fill.fused++;
         for (int k = begin; k < end; k++) {
-            BatchRows r = batch_page_rows(&p->page[k], c->words, latents, s->cut);
+            BatchRows r = batch_page_rows(&p->page[k], c->prompt, latents, s->cut);
             p->weight[k] = (float)weight;
             if (step_fits(&fill.sum, r, c->most)) continue;
             flush(p, c, s, &fill);

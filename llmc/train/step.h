@@ -5,7 +5,7 @@
 #define LLMC_STEP_H
 
 #include "llmc/model/batch.h"
-#include "llmc/model/c3.h"
+#include "llmc/model/cascade.h"
 #include "llmc/data/loader.h"
 #include "llmc/train/optimizer.h"
 
@@ -15,7 +15,7 @@ extern "C" {
 
 typedef struct StepConfig {
     const C3Config *model;
-    const Template *words;
+    const Template *prompt;
     const Dataset *data;
     BatchRows most;    // what a device batch may hold
     BatchRows longest; // page of the data: most is not below it

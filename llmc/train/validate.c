@@ -8,7 +8,7 @@
 #include "llmc/text/render.h"
 #include "llmc/train/step.h" // step_fits
 
-Validation validate(C3 *m, const Dataset *d, const Template *words, MicroBatch *scratch, const Dist *dist,
+Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch *micro, const Dist *dist,
                     uint64_t pages, uint32_t cut) {
     BatchRows most = c3_batch_rows(&m->limits);
     ShardPage *batch = calloc((size_t)most.pages, sizeof *batch);
@@ -19,13 +19,13 @@ Validation validate(C3 *m, const Dataset *d, const Template *words, MicroBatch *
         BatchRows sum = {0};
         for (int n = 0; at < end; at += (uint64_t)dist->ranks, n = sum.pages) {
             ShardPage page = dataset_page(d, at);
-            if (!step_fits(&sum, batch_page_rows(&page, words, m->config.latents, cut), most)) break;
+            if (!step_fits(&sum, batch_page_rows(&page, prompt, m->config.latents, cut), most)) break;
             batch[n] = page;
             ids[n] = at;
         }
-        batch_build(scratch, batch, ids, sum.pages, words, m->config.latents, cut, NULL);
-        c3_forward(m, scratch);
-        C3Loss loss = c3_read_loss(m, scratch);
+        batch_build(micro, batch, ids, sum.pages, prompt, m->config.latents, cut, NULL);
+        c3_forward(m, micro);
+        C3Loss loss = c3_read_loss(m, micro);
         sums[0] += loss.sum;
         sums[1] += loss.correct;
         sums[2] += loss.rows;
@@ -59,14 +59,14 @@ static int log_sample(Log *log, const Tokenizer *tok, ShardPage page, const Gene
     return bad ? -1 : 0;
 }
 
-int validate_samples(C3 *m, const Dataset *d, const Template *words, const Tokenizer *tokenizer, int n, Log *log,
+int validate_samples(C3 *m, const Dataset *d, const Template *prompt, const Tokenizer *tokenizer, int n, Log *log,
                      Error *err) {
     GeneratorLimits limits = {.pages = n, .context = (int)d->longest_context, .max_new = (int)d->longest_answer + 1};
     GeneratePage *pages = calloc((size_t)n, sizeof *pages);
     ShardPage *originals = calloc((size_t)n, sizeof *originals);
     Generator *g = NULL;
     int bad =
-        !pages || !originals ? error_set(err, "samples: out of memory") : generator_create(&g, m, words, &limits, err);
+        !pages || !originals ? error_set(err, "samples: out of memory") : generator_create(&g, m, prompt, &limits, err);
     for (int i = 0; !bad && i < n; i++) {
         originals[i] = dataset_page(d, d->pages * (uint64_t)i / (uint64_t)n);
         pages[i].context = (const int32_t *)originals[i].context;

@@ -3,7 +3,7 @@
 #ifndef LLMC_VALIDATE_H
 #define LLMC_VALIDATE_H
 
-#include "llmc/model/c3.h"
+#include "llmc/model/cascade.h"
 #include "llmc/base/dist.h"
 #include "llmc/data/loader.h"
 #include "llmc/train/log.h"
@@ -17,13 +17,13 @@ typedef struct Validation {
     double token_accuracy; // teacher-forced: share of rows whose label had the largest logit
 } Validation;
 
-// The first `pages` pages of a dataset, those longer than `cut` tokens cut, dealt to the ranks in turn. scratch: a
+// The first `pages` pages of a dataset, those longer than `cut` tokens cut, dealt to the ranks in turn. micro: a
 // micro-batch of the model's limits. Every rank gets the same answer.
-Validation validate(C3 *m, const Dataset *d, const Template *words, MicroBatch *scratch, const Dist *dist,
+Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch *micro, const Dist *dist,
                     uint64_t pages, uint32_t cut);
 
 // Reconstructs `n` pages spread over the dataset, greedily from their latents, and logs text and precision.
-int validate_samples(C3 *m, const Dataset *d, const Template *words, const Tokenizer *tokenizer, int n, Log *log,
+int validate_samples(C3 *m, const Dataset *d, const Template *prompt, const Tokenizer *tokenizer, int n, Log *log,
                      Error *err);
 
 #ifdef __cplusplus

@@ -10,7 +10,7 @@
 #include "llmc/model/config.h"
 #include "llmc/base/file.h"
 #include "llmc/weights/safetensors.h"
-#include "llmc/weights/source.h"
+#include "llmc/weights/model_files.h"
 #include "llmc/weights/travel.h"
 #include "llmc/weights/weights.h"
 
@@ -76,19 +76,19 @@ static int list(Stack *s, const ParamTable *table, ParamOwner owner, Error *err)
 
 // The model's tokenizer as it was trained with; a model without one has none to give.
 static int take_tokenizer(Stack *s, Error *err) {
-    ModelSource source;
+    ModelFiles files;
     Tokenizer *tokenizer = NULL;
     ModelChoice o = {.model = s->folder};
     Error none;
-    int bad = source_shapes(&source, &o, 0, err);
-    if (!bad && source_find_tokenizer(&source, &o, &none) != 0) {
-        bad = string_append(&s->travel.said, "%s", none.text) ? error_set(err, "out of memory") : 0;
+    int bad = model_files_shapes(&files, &o, 0, err);
+    if (!bad && model_files_find_tokenizer(&files, &o, &none) != 0) {
+        bad = string_append(&s->travel.notes, "%s", none.text) ? error_set(err, "out of memory") : 0;
     } else if (!bad) {
-        bad = source_tokenizer(&tokenizer, &source, err);
-        if (!bad) bad = travel_open(&s->travel, tokenizer, source.tokenizer, NULL, 0, err);
+        bad = model_files_tokenizer(&tokenizer, &files, err);
+        if (!bad) bad = travel_open(&s->travel, tokenizer, files.tokenizer, NULL, 0, err);
     }
     tokenizer_free(tokenizer);
-    source_close(&source);
+    model_files_close(&files);
     return bad;
 }
 
@@ -142,8 +142,8 @@ static int write_folder(const Stack *s, const char *temporary, const char *out, 
     return 0;
 }
 
-int extract_stack(char **said, const char *model, ParamOwner owner, const char *out, Error *err) {
-    *said = NULL;
+int extract_stack(char **notes, const char *model, ParamOwner owner, const char *out, Error *err) {
+    *notes = NULL;
     if (file_exists(out)) return error_set(err, "%s: is there already (hint: -o names a new folder)", out);
     Stack s = {0};
     int bad = stack_open(&s, model, owner, err);
@@ -160,8 +160,8 @@ int extract_stack(char **said, const char *model, ParamOwner owner, const char *
     }
     free(temporary);
     if (!bad) {
-        *said = s.travel.said;
-        s.travel.said = NULL;
+        *notes = s.travel.notes;
+        s.travel.notes = NULL;
     }
     stack_close(&s);
     return bad;

@@ -8,7 +8,7 @@
 // Writes config.json, model.safetensors and the tokenizer into OUT, a new folder, whole or not at all. model: a
 // C3 folder, or a run's, which stands for its newest complete step. owner: OWNER_ENCODER or OWNER_DECODER. The numbers
 // are copied as they are, piece by piece; one that is NaN or infinite is an error that names its tensor.
-// *said: which tokenizer files were written, malloc'ed.
-int extract_stack(char **said, const char *model, ParamOwner owner, const char *out, Error *err);
+// *notes: which tokenizer files were written, malloc'ed.
+int extract_stack(char **notes, const char *model, ParamOwner owner, const char *out, Error *err);
 
 #endif

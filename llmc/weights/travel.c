@@ -24,11 +24,11 @@ static int no_memory(Error *err) { return error_set(err, "files that travel alon
 // ---- what is said --------------------------------------------------------------------------------------------------
 
 static int say(Travel *t, const char *name, const char *how, Error *err) {
-    return string_append(&t->said, "%s%s%s", t->said ? ", " : "", name, how) != 0 ? no_memory(err) : 0;
+    return string_append(&t->notes, "%s%s%s", t->notes ? ", " : "", name, how) != 0 ? no_memory(err) : 0;
 }
 
 static int say_left_out(Travel *t, const char *name, const char *why, Error *err) {
-    return string_append(&t->said, "%s%s is left out: %s", t->said ? "; " : "", name, why) != 0 ? no_memory(err) : 0;
+    return string_append(&t->notes, "%s%s is left out: %s", t->notes ? "; " : "", name, why) != 0 ? no_memory(err) : 0;
 }
 
 // ---- reading -------------------------------------------------------------------------------------------------------
@@ -280,11 +280,11 @@ int travel_open(Travel *t, const Tokenizer *tokenizer, const char *tokenizer_pat
     *t = (Travel){0};
     int bad = tokenizer ? add_tokenizer(t, tokenizer, tokenizer_path, code, err) : 0;
     if (!bad && source) bad = add_source(t, tokenizer, source, code, err);
-    char *left_out = t->said;
-    t->said = NULL;
+    char *left_out = t->notes;
+    t->notes = NULL;
     for (int i = 0; i < t->n && !bad; i++) bad = say(t, t->files[i].name, t->files[i].mode ? "" : " (written)", err);
     if (!bad && t->auto_map) bad = say(t, "auto_map", "", err);
-    if (!bad && left_out) bad = string_append(&t->said, "%s%s", t->said ? "; " : "", left_out) ? no_memory(err) : 0;
+    if (!bad && left_out) bad = string_append(&t->notes, "%s%s", t->notes ? "; " : "", left_out) ? no_memory(err) : 0;
     free(left_out);
     if (bad) travel_close(t);
     return bad;
@@ -324,6 +324,6 @@ int travel_write(const Travel *t, const char *folder, Error *err) {
 void travel_close(Travel *t) {
     for (int i = 0; i < t->n; i++) free(t->files[i].data);
     free(t->auto_map);
-    free(t->said);
+    free(t->notes);
     *t = (Travel){0};
 }

@@ -33,7 +33,7 @@ typedef struct Travel {
     TravelFile files[TRAVEL_MAX];
     int n;
     char *auto_map; // JSON of the source's config.json that names its code; NULL: none
-    char *said;     // one line: what travels, and what was left out and why
+    char *notes;    // one line: what travels, and what was left out and why
 } Travel;
 
 // tokenizer: as it is used, read from tokenizer_path; NULL: none. source: the folder the model came from; NULL: none.

@@ -1,5 +1,5 @@
 // test_attention.cu: the attention kernels of llmc/cuda against the double reference of ops_reference.h, over shapes at
-// and around the borders of their tiles, fp32 and bf16, packed pages, trimmed queries, KV caches, decoding.
+// and around the borders of their tiles, fp32 and bf16, packed pages, outputs_only queries, KV caches, decoding.
 //     test_attention [short]    short: few shapes, for the slow builds and the mutations
 //
 // Tolerances are those of test_ops.c: a few fp32 roundings of the sum of absolute values of what was added up; in bf16
@@ -212,7 +212,7 @@ template <class T> static void attention_case(const Pages &pages, Heads heads, L
 template <class T> static void suite(bool is_short) {
     const Pages one_token = {"one token", {1}, {1}, 0}, one_page = {"one page", {37}, {37}, 0};
     const Pages borders = {"borders of tiles", {1, 63, 64, 65, 1, 17}, {1, 63, 64, 65, 1, 17}, 0};
-    const Pages trimmed = {"trimmed", {1, 5, 30, 3, 64}, {9, 70, 31, 64, 131}, 0};
+    const Pages outputs_only = {"outputs_only", {1, 5, 30, 3, 64}, {9, 70, 31, 64, 131}, 0};
     const Pages cache = {"decoding in a cache", {1, 1, 1, 1}, {1, 64, 17, 130}, 5};
     const Pages prefix = {"several new tokens in a cache", {3, 20}, {90, 20}, 7};
     const Pages many = {"many pages", {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8}, {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8}, 0};
@@ -222,7 +222,7 @@ template <class T> static void suite(bool is_short) {
         check_begin(sizeof(T) == 2 ? "bf16, short" : "fp32, short");
         attention_case<T>(middle, {2, 1, 64}, FUSED, 3);
         attention_case<T>(middle, {1, 1, 64}, SEPARATE, 60); // scores that grow much from tile to tile
-        attention_case<T>(trimmed, {3, 1, 32}, SEPARATE, 1);
+        attention_case<T>(outputs_only, {3, 1, 32}, SEPARATE, 1);
         attention_case<T>(cache, {2, 1, 128}, SEPARATE, 1);
         if (sizeof(T) == 2) attention_case<T>(one_page, {2, 2, 128}, MISALIGNED, 1);
         return;
@@ -239,7 +239,7 @@ template <class T> static void suite(bool is_short) {
         attention_case<T>(one_page, h, FUSED, 6);
         attention_case<T>(one_page, h, MISALIGNED, 1);
         if (!large) attention_case<T>(borders, h, SEPARATE, 1);
-        attention_case<T>(trimmed, h, SEPARATE, 6);
+        attention_case<T>(outputs_only, h, SEPARATE, 6);
         attention_case<T>(cache, h, SEPARATE, 1);
         attention_case<T>(prefix, h, SEPARATE, 3);
         attention_case<T>(many, h, FUSED, 1);

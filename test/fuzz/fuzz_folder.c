@@ -106,13 +106,13 @@ static void check(void) {
     if (info_check(out, folder, &err) != 0 && (!err.text[0] || !strstr(err.text, folder))) abort();
     for (int i = 0; i < 2; i++) {
         char *left = string_format("%s.tmp", parts[i]);
-        char *said = NULL;
-        int bad = extract_stack(&said, folder, i ? OWNER_DECODER : OWNER_ENCODER, parts[i], &err);
+        char *notes = NULL;
+        int bad = extract_stack(&notes, folder, i ? OWNER_DECODER : OWNER_ENCODER, parts[i], &err);
         if (bad && (!strstr(err.text, folder) || file_exists(parts[i]))) abort();
         if (!left || file_exists(left)) abort(); // whole or not at all
         if (!bad && (info_check(out, parts[i], &err) != 0 || file_remove_tree(parts[i], &err) != 0)) abort();
         free(left);
-        free(said);
+        free(notes);
     }
 }
 

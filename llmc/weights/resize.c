@@ -1,6 +1,6 @@
-// adapt.c: see adapt.h. A table over the vocabulary is filled by runs of rows: each comes from the file, from wherever
-// its tokens stand there, or is new.
-#include "llmc/weights/adapt.h"
+// resize.c: see resize.h. A table over the vocabulary is filled by runs of rows: each comes from the file, from
+// wherever its tokens stand there, or is new.
+#include "llmc/weights/resize.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -67,7 +67,7 @@ static int rows_open(Rows *r, const SafeTensors *s, const SafeTensor *t, int col
 }
 
 // Row i of parameter p, new: old row `like` (< 0: the mean of all) and noise.
-static int new_row(const Adapter *a, Rows *r, const Param *p, int i, int like, Error *err) {
+static int new_row(const Resizer *a, Rows *r, const Param *p, int i, int like, Error *err) {
     Backend *b = a->backend;
     const size_t width = (size_t)r->cols, even = (width + 1) / 2 * 2;
     uint64_t stream = random_stream(a->seed, (uint64_t)(p - a->params->table.params));
@@ -79,7 +79,7 @@ static int new_row(const Adapter *a, Rows *r, const Param *p, int i, int like, E
     return 0;
 }
 
-static int old_rows(const Adapter *a, const Param *p, const SafeTensors *s, const SafeTensor *t, int to, int from,
+static int old_rows(const Resizer *a, const Param *p, const SafeTensors *s, const SafeTensor *t, int to, int from,
                     int n, Error *err) {
     Backend *b = a->backend;
     const size_t width = (size_t)p->cols;
@@ -114,7 +114,7 @@ typedef struct RowCount {
     int kept, fresh;
 } RowCount;
 
-static int fill_table(const Adapter *a, const Param *p, const SafeTensors *s, const SafeTensor *t, int base,
+static int fill_table(const Resizer *a, const Param *p, const SafeTensors *s, const SafeTensor *t, int base,
                       RowCount *count, Error *err) {
     Numbering model = numbering(a->base, p->rows), files = numbering(base, (int)t->shape[0]);
     Rows rows = {0};
@@ -139,7 +139,7 @@ static int fill_table(const Adapter *a, const Param *p, const SafeTensors *s, co
     return bad;
 }
 
-static int say_table(Adapter *a, const Param *p, const SafeTensors *s, int base, int file_rows, RowCount n,
+static int say_table(Resizer *a, const Param *p, const SafeTensors *s, int base, int file_rows, RowCount n,
                      Error *err) {
     const char *stack = p->owner == OWNER_ENCODER ? "encoder" : "decoder";
     const char *table = strcmp(p->name, "lm_head.weight") == 0 ? "head" : "embedding";
@@ -147,12 +147,12 @@ static int say_table(Adapter *a, const Param *p, const SafeTensors *s, int base,
     if (n.fresh == 0 && n.kept == file_rows) return 0;
     if (base != a->base)
         bad =
-            string_append(&a->said, "  %-14s %s: %d base tokens in the files, %d here\n", stack, table, base, a->base);
+            string_append(&a->notes, "  %-14s %s: %d base tokens in the files, %d here\n", stack, table, base, a->base);
     if (n.kept < file_rows)
-        bad |= string_append(&a->said, "  %-14s %s: %d of the %d rows in %s are left out\n", stack, table,
+        bad |= string_append(&a->notes, "  %-14s %s: %d of the %d rows in %s are left out\n", stack, table,
                              file_rows - n.kept, file_rows, safetensors_path(s, NULL));
     if (n.fresh > 0)
-        bad |= string_append(&a->said, "  %-14s %s: %d of %d rows are new (the mean of the old ones, and noise)\n",
+        bad |= string_append(&a->notes, "  %-14s %s: %d of %d rows are new (the mean of the old ones, and noise)\n",
                              stack, table, n.fresh, p->rows);
     return was_said(bad, err);
 }
@@ -167,7 +167,7 @@ static const SafeTensor *find_table(const SafeTensors *s, const Param *p, int ro
     return NULL;
 }
 
-int adapt_stack(Adapter *a, ParamOwner owner, const SafeTensors *s, FilesConfig config, Error *err) {
+int resize_stack(Resizer *a, ParamOwner owner, const SafeTensors *s, FileVocab config, Error *err) {
     Backend *b = a->backend;
     const ParamTable *table = &a->params->table;
     TRY(weights_check_layers(s, table, owner, err));
@@ -192,7 +192,7 @@ int adapt_stack(Adapter *a, ParamOwner owner, const SafeTensors *s, FilesConfig 
 
 // ---- the cascade ---------------------------------------------------------------------------------------------------
 
-static int cascade_tensor(const Adapter *a, const SafeTensors *s, const char *name, Error *err) {
+static int cascade_tensor(const Resizer *a, const SafeTensors *s, const char *name, Error *err) {
     Backend *b = a->backend;
     const Param *p = params_find(&a->params->table, OWNER_CASCADE, name);
     const SafeTensor *t = weights_find(s, p, 0, err);
@@ -200,12 +200,12 @@ static int cascade_tensor(const Adapter *a, const SafeTensors *s, const char *na
     return a->weights ? weights_read(b, elem_at(b, a->weights, p->offset), b->dtype, s, t, 0, p->count, err) : 0;
 }
 
-int adapt_projector(Adapter *a, const SafeTensors *s, Error *err) {
+int resize_projector(Resizer *a, const SafeTensors *s, Error *err) {
     TRY(cascade_tensor(a, s, "model.mm_projector.weight", err));
     return cascade_tensor(a, s, "model.mm_projector.bias", err);
 }
 
-int adapt_queries(Adapter *a, const SafeTensors *s, int latents, Error *err) {
+int resize_queries(Resizer *a, const SafeTensors *s, int latents, Error *err) {
     const Param *p = params_find(&a->params->table, OWNER_CASCADE, "model.Q.weight");
     const SafeTensor *t = weights_find(s, p, 1, err);
     if (!t) return -1;
@@ -216,7 +216,7 @@ int adapt_queries(Adapter *a, const SafeTensors *s, int latents, Error *err) {
     const int old = t->shape[0] < p->rows ? (int)t->shape[0] : p->rows;
     TRY(old_rows(a, p, s, t, 0, 0, old, err));
     if (t->shape[0] > p->rows)
-        return was_said(string_append(&a->said, "  %-14s the first %d of the %lld in %s; the others are left out\n",
+        return was_said(string_append(&a->notes, "  %-14s the first %d of the %lld in %s; the others are left out\n",
                                       "latents", p->rows, (long long)t->shape[0], safetensors_path(s, NULL)),
                         err);
     if (old == p->rows) return 0;
@@ -225,7 +225,7 @@ int adapt_queries(Adapter *a, const SafeTensors *s, int latents, Error *err) {
     for (int i = old; i < p->rows && !bad; i++) bad = new_row(a, &rows, p, i, i % old, err);
     rows_close(&rows);
     if (bad) return -1;
-    return was_said(string_append(&a->said,
+    return was_said(string_append(&a->notes,
                                   "  %-14s %d, of which %d are in %s; the others are copies of these, and noise\n",
                                   "latents", p->rows, old, safetensors_path(s, NULL)),
                     err);

@@ -1,9 +1,9 @@
-// c3.c: the cascade, see c3.h. The only file that knows which stack is the encoder and which the decoder.
+// cascade.c: the cascade, see cascade.h. The only file that knows which stack is the encoder and which the decoder.
 //
 // One id convention joins the two: the encoder's slots are Q, shared by all pages; the decoder's slots are the
 // projected latents of this batch. The gradient of the decoder's slots is what flows back through projector and
 // encoder.
-#include "llmc/model/c3.h"
+#include "llmc/model/cascade.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,27 +15,27 @@
 // Rows of logits at a time: a few megabytes, so that a chunk stays in a cache, but enough rows for an efficient
 // product. A GPU wants more of both (2,048 rows fill its processors); `wide` says so.
 static int head_rows_for(const C3Config *c, const C3Limits *l, int wide) {
-    if (l->head_rows > 0) return l->head_rows < l->dec_kept ? l->head_rows : l->dec_kept;
+    if (l->head_rows > 0) return l->head_rows < l->dec_outputs ? l->head_rows : l->dec_outputs;
     int rows = (int)((2 << 20) / (size_t)c->dec.V);
     rows = wide ? 2048 : rows < 256 ? 256 : rows > 1024 ? 1024 : rows / 64 * 64;
-    return rows < l->dec_kept ? rows : l->dec_kept;
+    return rows < l->dec_outputs ? rows : l->dec_outputs;
 }
 
-static int loss_rows(const C3Limits *l) { return l->loss_rows > l->dec_kept ? l->loss_rows : l->dec_kept; }
+static int loss_rows(const C3Limits *l) { return l->loss_rows > l->dec_outputs ? l->loss_rows : l->dec_outputs; }
 
 static int carve(C3 *m, Arena *arena, const C3Config *c, const C3Limits *l, DType dtype) {
-    size_t e = dtype_size(dtype), slots = (size_t)l->pages * c->latents, kept = (size_t)l->dec_kept;
+    size_t e = dtype_size(dtype), slots = (size_t)l->pages * c->latents, outputs = (size_t)l->dec_outputs;
     size_t head = (size_t)l->head_rows, losses = (size_t)loss_rows(l);
     int train = l->recompute != KEEP_NOTHING;
     if (qwen2_carve(&m->enc_acts, arena, &c->enc, dtype, l->enc_rows, (int)slots, l->recompute) != 0) return -1;
-    if (qwen2_carve(&m->dec_acts, arena, &c->dec, dtype, l->dec_rows, l->dec_kept, l->recompute) != 0) return -1;
+    if (qwen2_carve(&m->dec_acts, arena, &c->dec, dtype, l->dec_rows, l->dec_outputs, l->recompute) != 0) return -1;
     m->projected = arena_take(arena, slots * c->dec.D * e);
     m->logits = arena_take(arena, head * (size_t)params_head_rows(c->dec.V) * e);
     m->losses = arena_take(arena, losses * sizeof(float));
     m->correct = arena_take(arena, losses * sizeof(int));
     m->sums = arena_take(arena, 2 * sizeof(double));
     if (!train) return 0;
-    m->dhidden = arena_take(arena, kept * c->dec.D * e);
+    m->dhidden = arena_take(arena, outputs * c->dec.D * e);
     m->dslots = arena_take(arena, slots * c->dec.D * sizeof(float));
     m->dprojected = arena_take(arena, slots * c->dec.D * e);
     m->dlatents = arena_take(arena, slots * c->enc.D * e);
@@ -96,7 +96,7 @@ static int allocate(C3 *m, Error *err) {
     Arena arena = {.base = m->arena};
     if (carve(m, &arena, &m->config, l, b->dtype) != 0) return error_set(err, "activations: out of memory");
     b->zero(b, m->sums, 2 * sizeof *m->sums);
-    size_t losses = (size_t)l->dec_kept;
+    size_t losses = (size_t)l->dec_outputs;
     m->host_losses = malloc(losses * sizeof(float));
     m->host_correct = malloc(losses * sizeof(int));
     if (!m->host_losses || !m->host_correct) return error_set(err, "losses: out of memory (%zu rows)", losses);
@@ -181,9 +181,9 @@ static void project(C3 *m, const elem_t *latents, int rows) {
 
 void c3_encode(C3 *m, const StackBatch *d) {
     m->b->range_push(m->b, "encoder forward", -1);
-    m->b->await(m->b, params_gather_tag(m->params.enc.tail_bucket)); // Q and projector
+    m->b->wait_for(m->b, params_gather_tag(m->params.enc.final_bucket)); // Q and projector
     qwen2_forward(&m->enc, &m->enc_acts, d, weight(m, m->params.Q), NULL);
-    project(m, m->enc_acts.out, d->kept);
+    project(m, m->enc_acts.out, d->outputs);
     m->b->range_pop(m->b);
 }
 
@@ -203,11 +203,11 @@ static float *gradient(const C3 *m, int bucket, size_t offset) {
 static void head(C3 *m, const MicroBatch *d, int train, int accumulate) {
     Backend *b = m->b;
     const C3Params *p = &m->params;
-    int K = d->dec.kept, D = m->config.dec.D, V = m->config.dec.V, chunk = m->limits.head_rows;
+    int K = d->dec.outputs, D = m->config.dec.D, V = m->config.dec.V, chunk = m->limits.head_rows;
     int padded = params_head_rows(V);
     elem_t *w = weight(m, p->dec.head);
     float *dw = train && m->dec.train
-                    ? gradient(m, m->config.dec.tied ? p->dec.embed_bucket : p->dec.tail_bucket, p->dec.head)
+                    ? gradient(m, m->config.dec.tied ? p->dec.embed_bucket : p->dec.final_bucket, p->dec.head)
                     : NULL;
     size_t row = (size_t)d->loss_row;
     b->range_push(b, "head and loss", -1);
@@ -238,18 +238,19 @@ void c3_forward(C3 *m, const MicroBatch *host) {
 
 void c3_forward_latents(C3 *m, const MicroBatch *host, const elem_t *latents) {
     MicroBatch d = upload(m, host);
-    m->b->await(m->b, params_gather_tag(m->params.enc.tail_bucket));
-    project(m, latents, d.enc.kept);
+    m->b->wait_for(m->b, params_gather_tag(m->params.enc.final_bucket));
+    project(m, latents, d.enc.outputs);
     decode(m, &d.dec);
     head(m, &d, 0, 0);
 }
 
-// The places that are written before the backward pass of their layers: what lay there must have left (ZeRO 2).
-static void await_whole_buckets(C3 *m) {
+// The places that are written before the backward pass of their layers: the previous occupant must have been reduced
+// (ZeRO 2).
+static void wait_for_whole_buckets(C3 *m) {
     const C3Params *p = &m->params;
-    int buckets[] = {p->dec.embed_bucket, p->dec.tail_bucket, p->enc.embed_bucket, p->enc.tail_bucket};
+    int buckets[] = {p->dec.embed_bucket, p->dec.final_bucket, p->enc.embed_bucket, p->enc.final_bucket};
     for (int i = 0; i < 4; i++) {
-        if (m->grads.before[buckets[i]] >= 0) m->b->await(m->b, params_reduce_tag(m->grads.before[buckets[i]]));
+        if (m->grads.previous[buckets[i]] >= 0) m->b->wait_for(m->b, params_reduce_tag(m->grads.previous[buckets[i]]));
     }
 }
 
@@ -260,7 +261,7 @@ static void clear_scattered(C3 *m, int accumulate) {
     const C3Config *c = &m->config;
     const C3Params *p = &m->params;
     if (accumulate) return;
-    b->zero(b, gradient(m, p->enc.tail_bucket, p->Q), (size_t)c->latents * c->enc.D * sizeof(float));
+    b->zero(b, gradient(m, p->enc.final_bucket, p->Q), (size_t)c->latents * c->enc.D * sizeof(float));
     if (m->enc.train)
         b->zero(b, gradient(m, p->enc.embed_bucket, p->enc.embed), (size_t)c->enc.V * c->enc.D * sizeof(float));
     if (m->dec.train && !c->dec.tied)
@@ -272,10 +273,10 @@ static void projector_backward(C3 *m, int slots, int accumulate) {
     Backend *b = m->b;
     const C3Config *c = &m->config;
     const C3Params *p = &m->params;
-    int tail = p->enc.tail_bucket;
+    int last = p->enc.final_bucket;
     b->cast_from_f32(b, m->dprojected, m->dslots, (size_t)slots * c->dec.D);
     b->matmul_backward_input(b, m->dlatents, m->dprojected, weight(m, p->projector), slots, c->enc.D, c->dec.D, 0);
-    b->matmul_backward_weight(b, gradient(m, tail, p->projector), gradient(m, tail, p->projector_bias), m->dprojected,
+    b->matmul_backward_weight(b, gradient(m, last, p->projector), gradient(m, last, p->projector_bias), m->dprojected,
                               m->enc_acts.out, slots, c->enc.D, c->dec.D, accumulate);
 }
 
@@ -283,32 +284,32 @@ void c3_forward_backward(C3 *m, const MicroBatch *host, int accumulate, void (*r
     Backend *b = m->b;
     const C3Params *p = &m->params;
     MicroBatch d = upload(m, host);
-    int slots = d.enc.kept;                    // pages * N, in the order of the decoder's slots
+    int slots = d.enc.outputs;                 // pages * N, in the order of the decoder's slots
     int add = accumulate && m->grads.zero < 2; // ZeRO 2 adds in the shards
     c3_encode(m, &d.enc);
     decode(m, &d.dec);
-    await_whole_buckets(m);
+    wait_for_whole_buckets(m);
     clear_scattered(m, add);
     head(m, &d, 1, add);
-    b->weighted_sum(b, m->sums, m->losses + d.loss_row, d.weights, d.dec.kept, accumulate);
+    b->weighted_sum(b, m->sums, m->losses + d.loss_row, d.weights, d.dec.outputs, accumulate);
 
     b->range_push(b, "decoder backward", -1);
     b->zero(b, m->dslots, (size_t)slots * m->config.dec.D * sizeof(float));
     qwen2_backward(&m->dec, &m->dec_acts, &d.dec, m->dhidden, m->dslots, add, ready, arg);
-    if (ready) ready(arg, p->dec.tail_bucket);
+    if (ready) ready(arg, p->dec.final_bucket);
     if (ready) ready(arg, p->dec.embed_bucket);
     b->range_pop(b);
 
     b->range_push(b, "encoder backward", -1);
     projector_backward(m, slots, add);
-    qwen2_backward(&m->enc, &m->enc_acts, &d.enc, m->dlatents, gradient(m, p->enc.tail_bucket, p->Q), add, ready, arg);
-    if (ready) ready(arg, p->enc.tail_bucket); // holds Q, which is complete only now
+    qwen2_backward(&m->enc, &m->enc_acts, &d.enc, m->dlatents, gradient(m, p->enc.final_bucket, p->Q), add, ready, arg);
+    if (ready) ready(arg, p->enc.final_bucket); // holds Q, which is complete only now
     if (ready) ready(arg, p->enc.embed_bucket);
     b->range_pop(b);
 }
 
 static void ready_without(C3 *m, int bucket, void (*ready)(void *, int), void *arg) {
-    if (m->grads.before[bucket] >= 0) m->b->await(m->b, params_reduce_tag(m->grads.before[bucket]));
+    if (m->grads.previous[bucket] >= 0) m->b->wait_for(m->b, params_reduce_tag(m->grads.previous[bucket]));
     m->b->zero(m->b, m->grads.at[bucket], m->params.table.buckets[bucket].count * sizeof(float));
     ready(arg, bucket);
 }
@@ -317,15 +318,15 @@ void c3_no_gradients(C3 *m, void (*ready)(void *, int), void *arg) {
     const StackParams *stacks[] = {&m->params.dec, &m->params.enc};
     for (int i = 0; i < 2; i++) {
         const StackParams *s = stacks[i];
-        for (int k = s->tail_bucket - 1; k >= s->layer_bucket; k--) ready_without(m, k, ready, arg);
-        ready_without(m, s->tail_bucket, ready, arg);
+        for (int k = s->final_bucket - 1; k >= s->layer_bucket; k--) ready_without(m, k, ready, arg);
+        ready_without(m, s->final_bucket, ready, arg);
         ready_without(m, s->embed_bucket, ready, arg);
     }
 }
 
 C3Loss c3_read_loss(C3 *m, const MicroBatch *host) {
     size_t row = (size_t)host->loss_row;
-    int n = host->dec.kept;
+    int n = host->dec.outputs;
     m->b->download(m->b, m->host_losses, m->losses + row, (size_t)n * sizeof(float));
     m->b->download(m->b, m->host_correct, m->correct + row, (size_t)n * sizeof(int));
     C3Loss loss = {.rows = n};
@@ -346,13 +347,13 @@ void c3_read_step(C3 *m, double *loss, double *grad_norm) {
 
 // ---- work ----------------------------------------------------------------------------------------------------------
 
-// Products of one stack for `rows` rows of which `kept` go through the last layer's queries, output and MLP;
-// `pairs` (`kept_pairs`): query-key pairs the causal attention looks at.
-static double stack_flops(const Qwen2Config *c, double rows, double kept, double pairs, double kept_pairs) {
+// Products of one stack for `rows` rows of which `outputs` go through the last layer's queries, output and MLP;
+// `pairs` (`output_pairs`): query-key pairs the causal attention looks at.
+static double stack_flops(const Qwen2Config *c, double rows, double outputs, double pairs, double output_pairs) {
     double D = c->D, F = c->F, heads = (double)c->NH * c->HS, kv = 2.0 * c->KV * c->HS, L = c->L;
     double q_and_rest = D * heads + heads * D + 3 * D * F, keys = D * kv;
-    return 2 * ((L - 1) * rows * (q_and_rest + keys) + kept * q_and_rest + rows * keys) +
-           4 * heads * ((L - 1) * pairs + kept_pairs);
+    return 2 * ((L - 1) * rows * (q_and_rest + keys) + outputs * q_and_rest + rows * keys) +
+           4 * heads * ((L - 1) * pairs + output_pairs);
 }
 
 // Pairs seen by the last k of n rows.
@@ -371,8 +372,8 @@ C3Flops c3_page_flops(const C3Config *c, int tokens, int before_text, int backwa
 C3Flops c3_flops(const C3Config *c, const MicroBatch *host, int backward) {
     C3Flops sum = {0};
     for (int p = 0; p < host->dec.pages; p++) {
-        int rows = host->dec.cu[p + 1] - host->dec.cu[p], kept = host->dec.kept_cu[p + 1] - host->dec.kept_cu[p];
-        C3Flops f = c3_page_flops(c, kept - 1, rows - (kept - 1), backward);
+        int rows = host->dec.cu[p + 1] - host->dec.cu[p], outputs = host->dec.output_cu[p + 1] - host->dec.output_cu[p];
+        C3Flops f = c3_page_flops(c, outputs - 1, rows - (outputs - 1), backward);
         sum.encoder += f.encoder;
         sum.decoder += f.decoder;
         sum.head += f.head;

@@ -1,5 +1,5 @@
-// follow.c: see follow.h.
-#include "llmc/infer/follow.h"
+// progress.c: see progress.h.
+#include "llmc/infer/progress.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,17 +18,17 @@ static double now(void) {
 // ---- how far -------------------------------------------------------------------------------------------------------
 
 // A token that is only looked at costs less than one that is written: the demo's model on a CPU a fifth to a half.
-static double cost(FollowKind kind, double tokens) { return kind == FOLLOW_WRITES ? tokens : 0.3 * tokens; }
+static double cost(ProgressKind kind, double tokens) { return kind == PROGRESS_DECODE ? tokens : 0.3 * tokens; }
 
 // Of the phase under way. Tokens run ahead of the pages that they finish, and there may be more of them than thought.
-static double share_of_phase(const Follow *f) {
+static double share_of_phase(const Progress *f) {
     double pages = f->pages > 0 ? (double)f->done / f->pages : 0;
-    if (f->kind == FOLLOW_PASS) return pages;
+    if (f->kind == PROGRESS_PREFILL) return pages;
     double tokens = f->expected > 0 ? fmin(1, (double)f->tokens / f->expected) : pages;
     return (pages + tokens) / 2;
 }
 
-static double share_of_all(const Follow *f) {
+static double share_of_all(const Progress *f) {
     double part = cost(f->kind, f->expected), work = fmax(f->work, f->over + part);
     return work > 0 ? (f->over + part * share_of_phase(f)) / work : 0;
 }
@@ -36,11 +36,11 @@ static double share_of_all(const Follow *f) {
 // Tokens behind the first by the time since the first: without the prompt.
 static double rate(double tokens, double seconds) { return tokens > 0 && seconds > 0 ? tokens / seconds : 0; }
 
-static void show(Follow *f, double time) {
+static void show(Progress *f, double time) {
     enum { CELLS = 20 };
     char bar[CELLS + 1], left[48] = "", pages[48] = "", speed[48] = "", line[256], text[32];
     double share = share_of_all(f), spent = time - f->began;
-    if (!f->progress) return;
+    if (!f->line) return;
     f->shown = time;
     for (int i = 0; i < CELLS; i++) bar[i] = i < (int)(share * CELLS) ? '=' : ' ';
     bar[CELLS] = 0;
@@ -49,17 +49,17 @@ static void show(Follow *f, double time) {
     if (f->pages) snprintf(pages, sizeof pages, ": %d of %d pages", f->done, f->pages);
     if (f->tokens > 1) snprintf(speed, sizeof speed, ", %.1f tokens/s", rate((double)f->tokens - 1, time - f->first));
     snprintf(line, sizeof line, "[%s] %.0f %% | %s%s%s%s", bar, floor(100 * share), left, f->what, pages, speed);
-    fprintf(f->progress, "\r\033[K%.*s", terminal_columns(fileno(f->progress)) - 1, line);
-    fflush(f->progress);
+    fprintf(f->line, "\r\033[K%.*s", terminal_columns(fileno(f->line)) - 1, line);
+    fflush(f->line);
 }
 
 // ---- what is told --------------------------------------------------------------------------------------------------
 
-void follow_expect(Follow *f, FollowKind kind, double tokens) {
+void progress_expect(Progress *f, ProgressKind kind, double tokens) {
     if (f) f->work += cost(kind, tokens);
 }
 
-static void end_phase(Follow *f, double time) {
+static void end_phase(Progress *f, double time) {
     if (!f->phases) return;
     f->over += cost(f->kind, f->expected);
     f->written += f->tokens;
@@ -70,7 +70,7 @@ static void end_phase(Follow *f, double time) {
     f->tokens = 0;
 }
 
-void follow_phase(Follow *f, const char *what, FollowKind kind, int pages, double tokens) {
+void progress_phase(Progress *f, const char *what, ProgressKind kind, int pages, double tokens) {
     if (!f) return;
     double time = now();
     end_phase(f, time);
@@ -83,9 +83,9 @@ void follow_phase(Follow *f, const char *what, FollowKind kind, int pages, doubl
     show(f, time);
 }
 
-void follow_token(void *arg, int page, int32_t id) {
+void progress_token(void *arg, int page, int32_t id) {
     const double often = 0.2; // seconds between two lines
-    Follow *f = arg;
+    Progress *f = arg;
     double time = now();
     (void)page;
     if (f->tokens++ == 0) f->first = time;
@@ -98,15 +98,15 @@ void follow_token(void *arg, int page, int32_t id) {
     free(text);
 }
 
-void follow_pages(void *arg, int done, int n) {
-    Follow *f = arg;
+void progress_pages(void *arg, int done, int n) {
+    Progress *f = arg;
     if (!f) return;
     f->done = done;
     f->pages = n;
     show(f, now());
 }
 
-void follow_end(Follow *f) {
+void progress_end(Progress *f) {
     if (!f || !f->phases) return;
     double time = now();
     char text[32];
@@ -116,13 +116,13 @@ void follow_end(Follow *f) {
         clean_print(f->text, rest, text_stream_end(&f->stream, rest));
         if (fputs("\n\n", f->text) < 0 || fflush(f->text) != 0) f->failed = 1;
     }
-    if (!f->progress) return;
-    fprintf(f->progress, "\r\033[K");
+    if (!f->line) return;
+    fprintf(f->line, "\r\033[K");
     if (f->written) {
-        fprintf(f->progress, "decoded %lld tokens in %.1f s, %.1f tokens/s", (long long)f->written, f->writing,
+        fprintf(f->line, "decoded %lld tokens in %.1f s, %.1f tokens/s", (long long)f->written, f->writing,
                 rate((double)f->timed, f->writing));
-        if (f->work > 0) fprintf(f->progress, "; all of it took %s", format_time(text, time - f->began));
-        fprintf(f->progress, "\n");
+        if (f->work > 0) fprintf(f->line, "; all of it took %s", format_time(text, time - f->began));
+        fprintf(f->line, "\n");
     }
-    fflush(f->progress);
+    fflush(f->line);
 }

@@ -1,6 +1,6 @@
-// cut.h: long documents into pages a model can take.
-#ifndef LLMC_CUT_H
-#define LLMC_CUT_H
+// chunk.h: long documents into pages a model can take.
+#ifndef LLMC_CHUNK_H
+#define LLMC_CHUNK_H
 
 #include <stddef.h>
 
@@ -17,6 +17,6 @@ typedef struct PageSpan {
 // between two characters. ASCII white space between pages, before the first and behind the last belongs to none:
 // everything else is in exactly one page, in order. *out (*n) is malloc'ed; *n = 0 when there is nothing but white
 // space.
-int cut_pages(PageSpan **out, int *n, const char *text, size_t length, const Tokenizer *tok, int most, Error *err);
+int chunk_pages(PageSpan **out, int *n, const char *text, size_t length, const Tokenizer *tok, int most, Error *err);
 
 #endif

@@ -1,5 +1,5 @@
-// source.c: see source.h.
-#include "llmc/weights/source.h"
+// model_files.c: see model_files.h.
+#include "llmc/weights/model_files.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,28 +14,29 @@ static const char default_enc[] = "models/Qwen2.5-1.5B", default_dec[] = "models
 
 // The vocabulary of the model: -vocab, or the one its stacks agree on. Stacks of another vocabulary get the rows of
 // this one; of a plain decoder the padding is cut, to a plain encoder rows are added where it has too few.
-static int set_vocabulary(ModelSource *s, const ModelChoice *o, Error *err) {
+static int set_vocabulary(ModelFiles *s, const ModelChoice *o, Error *err) {
     C3Config *c = &s->config;
-    s->files[0].rows = c->enc.V;
-    s->files[1].rows = c->dec.V;
-    s->files[1].tied = c->dec.tied; // an encoder's head is never used
-    if (!o->vocab && s->files[0].base != s->files[1].base)
+    s->stored[0].rows = c->enc.V;
+    s->stored[1].rows = c->dec.V;
+    s->stored[1].tied = c->dec.tied; // an encoder's head is never used
+    if (!o->vocab && s->stored[0].base != s->stored[1].base)
         return error_set(err,
                          "%s has %d base tokens, %s has %d (hint: -vocab K keeps the first K of both, and adds rows "
                          "where there are fewer)",
-                         s->enc ? s->enc : s->folder, s->files[0].base, s->dec ? s->dec : s->folder, s->files[1].base);
-    int base = o->vocab ? o->vocab : s->files[1].base, rows = config_rows(base);
-    if (base != s->files[0].base || (s->enc && c->enc.V < rows)) c->enc.V = rows;
-    if (base != s->files[1].base || s->dec) c->dec.V = rows;
+                         s->enc ? s->enc : s->folder, s->stored[0].base, s->dec ? s->dec : s->folder,
+                         s->stored[1].base);
+    int base = o->vocab ? o->vocab : s->stored[1].base, rows = config_rows(base);
+    if (base != s->stored[0].base || (s->enc && c->enc.V < rows)) c->enc.V = rows;
+    if (base != s->stored[1].base || s->dec) c->dec.V = rows;
     c->base_vocab = base;
     c->specials = config_specials(base);
     return 0;
 }
 
-static int from_two_stacks(ModelSource *s, const ModelChoice *o, Error *err) {
+static int from_two_stacks(ModelFiles *s, const ModelChoice *o, Error *err) {
     C3Config *c = &s->config;
-    TRY(config_read_qwen2_base(&c->enc, &s->files[0].base, s->enc, err));
-    TRY(config_read_qwen2_base(&c->dec, &s->files[1].base, s->dec, err));
+    TRY(config_read_qwen2_base(&c->enc, &s->stored[0].base, s->enc, err));
+    TRY(config_read_qwen2_base(&c->dec, &s->stored[1].base, s->dec, err));
     c->latents = 32;
     snprintf(c->template_name, sizeof c->template_name, "c3");
     c->dtype = o->dtype;
@@ -44,14 +45,14 @@ static int from_two_stacks(ModelSource *s, const ModelChoice *o, Error *err) {
 }
 
 // A C3 folder; a stack named beside it takes the place of its own.
-static int from_c3(ModelSource *s, const ModelChoice *o, Error *err) {
+static int from_c3(ModelFiles *s, const ModelChoice *o, Error *err) {
     C3Config *c = &s->config;
     TRY(checkpoint_hold(&s->folder, &s->hold, o->model, err));
     TRY(config_read_c3(c, s->folder, err));
-    s->files[0].base = s->files[1].base = c->base_vocab;
-    s->files_latents = c->latents;
-    if (s->enc) TRY(config_read_qwen2_base(&c->enc, &s->files[0].base, s->enc, err));
-    if (s->dec) TRY(config_read_qwen2_base(&c->dec, &s->files[1].base, s->dec, err));
+    s->stored[0].base = s->stored[1].base = c->base_vocab;
+    s->stored_latents = c->latents;
+    if (s->enc) TRY(config_read_qwen2_base(&c->enc, &s->stored[0].base, s->enc, err));
+    if (s->dec) TRY(config_read_qwen2_base(&c->dec, &s->stored[1].base, s->dec, err));
     snprintf(s->text, sizeof s->text, "%s%s%s%s%s", s->folder, s->enc ? ", encoder " : "", s->enc ? s->enc : "",
              s->dec ? ", decoder " : "", s->dec ? s->dec : "");
     return set_vocabulary(s, o, err);
@@ -75,7 +76,7 @@ static int pages_vocabulary(int *base, const ModelChoice *o, Error *err) {
 }
 
 // A preset goes with whatever pages there are: without -vocab it takes theirs. has_pages: 0 leaves it its own.
-static int from_preset(ModelSource *s, const ModelChoice *o, int has_pages, Error *err) {
+static int from_preset(ModelFiles *s, const ModelChoice *o, int has_pages, Error *err) {
     C3Config *c = &s->config;
     int base = o->vocab;
     TRY(config_preset(c, o->preset, base, err));
@@ -93,7 +94,7 @@ static int from_preset(ModelSource *s, const ModelChoice *o, int has_pages, Erro
 }
 
 // assume: there may be neither models nor pages; missing default models have the paper's shapes.
-static int find_shapes(ModelSource *s, const ModelChoice *o, int assume, Error *err) {
+static int find_shapes(ModelFiles *s, const ModelChoice *o, int assume, Error *err) {
     if (o->preset) return from_preset(s, o, !assume, err);
     int nothing = !o->model && !o->enc && !file_exists(default_enc) && !file_exists(default_dec);
     if (nothing && assume) {
@@ -111,7 +112,7 @@ static int find_shapes(ModelSource *s, const ModelChoice *o, int assume, Error *
     return from_two_stacks(s, o, err);
 }
 
-int source_find_tokenizer(ModelSource *s, const ModelChoice *o, Error *err) {
+int model_files_find_tokenizer(ModelFiles *s, const ModelChoice *o, Error *err) {
     if (o->tokenizer) {
         s->tokenizer = strdup(o->tokenizer);
         return s->tokenizer ? 0 : error_set(err, "out of memory");
@@ -136,8 +137,8 @@ int source_find_tokenizer(ModelSource *s, const ModelChoice *o, Error *err) {
                      s->folder || s->enc ? " or " : "");
 }
 
-int source_shapes(ModelSource *s, const ModelChoice *o, int assume, Error *err) {
-    *s = (ModelSource){0};
+int model_files_shapes(ModelFiles *s, const ModelChoice *o, int assume, Error *err) {
+    *s = (ModelFiles){0};
     TRY(find_shapes(s, o, assume, err));
     C3Config *c = &s->config;
     if (o->latents) c->latents = o->latents;
@@ -150,20 +151,20 @@ int source_shapes(ModelSource *s, const ModelChoice *o, int assume, Error *err) 
     return 0;
 }
 
-int source_open(ModelSource *s, const ModelChoice *o, Error *err) {
-    TRY(source_shapes(s, o, 0, err));
-    return source_find_tokenizer(s, o, err);
+int model_files_open(ModelFiles *s, const ModelChoice *o, Error *err) {
+    TRY(model_files_shapes(s, o, 0, err));
+    return model_files_find_tokenizer(s, o, err);
 }
 
-void source_close(ModelSource *s) {
+void model_files_close(ModelFiles *s) {
     checkpoint_release(&s->hold);
     free(s->tokenizer);
     free(s->folder);
-    free(s->said);
-    s->tokenizer = s->folder = s->said = NULL;
+    free(s->notes);
+    s->tokenizer = s->folder = s->notes = NULL;
 }
 
-int source_tokenizer(Tokenizer **out, const ModelSource *s, Error *err) {
+int model_files_tokenizer(Tokenizer **out, const ModelFiles *s, Error *err) {
     const int base = s->config.base_vocab;
     TRY(tokenizer_load(out, s->tokenizer, base == QWEN_BASE_RANKS ? 0 : base, err));
     if (tokenizer_base(*out) == base) return 0;
@@ -174,32 +175,32 @@ int source_tokenizer(Tokenizer **out, const ModelSource *s, Error *err) {
 // ---- weights -------------------------------------------------------------------------------------------------------
 
 // The tensors of a new encoder or decoder, or of the C3 folder's own (files).
-static int fill_stack(Adapter *a, ParamOwner owner, const char *folder, const SafeTensors *files, FilesConfig config,
+static int fill_stack(Resizer *a, ParamOwner owner, const char *folder, const SafeTensors *files, FileVocab config,
                       Error *err) {
-    if (!folder) return adapt_stack(a, owner, files, config, err);
+    if (!folder) return resize_stack(a, owner, files, config, err);
     SafeTensors *own;
     TRY(safetensors_open(&own, folder, err));
-    int bad = adapt_stack(a, owner, own, config, err);
+    int bad = resize_stack(a, owner, own, config, err);
     safetensors_close(own);
     return bad;
 }
 
 // Queries belong to the encoder, the projector to both: a new stack makes them new.
-static int fill(const ModelSource *s, Adapter *a, SafeTensors *const files[2], Error *err) {
-    TRY(fill_stack(a, OWNER_ENCODER, s->enc, files[1], s->files[0], err));
-    TRY(fill_stack(a, OWNER_DECODER, s->dec, files[0], s->files[1], err));
+static int fill(const ModelFiles *s, Resizer *a, SafeTensors *const files[2], Error *err) {
+    TRY(fill_stack(a, OWNER_ENCODER, s->enc, files[1], s->stored[0], err));
+    TRY(fill_stack(a, OWNER_DECODER, s->dec, files[0], s->stored[1], err));
     if (!s->folder) return 0;
-    if (!s->enc) TRY(adapt_queries(a, files[0], s->files_latents, err));
-    if (!s->enc && !s->dec) return adapt_projector(a, files[0], err);
+    if (!s->enc) TRY(resize_queries(a, files[0], s->stored_latents, err));
+    if (!s->enc && !s->dec) return resize_projector(a, files[0], err);
     if (!a->weights) return 0;
-    if (string_append(&a->said, "  %-14s %s%s new: what they were fits no other %s\n", "cascade",
+    if (string_append(&a->notes, "  %-14s %s%s new: what they were fits no other %s\n", "cascade",
                       s->enc ? "queries and projector" : "the projector", s->enc ? " are" : " is",
                       s->enc ? "encoder" : "decoder") != 0)
         return error_set(err, "out of memory");
     return 0;
 }
 
-static int open_and_fill(const ModelSource *s, Adapter *a, Error *err) {
+static int open_and_fill(const ModelFiles *s, Resizer *a, Error *err) {
     SafeTensors *files[2] = {NULL, NULL};
     if (s->folder) TRY(weights_open_c3(files, s->folder, err));
     int bad = fill(s, a, files, err);
@@ -208,22 +209,22 @@ static int open_and_fill(const ModelSource *s, Adapter *a, Error *err) {
     return bad;
 }
 
-int source_check(const ModelSource *s, Error *err) {
+int model_files_check(const ModelFiles *s, Error *err) {
     C3Params p;
     if (!s->folder && !s->enc) return 0;
     TRY(params_build(&p, &s->config, 1, err));
-    Adapter a = {.params = &p, .base = s->config.base_vocab};
+    Resizer a = {.params = &p, .base = s->config.base_vocab};
     int bad = open_and_fill(s, &a, err);
     params_free(&p);
     return bad;
 }
 
-int source_fill(ModelSource *s, C3 *m, uint64_t seed, Error *err) {
+int model_files_load(ModelFiles *s, C3 *m, uint64_t seed, Error *err) {
     if (!s->folder && !s->enc) return c3_init_weights(m, seed, 0, err);
     TRY(c3_init_weights(m, seed, 1, err)); // what no file has
-    Adapter a = {
+    Resizer a = {
         .backend = m->b, .weights = m->weights, .params = &m->params, .base = m->config.base_vocab, .seed = seed};
     int bad = open_and_fill(s, &a, err);
-    s->said = a.said;
+    s->notes = a.notes;
     return bad;
 }

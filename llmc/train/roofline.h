@@ -1,8 +1,8 @@
-// gpu.h: what GPUs can do by their data sheets, and how long an optimizer step takes on them by arithmetic. Nothing
-// here was measured by this project: a time is a prediction, and gpu.c says of every constant whether it is from a data
-// sheet, assumed, or fitted to public measurements.
-#ifndef LLMC_GPU_H
-#define LLMC_GPU_H
+// roofline.h: what GPUs can do by their data sheets, and how long an optimizer step takes on them by arithmetic.
+// Nothing here was measured by this project: a time is a prediction, and roofline.c says of every constant whether it
+// is from a data sheet, assumed, or fitted to public measurements.
+#ifndef LLMC_ROOFLINE_H
+#define LLMC_ROOFLINE_H
 
 #include "llmc/base/gpu_sheets.h"
 #include "llmc/model/config.h"
@@ -13,27 +13,28 @@ extern "C" {
 #endif
 
 // What one GPU really delivers, by this model.
-typedef struct GpuRates {
+typedef struct RooflineRates {
     double products;  // FLOP/s of large matrix products
     double attention; // FLOP/s inside attention
     double bandwidth; // bytes/s of streaming operations
     double link;      // bytes/s of collectives
     int sms;
-} GpuRates;
+} RooflineRates;
 
 // measured: FLOP/s of a matrix product on this GPU, 0: unknown, the data sheet's times the fitted efficiency.
-GpuRates gpu_rates(const Gpu *gpu, DType dtype, double measured);
+RooflineRates roofline_rates(const Gpu *gpu, DType dtype, double measured);
 
-// One stack's part of a device batch, on average. kept: rows that go through the last layer's queries, output and MLP.
-typedef struct GpuStack {
+// One stack's part of a device batch, on average. outputs: rows that go through the last layer's queries, output and
+// MLP.
+typedef struct RooflineStack {
     const Qwen2Config *c;
-    double rows, kept;
-    double pairs, kept_pairs; // query-key pairs causal attention looks at, in a whole layer and in the last
-} GpuStack;
+    double rows, outputs;
+    double pairs, output_pairs; // query-key pairs causal attention looks at, in a whole layer and in the last
+} RooflineStack;
 
 // One rank's share of an optimizer step.
-typedef struct GpuLoad {
-    GpuStack stacks[2]; // in the order of the forward pass
+typedef struct RooflineLoad {
+    RooflineStack stacks[2]; // in the order of the forward pass
     int n_stacks;
     double head_rows; // of a device batch, V logits each from D numbers
     int D, V;
@@ -44,45 +45,45 @@ typedef struct GpuLoad {
     int state;    // bytes AdamW and the norm read and write for each parameter
     int ranks, zero;
     Recompute recompute;
-} GpuLoad;
+} RooflineLoad;
 
 // Parts of a step. The first three are matrix products; KERNELS is what their starts and ends cost; REDUCE and GATHER
 // are what nothing hides of the collectives.
 enum {
-    GPU_STACK0,
-    GPU_STACK1,
-    GPU_HEAD,
-    GPU_ATTENTION,
-    GPU_ELEMENTWISE,
-    GPU_LOGITS,
-    GPU_RECOMPUTE,
-    GPU_GRADIENTS,
-    GPU_OPTIMIZER,
-    GPU_KERNELS,
-    GPU_REDUCE,
-    GPU_GATHER,
-    GPU_PARTS
+    PART_STACK0,
+    PART_STACK1,
+    PART_HEAD,
+    PART_ATTENTION,
+    PART_ELEMENTWISE,
+    PART_LOGITS,
+    PART_RECOMPUTE,
+    PART_GRADIENTS,
+    PART_OPTIMIZER,
+    PART_KERNELS,
+    PART_REDUCE,
+    PART_GATHER,
+    PART_PARTS
 };
 
-typedef struct GpuPart {
+typedef struct RooflinePart {
     double flops, bytes; // bytes of memory; of the link for collectives
     double seconds;
-} GpuPart;
+} RooflinePart;
 
-typedef struct GpuTimes {
-    GpuPart parts[GPU_PARTS];
+typedef struct RooflineTimes {
+    RooflinePart parts[PART_PARTS];
     double total;             // seconds
     double flops;             // that the mathematics asks for: recomputation and padding not counted
     double reduce, gather;    // seconds of the whole collectives, hidden or not
     double forward, backward; // seconds of one device batch, behind which they hide
     double weights;           // bytes of weights the products read; inside their time
-} GpuTimes;
+} RooflineTimes;
 
-void gpu_step(GpuTimes *t, const GpuLoad *load, const GpuRates *rates);
+void roofline_step(RooflineTimes *t, const RooflineLoad *load, const RooflineRates *rates);
 // A few words on a part.
-const char *gpu_part_name(int part);
+const char *roofline_part_name(int part);
 // The assumptions in lines, for -plan.
-const char *gpu_assumptions(void);
+const char *roofline_assumptions(void);
 
 #ifdef __cplusplus
 }

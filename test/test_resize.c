@@ -1,9 +1,9 @@
-// test_adapt.c: a model's files fitted to other sizes: vocabularies cut, grown and renumbered, queries cut and grown,
+// test_resize.c: a model's files fitted to other sizes: vocabularies cut, grown and renumbered, queries cut and grown,
 // stacks replaced, and what is refused. Every number of the files is known, so every row's origin can be told.
 #include <unistd.h>
 
 #include "llmc/weights/extract.h"
-#include "llmc/weights/source.h"
+#include "llmc/weights/model_files.h"
 #include "test/known_model.h"
 
 static char folder[] = "build/test_adapt_XXXXXX";
@@ -72,7 +72,7 @@ static char *whole(const char *name, const C3Config *c) {
 // ---- a model from them ---------------------------------------------------------------------------------------------
 
 typedef struct Filled {
-    ModelSource source;
+    ModelFiles source;
     Backend *b;
     C3 m;
 } Filled;
@@ -82,18 +82,18 @@ static ModelChoice options(const char *m, const char *enc, const char *dec) {
 }
 
 static int fill(Filled *f, const ModelChoice *o, uint64_t seed, Error *err) {
-    C3Limits l = {.pages = 1, .enc_rows = 8, .dec_rows = 8, .dec_kept = 8, .recompute = KEEP_NOTHING};
+    C3Limits l = {.pages = 1, .enc_rows = 8, .dec_rows = 8, .dec_outputs = 8, .recompute = KEEP_NOTHING};
     *f = (Filled){0};
-    TRY(source_open(&f->source, o, err));
+    TRY(model_files_open(&f->source, o, err));
     TRY(backend_cpu_create(&f->b, DTYPE_F32, 1, &dist, err));
     TRY(c3_create(&f->m, &f->source.config, f->b, &l, err));
-    return source_fill(&f->source, &f->m, seed, err);
+    return model_files_load(&f->source, &f->m, seed, err);
 }
 
 static void drop(Filled *f) {
     if (f->m.b) c3_free(&f->m);
     if (f->b) f->b->destroy(f->b);
-    source_close(&f->source);
+    model_files_close(&f->source);
 }
 
 static const float *tensor(const Filled *f, ParamOwner owner, const char *name) { // the CPU's memory is the host's
@@ -142,8 +142,8 @@ static void expect_row(const Filled *f, ParamOwner owner, const char *name, int 
 
 static void expect_said(const Filled *f, const char *const *words, int n) {
     for (int i = 0; i < n; i++)
-        CHECK(f->source.said && strstr(f->source.said, words[i]), "expected \"%s\" in:\n%s", words[i],
-              f->source.said ? f->source.said : "(nothing)");
+        CHECK(f->source.notes && strstr(f->source.notes, words[i]), "expected \"%s\" in:\n%s", words[i],
+              f->source.notes ? f->source.notes : "(nothing)");
 }
 
 static const char embed[] = "model.embed_tokens.weight", head[] = "lm_head.weight", queries[] = "model.Q.weight";
@@ -158,7 +158,7 @@ static void test_same(void) {
     Error err = {""};
     ModelChoice o = options(where, NULL, NULL);
     CHECK(fill(&f, &o, 1, &err) == 0, "%s", err.text);
-    CHECK(f.source.said == NULL, "%s", f.source.said);
+    CHECK(f.source.notes == NULL, "%s", f.source.notes);
     expect_stack(&f, OWNER_ENCODER, 'e');
     expect_stack(&f, OWNER_DECODER, 'r');
     CHECK(different(&f, OWNER_ENCODER, embed, 0, 'e', 0, (size_t)c.enc.V * 30) == 0, "encoder's embedding");
@@ -458,34 +458,34 @@ static void test_extract(void) {
     check_begin("a stack as a plain folder is the stack, and makes a model again; an existing folder is left alone");
     C3Config c = small_config();
     char *where = whole("extract", &c), *tok = in_run(where, "mine.tiktoken"), *py = in_run(where, "modeling.py");
-    char *found = in_run(where, "qwen.tiktoken"), *said = NULL;
+    char *found = in_run(where, "qwen.tiktoken"), *notes = NULL;
     put(tok, "IQ== 0\n", 7);
     put_bytes_only(found);
     put(py, "pass\n", 5);
     char *e = in_run(folder, "extracted/e"), *d = in_run(folder, "extracted/d");
     Filled f;
     Error err = {""};
-    CHECK(extract_stack(&said, where, OWNER_ENCODER, e, &err) == 0, "%s", err.text);
-    CHECK(said && strcmp(said, "tokenizer.json (written), tokenizer_config.json (written)") == 0, "%s", said);
-    free(said);
-    CHECK(extract_stack(&said, where, OWNER_DECODER, d, &err) == 0, "%s", err.text);
-    free(said);
+    CHECK(extract_stack(&notes, where, OWNER_ENCODER, e, &err) == 0, "%s", err.text);
+    CHECK(notes && strcmp(notes, "tokenizer.json (written), tokenizer_config.json (written)") == 0, "%s", notes);
+    free(notes);
+    CHECK(extract_stack(&notes, where, OWNER_DECODER, d, &err) == 0, "%s", err.text);
+    free(notes);
     CHECK(exists(e, "tokenizer.json") && exists(d, "tokenizer_config.json") && !exists(d, "qwen.tiktoken") &&
               !exists(d, "mine.tiktoken") && !exists(d, "modeling.py") && !exists(d, "llm1"),
           "what travels along");
     ModelChoice o = options(NULL, e, d);
-    CHECK(fill(&f, &o, 1, &err) == 0 && f.source.said == NULL, "%s", err.text);
+    CHECK(fill(&f, &o, 1, &err) == 0 && f.source.notes == NULL, "%s", err.text);
     expect_stack(&f, OWNER_ENCODER, 'e');
     expect_stack(&f, OWNER_DECODER, 'r');
     CHECK(different(&f, OWNER_DECODER, head, 0, 'r', 0, 262 * 50) == 0 && !f.m.config.dec.tied, "head");
     drop(&f);
-    CHECK(extract_stack(&said, where, OWNER_DECODER, d, &err) != 0 && strstr(err.text, d) &&
+    CHECK(extract_stack(&notes, where, OWNER_DECODER, d, &err) != 0 && strstr(err.text, d) &&
               strstr(err.text, "already"),
           "%s", err.text);
     char *weights = in_run(where, "model.safetensors"), *x = in_run(folder, "extracted/x"),
          *temporary = in_run(folder, "extracted/x.tmp");
     CHECK(truncate(weights, 4000) == 0, "truncate");
-    CHECK(extract_stack(&said, where, OWNER_DECODER, x, &err) != 0 && strstr(err.text, weights), "%s", err.text);
+    CHECK(extract_stack(&notes, where, OWNER_DECODER, x, &err) != 0 && strstr(err.text, weights), "%s", err.text);
     CHECK(!file_exists(x) && !file_exists(temporary), "something was left behind");
     free(temporary);
     free(x);

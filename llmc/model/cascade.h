@@ -1,8 +1,8 @@
-// c3.h: the cascade. encoder (reads the page and N trainable queries) -> its final norm at the queries: N latents ->
-// projector -> decoder (sees the latents in place of the page and writes the page again) -> loss on the text alone.
+// cascade.h: the cascade. encoder (reads the page and N trainable queries) -> its final norm at the queries: N latents
+// -> projector -> decoder (sees the latents in place of the page and writes the page again) -> loss on the text alone.
 // Context Cascade Compression, arXiv 2511.15244.
-#ifndef LLMC_C3_H
-#define LLMC_C3_H
+#ifndef LLMC_CASCADE_H
+#define LLMC_CASCADE_H
 
 #include <stdint.h>
 
@@ -17,8 +17,8 @@
 typedef struct C3Limits {
     int pages;              // pages a micro-batch
     int enc_rows, dec_rows; // rows in all
-    int dec_kept;           // supervised rows in all
-    int loss_rows;          // rows whose losses are kept until they are read: those of a step; 0: dec_kept
+    int dec_outputs;        // supervised rows in all
+    int loss_rows;          // rows whose losses are kept until they are read: those of a step; 0: dec_outputs
     int head_rows;          // rows of logits at a time; 0 chooses
     int zero;               // 2: gradients leave after every micro-batch (gradients.h)
     Recompute recompute;    // KEEP_NOTHING: inference
@@ -26,7 +26,7 @@ typedef struct C3Limits {
 
 // The same as a micro-batch is created for.
 static inline BatchRows c3_batch_rows(const C3Limits *l) {
-    BatchRows rows = {l->pages, l->enc_rows, l->dec_rows, l->dec_kept};
+    BatchRows rows = {l->pages, l->enc_rows, l->dec_rows, l->dec_outputs};
     return rows;
 }
 
@@ -49,7 +49,7 @@ typedef struct C3 {
     void *batch_device; // copy of the micro-batch
     elem_t *projected;  // (pages*N,D_dec) what the decoder sees
     elem_t *logits;     // (head_rows,V)
-    elem_t *dhidden;    // (dec_kept,D_dec) gradient of the decoder's output
+    elem_t *dhidden;    // (dec_outputs,D_dec) gradient of the decoder's output
     float *dslots;      // (pages*N,D_dec) gradient of projected
     elem_t *dprojected; // the same in the element type
     elem_t *dlatents;   // (pages*N,D_enc)

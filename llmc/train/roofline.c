@@ -1,9 +1,9 @@
-// gpu.c: see gpu.h.
+// roofline.c: see roofline.h.
 //
 // Each operation takes the longer of its arithmetic and its memory traffic; operations follow one another; collectives
 // hide behind the backward pass and the next forward pass. Matrix products come in tiles that fill the processors in
 // waves, which is what small batches lose by.
-#include "llmc/train/gpu.h"
+#include "llmc/train/roofline.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -23,16 +23,16 @@ static const double BANDWIDTH = 0.85;
 static const double LINK = 0.80;
 static const double KERNEL_SECONDS = 2e-6; // one kernel's start and end beyond its work
 
-GpuRates gpu_rates(const Gpu *gpu, DType dtype, double measured) {
+RooflineRates roofline_rates(const Gpu *gpu, DType dtype, double measured) {
     double peak = dtype == DTYPE_F32 ? gpu->fp32 : gpu->bf16;
-    return (GpuRates){.products = measured > 0 ? measured : peak * (dtype == DTYPE_F32 ? PRODUCTS_FP32 : PRODUCTS),
-                      .attention = peak * ATTENTION,
-                      .bandwidth = gpu->bandwidth * BANDWIDTH,
-                      .link = gpu->link * LINK,
-                      .sms = gpu->sms};
+    return (RooflineRates){.products = measured > 0 ? measured : peak * (dtype == DTYPE_F32 ? PRODUCTS_FP32 : PRODUCTS),
+                           .attention = peak * ATTENTION,
+                           .bandwidth = gpu->bandwidth * BANDWIDTH,
+                           .link = gpu->link * LINK,
+                           .sms = gpu->sms};
 }
 
-const char *gpu_assumptions(void) {
+const char *roofline_assumptions(void) {
     static char text[800];
     snprintf(
         text, sizeof text,
@@ -52,7 +52,7 @@ typedef struct Product {
 } Product;
 
 // (M,K) x (K,N). Tiles of the usual sizes, the best of them; all processors work on one wave of tiles at a time.
-static Product product(const GpuRates *r, double M, double N, double K, int element) {
+static Product product(const RooflineRates *r, double M, double N, double K, int element) {
     static const struct {
         double m, n, share; // share: of the largest tile's rate (smaller tiles read their operands more often)
     } tiles[] = {{128, 256, 1}, {256, 128, 1}, {128, 192, 0.97}, {192, 128, 0.97}, {128, 128, 0.95}, {64, 256, 0.9}};
@@ -67,18 +67,18 @@ static Product product(const GpuRates *r, double M, double N, double K, int elem
     return (Product){2 * M * N * K, best > memory ? best : memory};
 }
 
-static void add(GpuPart *p, Product x, double times) {
+static void add(RooflinePart *p, Product x, double times) {
     p->flops += times * x.flops;
     p->seconds += times * x.seconds;
 }
 
 // A Linear's product forward, and its two backward. Batches differ in their rows: the mean over some sizes
 // around the average, so that no lucky size decides.
-static void linear(GpuTimes *t, int part, const GpuLoad *l, const GpuRates *r, double rows, double in, double out,
-                   double layers) {
+static void linear(RooflineTimes *t, int part, const RooflineLoad *l, const RooflineRates *r, double rows, double in,
+                   double out, double layers) {
     static const double sizes[] = {0.92, 0.96, 1, 1.04, 1.08};
     enum { N_SIZES = sizeof sizes / sizeof *sizes };
-    GpuPart *p = &t->parts[part];
+    RooflinePart *p = &t->parts[part];
     for (int i = 0; i < N_SIZES; i++) {
         double n = rows * sizes[i], times = layers / N_SIZES;
         Product f = product(r, n, out, in, l->element), dx = product(r, n, in, out, l->element),
@@ -95,8 +95,8 @@ static void linear(GpuTimes *t, int part, const GpuLoad *l, const GpuRates *r, d
 // ---- one device batch ----------------------------------------------------------------------------------------------
 
 // Queries, output and MLP of `layers` layers, keys and values of the same rows when `kv`.
-static void layer_products(GpuTimes *t, int part, const GpuLoad *l, const GpuRates *r, const Qwen2Config *c,
-                           double rows, int kv, double layers) {
+static void layer_products(RooflineTimes *t, int part, const RooflineLoad *l, const RooflineRates *r,
+                           const Qwen2Config *c, double rows, int kv, double layers) {
     double heads = (double)c->NH * c->HS, keys = kv ? 2.0 * c->KV * c->HS : 0;
     linear(t, part, l, r, rows, c->D, heads + keys, layers);
     linear(t, part, l, r, rows, heads, c->D, layers);
@@ -104,78 +104,80 @@ static void layer_products(GpuTimes *t, int part, const GpuLoad *l, const GpuRat
     linear(t, part, l, r, rows, c->F, c->D, layers);
 }
 
-static void stream(GpuTimes *t, int part, const GpuRates *r, double bytes) {
+static void stream(RooflineTimes *t, int part, const RooflineRates *r, double bytes) {
     t->parts[part].bytes += bytes;
     t->parts[part].seconds += bytes / r->bandwidth;
 }
 
 // What the recomputation modes do again in the backward pass of `layers` layers: norms and SwiGLU, or all of the
 // forward pass but its last product.
-static void recompute(GpuTimes *t, const GpuLoad *l, const GpuRates *r, const GpuStack *s, double layers) {
+static void recompute(RooflineTimes *t, const RooflineLoad *l, const RooflineRates *r, const RooflineStack *s,
+                      double layers) {
     const Qwen2Config *c = s->c;
     double D = c->D, F = c->F, heads = (double)c->NH * c->HS, qkv = heads + 2.0 * c->KV * c->HS;
     double rotated = (double)(c->NH + c->KV) * c->HS, e = l->element, n = s->rows * layers;
-    if (l->recompute == RECOMPUTE_CHEAP) stream(t, GPU_RECOMPUTE, r, n * e * (4 * D + 3 * F));
+    if (l->recompute == RECOMPUTE_CHEAP) stream(t, PART_RECOMPUTE, r, n * e * (4 * D + 3 * F));
     if (l->recompute != RECOMPUTE_LAYER) return;
-    GpuPart *p = &t->parts[GPU_RECOMPUTE];
+    RooflinePart *p = &t->parts[PART_RECOMPUTE];
     add(p, product(r, s->rows, qkv, D, l->element), layers);
     add(p, product(r, s->rows, D, heads, l->element), layers);
     add(p, product(r, s->rows, 2 * F, D, l->element), layers);
     add(p, (Product){4 * heads * s->pairs, 4 * heads * s->pairs / r->attention}, layers);
-    stream(t, GPU_RECOMPUTE, r, n * e * (6 * D + 2 * rotated + qkv + heads + 3 * F));
+    stream(t, PART_RECOMPUTE, r, n * e * (6 * D + 2 * rotated + qkv + heads + 3 * F));
 }
 
 // Operations that stream their arrays through memory: elements read and written for each row of a layer.
 //   forward   two norms with residual adds 8 D, rotary 2 R, attention QKV + H, SwiGLU 3 F
 //   backward  two norms 8 D, rotary 2 R, attention 2 QKV + 2 H, bias sums QKV, SwiGLU 5 F
-static void layer_streams(GpuTimes *t, const GpuLoad *l, const GpuRates *r, const Qwen2Config *c, double rows) {
+static void layer_streams(RooflineTimes *t, const RooflineLoad *l, const RooflineRates *r, const Qwen2Config *c,
+                          double rows) {
     double D = c->D, F = c->F, heads = (double)c->NH * c->HS, qkv = heads + 2.0 * c->KV * c->HS;
     double rotated = (double)(c->NH + c->KV) * c->HS, e = l->element;
     double forward = rows * e * (8 * D + 2 * rotated + qkv + heads + 3 * F);
     double backward = rows * e * (8 * D + 2 * rotated + 3 * qkv + 2 * heads + 5 * F);
-    stream(t, GPU_ELEMENTWISE, r, forward + backward);
+    stream(t, PART_ELEMENTWISE, r, forward + backward);
     t->forward += forward / r->bandwidth;
     t->backward += backward / r->bandwidth;
 }
 
-static void stack(GpuTimes *t, int part, const GpuLoad *l, const GpuRates *r, const GpuStack *s) {
+static void stack(RooflineTimes *t, int part, const RooflineLoad *l, const RooflineRates *r, const RooflineStack *s) {
     enum { FORWARD_KERNELS = 9, BACKWARD_KERNELS = 20 };
     const Qwen2Config *c = s->c;
     double layers = c->L - 1;
     layer_products(t, part, l, r, c, s->rows, 1, layers);
-    layer_products(t, part, l, r, c, s->kept, 0, 1);
+    layer_products(t, part, l, r, c, s->outputs, 0, 1);
     linear(t, part, l, r, s->rows, c->D, 2.0 * c->KV * c->HS, 1);
-    layer_streams(t, l, r, c, layers * s->rows + s->kept);
+    layer_streams(t, l, r, c, layers * s->rows + s->outputs);
     // two products forward; seven backward, two of which only spare atomic additions: the mathematics asks for five and
     // counts four
-    double pair = 2.0 * c->NH * c->HS * (layers * s->pairs + s->kept_pairs);
-    t->parts[GPU_ATTENTION].flops += 6 * pair;
-    t->parts[GPU_ATTENTION].seconds += 9 * pair / r->attention;
+    double pair = 2.0 * c->NH * c->HS * (layers * s->pairs + s->output_pairs);
+    t->parts[PART_ATTENTION].flops += 6 * pair;
+    t->parts[PART_ATTENTION].seconds += 9 * pair / r->attention;
     t->forward += 2 * pair / r->attention;
     t->backward += 7 * pair / r->attention;
-    recompute(t, l, r, s, layers + (s->rows > 0 ? s->kept / s->rows : 0));
+    recompute(t, l, r, s, layers + (s->rows > 0 ? s->outputs / s->rows : 0));
     int kernels = FORWARD_KERNELS + BACKWARD_KERNELS +
                   (l->recompute == RECOMPUTE_CHEAP   ? 3
                    : l->recompute == RECOMPUTE_LAYER ? FORWARD_KERNELS - 1
                                                      : 0);
-    t->parts[GPU_KERNELS].seconds += c->L * kernels * KERNEL_SECONDS;
+    t->parts[PART_KERNELS].seconds += c->L * kernels * KERNEL_SECONDS;
 }
 
 // ---- a step --------------------------------------------------------------------------------------------------------
 
 // What happens once for each parameter and batch. The first batch writes the gradients, the others read and write them,
 // the reduce-scatter reads them; with ZeRO 2 every batch's are written, read, and added to the shard. Then AdamW.
-static void parameters(GpuTimes *t, const GpuLoad *l, const GpuRates *r) {
+static void parameters(RooflineTimes *t, const RooflineLoad *l, const RooflineRates *r) {
     double all = l->parameters * l->gradient, shard = l->parameters / l->ranks;
     double passes = 2 * l->batches - (l->ranks > 1 ? 0 : 1);
-    stream(t, GPU_GRADIENTS, r, l->zero == 2 ? l->batches * (2 * all + 3 * shard * l->gradient) : passes * all);
-    stream(t, GPU_OPTIMIZER, r, (l->zero ? shard : l->parameters) * l->state);
+    stream(t, PART_GRADIENTS, r, l->zero == 2 ? l->batches * (2 * all + 3 * shard * l->gradient) : passes * all);
+    stream(t, PART_OPTIMIZER, r, (l->zero ? shard : l->parameters) * l->state);
 }
 
 // Bytes over the link and what of their time nothing hides: what is longer than the pass it hides behind, and the
 // bucket that is complete last (first needed): the first stack's embedding.
-static void collective(GpuTimes *t, int part, double *seconds, const GpuLoad *l, const GpuRates *r, double bytes,
-                       double behind, double times) {
+static void collective(RooflineTimes *t, int part, double *seconds, const RooflineLoad *l, const RooflineRates *r,
+                       double bytes, double behind, double times) {
     double share = (double)(l->ranks - 1) / l->ranks, sent = l->parameters * bytes * share;
     double bucket = (double)l->V * l->stacks[0].c->D * bytes * share;
     double longer = sent / r->link - behind;
@@ -184,40 +186,40 @@ static void collective(GpuTimes *t, int part, double *seconds, const GpuLoad *l,
     t->parts[part].seconds = l->ranks > 1 ? times * (bucket / r->link + (longer > 0 ? longer : 0)) : 0;
 }
 
-void gpu_step(GpuTimes *t, const GpuLoad *l, const GpuRates *r) {
-    *t = (GpuTimes){0};
-    for (int i = 0; i < l->n_stacks; i++) stack(t, GPU_STACK0 + i, l, r, &l->stacks[i]);
-    linear(t, GPU_HEAD, l, r, l->head_rows, l->D, l->V, 1);
+void roofline_step(RooflineTimes *t, const RooflineLoad *l, const RooflineRates *r) {
+    *t = (RooflineTimes){0};
+    for (int i = 0; i < l->n_stacks; i++) stack(t, PART_STACK0 + i, l, r, &l->stacks[i]);
+    linear(t, PART_HEAD, l, r, l->head_rows, l->D, l->V, 1);
     // cross entropy reads the logits twice and writes their gradients
     double logits = 3 * l->head_rows * l->V * l->element;
-    stream(t, GPU_LOGITS, r, logits);
-    t->backward += t->parts[GPU_RECOMPUTE].seconds;
-    for (int i = 0; i <= GPU_RECOMPUTE; i++) t->flops += i == GPU_RECOMPUTE ? 0 : t->parts[i].flops * l->batches;
-    for (int i = 0; i < GPU_PARTS; i++) {
+    stream(t, PART_LOGITS, r, logits);
+    t->backward += t->parts[PART_RECOMPUTE].seconds;
+    for (int i = 0; i <= PART_RECOMPUTE; i++) t->flops += i == PART_RECOMPUTE ? 0 : t->parts[i].flops * l->batches;
+    for (int i = 0; i < PART_PARTS; i++) {
         t->parts[i].flops *= l->batches;
         t->parts[i].bytes *= l->batches;
         t->parts[i].seconds *= l->batches;
     }
     t->weights *= l->batches;
     parameters(t, l, r);
-    collective(t, GPU_REDUCE, &t->reduce, l, r, l->gradient, t->backward, l->zero == 2 ? l->batches : 1);
+    collective(t, PART_REDUCE, &t->reduce, l, r, l->gradient, t->backward, l->zero == 2 ? l->batches : 1);
     // without shards of the optimizer it is the gradients that are gathered, and nothing hides that
-    collective(t, GPU_GATHER, &t->gather, l, r, l->zero ? l->element : l->gradient, l->zero ? t->forward : 0, 1);
-    for (int i = 0; i < GPU_PARTS; i++) t->total += t->parts[i].seconds;
+    collective(t, PART_GATHER, &t->gather, l, r, l->zero ? l->element : l->gradient, l->zero ? t->forward : 0, 1);
+    for (int i = 0; i < PART_PARTS; i++) t->total += t->parts[i].seconds;
 }
 
-const char *gpu_part_name(int part) {
-    static const char *const names[GPU_PARTS] = {"products of the encoder",
-                                                 "products of the decoder",
-                                                 "products of the head",
-                                                 "attention",
-                                                 "norms, SwiGLU, rotary",
-                                                 "logits and loss",
-                                                 "recomputation",
-                                                 "gradients",
-                                                 "AdamW, norm",
-                                                 "starts of kernels",
-                                                 "reduce-scatter, exposed",
-                                                 "all-gather, exposed"};
+const char *roofline_part_name(int part) {
+    static const char *const names[PART_PARTS] = {"products of the encoder",
+                                                  "products of the decoder",
+                                                  "products of the head",
+                                                  "attention",
+                                                  "norms, SwiGLU, rotary",
+                                                  "logits and loss",
+                                                  "recomputation",
+                                                  "gradients",
+                                                  "AdamW, norm",
+                                                  "starts of kernels",
+                                                  "reduce-scatter, exposed",
+                                                  "all-gather, exposed"};
     return names[part];
 }

@@ -1,6 +1,6 @@
-// cut.c: see cut.h. For each page the borders of the best kind within reach are listed and the last one whose page
+// chunk.c: see chunk.h. For each page the borders of the best kind within reach are listed and the last one whose page
 // still fits is found by halving; "fits" is always what the tokenizer says of that very page.
-#include "llmc/text/cut.h"
+#include "llmc/text/chunk.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -93,7 +93,7 @@ static int count_tokens(Cutter *c, int *n, size_t begin, size_t end, Error *err)
     return 0;
 }
 
-// Borders of a kind in begin+1..reach, ascending, as the page ends they give (white space trimmed).
+// Borders of a kind in begin+1..reach, ascending, as the page ends they give (white space outputs_only).
 static size_t list_borders(Cutter *c, size_t begin, size_t reach, Border kind) {
     size_t n = 0, end = begin; // end: behind the last character before i that is no white space
     for (size_t i = begin + 1; i <= reach && i < c->length; i++) {
@@ -154,7 +154,7 @@ static int cut_all(Cutter *c, PageSpan **out, int *n, Error *err) {
     return 0;
 }
 
-int cut_pages(PageSpan **out, int *n, const char *text, size_t length, const Tokenizer *tok, int most, Error *err) {
+int chunk_pages(PageSpan **out, int *n, const char *text, size_t length, const Tokenizer *tok, int most, Error *err) {
     Cutter c = {.text = text, .length = length, .tok = tok, .most = most};
     size_t reach = (size_t)most * REACH;
     *out = NULL;

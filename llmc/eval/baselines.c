@@ -1,7 +1,7 @@
-// published.c: see published.h.
-#include "llmc/eval/published.h"
+// baselines.c: see baselines.h.
+#include "llmc/eval/baselines.h"
 
-const Published published[N_PUBLISHED] = {
+const Baseline baselines[N_BASELINES] = {
     {"C3, paper, 32 latents",
      "C3 32",
      32,

@@ -1,5 +1,5 @@
-// scratch.c: see scratch.h.
-#include "llmc/base/scratch.h"
+// temp_file.c: see temp_file.h.
+#include "llmc/base/temp_file.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,23 +8,23 @@
 
 #include "llmc/base/file.h"
 
-int scratch_make(Scratch *s, Error *err) {
+int temp_file_make(TempFile *s, Error *err) {
     const char *place = getenv("TMPDIR");
-    *s = (Scratch){.folder = string_format("%s/c3-XXXXXX", place && *place ? place : "/tmp")};
+    *s = (TempFile){.folder = string_format("%s/c3-XXXXXX", place && *place ? place : "/tmp")};
     if (!s->folder) return error_set(err, "out of memory");
     if (!mkdtemp(s->folder)) {
         error_set(err, "%s: cannot make the folder: %s (hint: TMPDIR)", s->folder, strerror(errno));
         free(s->folder);
-        *s = (Scratch){0};
+        *s = (TempFile){0};
         return -1;
     }
     s->path = string_format("%s/pipe", s->folder);
     if (s->path) return 0;
-    scratch_remove(s);
+    temp_file_remove(s);
     return error_set(err, "out of memory");
 }
 
-int scratch_fill(const Scratch *s, Error *err) {
+int temp_file_fill(const TempFile *s, Error *err) {
     char buffer[1 << 16];
     size_t n;
     FileWriter w;
@@ -37,9 +37,9 @@ int scratch_fill(const Scratch *s, Error *err) {
     return -1;
 }
 
-void scratch_remove(Scratch *s) {
+void temp_file_remove(TempFile *s) {
     if (s->folder) file_remove_tree(s->folder, NULL);
     free(s->folder);
     free(s->path);
-    *s = (Scratch){0};
+    *s = (TempFile){0};
 }

@@ -1,5 +1,5 @@
-// culprit.c: see culprit.h.
-#include "llmc/train/culprit.h"
+// nan_report.c: see nan_report.h.
+#include "llmc/train/nan_report.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -83,7 +83,7 @@ static void bad_pages(Names *pages, C3 *m, const Dataset *data, const MicroBatch
         c3_read_loss(m, &micro[i]); // leaves the rows' losses in m->host_losses
         for (int p = 0; p < micro[i].dec.pages; p++) {
             int bad = 0;
-            for (int r = micro[i].dec.kept_cu[p]; r < micro[i].dec.kept_cu[p + 1]; r++)
+            for (int r = micro[i].dec.output_cu[p]; r < micro[i].dec.output_cu[p + 1]; r++)
                 bad |= !isfinite(m->host_losses[r]);
             if (!bad) continue;
             char *name = dataset_page_name(data, micro[i].page_ids[p]);
@@ -114,8 +114,8 @@ static const char *phrase(char *buffer, size_t room, const Names *names, const c
     return buffer;
 }
 
-int culprit_report(C3 *m, const Optimizer *o, const Dataset *data, const MicroBatch *micro, int n, const Dist *dist,
-                   int64_t step, double loss, double grad_norm, Error *err) {
+int nan_report(C3 *m, const Optimizer *o, const Dataset *data, const MicroBatch *micro, int n, const Dist *dist,
+               int64_t step, double loss, double grad_norm, Error *err) {
     Names pages = {0}, weights = {0}, grads = {0};
     m->b->synchronize(m->b);
     bad_pages(&pages, m, data, micro, n);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/launch.h"
 
 Dist dist_alone(void) { return (Dist){.ranks = 1, .local_ranks = 1, .cores = launch_cores()}; }
@@ -160,6 +161,7 @@ static int start(Dist *d, int *argc, char ***argv, Error *err) {
         return error_set(err, "MPI: cannot start");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &d->rank);
+    alloc_set_rank(d->rank);
     MPI_Comm_size(MPI_COMM_WORLD, &d->ranks);
     if (launch_check(d->ranks, library(), err) != 0) return -1;
     look_around(d, parent);

@@ -19,30 +19,6 @@
 
 #include "llmc/base/clean.h"
 
-char *string_format(const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    char *text = NULL;
-    int n = vasprintf(&text, format, args);
-    va_end(args);
-    return n < 0 ? NULL : text;
-}
-
-int string_append(char **text, const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    char *more = NULL;
-    int n = vasprintf(&more, format, args);
-    va_end(args);
-    if (n < 0) return -1;
-    char *longer = *text ? string_format("%s%s", *text, more) : more;
-    if (*text) free(more);
-    if (!longer) return -1;
-    free(*text);
-    *text = longer;
-    return 0;
-}
-
 uint32_t file_crc32(uint32_t crc, const void *data, size_t size) { return (uint32_t)crc32_z(crc, data, size); }
 
 // ---- mappings whose file was cut -----------------------------------------------------------------------------------

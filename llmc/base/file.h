@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "llmc/base/alloc.h" // string_format
 #include "llmc/base/error.h"
 
 // Opens a regular file for reading: a descriptor, or -1. A pipe or a device is refused and not waited for.
@@ -77,10 +78,5 @@ int file_free_bytes(uint64_t *bytes, const char *path, Error *err); // free spac
 
 // CRC-32 (zlib's polynomial); start with crc = 0 and pass the last result to go on.
 uint32_t file_crc32(uint32_t crc, const void *data, size_t size);
-
-// printf into a new string; the caller frees it. NULL when memory ran out.
-char *string_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
-// The same at the end of a malloc'ed string (NULL: an empty one); -1 and *text as it was when memory ran out.
-int string_append(char **text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

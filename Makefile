@@ -100,6 +100,8 @@ $(BUILD)/test/%: $(BUILD)/test/%.o $(BUILD)/libc3.a
 $(BUILD)/dev/%: $(BUILD)/dev/%.o $(BUILD)/libc3.a
 	$(link)
 
+$(BUILD)/dev/cuda/bench: $(BUILD)/dev/cuda/bench_check.o
+
 # ---- fuzzers: the host code without MPI, OpenMP and kernels, under clang ----
 FUZZ_CC  ?= clang
 FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -O1 -g $(filter-out -Wconversion -Wno-sign-conversion,$(WARN)) -Wno-unknown-pragmas \

@@ -2,15 +2,17 @@
 // products and attention in TFLOP/s against the data sheet and a measured product, the rest in GB/s against a measured
 // copy.
 //
-//     make bench && build/dev/cuda/bench [-device cuda|cpu] [-dtype bf16|fp32] [-rows 5900] [-repeats 20]
+//     make bench && build/dev/cuda/bench [-device cuda|cpu] [-dtype bf16|fp32] [-rows 5900] [-repeats 20] [-check]
 //
-// A time is the median of the repeats, each long enough to hide what a synchronisation costs. Bytes are those that have
-// to be moved, each once. On a CPU take few rows: -device cpu -rows 128 -repeats 3.
+// -check first compares each operation at these shapes with double precision (bench_check.h); -repeats 0 leaves it at
+// that. A time is the median of the repeats, each long enough to hide what a synchronisation costs. Bytes are those
+// that have to be moved, each once. On a CPU take few rows: -device cpu -rows 128 -repeats 3.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "dev/cuda/bench_check.h"
 #include "llmc/backend.h"
 #include "llmc/base/cli.h"
 #include "llmc/model/config.h"
@@ -200,13 +202,32 @@ static void loss_and_optimizer(const C3Config *c) {
     free(ones);
 }
 
+static void check_all(const C3Config *c) {
+    const Qwen2Config *const stacks[] = {&c->enc, &c->dec};
+    const int T = (int)rows, page = T < 1014 ? T : 1014, head = T < 2048 ? T : 2048;
+    for (int i = 0; i < 2; i++) {
+        const Qwen2Config *q = stacks[i];
+        const char *name = i ? "decoder" : "encoder";
+        check_products(B, name, T, q->D, (q->NH + 2 * q->KV) * q->HS, 1);
+        check_products(B, name, T, q->NH * q->HS, q->D, 0);
+        check_products(B, name, T, q->D, 2 * q->F, 0);
+        check_products(B, name, T, q->F, q->D, 0);
+        check_attention(B, name, q, T / page < 8 ? T / page : 8, page);
+        check_elementwise(B, name, q, T);
+    }
+    check_products(B, "head", head, c->dec.D, params_head_rows(c->dec.V), 0);
+    check_loss_and_optimizer(B, head, c->dec.V, params_head_rows(c->dec.V));
+}
+
 int main(int argc, char **argv) {
     const char *device = "auto", *dtype = "bf16";
+    int64_t check = 0;
     Option table[] = {
         {"device", OPTION_CHOICE, &device, NULL, 0, 0, "auto|cuda|cpu", "where to compute", 0},
         {"dtype", OPTION_CHOICE, &dtype, NULL, 0, 0, "bf16|fp32", "element type", 0},
         {"rows", OPTION_INT, &rows, "N", 1, 1 << 20, NULL, "rows of a packed batch", 0},
-        {"repeats", OPTION_INT, &repeats, "N", 1, 1000, NULL, "runs whose median counts", 0},
+        {"repeats", OPTION_INT, &repeats, "N", 0, 1000, NULL, "runs whose median counts; 0 with -check: no times", 0},
+        {"check", OPTION_FLAG, &check, NULL, 0, 0, NULL, "first compare with double precision", 0},
     };
     Error err;
     C3Config c;
@@ -222,6 +243,8 @@ int main(int argc, char **argv) {
     e = dtype_size(B->dtype);
     must(B->reserve(B, (int)rows, c.dec.NH, (c.dec.NH + 2 * c.dec.KV) * c.dec.HS, &err), &err);
     printf("%s, %s, %lld rows%s%s\n", B->name, dtype, (long long)rows, notes ? "; " : "", notes ? notes : "");
+    if (check) check_all(&c);
+    if (repeats == 0) return check_total();
     const size_t copied = (size_t)1 << (B->is_gpu ? 30 : 26);
     void *from = memory(copied), *to = memory(copied);
     MEASURE("copy", 0.0, 2.0 * (double)copied, B->copy(B, to, from, copied));
@@ -244,5 +267,5 @@ int main(int argc, char **argv) {
     products("head", c.dec.D, params_head_rows(c.dec.V), 0);
     loss_and_optimizer(&c);
     B->destroy(B);
-    return 0;
+    return check ? check_total() : 0;
 }

@@ -55,14 +55,15 @@ typedef struct AdamWParams {
 
 typedef struct Backend Backend;
 struct Backend {
-    const char *name;   // "cpu avx512_bf16", ...
-    DType dtype;        // element type
-    int threads;        // cores of this rank (CPU)
-    int is_gpu;         // for choices of size only (what to fuse, rows of logits at a time), never of mathematics
-    double sheet_flops; // data-sheet peak of this rank in FLOP/s for dtype; 0 = unknown
-    double peak_flops;  // the same, measured on a matrix product at creation; 0 = not measured
-    Dist *dist;         // not owned
-    void *state;        // the backend's own
+    const char *name;      // "cpu avx512_bf16", ...
+    const char *libraries; // paths of cuBLASLt and NCCL as they were found on a GPU; else NULL
+    DType dtype;           // element type
+    int threads;           // cores of this rank (CPU)
+    int is_gpu;            // for choices of size only (what to fuse, rows of logits at a time), never of mathematics
+    double sheet_flops;    // data-sheet peak of this rank in FLOP/s for dtype; 0 = unknown
+    double peak_flops;     // the same, measured on a matrix product at creation; 0 = not measured
+    Dist *dist;            // not owned
+    void *state;           // the backend's own
 
     void (*destroy)(Backend *b);
 

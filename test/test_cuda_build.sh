@@ -51,5 +51,19 @@ if ! nvidia-smi -L >/dev/null 2>&1; then
     expect "the kernels without a GPU say so" "no GPU can be used: .* \\(hint: nvidia-smi" \
         build/test/test_ops -device cuda
 fi
+
+# Where cuBLASLt and NCCL are looked for when a GPU is opened.
+echo 'int c3_test_library(void) { return 1; }' | gcc -shared -fPIC -x c - -o "$empty/library.so"
+mkdir "$empty/search"
+gcc -std=c11 -fopenmp -DHAVE_NCCL -D_GNU_SOURCE -Wall -Wextra -Werror -I. -isystem "$toolkit/include" \
+    test/cuda/test_libraries.c build/libc3.a $(mpicc --showme:link) -lcjson -lutf8proc -lz -lcrypto -lm -ldl -o "$empty/test_libraries"
+while IFS= read -r line; do
+    case $line in
+    "ok "*) passed=$((passed + 1)) ;;
+    FAIL*) failed=$((failed + 1)) ;;
+    *" passed, "*" failed") continue ;;
+    esac
+    echo "$line"
+done < <("$empty/test_libraries" "$empty/search" "$empty/library.so" 2>&1 || echo "FAIL the search of libraries: exit code $?")
 echo "$passed passed, $failed failed"
 [ $failed = 0 ] && [ $passed -gt 0 ]

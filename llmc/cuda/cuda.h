@@ -73,6 +73,8 @@ void *cuda_scratch(Backend *b, size_t bytes, const char *who);
 
 // Loads cuBLASLt, and NCCL when it is asked for (libraries.c; NULL in the simulation, which brings its own).
 extern "C" int cuda_libraries_load(int with_nccl, Error *err) __attribute__((weak));
+// Paths of the files that were loaded; static memory.
+extern "C" const char *cuda_libraries_text(void) __attribute__((weak));
 
 // What fills the Backend.
 void cuda_rows_fill(Backend *b);                // rows.cu: embedding, gather, scatter, casts

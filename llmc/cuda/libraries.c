@@ -6,8 +6,13 @@
 // The headers' own prototypes guard the signatures. (The simulation brings its own definitions and leaves this out.)
 #include <cublasLt.h>
 #include <dlfcn.h>
+#include <glob.h>
+#include <limits.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 #ifdef HAVE_NCCL
 #include <nccl.h>
 #endif
@@ -15,6 +20,7 @@
 #include "llmc/base/error.h"
 
 int cuda_libraries_load(int with_nccl, Error *err);
+const char *cuda_libraries_text(void);
 
 #define TEXT_(x) #x
 #define TEXT(x)  TEXT_(x)
@@ -23,9 +29,97 @@ int cuda_libraries_load(int with_nccl, Error *err);
 
 static void *cublaslt, *nccl;
 
+// Where libraries lie that the loader does not find by name: toolkits, and the wheels of Python's packages (PyTorch
+// brings both). A pattern begins with an environment variable, or with the folder of the python3 on the PATH; what is
+// not set leaves its patterns out.
+static const struct {
+    const char *variable, *pattern;
+} places[] = {
+    {"CUDA_HOME", "/lib64"},
+    {"CUDA_HOME", "/lib"},
+    {NULL, "/usr/local/cuda/lib64"},
+    {NULL, "/usr/local/cuda-*/lib64"},
+    {"NCCL_HOME", "/lib"},
+    {"VIRTUAL_ENV", "/lib/python3*/site-packages/nvidia/*/lib"},
+    {"CONDA_PREFIX", "/lib"},
+    {"CONDA_PREFIX", "/lib/python3*/site-packages/nvidia/*/lib"},
+    {"HOME", "/.local/lib/python3*/site-packages/nvidia/*/lib"},
+    {"PATH", "/../lib/python3*/*-packages/nvidia/*/lib"}, // beside python3
+    {NULL, "/usr/local/lib/python3*/*-packages/nvidia/*/lib"},
+    {NULL, "/usr/lib/python3*/*-packages/nvidia/*/lib"},
+};
+enum { N_PLACES = sizeof places / sizeof *places };
+
+// The folder of the python3 on the PATH, its links followed; NULL: there is none.
+static const char *python_folder(char buffer[PATH_MAX]) {
+    const char *path = getenv("PATH");
+    while (path && *path) {
+        char name[PATH_MAX];
+        const int length = (int)strcspn(path, ":");
+        snprintf(name, sizeof name, "%.*s/python3", length, path);
+        if (access(name, X_OK) == 0 && realpath(name, buffer)) {
+            *strrchr(buffer, '/') = 0;
+            return buffer;
+        }
+        path += length + (path[length] == ':');
+    }
+    return NULL;
+}
+
+typedef struct Search {
+    void *library;
+    char looked[1024], other[PATH_MAX]; // the folders, for the error; a file of another major version
+} Search;
+
+// Opens the newest of a folder's files of this name.
+static void search_folder(Search *s, const char *folder, const char *name) {
+    char pattern[2 * PATH_MAX];
+    glob_t found = {0};
+    snprintf(pattern, sizeof pattern, "%s/%s", folder, name);
+    if (glob(pattern, 0, NULL, &found) == 0) {
+        for (size_t k = found.gl_pathc; k > 0 && !s->library; k--)
+            s->library = dlopen(found.gl_pathv[k - 1], RTLD_NOW | RTLD_LOCAL);
+    }
+    globfree(&found);
+    snprintf(pattern, sizeof pattern, "%s/%.*s.so.[0-9]*", folder, (int)strcspn(name, "."), name);
+    if (!s->library && !s->other[0] && glob(pattern, 0, NULL, &found) == 0)
+        snprintf(s->other, sizeof s->other, "%s", found.gl_pathv[0]);
+    globfree(&found);
+}
+
+static void search(Search *s, const char *name) {
+    char python[PATH_MAX], folder[2 * PATH_MAX];
+    for (int i = 0; i < N_PLACES && !s->library; i++) {
+        const char *variable = places[i].variable;
+        const char *base = !variable ? "" : strcmp(variable, "PATH") == 0 ? python_folder(python) : getenv(variable);
+        if (!base || (variable && !*base)) continue;
+        snprintf(folder, sizeof folder, "%s%s", base, places[i].pattern);
+        search_folder(s, folder, name);
+        const size_t at = strlen(s->looked);
+        snprintf(s->looked + at, sizeof s->looked - at, "%s%s", at ? ", " : "", folder);
+    }
+}
+
 static int load(void **library, const char *name, Error *err) {
     if (*library || (*library = dlopen(name, RTLD_NOW | RTLD_LOCAL))) return 0;
-    return error_set(err, "%s (hint: install it, or name its folder in LD_LIBRARY_PATH; or -device cpu)", dlerror());
+    Search s = {0};
+    search(&s, name);
+    if ((*library = s.library)) return 0;
+    if (s.other[0])
+        return error_set(err,
+                         "%s: not found, and %s is of another major version than this program was built for (hint: "
+                         "install CUDA %d, or name its folder in LD_LIBRARY_PATH; or -device cpu)",
+                         name, s.other, CUBLAS_VER_MAJOR);
+    return error_set(
+        err,
+        "%s: not found by name nor in %s (hint: install it, or name its folder in LD_LIBRARY_PATH; or -device cpu)",
+        name, s.looked);
+}
+
+// Path of a library that was loaded; "": it was not.
+static const char *path_of(void *library) {
+    struct link_map *map = NULL;
+    return library && dlinfo(library, RTLD_DI_LINKMAP, &map) == 0 ? map->l_name : "";
 }
 
 int cuda_libraries_load(int with_nccl, Error *err) {
@@ -36,6 +130,12 @@ int cuda_libraries_load(int with_nccl, Error *err) {
     (void)with_nccl;
 #endif
     return 0;
+}
+
+const char *cuda_libraries_text(void) {
+    static char text[2 * PATH_MAX + 16];
+    snprintf(text, sizeof text, "%s%s%s", path_of(cublaslt), nccl ? ", " : "", path_of(nccl));
+    return text;
 }
 
 // The library was loaded and is of the major version it was compiled for; only a broken one lacks the function.

@@ -194,6 +194,7 @@ CASES = {
     "heads128_untied": Case((266, 256, 1, 2, 2, 144), (262, 512, 2, 4, 1, 320), 1, (5, 70), tied=False,
                             optimizer=dict(weight_decay=0.1, lr_enc=0.5, lr_dec=2.0)),
     "heads14_tied": Case((262, 896, 2, 14, 2, 304), (264, 448, 2, 7, 1, 512), 8, (33, 12, 17)),
+    "heads128_small": Case((262, 128, 1, 1, 1, 160), (262, 256, 1, 2, 1, 320), 2, (40, 9)),  # few bytes: scripts/bundle.sh
     "own_answer": Case((262, 64, 3, 1, 1, 96), (262, 128, 1, 2, 2, 96), 5, (130, 3, 40), own_answer=True,
                        optimizer=dict(clip=0.0, lr_min=0.0, eps=1e-5)),  # not clipped: gradients ten times as large
 }  # fmt: skip

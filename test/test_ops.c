@@ -622,6 +622,10 @@ static void test_all(DType dtype, const char *only) {
 int main(int argc, char **argv) {
     backend_cpu_prepare(argv); // the tests with two threads would crawl on a busy machine
     const char *only = NULL;
+    if (argc == 2 && !strcmp(argv[1], "-list")) { // what -only takes, a line each
+        for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) printf("%s\n", tests[i].name);
+        return 0;
+    }
     DType first = DTYPE_F32, last = DTYPE_BF16;
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "-device")) device = argv[i + 1];

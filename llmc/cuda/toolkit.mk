@@ -1,6 +1,8 @@
 # The CUDA toolkit: where it is, for which GPUs to compile, what to link. Included by the Makefile.
 # Sets CUDA_OBJ (empty: CPU only), CUDA_LIBS, and CUDA_FOUND, the line that `make` says about it.
-# NVCC may be given, with a launcher in front of it: NVCC="ccache nvcc".
+# NVCC may be given, with a launcher in front of it: NVCC="ccache nvcc". CUDA_BUILD: where the kernels' objects are, for
+# two builds that share them. BUNDLE=1: libraries are looked for beside the programs (scripts/bundle.sh).
+CUDA_BUILD ?= $(BUILD)
 
 ifneq ($(NO_CUDA),)
 CUDA_FOUND := no: NO_CUDA=$(NO_CUDA)
@@ -27,8 +29,8 @@ else ifeq ($(and $(CUBLAS_DIR),$(CUDART_DIR),$(call have_header,cublasLt.h,$(CUD
 CUDA_FOUND := no: $(CUDA_NVCC) has no cuBLASLt (cublasLt.h, libcublasLt.so, libcudart_static.a) beside it
 else
 CUDA_VERSION := $(shell $(CUDA_NVCC) --version | sed -n 's/.*release \([0-9]*\.[0-9]*\),.*/\1/p')
-# NCCL's ranks find each other through MPI.
-HAVE_NCCL := $(if $(and $(HAVE_MPI),$(NCCL_DIR)),$(call have_header,nccl.h,$(CUDA_INCLUDE)))
+# Without MPI there is one rank; NCCL then serves -nccl alone.
+HAVE_NCCL := $(if $(NCCL_DIR),$(call have_header,nccl.h,$(CUDA_INCLUDE)))
 
 # sm_100 came with toolkit 12.8. GPUs before sm_80 are refused by the program. GPU_ARCH=all: as without a GPU here.
 CUDA_EVERY_ARCH := 80 90 $(shell awk -v v=$(CUDA_VERSION) 'BEGIN { split(v, a, "."); if (a[1] * 100 + a[2] >= 1208) print 100 }')
@@ -40,15 +42,16 @@ CUDA_CODE := $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a)$(comma)code=sm_
              -gencode arch=compute_$(lastword $(CUDA_ARCH))$(comma)code=compute_$(lastword $(CUDA_ARCH))
 CUDA_FLAGS := -std=c++17 -O3 -lineinfo -t 2 $(CUDA_CODE) -I. $(CUDA_INCLUDE) $(if $(HAVE_NCCL),-DHAVE_NCCL) \
               -Xcompiler=-Wall$(comma)-Wextra$(comma)-Wshadow
-CUDA_KERNELS := $(patsubst %.cu,$(BUILD)/%.o,$(wildcard llmc/cuda/*.cu))
+CUDA_KERNELS := $(patsubst %.cu,$(CUDA_BUILD)/%.o,$(wildcard llmc/cuda/*.cu))
 CUDA_OBJ   := $(CUDA_KERNELS) $(BUILD)/llmc/cuda/libraries.o
 # cuBLASLt and NCCL are loaded when a GPU is opened (libraries.c), by name or from where they were found here.
-CUDA_LIBS  := -Wl,-rpath,$(CUBLAS_DIR) $(if $(HAVE_NCCL),-Wl$(comma)-rpath$(comma)$(NCCL_DIR)) \
-              $(CUDART_DIR)/libcudart_static.a -lstdc++ -lrt -ldl
+CUDA_LIBS  := $(if $(BUNDLE),-Wl$(comma)--disable-new-dtags$(comma)-rpath$(comma)'$$ORIGIN/lib:$$ORIGIN/../lib:$$ORIGIN/../../lib:$$ORIGIN/../../../lib',\
+                -Wl$(comma)-rpath$(comma)$(CUBLAS_DIR)$(if $(HAVE_NCCL),:$(NCCL_DIR))) \
+              $(CUDART_DIR)/libcudart_static.a $(if $(BUNDLE),-Wl$(comma)-Bstatic -lstdc++ -Wl$(comma)-Bdynamic -static-libgcc,-lstdc++) -lrt -ldl
 CUDA_FOUND := $(CUDA_VERSION) in $(CUDA_ROOT), $(CUDA_ARCH:%=sm_%) | \
               NCCL $(if $(HAVE_NCCL),in $(NCCL_DIR),no: one GPU only)
 $(BUILD)/llmc/cuda/libraries.o: CPPFLAGS += -isystem $(CUDA_ROOT)/include $(NCCL_HOME:%=-isystem %/include) $(if $(HAVE_NCCL),-DHAVE_NCCL)
-$(CUDA_KERNELS): $(BUILD)/%.o: %.cu $(BUILD)/cuda.key
+$(CUDA_KERNELS): $(CUDA_BUILD)/%.o: %.cu $(CUDA_BUILD)/cuda.key
 	@mkdir -p $(@D)
 	$(NVCC) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 endif

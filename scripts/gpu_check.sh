@@ -45,7 +45,7 @@ limit() {
 attempt() {
     local log=$1 seconds=$2 status=0
     shift 2
-    timeout --kill-after=5 "$seconds" "$@" >"$log.whole" 2>&1 </dev/null || status=$?
+    { timeout --kill-after=5 "$seconds" "$@" >"$log.whole" 2>&1 </dev/null; } 2>/dev/null || status=$? # no word on signals
     { head -c 200000 "$log.whole"; [ "$(wc -c <"$log.whole")" -le 300000 ] || echo "[...]"; tail -c +200001 "$log.whole" | tail -c 100000; } >"$log"
     rm -f "$log.whole"
     return $status
@@ -113,8 +113,8 @@ line "plan" 20 ./train_c3 -plan -device cuda -preset paper
 
 step "operations, a process each"
 operations=$($tests/test_ops -list)
-each "operations bf16" 20 "$operations" $tests/test_ops -device cuda -dtype bf16 -only
-each "operations fp32" 20 "$operations" $tests/test_ops -device cuda -dtype fp32 -only
+each "operations bf16" "${C3_CHECK_OPERATION:-20}" "$operations" $tests/test_ops -device cuda -dtype bf16 -only
+each "operations fp32" "${C3_CHECK_OPERATION:-20}" "$operations" $tests/test_ops -device cuda -dtype fp32 -only
 
 step "loss, gradients and ten steps beside PyTorch's (cases made beforehand)"
 parity() { # parity CASE: on a copy, for the program writes beside it
@@ -138,8 +138,8 @@ else chosen "PyTorch kernels" && left_out "PyTorch kernels" "no PyTorch with CUD
 step "the paper's model"
 # ZeRO-0 on one card: 4.6 G parameters x (2 + 4 + 12 bytes), activations beside them.
 preset=${C3_CHECK_PRESET:-paper}
-steps=(./train_c3 -preset "$preset" -tok data/qwen2.5/qwen.tiktoken -data "$data/pages_*.bin" -device cuda -b 2 -g 16
-       -steps 6 -warmup 2 -profile 3 -no_save -val_every 0 -o)
+steps=(./train_c3 -preset "$preset" -tok data/qwen2.5/qwen.tiktoken -data "$data/pages_*.bin" -device cuda -b 2 -g "${C3_CHECK_G:-16}"
+       -steps 6 -warmup 2 -no_save -val_every 0 -o)
 if [ "$preset" != paper ] || [ "$memory" -ge 125000 ]; then
     rm -rf "$out/paper"
     line "the paper's step" 100 "${steps[@]}" "$out/paper"

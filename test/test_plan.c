@@ -462,13 +462,14 @@ static void test_gpus(void) {
 }
 
 static int parsed(TrainOptions *o, const char *line, Error *err) {
-    static Option table[TRAIN_MAX_OPTIONS];
     static char words[512];
     char *argv[32] = {words};
-    int n = options_table(o, table), argc = 1, help;
+    int argc = 1, help;
+    OptionTable table = {.n = 0};
+    options_table(o, &table);
     snprintf(words, sizeof words, "train_c3 %s", line);
     for (char *w = strtok(words, " "); w; w = strtok(NULL, " ")) argv[w == words ? 0 : argc++] = w;
-    TRY(cli_parse(table, n, argc, argv, NULL, NULL, &help, err));
+    TRY(cli_parse(&table, argc, argv, NULL, NULL, &help, err));
     return options_check(o, err);
 }
 

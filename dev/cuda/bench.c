@@ -202,19 +202,22 @@ static void loss_and_optimizer(const C3Config *c) {
 
 int main(int argc, char **argv) {
     const char *device = "auto", *dtype = "bf16";
-    Option table[] = {
-        {"device", OPTION_CHOICE, &device, NULL, 0, 0, "auto|cuda|cpu", "where to compute", 0},
-        {"dtype", OPTION_CHOICE, &dtype, NULL, 0, 0, "bf16|fp32", "element type", 0},
-        {"rows", OPTION_INT, &rows, "N", 1, 1 << 20, NULL, "rows of a packed batch", 0},
-        {"repeats", OPTION_INT, &repeats, "N", 1, 1000, NULL, "runs whose median counts", 0},
+    OptionTable table = {.n = 0};
+    const Option options[] = {
+        {OPTION_CHOICE("device", &device, "auto|cuda|cpu", "where to compute")},
+        {OPTION_CHOICE("dtype", &dtype, "bf16|fp32", "element type")},
+        {OPTION_INT64("rows", &rows, 1, 1 << 20, "rows of a packed batch")},
+        {OPTION_INT64("repeats", &repeats, 1, 1000, "runs whose median counts")},
+        {0},
     };
     Error err;
     C3Config c;
     const char *notes = NULL;
     int help = 0;
-    must(cli_parse(table, sizeof table / sizeof *table, argc, argv, NULL, NULL, &help, &err), &err);
+    cli_add(&table, options);
+    must(cli_parse(&table, argc, argv, NULL, NULL, &help, &err), &err);
     if (help) {
-        cli_help(stdout, table, sizeof table / sizeof *table);
+        cli_help(stdout, &table);
         return 0;
     }
     must(config_preset(&c, "paper", 0, &err), &err);

@@ -15,40 +15,35 @@ static uint32_t file_crc(const char *path) {
     return crc;
 }
 
-int agreement_program(const Dist *d, const Option *table, int n, Error *err) {
+int agreement_program(const Dist *d, const OptionTable *options, Error *err) {
     if (d->ranks == 1) return 0;
     char value[4096];
     char *record = string_format("the program's file: CRC-32 %08" PRIx32 "\n", file_crc("/proc/self/exe"));
-    for (int i = 0; i < n && record; i++) {
-        if (!table[i].name || strcmp(table[i].name, "threads") == 0) continue;
-        char *longer =
-            string_format("%s-%s: \"%s\"\n", record, table[i].name, cli_value(&table[i], value, sizeof value));
-        free(record);
-        record = longer;
+    for (int i = 0; i < options->n; i++) {
+        const Option *o = &options->rows[i];
+        if (o->name && strcmp(o->name, "threads") != 0)
+            string_append(&record, "-%s: \"%s\"\n", o->name, cli_value(o, value, sizeof value));
     }
-    int bad = dist_agree(d, record ? 0 : error_set(err, "out of memory"), err);
-    if (!bad) bad = dist_same(d, record, err);
+    int bad = dist_same(d, record, err);
     free(record);
     return bad;
 }
 
-// Some of every tensor, so that it takes no seconds with any model: other weights differ nearly everywhere.
-static int sample_weights(uint32_t *crc, Backend *b, const elem_t *weights, const ParamTable *table, Error *err) {
+// CRC-32 of some of every tensor, which takes no time with any model: different weights differ nearly everywhere.
+static uint32_t sample_weights(Backend *b, const elem_t *weights, const ParamTable *table) {
     enum { PIECE = 4096, PIECES = 16 };
-    char *host = malloc(PIECE);
-    if (!host) return error_set(err, "out of memory");
-    *crc = 0;
+    char host[PIECE];
+    uint32_t crc = 0;
     for (int i = 0; i < table->n; i++) {
         const char *tensor = elem_at(b, (elem_t *)weights, table->params[i].offset);
         size_t bytes = table->params[i].count * dtype_size(b->dtype), last = bytes > PIECE ? bytes - PIECE : 0;
         size_t size = bytes < PIECE ? bytes : PIECE, pieces = bytes <= PIECE ? 1 : PIECES;
         for (size_t p = 0; p < pieces; p++) {
             b->download(b, host, tensor + (pieces > 1 ? last / (pieces - 1) * p : 0), size);
-            *crc = file_crc32(*crc, host, size);
+            crc = file_crc32(crc, host, size);
         }
     }
-    free(host);
-    return 0;
+    return crc;
 }
 
 static char *run_record(const TrainState *state, const Corpus *corpus, int64_t steps, const char *folder,
@@ -73,12 +68,8 @@ static char *run_record(const TrainState *state, const Corpus *corpus, int64_t s
 int agreement_run(const Dist *d, const TrainState *state, const Corpus *corpus, int64_t steps, const char *folder,
                   Backend *b, const elem_t *weights, const ParamTable *table, Error *err) {
     if (d->ranks == 1) return 0;
-    uint32_t crc = 0;
-    int bad = sample_weights(&crc, b, weights, table, err);
-    char *record = bad ? NULL : run_record(state, corpus, steps, folder, b, crc);
-    if (!bad && !record) bad = error_set(err, "out of memory");
-    bad = dist_agree(d, bad, err);
-    if (!bad) bad = dist_same(d, record, err);
+    char *record = run_record(state, corpus, steps, folder, b, sample_weights(b, weights, table));
+    int bad = dist_same(d, record, err);
     free(record);
     return bad;
 }

@@ -25,14 +25,11 @@ void train_state_free(TrainState *s) {
     *s = (TrainState){0};
 }
 
-int train_state_advance(TrainState *s, double loss, double tokens, LoaderState after, Error *err) {
-    float *losses = realloc(s->losses, (size_t)(s->step + 1) * sizeof *losses);
-    if (!losses) return error_set(err, "loss history: out of memory");
-    losses[s->step++] = (float)loss;
-    s->losses = losses;
+void train_state_advance(TrainState *s, double loss, double tokens, LoaderState after) {
+    s->losses = alloc_resize(s->losses, (size_t)(s->step + 1), sizeof *s->losses, "loss history");
+    s->losses[s->step++] = (float)loss;
     s->loader = after;
     s->tokens_seen += tokens;
-    return 0;
 }
 
 uint64_t checkpoint_bytes(const C3Params *p, DType dtype) {

@@ -102,8 +102,6 @@ int plan_check_disk(const Plan *p, const PlanBytes *bytes, Error *err);
 // missing models are preset paper's, missing pages are assumed; the output says so. What does not fit is printed all
 // the same; it is an error only where -gpu asked for a machine to fit into.
 int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachine *machine, Error *err);
-// `c3 plan` with the trainer's options. 0, 1: an error, -1: a usage error.
-int plan_command(FILE *out, int argc, char **argv, Error *err);
 
 #ifdef __cplusplus
 }

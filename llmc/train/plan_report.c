@@ -9,7 +9,6 @@
 #include "llmc/base/file.h"
 #include "llmc/base/format.h"
 #include "llmc/train/plan.h"
-#include "llmc/version.h"
 
 // ---- disk ----------------------------------------------------------------------------------------------------------
 
@@ -243,12 +242,6 @@ void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
 
 // ---- -plan ---------------------------------------------------------------------------------------------------------
 
-static int64_t run_steps(const TrainOptions *o, const Corpus *corpus, int ranks) {
-    double pages = corpus ? (double)corpus->train.pages : 0;
-    if (!o->epochs || !corpus) return o->steps;
-    return (int64_t)ceil((double)o->epochs * pages / (double)(o->b * o->g * ranks));
-}
-
 static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const ModelFiles *files, const Dist *dist,
                const PlanMachine *machine, Error *err) {
     C3Params params;
@@ -256,7 +249,7 @@ static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const Mod
     PlanBytes bytes;
     int ranks = plan_ranks(o, dist);
     TRY(params_build(&params, &files->config, ranks, err));
-    int64_t steps = run_steps(o, corpus, ranks);
+    int64_t steps = options_steps(o, corpus ? corpus->train.pages : 0, ranks);
     int bad = plan_make(&plan, &bytes, o, corpus, &files->config, &params, dist, machine, steps, err);
     if (!bad && dist->rank == 0) {
         fprintf(out, "settings\n  %-14s %s\n", "model", clean(files->text));
@@ -272,8 +265,8 @@ static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const Mod
 // Whether there are pages and a tokenizer to read; -data or -tok given on the command line must be there.
 static int open_data(Corpus *corpus, ModelFiles *files, const TrainOptions *o, int *found, Error *err) {
     TrainOptions fresh;
-    Option table[TRAIN_MAX_OPTIONS];
-    options_table(&fresh, table);
+    OptionTable table = {.n = 0};
+    options_table(&fresh, &table);
     ModelChoice choice = options_model(o);
     *found = model_files_open(files, &choice, err) == 0 && corpus_open(corpus, files, o, err) == 0;
     if (*found) return 0;
@@ -287,29 +280,9 @@ int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachi
     ModelFiles files;
     Corpus corpus = {0};
     int found;
-    TRY(options_check(o, err));
     TRY(open_data(&corpus, &files, o, &found, err));
     int bad = run(out, o, found ? &corpus : NULL, &files, dist, machine, err);
     if (found) corpus_close(&corpus);
     model_files_close(&files);
     return bad;
-}
-
-int plan_command(FILE *out, int argc, char **argv, Error *err) {
-    TrainOptions o;
-    Option table[TRAIN_MAX_OPTIONS];
-    Dist one = {.ranks = 1, .local_ranks = 1, .cores = 1};
-    int n = options_table(&o, table), asked;
-    TRY(cli_parse(table, n, argc, argv, NULL, NULL, &asked, err));
-    o.plan = 1;
-    if (!asked) return plan_run(out, &o, &one, NULL, err) ? 1 : 0;
-    if (asked == CLI_VERSION) {
-        version_print(out, "c3");
-        return 0;
-    }
-    options_table(&o, table);
-    fprintf(out, "c3 plan [the options of train_c3]: memory, work and predicted times of a run, without starting it\n");
-    cli_help(out, table, n);
-    fprintf(out, "\nexample: ./c3 plan -gpu h100 -plan_ranks 8 -b 2 -g 16\n");
-    return 0;
 }

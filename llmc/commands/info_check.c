@@ -1,5 +1,5 @@
-// inspect.c: see inspect.h.
-#include "llmc/train/inspect.h"
+// info_check.c: the part of c3 info behind -check, see info.h.
+#include "llmc/commands/info.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -127,8 +127,7 @@ static int check_tokenizer(FILE *out, const C3Config *c, const char *folder, Err
     snprintf(s.text, sizeof s.text, "%s", folder);
     for (int i = 0; i < 2 && !bad; i++) {
         s.tokenizer = string_format("%s/%s", folder, names[i]);
-        if (!s.tokenizer) bad = error_set(err, "%s: out of memory", folder);
-        else if (file_exists(s.tokenizer)) bad = model_files_tokenizer(&found[i], &s, err);
+        if (file_exists(s.tokenizer)) bad = model_files_tokenizer(&found[i], &s, err);
         if (!bad && found[i]) fprintf(out, "  %-14s %s has the model's vocabulary\n", "tokenizer", names[i]);
         free(s.tokenizer);
     }
@@ -150,7 +149,6 @@ static int check_trainer(FILE *out, const char *folder, Error *err) {
     char text[32];
     for (int rank = 0, there = 1; there; rank++) {
         char *path = string_format("%s/trainer/optimizer_%05d.safetensors", folder, rank);
-        if (!path) return error_set(err, "%s: out of memory", folder);
         SafeTensors *s = NULL;
         int bad = 0;
         there = file_exists(path);
@@ -166,7 +164,6 @@ static int check_trainer(FILE *out, const char *folder, Error *err) {
 static int check_sums(FILE *out, const char *folder, Error *err) {
     int files = 0;
     char *marker = string_format("%s/COMPLETE", folder);
-    if (!marker) return error_set(err, "%s: out of memory", folder);
     int there = file_exists(marker);
     free(marker);
     if (!there) {
@@ -178,13 +175,12 @@ static int check_sums(FILE *out, const char *folder, Error *err) {
     return 0;
 }
 
-int inspect_folder(FILE *out, const char *folder, Error *err) {
+int info_check_folder(FILE *out, const char *folder, Error *err) {
     char *llm1 = string_format("%s/llm1", folder), *trainer = string_format("%s/trainer", folder);
-    int bad = llm1 && trainer ? 0 : error_set(err, "%s: out of memory", folder);
+    C3Config c;
     fprintf(out, "check\n");
-    if (!bad) bad = check_sums(out, folder, err); // first: what is damaged is best told by its file
+    int bad = check_sums(out, folder, err); // first: what is damaged is best told by its file
     if (!bad && file_exists(llm1)) {
-        C3Config c;
         bad = check_c3(out, &c, folder, err);
         if (!bad) bad = check_tokenizer(out, &c, folder, err);
     } else if (!bad) {

@@ -1,0 +1,197 @@
+// trainer.c: see trainer.h.
+#include "llmc/train/trainer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "llmc/base/clean.h"
+#include "llmc/train/agreement.h"
+
+int64_t trainer_pages_a_step(const Trainer *t) { return t->o.b * t->o.g * t->dist.ranks; }
+
+// ---- options -------------------------------------------------------------------------------------------------------
+
+int trainer_check_options(Trainer *t, Error *err) {
+    TRY(dist_agree(&t->dist, options_check(&t->o, err), err));
+    return agreement_program(&t->dist, &t->options, err);
+}
+
+static int open_backend(Trainer *t, Error *err) {
+    int bad = backend_create(&t->backend, t->o.device, options_dtype(&t->o), t->o.threads, &t->dist, &t->notes, err);
+    TRY(dist_agree(&t->dist, bad, err));
+    t->machine = plan_machine(t->backend, &t->dist);
+    return 0;
+}
+
+int trainer_print_plan(Trainer *t, Error *err) {
+    int named = t->o.gpu && strcmp(t->o.gpu, "measured") != 0;
+    if (!named) TRY(open_backend(t, err));
+    return plan_run(stdout, &t->o, &t->dist, named ? NULL : &t->machine, err);
+}
+
+// ---- the run's folder ----------------------------------------------------------------------------------------------
+
+// The checkpoint that -resume means: the newest complete one of -o, or the one named; NULL: start anew. An error when
+// -o holds something that may be one and cannot be used.
+static int find_checkpoint(Trainer *t, Error *err) {
+    const char *resume = t->o.resume;
+    if (!strcmp(resume, "no")) return 0;
+    if (!strcmp(resume, "auto")) return run_resumable(&t->resumed, t->o.out, err);
+    t->resumed = string_copy(resume);
+    return 0;
+}
+
+int trainer_claim_run(Trainer *t, Error *err) {
+    TRY(dist_agree(&t->dist, t->dist.rank == 0 ? run_claim(&t->claim, t->o.out, err) : 0, err));
+    TRY(dist_agree(&t->dist, t->dist.rank == 0 ? find_checkpoint(t, err) : 0, err));
+    dist_share_text(&t->dist, &t->resumed); // rank 0's choice, for other hosts may see other files
+    return 0;
+}
+
+// ---- inputs --------------------------------------------------------------------------------------------------------
+
+// The checkpoint will say on which lengths of pages the model was trained.
+static void learn_lengths(Trainer *t) {
+    C3Config *c = &t->files.config;
+    int least = (int)t->corpus.train.shortest_context, most = (int)t->corpus.train.longest_context;
+    int known = c->trained_tokens[1] > 0, inside = least >= c->trained_tokens[0] && most <= c->trained_tokens[1];
+    if (known && !inside && t->dist.rank == 0)
+        printf("note: pages of %d to %d tokens; -m was trained on %d to %d, and has to learn the others\n", least, most,
+               c->trained_tokens[0], c->trained_tokens[1]);
+    config_add_trained(c, least, most);
+}
+
+static int read_inputs(Trainer *t, Error *err) {
+    ModelChoice choice = options_model(&t->o);
+    TRY(model_files_open(&t->files, &choice, err));
+    if (!t->resumed) TRY(model_files_check(&t->files, err)); // a resumed run has weights of its own
+    TRY(corpus_open(&t->corpus, &t->files, &t->o, err));
+    learn_lengths(t);
+    t->steps = options_steps(&t->o, t->corpus.train.pages, t->dist.ranks);
+    if (t->dist.rank != 0) return 0;
+    const char *folder = t->files.folder ? t->files.folder : t->files.dec;
+    return travel_open(&t->travel, t->corpus.tokenizer, t->files.tokenizer, folder, t->o.keep_code, err);
+}
+
+int trainer_read_inputs(Trainer *t, Error *err) { return dist_agree(&t->dist, read_inputs(t, err), err); }
+
+// ---- device, model -------------------------------------------------------------------------------------------------
+
+static int make_plan(Trainer *t, Error *err) {
+    const C3Config *c = &t->files.config;
+    C3Params params;
+    TRY(params_build(&params, c, t->dist.ranks, err));
+    int bad = plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, c, &params, &t->dist, &t->machine, t->steps, err);
+    if (!bad && t->dist.rank == 0 && !t->o.no_save) bad = plan_check_disk(&t->plan, &t->bytes, err);
+    params_free(&params);
+    return bad;
+}
+
+int trainer_open_device(Trainer *t, Error *err) {
+    TRY(open_backend(t, err));
+    return dist_agree(&t->dist, make_plan(t, err), err);
+}
+
+static int build(Trainer *t, Error *err) {
+    const C3Config *c = &t->files.config;
+    TRY(c3_create(&t->model, c, t->backend, &t->plan.limits, err));
+    t->plan.params = &t->model.params;
+    t->model.enc.train = strcmp(t->o.freeze, "enc") != 0;
+    t->model.dec.train = strcmp(t->o.freeze, "dec") != 0;
+    OptimizerConfig oc = options_optimizer(&t->o, t->steps, t->dist.ranks);
+    TRY(optimizer_create(&t->optimizer, &oc, &t->model.params, t->backend, t->model.weights, &t->model.grads,
+                         t->model.sums + 1, err));
+    t->packing = corpus_packing(&t->corpus, &t->o, c, c3_batch_rows(&t->plan.limits), t->plan.fuse, t->dist.ranks);
+    for (int i = 0; i < 2; i++) TRY(step_create(&t->packs[i], &t->packing, t->backend, err));
+    return batch_create(&t->val_batch, t->backend, t->packing.most, err);
+}
+
+int trainer_build(Trainer *t, Error *err) { return dist_agree(&t->dist, build(t, err), err); }
+
+// ---- weights and state ---------------------------------------------------------------------------------------------
+
+CheckpointJob trainer_checkpoint_job(Trainer *t) {
+    return (CheckpointJob){.backend = t->backend,
+                           .dist = &t->dist,
+                           .config = &t->files.config,
+                           .params = &t->model.params,
+                           .optimizer = &t->optimizer,
+                           .travel = &t->travel};
+}
+
+static int load_fresh(Trainer *t, Error *err) {
+    t->state.loader.seed = (uint64_t)t->o.seed;
+    t->state.loader.dataset = t->corpus.train.identity;
+    memcpy(t->state.tokenizer, tokenizer_fingerprint(t->corpus.tokenizer), sizeof t->state.tokenizer);
+    TRY(model_files_load(&t->files, &t->model, (uint64_t)t->o.seed, err));
+    optimizer_reset(&t->optimizer);
+    if (t->files.notes && t->dist.rank == 0) {
+        printf("changed\n");
+        clean_print(stdout, t->files.notes, strlen(t->files.notes));
+    }
+    return 0;
+}
+
+// Whether the saved state agrees with the command line. *notes: options that have changed since, a line each.
+static int check_saved(Trainer *t, char **notes, Error *err) {
+    TrainState *saved = &t->state;
+    if (memcmp(saved->tokenizer, tokenizer_fingerprint(t->corpus.tokenizer), sizeof saved->tokenizer) != 0)
+        return error_set(err, "%s: was trained with another tokenizer (hint: -tok FILE)", t->resumed);
+    if (options_compare(notes, saved->settings, &t->options, trainer_pages_a_step(t), t->o.resume_force, err) != 0)
+        return error_prefix(err, "%s", t->resumed);
+    if (saved->loader.dataset == t->corpus.train.identity) return 0;
+    if (!t->o.resume_force)
+        return error_set(err, "%s: the training pages have changed since (hint: -resume_force starts them anew)",
+                         t->resumed);
+    saved->loader.dataset = t->corpus.train.identity;
+    saved->loader.position = 0;
+    return 0;
+}
+
+static int load_checkpoint(Trainer *t, Error *err) {
+    char *notes = NULL;
+    CheckpointJob job = trainer_checkpoint_job(t);
+    TRY(checkpoint_read_state(&t->state, t->resumed, err));
+    int bad = check_saved(t, &notes, err);
+    if (!bad) bad = checkpoint_load(&job, t->resumed, err);
+    if (!bad && t->dist.rank == 0) {
+        printf("resuming from %s\n", clean(t->resumed));
+        clean_print(stdout, notes, strlen(notes));
+    }
+    free(notes);
+    return bad;
+}
+
+int trainer_load(Trainer *t, Error *err) {
+    TRY(dist_agree(&t->dist, t->resumed ? load_checkpoint(t, err) : load_fresh(t, err), err));
+    return agreement_run(&t->dist, &t->state, &t->corpus, t->steps, t->resumed, t->backend, t->model.weights,
+                         &t->model.params.table, err);
+}
+
+// ---- the run -------------------------------------------------------------------------------------------------------
+
+int trainer_open_run(Trainer *t, Error *err) {
+    char *notes;
+    int bad = corpus_loader(&t->loader, &t->corpus, &t->o, &t->dist, t->state.loader, t->state.step, t->steps, err);
+    TRY(dist_agree(&t->dist, bad, err));
+    TRY(run_begin(&notes, &t->dist, t->o.out, t->resumed, err));
+    if (t->dist.rank == 0) printf("%s", notes);
+    free(notes);
+    bad = t->dist.rank == 0 ? log_open(&t->log, t->o.out, t->state.step, t->steps, err) : 0;
+    return dist_agree(&t->dist, bad, err);
+}
+
+void trainer_print_settings(const Trainer *t) {
+    printf("settings\n  %-14s %s\n", "model", clean(t->files.text));
+    options_print_given(stdout, &t->options);
+    if (t->corpus.maxlen < t->o.maxlen)
+        printf("  %-14s %lld in place of %lld: the model has no positions for more\n", "-maxlen",
+               (long long)t->corpus.maxlen, (long long)t->o.maxlen);
+    printf("  %-14s %s\n", "travels along", t->travel.notes ? t->travel.notes : "nothing");
+    printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
+    if (t->notes) printf("  %-14s %s\n", "", clean(t->notes));
+    if (t->claim.unsure) printf("  %-14s none on this file system: let no other run write to -o\n", "locks");
+    plan_print(stdout, &t->plan, &t->bytes);
+    fflush(stdout);
+}

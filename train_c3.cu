@@ -140,7 +140,7 @@ static int loop(Trainer *t, Error *err) {
 
 // ---- the run -------------------------------------------------------------------------------------------------------
 
-static int run(Trainer *t, Error *err) {
+static int run(Trainer *t, int argc, char **argv, Error *err) {
     TRY(trainer_check_options(t, err));
     if (t->o.plan) return trainer_print_plan(t, err);
     TRY(trainer_claim_run(t, err)); // before anything is read or written there
@@ -148,7 +148,7 @@ static int run(Trainer *t, Error *err) {
     TRY(trainer_open_device(t, err));
     TRY(trainer_build(t, err));
     TRY(trainer_load(t, err));
-    TRY(trainer_open_run(t, err));
+    TRY(trainer_open_run(t, argc, argv, err));
     if (t->dist.rank == 0) trainer_print_settings(t);
     stop_install();
     if (t->state.step < t->steps) return loop(t, err);
@@ -170,7 +170,7 @@ int main(int argc, char **argv) {
     if (!bad) bad = dist_agree(&t.dist, cli_parse(&t.options, argc, argv, NULL, NULL, &asked, &err), &err);
     if (!bad && asked == CLI_HELP && t.dist.rank == 0) options_help(stdout);
     if (!bad && asked == CLI_VERSION && t.dist.rank == 0) version_print(stdout, "train_c3");
-    if (!bad && !asked) bad = run(&t, &err);
+    if (!bad && !asked) bad = run(&t, argc, argv, &err);
     log_close(t.log);
     if (!bad) bad = file_check_stdout(&err);
     if (bad && t.dist.rank == 0) {

@@ -164,17 +164,10 @@ typedef struct Saving {
     int leads;      // the first rank of a host; its disk may be its own
 } Saving;
 
-static void get_host(char host[64]) {
-    char name[64] = "?";
-    if (gethostname(name, sizeof name - 1) != 0) strcpy(name, "?");
-    name[sizeof name - 1] = 0;
-    snprintf(host, 64, "%s", name);
-}
-
 static int write_made_by(const Saving *s, Error *err) {
     char *path = string_format("%s/MADE_BY", s->temporary), token[24], host[64];
     cJSON *json = cJSON_CreateObject();
-    get_host(host);
+    run_host(host);
     snprintf(token, sizeof token, "%llu", (unsigned long long)s->token);
     int ok = path && cJSON_AddStringToObject(json, "program", "train_c3") &&
              cJSON_AddStringToObject(json, "run", s->info.id) && cJSON_AddStringToObject(json, "token", token) &&
@@ -217,7 +210,7 @@ static int prepare(Saving *s, Error *err) {
     TRY(run_identity(&s->info, s->run, err));
     if (getrandom(&s->token, sizeof s->token, 0) != sizeof s->token)
         return error_set(err, "%s: cannot get random bytes: %s", s->run, strerror(errno));
-    get_host(s->host);
+    run_host(s->host);
     TRY(check_disk(s->job, s->run, err));
     return make_temporary(s, err);
 }
@@ -304,7 +297,7 @@ static int save_as(Saving *s, FileSum *all, int keep, Error *err) {
     int bad = write_files(s->job, s->state, s->temporary, sums, err);
     bad = dist_agree(d, bad, err);
     if (!bad) {
-        get_host(sums[RANK0_FILES].host);
+        run_host(sums[RANK0_FILES].host);
         dist_all_gather(d, all, &sums[RANK0_FILES], sizeof *all);
         bad = dist_agree(d, d->rank == 0 ? finish(s, sums, all, keep, err) : 0, err);
     }

@@ -1,5 +1,5 @@
-// run_writer.h: what a run does in its folder beside saving: takes it for itself, clears the way in front of the step
-// it goes on from, removes what its checkpoints make superfluous. See run.h for what lies there.
+// run_writer.h: what a run does in its folder beside saving: takes it for itself, sets aside what is in the way of
+// its history, removes the checkpoints it no longer needs. See run.h for what lies there.
 //
 // Nothing is removed but what this run made: checkpoints carry MADE_BY, written before anything else, with the run's
 // number out of run.json. Whatever else stands in the way is moved to OUT/old_1, old_2, ... and named.
@@ -13,6 +13,17 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+// What run.json says of a run besides run.h's keys: "host" of rank 0, "command", "build" of its last start, and
+// "started", when it began: 2026-01-31T12:00:00Z.
+typedef struct RunOrigin {
+    int argc;
+    char **argv;
+    const char *build;
+} RunOrigin;
+
+// The name of this host; "?": unknown.
+void run_host(char host[64]);
 
 typedef struct RunClaim {
     Lock lock;
@@ -34,8 +45,10 @@ int run_resumable(char **out, const char *run, Error *err);
 // All ranks together, when it is known where the run begins: resumed is the checkpoint it goes on from, NULL when it
 // starts anew. What is in the way of its history (later steps; everything, log.jsonl too, when the checkpoint is not
 // one of this folder) is set aside; what an earlier process of this run left half-done is finished; OUT/stop goes.
-// *notes: what was done, in lines, malloc'ed; "" when nothing was (rank 0; NULL elsewhere).
-int run_begin(char **notes, const Dist *dist, const char *run, const char *resumed, Error *err);
+// *notes: what was done, in lines, on rank 0 ("" when nothing was); the caller frees it. origin: kept in run.json;
+// NULL: what it says stays.
+int run_begin(char **notes, const Dist *dist, const char *run, const char *resumed, const RunOrigin *origin,
+              Error *err);
 
 // ---- for checkpoint.c ----
 

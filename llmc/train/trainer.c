@@ -7,6 +7,7 @@
 
 #include "llmc/base/clean.h"
 #include "llmc/train/agreement.h"
+#include "llmc/version.h"
 
 int64_t trainer_pages_a_step(const Trainer *t) { return t->o.b * t->o.g * t->dist.ranks; }
 
@@ -171,11 +172,12 @@ int trainer_load(Trainer *t, Error *err) {
 
 // ---- the run -------------------------------------------------------------------------------------------------------
 
-int trainer_open_run(Trainer *t, Error *err) {
+int trainer_open_run(Trainer *t, int argc, char **argv, Error *err) {
+    const RunOrigin origin = {.argc = argc, .argv = argv, .build = version_commit()};
     char *notes;
     int bad = corpus_loader(&t->loader, &t->corpus, &t->o, &t->dist, t->state.loader, t->state.step, t->steps, err);
     TRY(dist_agree(&t->dist, bad, err));
-    TRY(run_begin(&notes, &t->dist, t->o.out, t->resumed, err));
+    TRY(run_begin(&notes, &t->dist, t->o.out, t->resumed, &origin, err));
     if (t->dist.rank == 0) printf("%s", notes);
     free(notes);
     bad = t->dist.rank == 0 ? log_open(&t->log, t->o.out, t->state.step, t->steps, err) : 0;

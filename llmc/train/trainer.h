@@ -55,7 +55,7 @@ int trainer_build(Trainer *t, Error *err);
 // Weights and state of the run's beginning: fresh, of -m, or of the checkpoint.
 int trainer_load(Trainer *t, Error *err);
 // The loader, and -o as one history up to here: the last phase that can fail, because it moves what is in the way.
-int trainer_open_run(Trainer *t, Error *err);
+int trainer_open_run(Trainer *t, int argc, char **argv, Error *err);
 // Settings and plan, on stdout.
 void trainer_print_settings(const Trainer *t);
 

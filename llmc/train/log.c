@@ -82,14 +82,9 @@ static int write_history(const char *path, const char *text, size_t size, int64_
 
 int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *err) {
     *out = NULL;
-    Log *log = calloc(1, sizeof *log);
+    Log *log = alloc(1, sizeof *log, "log");
     char *path = string_format("%s/log.jsonl", folder);
     FileMap old = {0};
-    if (!log || !path) {
-        free(log);
-        free(path);
-        return error_set(err, "%s/log.jsonl: out of memory", folder);
-    }
     *log =
         (Log){.path = path, .fd = -1, .steps = steps, .terminal = terminal_behind(STDOUT_FILENO), .printed = -INFINITY};
     if (log->terminal >= 0) log->printed = log_seconds();        // the bar shows the first steps
@@ -264,22 +259,6 @@ void log_validation(Log *log, const LogValidation *v) {
                  v->cut, v->cut_loss, 100 * v->cut_token_accuracy);
     log_note(log, "validation at step %" PRId64 ": loss %.4f, %.2f %% of the tokens right%s", v->step, v->loss,
              100 * v->token_accuracy, cut);
-}
-
-int log_event(Log *log, const char *json, Error *err) {
-    if (!log) return 0;
-    cJSON *object;
-    char time[32];
-    TRY(json_parse(&object, json, strlen(json), "log", err));
-    utc_now(time);
-    char *text = cJSON_AddStringToObject(object, "time", time) ? cJSON_PrintUnformatted(object) : NULL,
-         *line = text ? string_format("%s\n", text) : NULL;
-    cJSON_Delete(object);
-    free(text);
-    if (!line) return error_set(err, "%s: out of memory", log->path);
-    append(log, line, strlen(line));
-    free(line);
-    return 0;
 }
 
 void log_note(Log *log, const char *format, ...) {

@@ -6,7 +6,6 @@
 //    "peak_share","tflop_encoder","tflop_decoder","tflop_head"}                  a step
 //   {"step","time","val_loss","val_token_accuracy"}                               a validation, and while training
 //    "val_cut","val_cut_loss","val_cut_token_accuracy"     pages are cut to val_cut tokens, the same of pages cut so
-//   {"step","eval":{...},"time"}, ...                                             anything else
 //
 // time is the wall clock's, ISO 8601 in UTC: "2026-01-31T12:00:00.123Z". mfu is the share of the data sheet's
 // peak, null where none is known; peak_share that of the peak measured at the start. Both count the FLOPs the
@@ -59,8 +58,6 @@ void log_close(Log *log);
 // half line is left.
 void log_step(Log *log, const LogStep *s);
 void log_validation(Log *log, const LogValidation *v);
-// A JSON object as text; it goes to log.jsonl alone, as one line. An error when it is no JSON object.
-int log_event(Log *log, const char *json, Error *err);
 // A line for people: stdout alone.
 void log_note(Log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

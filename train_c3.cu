@@ -56,7 +56,7 @@ static void train_step(Trainer *t, LogStep *line) {
     line->sheet_flops = t->backend->sheet_flops * t->dist.ranks;
     line->peak_flops = t->backend->peak_flops * t->dist.ranks;
     line->is_gpu = t->backend->is_gpu;
-    line->memory_bytes = (double)t->bytes.total;
+    line->memory_bytes = (double)t->plan.choice.bytes.total;
 }
 
 static int save(Trainer *t, Error *err) {

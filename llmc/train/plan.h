@@ -44,7 +44,7 @@ typedef struct PlanShape {
     int b, g, ranks, zero;
     DType dtype;
     int is_gpu;
-    const Gpu *gpu;         // for the times; NULL: an H100's proportions
+    const Gpu *gpu;         // whose times are predicted; NULL: unknown, the choice is that of an H100
     int recompute;          // a Recompute, -1: choose
     int fuse;               // 0: choose
     size_t memory, reserve; // bytes; memory 0: unlimited
@@ -68,35 +68,27 @@ size_t plan_reserve(size_t memory, int is_gpu);
 
 typedef struct Plan {
     const TrainOptions *o;
-    const C3Config *config;
-    const C3Params *params;
     PlanShape shape;
     PlanChoice choice;
-    C3Limits limits; // choice.limits
-    int fuse;        // choice.fuse
     int64_t steps, pages_a_step;
-    int local_ranks;
-    // the pages
-    int assumed;                // no data: pages of -plan_tokens
+    const Dataset *train, *val; // NULL: none; without train pages of -plan_tokens are assumed
     double text_tokens;         // of an average page
-    const Dataset *train, *val; // NULL: none
     int before_text;            // decoder rows before the text
-    const Gpu *gpu;             // whose times are predicted; NULL: unknown
-    const char *machine;        // its name, or NULL
+    const char *machine;        // name, or NULL
     double peak_flops;          // measured, of a rank; 0: unknown
     Error refusal;              // with -plan: why it does not fit, and what helps; empty: it does
 } Plan;
 
 // The plan of a run with these options and pages. corpus NULL: pages are assumed (-plan_tokens, -plan_longest). machine
 // NULL: nothing is known of it; -gpu takes its place. params: built for plan_ranks(). Everything given must outlive p.
-int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *corpus, const C3Config *config,
-              const C3Params *params, const Dist *dist, const PlanMachine *machine, int64_t steps, Error *err);
+int plan_make(Plan *p, const TrainOptions *o, const Corpus *corpus, const C3Config *config, const C3Params *params,
+              const Dist *dist, const PlanMachine *machine, int64_t steps, Error *err);
 // -plan_ranks, or as many as there are.
 int plan_ranks(const TrainOptions *o, const Dist *dist);
-void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes);
+void plan_print(FILE *out, const Plan *p);
 // Free space where the run's folder will be, against a checkpoint: an error when not even one fits. Call it at the
 // start, on one rank.
-int plan_check_disk(const Plan *p, const PlanBytes *bytes, Error *err);
+int plan_check_disk(const Plan *p, Error *err);
 
 // -plan and `c3 plan`: all of it for these options, on a machine that need not have a GPU, models or data: shapes of
 // missing models are preset paper's, missing pages are assumed; the output says so. What does not fit is printed all

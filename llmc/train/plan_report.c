@@ -15,9 +15,9 @@
 // Bytes free where `path` is or will be made; 0: unknown.
 static double free_space(const char *path) {
     struct statvfs disk;
-    char *at = strdup(path);
+    char *at = string_copy(path);
     int found = 0;
-    while (at && !(found = statvfs(at[0] ? at : ".", &disk) == 0) && at[0]) { // up to a folder that exists
+    while (!(found = statvfs(at[0] ? at : ".", &disk) == 0) && at[0]) { // up to a folder that exists
         char *slash = strrchr(at, '/');
         if (slash) slash[slash == at && slash[1] ? 1 : 0] = 0;
         else at[0] = 0;
@@ -26,8 +26,8 @@ static double free_space(const char *path) {
     return found ? (double)disk.f_bavail * (double)disk.f_frsize : 0;
 }
 
-int plan_check_disk(const Plan *p, const PlanBytes *bytes, Error *err) {
-    double space = free_space(p->o->out), need = (double)bytes->checkpoint;
+int plan_check_disk(const Plan *p, Error *err) {
+    double space = free_space(p->o->out), need = (double)p->choice.bytes.checkpoint;
     char a[32], b[32];
     if (space <= 0 || need <= space) return 0;
     return error_set(err, "%s: a checkpoint takes %s, the disk has %s left (hint: -o on another disk)", p->o->out,
@@ -68,7 +68,7 @@ static void print_pages(FILE *out, const char *name, const Dataset *d, int64_t m
 static void print_data(FILE *out, const Plan *p) {
     const TrainOptions *o = p->o;
     fprintf(out, "data\n");
-    if (p->assumed) {
+    if (!p->train) {
         fprintf(out,
                 "  %-14s assumed, no data was read: %.0f text tokens each, the longest %d (-plan_tokens, "
                 "-plan_longest)\n",
@@ -79,27 +79,28 @@ static void print_data(FILE *out, const Plan *p) {
     }
     fprintf(out, "  %-14s %lld of %lld pages each (-b %lld x -g %lld x %d ranks)", "steps", (long long)p->steps,
             (long long)p->pages_a_step, (long long)o->b, (long long)o->g, p->shape.ranks);
-    if (p->assumed) fprintf(out, "\n");
+    if (!p->train) fprintf(out, "\n");
     else fprintf(out, ": %.3g epochs\n", (double)p->steps * (double)p->pages_a_step / (double)p->train->pages);
 }
 
 static void print_parameters(FILE *out, const Plan *p) {
-    const ParamTable *t = &p->params->table;
+    const ParamTable *t = &p->shape.params->table;
     char count[32];
     double cascade = 0;
     for (int i = 0; i < t->n; i++) cascade += t->params[i].owner == OWNER_CASCADE ? (double)t->params[i].count : 0;
     fprintf(out, "parameters\n");
-    print_stack(out, "encoder", &p->config->enc, t, OWNER_ENCODER);
-    print_stack(out, "decoder", &p->config->dec, t, OWNER_DECODER);
+    print_stack(out, "encoder", &p->shape.config->enc, t, OWNER_ENCODER);
+    print_stack(out, "decoder", &p->shape.config->dec, t, OWNER_DECODER);
     fprintf(out, "  %-12s %14s   %d latents, projector %d -> %d\n", "cascade", format_count(count, cascade),
-            p->config->latents, p->config->enc.D, p->config->dec.D);
+            p->shape.config->latents, p->shape.config->enc.D, p->shape.config->dec.D);
     fprintf(out, "  %-12s %14s\n", "total", format_count(count, (double)t->parameters));
 }
 
-static void print_memory(FILE *out, const Plan *p, const PlanBytes *b) {
+static void print_memory(FILE *out, const Plan *p) {
     static const char *const modes[] = {"all kept", "norms and SwiGLU computed again (-recompute cheap)",
                                         "layers computed again (-recompute layer)"};
-    const C3Limits *l = &p->limits;
+    const PlanBytes *b = &p->choice.bytes;
+    const C3Limits *l = &p->choice.limits;
     char note[160], text[2][32];
     fprintf(out, "memory of a rank%s%s\n", p->machine ? ", " : "", p->machine ? p->machine : "");
     print_row(out, "parameters", (double)b->parameters, p->shape.dtype == DTYPE_F32 ? "fp32" : "bf16");
@@ -142,7 +143,7 @@ static void print_memory(FILE *out, const Plan *p, const PlanBytes *b) {
 // Returns the FLOPs of a step, all ranks.
 static double print_work(FILE *out, const Plan *p) {
     char count[32];
-    C3Flops f = c3_page_flops(p->config, (int)lround(p->text_tokens), p->before_text, 1);
+    C3Flops f = c3_page_flops(p->shape.config, (int)lround(p->text_tokens), p->before_text, 1);
     double pages = (double)p->pages_a_step, step = pages * (f.encoder + f.decoder + f.head);
     fprintf(out, "work of a step: %s pages of %.0f text tokens\n", format_count(count, pages), p->text_tokens);
     fprintf(out, "  %-12s %12.3g FLOP   encoder %.0f %%, decoder %.0f %%, head and loss %.0f %%\n", "forward+back",
@@ -151,7 +152,7 @@ static double print_work(FILE *out, const Plan *p) {
 }
 
 static double seconds_with(const Plan *p, const RooflineLoad *load, double faster) {
-    RooflineRates rates = roofline_rates(p->gpu, p->shape.dtype, p->peak_flops);
+    RooflineRates rates = roofline_rates(p->shape.gpu, p->shape.dtype, p->peak_flops);
     RooflineTimes t;
     rates.products *= faster;
     roofline_step(&t, load, &rates);
@@ -172,7 +173,7 @@ static const char *run_time(char buffer[32], double seconds) {
 }
 
 static void print_times(FILE *out, const Plan *p, double step) {
-    RooflineRates rates = roofline_rates(p->gpu, p->shape.dtype, p->peak_flops);
+    RooflineRates rates = roofline_rates(p->shape.gpu, p->shape.dtype, p->peak_flops);
     RooflineLoad load = plan_load(&p->shape, &p->choice);
     RooflineTimes t;
     roofline_step(&t, &load, &rates);
@@ -185,7 +186,7 @@ static void print_times(FILE *out, const Plan *p, double step) {
         }
         order[k] = i;
     }
-    fprintf(out, "time of a step on %d x %s, predicted, not measured\n", ranks, p->gpu->title);
+    fprintf(out, "time of a step on %d x %s, predicted, not measured\n", ranks, p->shape.gpu->title);
     fprintf(out, "  %-26s %9s %7s %12s %12s\n", "a rank", "ms", "share", "TFLOP", "GB");
     for (int i = 0; i < PART_PARTS; i++) {
         const RooflinePart *part = &t.parts[order[i]];
@@ -203,7 +204,8 @@ static void print_times(FILE *out, const Plan *p, double step) {
             "  collectives: reduce-scatter %.0f ms behind the last backward pass, %.0f ms; all-gather %.0f ms behind "
             "the next forward pass, %.0f ms\n",
             1e3 * t.reduce, 1e3 * t.backward, 1e3 * t.gather, 1e3 * t.forward);
-    double sheet = (p->shape.dtype == DTYPE_F32 ? p->gpu->fp32 : p->gpu->bf16) * ranks, ideal = step / sheet;
+    double sheet = (p->shape.dtype == DTYPE_F32 ? p->shape.gpu->fp32 : p->shape.gpu->bf16) * ranks,
+           ideal = step / sheet;
     double steps = (double)p->steps, low = seconds_with(p, &load, 1.1), high = seconds_with(p, &load, 0.9);
     char text[2][32];
     fprintf(out, "  predicted  %s a step (%s at the data sheet's peak: MFU %.1f %%), %.0f text tokens/s, ",
@@ -223,12 +225,12 @@ static void print_times(FILE *out, const Plan *p, double step) {
                 p->peak_flops / 1e12);
 }
 
-void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
+void plan_print(FILE *out, const Plan *p) {
     print_data(out, p);
     print_parameters(out, p);
-    print_memory(out, p, bytes);
+    print_memory(out, p);
     double step = print_work(out, p);
-    if (p->gpu && p->shape.is_gpu) {
+    if (p->shape.gpu && p->shape.is_gpu) {
         print_times(out, p, step);
     } else if (p->peak_flops > 0) {
         double seconds = step / (p->peak_flops * p->shape.ranks), steps = (double)p->steps;
@@ -246,14 +248,13 @@ static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const Mod
                const PlanMachine *machine, Error *err) {
     C3Params params;
     Plan plan;
-    PlanBytes bytes;
     int ranks = plan_ranks(o, dist);
     TRY(params_build(&params, &files->config, ranks, err));
     int64_t steps = options_steps(o, corpus ? corpus->train.pages : 0, ranks);
-    int bad = plan_make(&plan, &bytes, o, corpus, &files->config, &params, dist, machine, steps, err);
+    int bad = plan_make(&plan, o, corpus, &files->config, &params, dist, machine, steps, err);
     if (!bad && dist->rank == 0) {
         fprintf(out, "settings\n  %-14s %s\n", "model", clean(files->text));
-        plan_print(out, &plan, &bytes);
+        plan_print(out, &plan);
         if (plan.refusal.text[0] && !o->gpu)
             fprintf(out, "here this does not fit: %s; -gpu h100 -plan_ranks 8 plans for GPUs\n", plan.refusal.text);
     }

@@ -83,8 +83,8 @@ static int make_plan(Trainer *t, Error *err) {
     const C3Config *c = &t->files.config;
     C3Params params;
     TRY(params_build(&params, c, t->dist.ranks, err));
-    int bad = plan_make(&t->plan, &t->bytes, &t->o, &t->corpus, c, &params, &t->dist, &t->machine, t->steps, err);
-    if (!bad && t->dist.rank == 0 && !t->o.no_save) bad = plan_check_disk(&t->plan, &t->bytes, err);
+    int bad = plan_make(&t->plan, &t->o, &t->corpus, c, &params, &t->dist, &t->machine, t->steps, err);
+    if (!bad && t->dist.rank == 0 && !t->o.no_save) bad = plan_check_disk(&t->plan, err);
     params_free(&params);
     return bad;
 }
@@ -96,14 +96,15 @@ int trainer_open_device(Trainer *t, Error *err) {
 
 static int build(Trainer *t, Error *err) {
     const C3Config *c = &t->files.config;
-    TRY(c3_create(&t->model, c, t->backend, &t->plan.limits, err));
-    t->plan.params = &t->model.params;
+    TRY(c3_create(&t->model, c, t->backend, &t->plan.choice.limits, err));
+    t->plan.shape.params = &t->model.params;
     t->model.enc.train = strcmp(t->o.freeze, "enc") != 0;
     t->model.dec.train = strcmp(t->o.freeze, "dec") != 0;
     OptimizerConfig oc = options_optimizer(&t->o, t->steps, t->dist.ranks);
     TRY(optimizer_create(&t->optimizer, &oc, &t->model.params, t->backend, t->model.weights, &t->model.grads,
                          t->model.sums + 1, err));
-    t->packing = corpus_packing(&t->corpus, &t->o, c, c3_batch_rows(&t->plan.limits), t->plan.fuse, t->dist.ranks);
+    t->packing =
+        corpus_packing(&t->corpus, &t->o, c, c3_batch_rows(&t->plan.choice.limits), t->plan.choice.fuse, t->dist.ranks);
     for (int i = 0; i < 2; i++) TRY(step_create(&t->packs[i], &t->packing, t->backend, err));
     return batch_create(&t->val_batch, t->backend, t->packing.most, err);
 }
@@ -194,6 +195,6 @@ void trainer_print_settings(const Trainer *t) {
     printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
     if (t->notes) printf("  %-14s %s\n", "", clean(t->notes));
     if (t->claim.unsure) printf("  %-14s none on this file system: let no other run write to -o\n", "locks");
-    plan_print(stdout, &t->plan, &t->bytes);
+    plan_print(stdout, &t->plan);
     fflush(stdout);
 }

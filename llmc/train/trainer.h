@@ -36,7 +36,6 @@ typedef struct Trainer {
     int64_t steps; // last step of the run
     PlanMachine machine;
     Plan plan;
-    PlanBytes bytes;
     Log *log; // rank 0; else NULL
 } Trainer;
 

@@ -128,8 +128,8 @@ int main(int argc, char **argv) {
     OptionTable table = {.n = 0};
     const Option rows[] = {
         {.help = "Speed and memory of reading and writing a model"},
-        {OPTION_TEXT("save", &out, "DIR", "write the model there, too")},
-        {OPTION_CHOICE("dtype", &dtype, "bf16|fp32", "type in memory")},
+        {OPTION_TEXT("save", &out, NULL, "DIR", "write the model there, too")},
+        {OPTION_CHOICE("dtype", &dtype, "bf16", "bf16|fp32", "type in memory")},
         {0},
     };
     Error err = {"expected one folder of a C3 model"};

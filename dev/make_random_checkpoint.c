@@ -160,21 +160,21 @@ static int make_checkpoint(const Options *o, Error *err) {
 }
 
 int main(int argc, char **argv) {
-    Options o = {.preset = "paper", .dtype = "bf16", .seed = 1};
+    Options o;
     OptionTable table = {.n = 0};
     const Option rows[] = {
         {.help = "A C3 checkpoint with random weights"},
-        {OPTION_TEXT("o", &o.out, "DIR", "folder to write"), .required = 1},
-        {OPTION_CHOICE("preset", &o.preset, "demo|tiny|small|medium|paper", "shape to start from")},
-        {OPTION_TEXT("enc", &o.enc, "V,D,L,NH,KV,HS,F", "the encoder's shape instead")},
-        {OPTION_TEXT("dec", &o.dec, "V,D,L,NH,KV,HS,F", "the decoder's shape instead")},
-        {OPTION_INT64("layers", &o.layers, 0, 1024, "layers of each stack, 0 = the shape's"), .argument = "L"},
-        {OPTION_INT64("vocab", &o.vocab, 0, 151643, "base tokens, 0 = the preset's"), .argument = "K"},
-        {OPTION_INT64("n", &o.latents, 0, 65536, "latents a page, 0 = the preset's")},
+        {OPTION_TEXT("o", &o.out, NULL, "DIR", "folder to write"), .required = 1},
+        {OPTION_CHOICE("preset", &o.preset, "paper", "demo|tiny|small|medium|paper", "shape to start from")},
+        {OPTION_TEXT("enc", &o.enc, NULL, "V,D,L,NH,KV,HS,F", "the encoder's shape instead")},
+        {OPTION_TEXT("dec", &o.dec, NULL, "V,D,L,NH,KV,HS,F", "the decoder's shape instead")},
+        {OPTION_INT64("layers", &o.layers, "layers of each stack, 0 = the shape's"), .max = 1024, .argument = "L"},
+        {OPTION_INT64("vocab", &o.vocab, "base tokens, 0 = the preset's"), .max = 151643, .argument = "K"},
+        {OPTION_INT64("n", &o.latents, "latents a page, 0 = the preset's"), .max = 65536},
         {OPTION_FLAG("untied", &o.untied, "the decoder has a head of its own")},
-        {OPTION_CHOICE("dtype", &o.dtype, "bf16|fp32", "type of the files")},
-        {OPTION_INT64("seed", &o.seed, 0, 9e15, "of the numbers")},
-        {OPTION_INT64("shard_mb", &o.shard_mb, 0, 1e6, "megabytes a file, 0 = one file")},
+        {OPTION_CHOICE("dtype", &o.dtype, "bf16", "bf16|fp32", "type of the files")},
+        {OPTION_INT64("seed", &o.seed, "of the numbers"), .initial = 1},
+        {OPTION_INT64("shard_mb", &o.shard_mb, "megabytes a file, 0 = one file"), .max = 1e6},
         {0},
     };
     Error err;

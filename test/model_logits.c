@@ -115,8 +115,8 @@ int main(int argc, char **argv) {
     const char *in = NULL, *save = NULL;
     int help = 0;
     const Option own[] = {
-        {OPTION_TEXT("pages", &in, "FILE", "input"), .required = 1},
-        {OPTION_TEXT("save", &save, "DIR", "where the model is saved")},
+        {OPTION_TEXT("pages", &in, NULL, "FILE", "input"), .required = 1},
+        {OPTION_TEXT("save", &save, NULL, "DIR", "where the model is saved")},
         {0},
     };
     Error err;

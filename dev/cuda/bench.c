@@ -17,7 +17,7 @@
 #include "llmc/model/params.h" // params_head_rows
 
 static Backend *B;
-static int64_t rows = 5900, repeats = 20;
+static int64_t rows, repeats;
 static double copy_rate; // bytes a second, measured
 static size_t e;         // bytes of an element
 
@@ -201,13 +201,13 @@ static void loss_and_optimizer(const C3Config *c) {
 }
 
 int main(int argc, char **argv) {
-    const char *device = "auto", *dtype = "bf16";
+    const char *device, *dtype;
     OptionTable table = {.n = 0};
     const Option options[] = {
-        {OPTION_CHOICE("device", &device, "auto|cuda|cpu", "where to compute")},
-        {OPTION_CHOICE("dtype", &dtype, "bf16|fp32", "element type")},
-        {OPTION_INT64("rows", &rows, 1, 1 << 20, "rows of a packed batch")},
-        {OPTION_INT64("repeats", &repeats, 1, 1000, "runs whose median counts")},
+        {OPTION_CHOICE("device", &device, "auto", "auto|cuda|cpu", "where to compute")},
+        {OPTION_CHOICE("dtype", &dtype, "bf16", "bf16|fp32", "element type")},
+        {OPTION_INT64("rows", &rows, "rows of a packed batch"), .initial = 5900, .min = 1, .max = 1 << 20},
+        {OPTION_INT64("repeats", &repeats, "runs whose median counts"), .initial = 20, .min = 1, .max = 1000},
         {0},
     };
     Error err;

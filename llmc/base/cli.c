@@ -5,14 +5,24 @@
 #include <cjson/cJSON.h> // escaping of strings in cli_json
 #include <ctype.h>
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+static void set_default(const Option *o) {
+    if (o->integer) *o->integer = (int)o->initial;
+    if (o->int64) *o->int64 = (int64_t)o->initial;
+    if (o->real) *o->real = o->initial;
+    if (o->text) *o->text = o->initial_text;
+    if (o->flag) *o->flag = 0;
+}
 
 void cli_add(OptionTable *t, const Option *rows) {
     for (; rows->name || rows->help; rows++) {
         assert(t->n < CLI_MAX_OPTIONS);
         t->rows[t->n++] = *rows;
+        set_default(rows);
     }
 }
 
@@ -78,10 +88,12 @@ static int has_choice(const char *choices, const char *word) {
 
 // ---- parsing -------------------------------------------------------------------------------------------------------
 
+static double largest(const Option *o) { return o->max > 0 ? o->max : o->integer ? INT_MAX : 9e15; }
+
 // The range in the shortest form: 8192, 1e-05.
 static int check_range(const Option *o, double value, const char *text, Error *err) {
-    if (value >= o->min && value <= o->max) return 0;
-    return error_set(err, "-%s: expected a number from %.10g to %.10g, found %s", o->name, o->min, o->max, text);
+    if (value >= o->min && value <= largest(o)) return 0;
+    return error_set(err, "-%s: expected a number from %.10g to %.10g, found %s", o->name, o->min, largest(o), text);
 }
 
 static int parse_integer(const Option *o, const char *text, Error *err) {

@@ -15,31 +15,32 @@ extern "C" {
 // An option, or a heading, which has a help alone.
 typedef struct Option {
     const char *name; // without the dash
-    // Where the value goes; what stands there before parsing is the default. The one that is set says what kind of
-    // value the option takes.
+    // Where the value goes. The one that is set says what kind of value the option takes.
     int *integer;
     int64_t *int64;
     double *real;
     const char **text;
-    int *flag;            // 0 or 1; takes no value
-    double min, max;      // of numbers, ends included
-    const char *choices;  // of text: "auto|cuda|cpu", one of these words
-    const char *argument; // what the help calls the value: "DIR"; NULL: "N", of a real "X"
-    const char *help;     // one line
-    int required;         // there is no default
-    int given;            // set by cli_parse: stood on the command line
+    int *flag;                // 0 or 1; takes no value
+    double initial;           // the default of integer, int64 and real
+    const char *initial_text; // and of text; that of a flag is 0
+    double min, max;          // of numbers, ends included; max 0: as large as the type holds exactly
+    const char *choices;      // of text: "auto|cuda|cpu", one of these words
+    const char *argument;     // what the help calls the value: "DIR"; NULL: "N", of a real "X"
+    const char *help;         // one line
+    int required;             // there is no default
+    int given;                // set by cli_parse: stood on the command line
 } Option;
 
-// A row by its kind: {OPTION_INT("b", &b, 1, 64, "pages a batch"), .argument = "B"}.
-#define OPTION_INT(NAME, VALUE, LEAST, LARGEST, HELP)                                                                  \
-    .name = NAME, .integer = VALUE, .min = LEAST, .max = LARGEST, .help = HELP
-#define OPTION_INT64(NAME, VALUE, LEAST, LARGEST, HELP)                                                                \
-    .name = NAME, .int64 = VALUE, .min = LEAST, .max = LARGEST, .help = HELP
-#define OPTION_REAL(NAME, VALUE, LEAST, LARGEST, HELP)                                                                 \
-    .name = NAME, .real = VALUE, .min = LEAST, .max = LARGEST, .help = HELP
-#define OPTION_TEXT(NAME, VALUE, ARGUMENT, HELP)  .name = NAME, .text = VALUE, .argument = ARGUMENT, .help = HELP
-#define OPTION_CHOICE(NAME, VALUE, CHOICES, HELP) .name = NAME, .text = VALUE, .choices = CHOICES, .help = HELP
-#define OPTION_FLAG(NAME, VALUE, HELP)            .name = NAME, .flag = VALUE, .help = HELP
+// The row of an option by its kind, more fields by their names behind it:
+// {OPTION_INT("b", &b, "pages a batch"), .initial = 2, .min = 1, .max = 64}
+#define OPTION_INT(NAME, VALUE, HELP)   .name = NAME, .integer = VALUE, .help = HELP
+#define OPTION_INT64(NAME, VALUE, HELP) .name = NAME, .int64 = VALUE, .help = HELP
+#define OPTION_REAL(NAME, VALUE, HELP)  .name = NAME, .real = VALUE, .help = HELP
+#define OPTION_TEXT(NAME, VALUE, DEFAULT, ARGUMENT, HELP)                                                              \
+    .name = NAME, .text = VALUE, .initial_text = DEFAULT, .argument = ARGUMENT, .help = HELP
+#define OPTION_CHOICE(NAME, VALUE, DEFAULT, CHOICES, HELP)                                                             \
+    .name = NAME, .text = VALUE, .initial_text = DEFAULT, .choices = CHOICES, .help = HELP
+#define OPTION_FLAG(NAME, VALUE, HELP) .name = NAME, .flag = VALUE, .help = HELP
 
 enum { CLI_MAX_OPTIONS = 80 };
 
@@ -48,7 +49,7 @@ typedef struct OptionTable {
     int n;
 } OptionTable;
 
-// Appends rows up to the first that is empty.
+// Appends rows up to the first that is empty, and sets the values to their defaults.
 void cli_add(OptionTable *t, const Option *rows);
 
 // What was asked for instead of the program's work.
@@ -65,7 +66,7 @@ int cli_parse(OptionTable *t, int argc, char **argv, const char **positional, in
 // The one of n names (NULLs are passed over) that `word` may have been meant for; NULL: none is near.
 const char *cli_nearest(const char *word, const char *const *names, int n);
 
-// Prints the options by heading, with the values they have: the defaults, before parsing.
+// Prints the options by heading, with their values: before parsing, the defaults.
 void cli_help(FILE *out, const OptionTable *t);
 
 // The current value as text, into a buffer that is returned. A number reads back as the same number.

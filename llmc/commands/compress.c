@@ -27,14 +27,14 @@ static CompressProgress *progress(void) { return isatty(STDERR_FILENO) ? show_pa
 static void compress_options(OptionTable *t) {
     const Option rows[] = {
         {.help = "Documents to latents"},
-        {OPTION_TEXT("f", &given.file, "FILE", ".txt, .jsonl or .json documents; - is stdin")},
-        {OPTION_TEXT("o", &given.out, "X.c3", "file of the latents; - is stdout"), .required = 1},
+        {OPTION_TEXT("f", &given.file, "-", "FILE", ".txt, .jsonl or .json documents; - is stdin")},
+        {OPTION_TEXT("o", &given.out, NULL, "X.c3", "file of the latents; - is stdout"), .required = 1},
         {OPTION_INT(
-            "page_tokens", &given.page_tokens, 0, 131072,
-            "longer documents are cut, at paragraphs where possible; 0 = what the model was trained on, else 1300")},
+             "page_tokens", &given.page_tokens,
+             "longer documents are cut, at paragraphs where possible; 0 = what the model was trained on, else 1300"),
+         .max = 131072},
         {0},
     };
-    given.file = "-";
     add_model_options(t, &given.model);
     cli_add(t, rows);
     add_machine_options(t, &given.model);
@@ -65,12 +65,11 @@ static void decompress_options(OptionTable *t) {
     DecompressOptions *d = &given.decompress;
     const Option rows[] = {
         {.help = "Latents to documents"},
-        {OPTION_TEXT("o", &d->output, "FILE", "file of the documents; - is stdout")},
+        {OPTION_TEXT("o", &d->output, "-", "FILE", "file of the documents; - is stdout")},
         {OPTION_FLAG("json", &d->json, "one JSON object a document and line")},
         {OPTION_FLAG("verify", &d->verify, "say whether all came back exactly; exit code 1 if not")},
         {0},
     };
-    d->output = "-";
     add_model_options(t, &given.model);
     cli_add(t, rows);
     add_decoding_options(t, &d->max_new, &d->no_repeat_ngram, &d->batch);

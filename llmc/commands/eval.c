@@ -16,18 +16,16 @@ static struct {
 static void options(OptionTable *t) {
     const Option rows[] = {
         {OPTION_FLAG("skip", &given.eval.skip, "leave out pages longer than the model takes; else an error")},
-        {OPTION_CHOICE("perturb", &given.perturb, "none|random|shuffle",
+        {OPTION_CHOICE("perturb", &given.perturb, "none", "none|random|shuffle",
                        "random characters in place of each text, or its own in random order")},
-        {OPTION_INT64("seed", &given.seed, 0, 2147483647, "of -perturb")},
+        {OPTION_INT64("seed", &given.seed, "of -perturb"), .initial = 1, .max = 2147483647},
         {.help = "Tables"},
-        {OPTION_TEXT("o", &given.out, "OUT", "folder of the results"), .required = 1},
-        {OPTION_TEXT("buckets", &given.buckets, "EDGES",
+        {OPTION_TEXT("o", &given.out, NULL, "OUT", "folder of the results"), .required = 1},
+        {OPTION_TEXT("buckets", &given.buckets, NULL, "EDGES",
                      "of text tokens: 600,700,800 or 600..1300:100, the paper's; default: from the data")},
         {OPTION_FLAG("no_controls", &given.no_controls, "leave out swapped, mean and zero latents")},
         {0},
     };
-    given.perturb = "none";
-    given.seed = 1;
     add_eval_options(t, &given.model, &given.eval);
     cli_add(t, rows);
 }

@@ -12,9 +12,10 @@ static struct { const char *model, *part, *out; } given;
 static void options(OptionTable *t) {
     const Option rows[] = {
         {.help = "One stack as a plain Qwen2 folder"},
-        {OPTION_TEXT("m", &given.model, "DIR", "a C3 checkpoint, or a run's folder (its newest step)"), .required = 1},
-        {OPTION_CHOICE("part", &given.part, "decoder|encoder", "which of the two"), .required = 1},
-        {OPTION_TEXT("o", &given.out, "OUT", "the new folder"), .required = 1},
+        {OPTION_TEXT("m", &given.model, NULL, "DIR", "a C3 checkpoint, or a run's folder (its newest step)"),
+         .required = 1},
+        {OPTION_CHOICE("part", &given.part, NULL, "decoder|encoder", "which of the two"), .required = 1},
+        {OPTION_TEXT("o", &given.out, NULL, "OUT", "the new folder"), .required = 1},
         {0},
     };
     cli_add(t, rows);

@@ -21,20 +21,18 @@ static void options(OptionTable *t) {
     Sampling *s = &given.eval.sampling;
     const Option rows[] = {
         {.help = "Drawing"},
-        {OPTION_REAL("temperature", &s->temperature, 0, 100, "0 = greedy: always the likeliest token"),
+        {OPTION_REAL("temperature", &s->temperature, "0 = greedy: always the likeliest token"), .max = 100,
          .argument = "T"},
-        {OPTION_REAL("top_p", &s->top_p, 0, 1, "of the likeliest tokens that together reach P, 1 = all"),
-         .argument = "P"},
-        {OPTION_INT64("seed", &given.seed, 0, 9e15, "the same seed draws the same text")},
-        {OPTION_TEXT("stop", &given.stop, "IDS", "tokens that end a page as well, as 151643,13")},
+        {OPTION_REAL("top_p", &s->top_p, "of the likeliest tokens that together reach P, 1 = all"), .initial = 1,
+         .max = 1, .argument = "P"},
+        {OPTION_INT64("seed", &given.seed, "the same seed draws the same text"), .initial = 1},
+        {OPTION_TEXT("stop", &given.stop, NULL, "IDS", "tokens that end a page as well, as 151643,13")},
         {.help = "Input and output"},
-        {OPTION_TEXT("f", &given.file, "FILE", ".txt, .jsonl or .json pages; - is stdin")},
+        {OPTION_TEXT("f", &given.file, "-", "FILE", ".txt, .jsonl or .json pages; - is stdin")},
         {OPTION_FLAG("json", &given.json, "one JSON object a page and line")},
         {0},
     };
-    given.eval = (EvalOptions){.skip = 1, .sampling = {.top_p = 1}};
-    given.seed = 1;
-    given.file = "-";
+    given.eval.skip = 1; // a page that is too long is counted
     add_eval_options(t, &given.model, &given.eval);
     cli_add(t, rows);
 }

@@ -11,8 +11,9 @@
 void add_model_options(OptionTable *t, CompressModel *m) {
     const Option rows[] = {
         {.help = "Model"},
-        {OPTION_TEXT("m", &m->folder, "DIR", "a C3 checkpoint, or a run's folder (its newest step)"), .required = 1},
-        {OPTION_TEXT("tok", &m->tokenizer, "FILE", "tokenizer; default: the model's own")},
+        {OPTION_TEXT("m", &m->folder, NULL, "DIR", "a C3 checkpoint, or a run's folder (its newest step)"),
+         .required = 1},
+        {OPTION_TEXT("tok", &m->tokenizer, NULL, "FILE", "tokenizer; default: the model's own")},
         {0},
     };
     cli_add(t, rows);
@@ -21,23 +22,23 @@ void add_model_options(OptionTable *t, CompressModel *m) {
 void add_machine_options(OptionTable *t, CompressModel *m) {
     const Option rows[] = {
         {.help = "Machine"},
-        {OPTION_CHOICE("device", &m->device, "auto|cuda|cpu", "where to compute")},
-        {OPTION_CHOICE("dtype", &m->dtype, "auto|bf16|fp32", "type of the weights; auto = the files' own")},
-        {OPTION_INT("threads", &m->threads, 0, 1024, "cores, 0 = all")},
+        {OPTION_CHOICE("device", &m->device, "auto", "auto|cuda|cpu", "where to compute")},
+        {OPTION_CHOICE("dtype", &m->dtype, "auto", "auto|bf16|fp32", "type of the weights; auto = the files' own")},
+        {OPTION_INT("threads", &m->threads, "cores, 0 = all"), .max = 1024},
         {0},
     };
-    m->device = m->dtype = "auto";
     cli_add(t, rows);
 }
 
 void add_decoding_options(OptionTable *t, int *max_new, int *no_repeat_ngram, int *batch) {
     const Option rows[] = {
         {.help = "Decoding"},
-        {OPTION_INT("max_new", max_new, 0, 131072,
-                    "new tokens of a page, 0 = twice the page's + 32, at most 4096 or the page's + 1")},
-        {OPTION_INT("no_repeat_ngram", no_repeat_ngram, 0, 4096,
-                    "no N tokens in a row twice, 0 = off (the released code: 20)")},
-        {OPTION_INT("batch", batch, 0, 4096, "pages decoded together, 0 = what fits, at most 64")},
+        {OPTION_INT("max_new", max_new,
+                    "new tokens of a page, 0 = twice the page's + 32, at most 4096 or the page's + 1"),
+         .max = 131072},
+        {OPTION_INT("no_repeat_ngram", no_repeat_ngram, "no N tokens in a row twice, 0 = off (the released code: 20)"),
+         .max = 4096},
+        {OPTION_INT("batch", batch, "pages decoded together, 0 = what fits, at most 64"), .max = 4096},
         {0},
     };
     cli_add(t, rows);
@@ -46,11 +47,11 @@ void add_decoding_options(OptionTable *t, int *max_new, int *no_repeat_ngram, in
 void add_eval_options(OptionTable *t, CompressModel *m, EvalOptions *o) {
     const Option rows[] = {
         {.help = "Pages"},
-        {OPTION_INT("maxlen", &o->maxlen, 16, 131072, "longest decoder sequence in tokens")},
-        {OPTION_INT("limit", &o->limit, 0, 1e9, "first pages of the file only, 0 = all")},
+        {OPTION_INT("maxlen", &o->maxlen, "longest decoder sequence in tokens"), .initial = 8192, .min = 16,
+         .max = 131072},
+        {OPTION_INT("limit", &o->limit, "first pages of the file only, 0 = all"), .max = 1e9},
         {0},
     };
-    o->maxlen = 8192;
     add_model_options(t, m);
     add_machine_options(t, m);
     add_decoding_options(t, &o->max_new, &o->no_repeat_ngram, &o->pages);

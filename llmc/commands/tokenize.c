@@ -14,16 +14,16 @@ static struct {
 static void options(OptionTable *t) {
     const Option rows[] = {
         {.help = "Pages to token shards"},
-        {OPTION_TEXT("m", &given.model, "DIR", "the model they are for: its tokenizer and vocabulary")},
-        {OPTION_TEXT("tok", &given.o.tokenizer, "FILE", "tokenizer.json or qwen.tiktoken")},
-        {OPTION_INT("vocab", &given.o.vocab, 0, QWEN_BASE_RANKS, "base tokens kept, 0 = all; not with -m"),
+        {OPTION_TEXT("m", &given.model, NULL, "DIR", "the model they are for: its tokenizer and vocabulary")},
+        {OPTION_TEXT("tok", &given.o.tokenizer, NULL, "FILE", "tokenizer.json or qwen.tiktoken")},
+        {OPTION_INT("vocab", &given.o.vocab, "base tokens kept, 0 = all; not with -m"), .max = QWEN_BASE_RANKS,
          .argument = "K"},
-        {OPTION_TEXT("o", &given.o.prefix, "PREFIX", "shards are PREFIX_00000.bin, PREFIX_00001.bin, ..."),
+        {OPTION_TEXT("o", &given.o.prefix, NULL, "PREFIX", "shards are PREFIX_00000.bin, PREFIX_00001.bin, ..."),
          .required = 1},
-        {OPTION_INT64("shard_tokens", &given.shard_tokens, 1, 2147483647, "most tokens of a shard")},
+        {OPTION_INT64("shard_tokens", &given.shard_tokens, "most tokens of a shard"), .initial = 1 << 27, .min = 1,
+         .max = 2147483647},
         {0},
     };
-    given.shard_tokens = 1 << 27;
     cli_add(t, rows);
 }
 

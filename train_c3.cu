@@ -86,10 +86,10 @@ static void validate_and_log(Trainer *t) {
     line.loss = whole.loss;
     line.token_accuracy = whole.token_accuracy;
     if (cut < d->longest_context || cut < d->longest_answer) {
-        Validation begun = validate_cut(t, cut);
+        Validation beginnings = validate_cut(t, cut);
         line.cut = cut;
-        line.cut_loss = begun.loss;
-        line.cut_token_accuracy = begun.token_accuracy;
+        line.cut_loss = beginnings.loss;
+        line.cut_token_accuracy = beginnings.token_accuracy;
     }
     log_validation(t->log, &line);
 }

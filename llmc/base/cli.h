@@ -8,10 +8,6 @@
 
 #include "llmc/base/error.h"
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 // An option, or a heading, which has a help alone.
 typedef struct Option {
     const char *name; // without the dash
@@ -28,10 +24,10 @@ typedef struct Option {
     const char *argument;     // what the help calls the value: "DIR"; NULL: "N", of a real "X"
     const char *help;         // one line
     int required;             // there is no default
-    int given;                // set by cli_parse: stood on the command line
+    int given;                // set by cli_parse: it is on the command line
 } Option;
 
-// The row of an option by its kind, more fields by their names behind it:
+// The row of an option by its kind, followed by more fields by name:
 // {OPTION_INT("b", &b, "pages a batch"), .initial = 2, .min = 1, .max = 64}
 #define OPTION_INT(NAME, VALUE, HELP)   .name = NAME, .integer = VALUE, .help = HELP
 #define OPTION_INT64(NAME, VALUE, HELP) .name = NAME, .int64 = VALUE, .help = HELP
@@ -78,7 +74,4 @@ double cli_number(const Option *o);
 // {"lr":1e-05,"b":2,...} of all options; the caller frees it.
 char *cli_json(const OptionTable *t);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

@@ -19,7 +19,7 @@ typedef struct Command {
     int many;
     // What no single option's range can say; NULL: nothing. An error is one of usage (exit code 2).
     int (*check)(Error *err);
-    // The work. Returns 0, or -1 with an Error (exit code 1), or 1: exit code 1, and everything has been said.
+    // The work. Returns 0, or -1 with an Error (exit code 1), or 1: exit code 1, and the reason has been printed.
     int (*run)(const char *const *words, int n, Error *err);
 } Command;
 

@@ -193,7 +193,7 @@ static int print_shard(FILE *out, const char *path, int check, Error *err) {
     return 0;
 }
 
-// What a path stands for: a folder (the newest checkpoint, where it is a run's), malloc'ed and held; NULL: a file.
+// The folder a path means (of a run, its newest checkpoint), malloc'ed and held; NULL: the path is a file.
 static int resolve(char **folder, int *hold, const char *path, Error *err) {
     struct stat st;
     *folder = NULL;
@@ -201,7 +201,7 @@ static int resolve(char **folder, int *hold, const char *path, Error *err) {
     if (stat(path, &st) != 0)
         return error_set(err, "%s: is not there (hint: a model folder, a run, or a .bin shard)", path);
     if (!S_ISDIR(st.st_mode)) return 0;
-    if (checkpoint_hold(folder, hold, path, NULL) != 0) *folder = string_copy(path); // what it lacks is said later
+    if (checkpoint_hold(folder, hold, path, NULL) != 0) *folder = string_copy(path); // what it lacks is reported later
     return 0;
 }
 

@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "llmc/base/file.h"
-#include "llmc/base/json.h"
 #include "llmc/train/run_writer.h"
 #include "llmc/train/trainer_files.h"
 #include "llmc/weights/weights.h"
@@ -49,7 +48,6 @@ static int has_marker(const char *folder) {
 // ---- COMPLETE ------------------------------------------------------------------------------------------------------
 
 static int write_marker(const FileSum *sums, int n, const char *folder, Error *err) {
-    char *path = string_format("%s/COMPLETE", folder);
     cJSON *json = cJSON_CreateObject(), *files = cJSON_AddArrayToObject(json, "files");
     for (int i = 0; i < n; i++) {
         cJSON *file = cJSON_CreateObject();
@@ -59,10 +57,7 @@ static int write_marker(const FileSum *sums, int n, const char *folder, Error *e
         cJSON_AddNumberToObject(file, "crc32", sums[i].crc);
         if (sums[i].host[0]) cJSON_AddStringToObject(file, "host", sums[i].host);
     }
-    int bad = json_write(json, path, err);
-    cJSON_Delete(json);
-    free(path);
-    return bad;
+    return run_write_json(json, folder, "COMPLETE", err);
 }
 
 static uint32_t crc_of(const FileMap *map) {
@@ -163,7 +158,7 @@ typedef struct Saving {
 } Saving;
 
 static int write_made_by(const Saving *s, Error *err) {
-    char *path = string_format("%s/MADE_BY", s->temporary), token[24], host[64];
+    char token[24], host[64];
     cJSON *json = cJSON_CreateObject();
     run_host(host);
     snprintf(token, sizeof token, "%llu", (unsigned long long)s->token);
@@ -172,10 +167,7 @@ static int write_made_by(const Saving *s, Error *err) {
     cJSON_AddStringToObject(json, "token", token);
     cJSON_AddStringToObject(json, "host", host);
     cJSON_AddStringToObject(json, "rank0_host", s->host);
-    int bad = json_write(json, path, err);
-    cJSON_Delete(json);
-    free(path);
-    return bad;
+    return run_write_json(json, s->temporary, "MADE_BY", err);
 }
 
 // Is the folder under construction here the one rank 0 made?
@@ -266,7 +258,7 @@ static int complete(Saving *s, const FileSum *mine, const FileSum *all, int keep
     FileSum *sums = alloc((size_t)(RANK0_FILES + ranks), sizeof *sums, "sums of files");
     memcpy(sums, mine, RANK0_FILES * sizeof *sums);
     memcpy(sums + RANK0_FILES, all, (size_t)ranks * sizeof *sums);
-    for (int r = 0; r < ranks; r++) { // only what lies elsewhere
+    for (int r = 0; r < ranks; r++) { // kept for files on other disks only
         char *host = sums[RANK0_FILES + r].host;
         if (strcmp(host, s->host) == 0) host[0] = 0;
     }

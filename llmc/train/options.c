@@ -15,7 +15,7 @@ enum { MAX_FUSE = 65536 };
 void options_table(TrainOptions *o, OptionTable *t) {
     const Option rows[] = {
         {.help = "Model (-m, or -enc with -dec, or -preset; default models/Qwen2.5-1.5B and models/Qwen2.5-3B)"},
-        {OPTION_TEXT("m", &o->model, NULL, "DIR", "a C3 checkpoint to go on from")},
+        {OPTION_TEXT("m", &o->model, NULL, "DIR", "a C3 checkpoint to start from")},
         {OPTION_TEXT("enc", &o->enc, NULL, "DIR", "Qwen2.5 folder of the encoder; with -m: instead of its own")},
         {OPTION_TEXT("dec", &o->dec, NULL, "DIR", "Qwen2.5 folder of the decoder; with -m: instead of its own")},
         {OPTION_CHOICE("preset", &o->preset, NULL, "demo|tiny|small|medium|paper", "random weights, no files")},
@@ -81,7 +81,7 @@ void options_table(TrainOptions *o, OptionTable *t) {
                      "write no checkpoint at all, not at the end either: needs no disk for one")},
         {OPTION_INT("keep", &o->keep, "newest checkpoints kept, 0 = all"), .initial = 1, .max = 1e6},
         {OPTION_FLAG("keep_code", &o->keep_code, "checkpoints get the *.py and auto_map of the model they come from")},
-        {OPTION_TEXT("resume", &o->resume, "auto", "auto|no|DIR", "go on from the newest checkpoint in -o")},
+        {OPTION_TEXT("resume", &o->resume, "auto", "auto|no|DIR", "continue from the newest checkpoint in -o")},
         {OPTION_FLAG("resume_force", &o->resume_force, "even if the settings disagree")},
         {.help = "Planning (needs neither GPU nor models nor data)"},
         {OPTION_FLAG("plan", &o->plan, "print memory by kind, work, predicted times, then exit")},

@@ -1,4 +1,4 @@
-// options.h: what the trainer can be told. The defaults are the paper's run.
+// options.h: the trainer's options. The defaults are the paper's run.
 #ifndef LLMC_OPTIONS_H
 #define LLMC_OPTIONS_H
 
@@ -8,10 +8,6 @@
 #include "llmc/train/optimizer.h"
 #include "llmc/weights/model_files.h" // ModelChoice
 #include "llmc/model/qwen2.h"         // Recompute
-
-#ifdef __cplusplus
-extern "C" {
-#endif
 
 typedef struct TrainOptions {
     // model
@@ -59,7 +55,7 @@ DType options_dtype(const TrainOptions *o);
 int options_zero(const TrainOptions *o, int ranks); // 0, 1 or 2; one rank has nothing to divide: 2 is 1 there
 int options_recompute(const TrainOptions *o);       // a Recompute; -1: choose
 int options_fuse(const TrainOptions *o);            // micro-batches a device batch; 0: choose
-// The options that stood on the command line, a line each.
+// The options that were given on the command line, a line each.
 void options_print_given(FILE *out, const OptionTable *t);
 
 // Compares the options of a saved run (JSON) with these. Those that decide what is learned from which page (latents,
@@ -68,7 +64,4 @@ void options_print_given(FILE *out, const OptionTable *t);
 int options_compare(char **notes, const char *saved_json, const OptionTable *t, int64_t pages_a_step, int force,
                     Error *err);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

@@ -264,7 +264,7 @@ int plan_choose(PlanChoice *c, const PlanShape *s, Error *err) {
 int plan_ranks(const TrainOptions *o, const Dist *dist) { return o->plan_ranks ? (int)o->plan_ranks : dist->ranks; }
 
 // Decoder rows around latents and text, when no tokenizer has been loaded: with the whole vocabulary the paper's words
-// are 21 tokens before the latents and 11 behind them.
+// are 21 tokens before the latents and 11 after them.
 static int assumed_overhead(const C3Config *c) { return c->latents + (strcmp(c->template_name, "c3") ? 2 : 32); }
 
 static int assume_pages(Plan *p, Error *err) {

@@ -1,5 +1,6 @@
-// plan.h: what a run will need, and how it uses the memory there is: which activations are kept, how many micro-batches
-// the device takes at once; memory by kind, disk, work, predicted times. Printed at the start and by -plan.
+// plan.h: what a run will need, and how it uses the available memory: which activations are kept, how many
+// micro-batches the device takes at once; memory by kind, disk, work, predicted times. Printed at the start and by
+// -plan.
 //
 // One rule chooses: of all that fits, what the roofline of roofline.h predicts to be fastest. Recomputing costs FLOPs
 // and traffic; small batches cost gradients read and written more often, and products whose waves are not full.
@@ -14,10 +15,6 @@
 #include "llmc/train/roofline.h"
 #include "llmc/train/optimizer.h"
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 // What a run computes on; all zero: a CPU with this host's memory.
 typedef struct PlanMachine {
     int is_gpu;
@@ -31,7 +28,7 @@ PlanMachine plan_machine(Backend *b, const Dist *dist);
 
 typedef struct PlanBytes {
     size_t parameters, gradients, optimizer, activations, inputs, scratch, total; // of one rank
-    size_t memory, reserve; // what there is, and what of it is left alone; 0: unknown
+    size_t memory, reserve; // available, and how much of that is not used; 0: unknown
     uint64_t checkpoint;    // of all ranks, on disk
 } PlanBytes;
 
@@ -95,7 +92,4 @@ int plan_check_disk(const Plan *p, Error *err);
 // the same; it is an error only where -gpu asked for a machine to fit into.
 int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachine *machine, Error *err);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h> // free space of the disk
 
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h"
@@ -14,16 +13,16 @@
 
 // Bytes free where `path` is or will be made; 0: unknown.
 static double free_space(const char *path) {
-    struct statvfs disk;
     char *at = string_copy(path);
-    int found = 0;
-    while (!(found = statvfs(at[0] ? at : ".", &disk) == 0) && at[0]) { // up to a folder that exists
+    uint64_t bytes = 0;
+    while (at[0] && file_free_bytes(&bytes, at, NULL) != 0) { // up to a folder that exists
         char *slash = strrchr(at, '/');
         if (slash) slash[slash == at && slash[1] ? 1 : 0] = 0;
         else at[0] = 0;
     }
+    if (!at[0]) (void)file_free_bytes(&bytes, ".", NULL);
     free(at);
-    return found ? (double)disk.f_bavail * (double)disk.f_frsize : 0;
+    return (double)bytes;
 }
 
 int plan_check_disk(const Plan *p, Error *err) {
@@ -199,11 +198,10 @@ static void print_times(FILE *out, const Plan *p, double step) {
     }
     fprintf(out, "  (the products also read %.0f GB of weights, inside their time)\n", t.weights / 1e9);
     if (ranks > 1)
-        fprintf(
-            out,
-            "  collectives: reduce-scatter %.0f ms behind the last backward pass, %.0f ms; all-gather %.0f ms behind "
-            "the next forward pass, %.0f ms\n",
-            1e3 * t.reduce, 1e3 * t.backward, 1e3 * t.gather, 1e3 * t.forward);
+        fprintf(out,
+                "  collectives: reduce-scatter %.0f ms overlaps the last backward pass of %.0f ms, all-gather %.0f ms "
+                "the next forward pass of %.0f ms\n",
+                1e3 * t.reduce, 1e3 * t.backward, 1e3 * t.gather, 1e3 * t.forward);
     double sheet = (p->shape.dtype == DTYPE_F32 ? p->shape.gpu->fp32 : p->shape.gpu->bf16) * ranks,
            ideal = step / sheet;
     double steps = (double)p->steps, low = seconds_with(p, &load, 1.1), high = seconds_with(p, &load, 0.9);

@@ -14,7 +14,6 @@
 
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h"
-#include "llmc/base/json.h"
 #include "llmc/base/stop.h" // stop_clear
 
 void run_host(char host[64]) {
@@ -75,20 +74,27 @@ static void put_origin(cJSON *json, const RunOrigin *o, int is_new) {
     free(line);
 }
 
+int run_write_json(cJSON *json, const char *folder, const char *name, Error *err) {
+    char *path = string_format("%s/%s", folder, name);
+    int bad = json_write(json, path, err);
+    cJSON_Delete(json);
+    free(path);
+    return bad;
+}
+
 // origin: of a start of the trainer; NULL: what the file says of it stays.
 static int write_info(const RunInfo *info, const char *run, const RunOrigin *origin, int is_new, Error *err) {
     char *path = string_format("%s/run.json", run);
     cJSON *json = NULL;
     int bad = file_exists(path) ? json_read(&json, path, MAX_INFO_BYTES, err) : 0;
+    free(path);
+    if (bad) return -1;
     if (!json) json = cJSON_CreateObject();
     put(json, "run", cJSON_CreateString(info->id));
     put(json, "last", cJSON_CreateString(info->last));
     put(json, "remove_below", cJSON_CreateNumber((double)info->remove_below));
     if (origin) put_origin(json, origin, is_new);
-    if (!bad) bad = json_write(json, path, err);
-    cJSON_Delete(json);
-    free(path);
-    return bad;
+    return run_write_json(json, run, "run.json", err);
 }
 
 static int new_id(RunInfo *info, const char *run, Error *err) {

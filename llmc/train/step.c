@@ -28,7 +28,7 @@ void step_free(StepPack *p) {
     *p = (StepPack){0};
 }
 
-int step_fits(BatchRows *sum, BatchRows page, BatchRows most) {
+int step_add_page(BatchRows *sum, BatchRows page, BatchRows most) {
     BatchRows s = {sum->pages + page.pages, sum->enc + page.enc, sum->dec + page.dec, sum->outputs + page.outputs};
     if (s.pages > most.pages || s.enc > most.enc || s.dec > most.dec || s.outputs > most.outputs) return 0;
     *sum = s;
@@ -39,7 +39,7 @@ int step_fits(BatchRows *sum, BatchRows page, BatchRows most) {
 typedef struct Packing {
     BatchRows sum;
     int first;    // of its pages in the step's list
-    int fused;    // micro-batches begun in it
+    int fused;    // micro-batches that are in it, the last perhaps in part
     size_t used;  // bytes of the block before it
     int loss_row; // rows of the batches before it
 } Packing;
@@ -75,7 +75,7 @@ void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
             p->page[k] = dataset_page(c->data, s->pages[k]);
             BatchRows r = batch_page_rows(&p->page[k], c->prompt, latents, s->cut);
             rows += r.outputs;
-            fits = fits && step_fits(&whole, r, c->most);
+            fits = fits && step_add_page(&whole, r, c->most);
         }
         // each supervised row's share of the step's loss
         double weight = c->micro_norm ? 1 / (rows * c->g * c->ranks) : 1 / (double)s->total_supervised;
@@ -84,10 +84,10 @@ void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
         for (int k = begin; k < end; k++) {
             BatchRows r = batch_page_rows(&p->page[k], c->prompt, latents, s->cut);
             p->weight[k] = (float)weight;
-            if (step_fits(&now.sum, r, c->most)) continue;
+            if (step_add_page(&now.sum, r, c->most)) continue;
             flush(p, c, s, &now);
             now.fused = 1;
-            step_fits(&now.sum, r, c->most);
+            step_add_page(&now.sum, r, c->most);
         }
     }
     flush(p, c, s, &now);

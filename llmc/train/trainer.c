@@ -1,21 +1,90 @@
 // trainer.c: see trainer.h.
 #include "llmc/train/trainer.h"
 
-#include <math.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "llmc/base/clean.h"
-#include "llmc/train/agreement.h"
+#include "llmc/base/file.h"
 #include "llmc/version.h"
 
 int64_t trainer_pages_a_step(const Trainer *t) { return t->o.b * t->o.g * t->dist.ranks; }
+
+// ---- agreement -----------------------------------------------------------------------------------------------------
+
+// Before the first step all ranks must agree on the run. Ranks on different hosts may see different files, and would
+// then train a worthless model without any error.
+
+static uint32_t file_crc(const char *path) {
+    FileMap map;
+    if (file_map(&map, path, NULL) != 0) return 0;
+    uint32_t crc = file_crc32(0, map.data, map.size);
+    file_unmap(&map);
+    return crc;
+}
+
+// All ranks run the same program with the same options (but -threads).
+static int agree_on_program(const Dist *d, const OptionTable *options, Error *err) {
+    if (d->ranks == 1) return 0;
+    char value[4096];
+    char *record = string_format("the program's file: CRC-32 %08" PRIx32 "\n", file_crc("/proc/self/exe"));
+    for (int i = 0; i < options->n; i++) {
+        const Option *o = &options->rows[i];
+        if (o->name && strcmp(o->name, "threads") != 0)
+            string_append(&record, "-%s: \"%s\"\n", o->name, cli_value(o, value, sizeof value));
+    }
+    int bad = dist_same(d, record, err);
+    free(record);
+    return bad;
+}
+
+// CRC-32 of some of every tensor, which takes no time with any model: different weights differ nearly everywhere.
+static uint32_t sample_weights(Backend *b, const elem_t *weights, const ParamTable *table) {
+    enum { PIECE = 4096, PIECES = 16 };
+    char host[PIECE];
+    uint32_t crc = 0;
+    for (int i = 0; i < table->n; i++) {
+        const char *tensor = elem_at(b, (elem_t *)weights, table->params[i].offset);
+        size_t bytes = table->params[i].count * dtype_size(b->dtype), last = bytes > PIECE ? bytes - PIECE : 0;
+        size_t size = bytes < PIECE ? bytes : PIECE, pieces = bytes <= PIECE ? 1 : PIECES;
+        for (size_t p = 0; p < pieces; p++) {
+            b->download(b, host, tensor + (pieces > 1 ? last / (pieces - 1) * p : 0), size);
+            crc = file_crc32(crc, host, size);
+        }
+    }
+    return crc;
+}
+
+// All ranks are at the same step of the same run: state, pages, tokenizer, kind of device, weights.
+static int agree_on_run(const Trainer *t, Error *err) {
+    if (t->dist.ranks == 1) return 0;
+    const Corpus *corpus = &t->corpus;
+    const LoaderState *at = &t->state.loader;
+    const uint8_t *tokenizer = tokenizer_fingerprint(corpus->tokenizer);
+    Backend *b = t->backend;
+    char *marker = t->resumed ? string_format("%s/COMPLETE", t->resumed) : NULL;
+    char *record = string_format(
+        "step of the run: %" PRId64 "\ncheckpoint: CRC-32 %08" PRIx32 " of COMPLETE\n"
+        "training pages: %" PRIu64 " pages, identity %08" PRIx32 "\n"
+        "validation pages: %" PRIu64 " pages, identity %08" PRIx32 "\n"
+        "tokenizer: %02x%02x%02x%02x\norder of pages: seed %" PRIu64 ", epoch %" PRIu64 ", page %" PRIu64 "\n"
+        "last step: %" PRId64 "\ndevice: %s\nelement type: %s\nweights: sampled CRC-32 %08" PRIx32 "\n",
+        t->state.step, marker ? file_crc(marker) : 0, corpus->train.pages, corpus->train.identity,
+        corpus->has_val ? corpus->val.pages : 0, corpus->has_val ? corpus->val.identity : 0, tokenizer[0], tokenizer[1],
+        tokenizer[2], tokenizer[3], at->seed, at->epoch, at->position, t->steps, b->is_gpu ? "GPU" : "CPU",
+        b->dtype == DTYPE_F32 ? "fp32" : "bf16", sample_weights(b, t->model.weights, &t->model.params.table));
+    int bad = dist_same(&t->dist, record, err);
+    free(record);
+    free(marker);
+    return bad;
+}
 
 // ---- options -------------------------------------------------------------------------------------------------------
 
 int trainer_check_options(Trainer *t, Error *err) {
     TRY(dist_agree(&t->dist, options_check(&t->o, err), err));
-    return agreement_program(&t->dist, &t->options, err);
+    return agree_on_program(&t->dist, &t->options, err);
 }
 
 static int open_backend(Trainer *t, Error *err) {
@@ -58,8 +127,8 @@ static void learn_lengths(Trainer *t) {
     int least = (int)t->corpus.train.shortest_context, most = (int)t->corpus.train.longest_context;
     int known = c->trained_tokens[1] > 0, inside = least >= c->trained_tokens[0] && most <= c->trained_tokens[1];
     if (known && !inside && t->dist.rank == 0)
-        printf("note: pages of %d to %d tokens; -m was trained on %d to %d, and has to learn the others\n", least, most,
-               c->trained_tokens[0], c->trained_tokens[1]);
+        printf("note: pages of %d to %d tokens; -m was trained on %d to %d, and has yet to learn the rest\n", least,
+               most, c->trained_tokens[0], c->trained_tokens[1]);
     config_add_trained(c, least, most);
 }
 
@@ -167,8 +236,7 @@ static int load_checkpoint(Trainer *t, Error *err) {
 
 int trainer_load(Trainer *t, Error *err) {
     TRY(dist_agree(&t->dist, t->resumed ? load_checkpoint(t, err) : load_fresh(t, err), err));
-    return agreement_run(&t->dist, &t->state, &t->corpus, t->steps, t->resumed, t->backend, t->model.weights,
-                         &t->model.params.table, err);
+    return agree_on_run(t, err);
 }
 
 // ---- the run -------------------------------------------------------------------------------------------------------

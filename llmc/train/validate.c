@@ -7,7 +7,7 @@
 #include "llmc/infer/generate.h"
 #include "llmc/text/metrics.h"
 #include "llmc/text/render.h"
-#include "llmc/train/step.h" // step_fits
+#include "llmc/train/step.h" // step_add_page
 
 Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch *micro, const Dist *dist,
                     uint64_t pages, uint32_t cut) {
@@ -20,7 +20,7 @@ Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch 
         BatchRows sum = {0};
         for (int n = 0; at < end; at += (uint64_t)dist->ranks, n = sum.pages) {
             ShardPage page = dataset_page(d, at);
-            if (!step_fits(&sum, batch_page_rows(&page, prompt, m->config.latents, cut), most)) break;
+            if (!step_add_page(&sum, batch_page_rows(&page, prompt, m->config.latents, cut), most)) break;
             batch[n] = page;
             ids[n] = at;
         }

@@ -150,14 +150,6 @@ static double print_work(FILE *out, const Plan *p) {
     return step;
 }
 
-static double seconds_with(const Plan *p, const RooflineLoad *load, double faster) {
-    RooflineRates rates = roofline_rates(p->shape.gpu, p->shape.dtype, p->peak_flops);
-    RooflineTimes t;
-    rates.products *= faster;
-    roofline_step(&t, load, &rates);
-    return t.total;
-}
-
 // "1.63 s", "0.0178 s"
 static const char *step_time(char buffer[32], double seconds) {
     snprintf(buffer, 32, seconds < 0.1 ? "%.3g s" : "%.2f s", seconds);
@@ -171,41 +163,50 @@ static const char *run_time(char buffer[32], double seconds) {
     return buffer;
 }
 
-static void print_times(FILE *out, const Plan *p, double step) {
-    RooflineRates rates = roofline_rates(p->shape.gpu, p->shape.dtype, p->peak_flops);
-    RooflineLoad load = plan_load(&p->shape, &p->choice);
-    RooflineTimes t;
-    roofline_step(&t, &load, &rates);
-    int order[PART_PARTS], ranks = p->shape.ranks;
+static void print_parts(FILE *out, const RooflineTimes *t) {
+    int order[PART_PARTS]; // the longest first
     for (int i = 0; i < PART_PARTS; i++) {
         int k = i;
-        while (k > 0 && t.parts[order[k - 1]].seconds < t.parts[i].seconds) {
-            order[k] = order[k - 1];
-            k--;
-        }
+        for (; k > 0 && t->parts[order[k - 1]].seconds < t->parts[i].seconds; k--) order[k] = order[k - 1];
         order[k] = i;
     }
-    fprintf(out, "time of a step on %d x %s, predicted, not measured\n", ranks, p->shape.gpu->title);
     fprintf(out, "  %-26s %9s %7s %12s %12s\n", "a rank", "ms", "share", "TFLOP", "GB");
     for (int i = 0; i < PART_PARTS; i++) {
-        const RooflinePart *part = &t.parts[order[i]];
+        const RooflinePart *part = &t->parts[order[i]];
         char flops[32] = "", bytes[32] = "";
         if (part->seconds <= 0) continue;
         if (part->flops > 0) snprintf(flops, sizeof flops, "%.4g", part->flops / 1e12);
         if (part->bytes > 0) snprintf(bytes, sizeof bytes, "%.4g", part->bytes / 1e9);
         fprintf(out, "  %-26s %9.1f %5.1f %% %12s %12s\n", roofline_part_name(order[i]), 1e3 * part->seconds,
-                100 * part->seconds / t.total, flops, bytes);
+                100 * part->seconds / t->total, flops, bytes);
     }
-    fprintf(out, "  (the products also read %.0f GB of weights, inside their time)\n", t.weights / 1e9);
+    fprintf(out, "  (the products also read %.0f GB of weights, inside their time)\n", t->weights / 1e9);
+}
+
+// Seconds of a step with products faster by this factor, and of its parts.
+static double step_seconds(RooflineTimes *t, const Plan *p, double faster) {
+    RooflineRates rates = roofline_rates(p->shape.gpu, p->shape.dtype, p->peak_flops);
+    RooflineLoad load = plan_load(&p->shape, &p->choice);
+    rates.products *= faster;
+    roofline_step(t, &load, &rates);
+    return t->total;
+}
+
+static void print_times(FILE *out, const Plan *p, double flops) {
+    RooflineTimes t, other;
+    const Gpu *gpu = p->shape.gpu;
+    const int ranks = p->shape.ranks;
+    const double steps = (double)p->steps, low = step_seconds(&other, p, 1.1), high = step_seconds(&other, p, 0.9);
+    const double ideal = flops / ((p->shape.dtype == DTYPE_F32 ? gpu->fp32 : gpu->bf16) * ranks);
+    char text[2][32];
+    step_seconds(&t, p, 1);
+    fprintf(out, "time of a step on %d x %s, predicted, not measured\n", ranks, gpu->title);
+    print_parts(out, &t);
     if (ranks > 1)
         fprintf(out,
                 "  collectives: reduce-scatter %.0f ms overlaps the last backward pass of %.0f ms, all-gather %.0f ms "
                 "the next forward pass of %.0f ms\n",
                 1e3 * t.reduce, 1e3 * t.backward, 1e3 * t.gather, 1e3 * t.forward);
-    double sheet = (p->shape.dtype == DTYPE_F32 ? p->shape.gpu->fp32 : p->shape.gpu->bf16) * ranks,
-           ideal = step / sheet;
-    double steps = (double)p->steps, low = seconds_with(p, &load, 1.1), high = seconds_with(p, &load, 0.9);
-    char text[2][32];
     fprintf(out, "  predicted  %s a step (%s at the data sheet's peak: MFU %.1f %%), %.0f text tokens/s, ",
             step_time(text[0], t.total), step_time(text[1], ideal), 100 * ideal / t.total,
             (double)p->pages_a_step * p->text_tokens / t.total);
@@ -213,8 +214,7 @@ static void print_times(FILE *out, const Plan *p, double step) {
     fprintf(out, low < 0.1 ? "  range      %.3g to %.3g s, " : "  range      %.2f to %.2f s, ", low, high);
     if (low * steps >= 3600) fprintf(out, "%.1f to %.1f h", low * steps / 3600, high * steps / 3600);
     else fprintf(out, "%s to %s", format_time(text[0], low * steps), format_time(text[1], high * steps));
-    fprintf(out, " with products 10 %% faster or slower\n");
-    fprintf(out, "%s", roofline_assumptions());
+    fprintf(out, " with products 10 %% faster or slower\n%s", roofline_assumptions());
     if (strcmp(p->o->freeze, "none") != 0)
         fprintf(out, "  left out what -freeze %s spares: the products of that stack's weight gradients\n",
                 p->o->freeze);

@@ -17,8 +17,9 @@
 #include "llmc/base/stop.h" // stop_clear
 
 void run_host(char host[64]) {
-    if (gethostname(host, 63) != 0) strcpy(host, "?");
-    host[63] = 0;
+    char name[64] = "?";
+    if (gethostname(name, sizeof name - 1) != 0) strcpy(name, "?");
+    snprintf(host, 64, "%s", name);
 }
 
 // ---- one writer ----------------------------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ int run_clear(const char *run, const char *path, const RunInfo *info, Error *err
 // ---- going on ------------------------------------------------------------------------------------------------------
 
 static int unusable(const StepFolder *f, const StepFolder *newest, const char *run, Error *err) {
-    char *older = newest ? string_format("-resume %s resumes the one before, ", newest->path) : string_copy("");
+    char *older = newest ? string_format("-resume %s continues from the one before, ", newest->path) : string_copy("");
     error_set(err,
               "%s: looks like a checkpoint and cannot be used: %s (hint: mend it or move it away; %s-resume no starts "
               "anew, both set it aside in %s; or another -o)",

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "llmc/base/file.h"
-#include "llmc/base/json.h"
+#include "llmc/train/run_writer.h" // run_write_json
 
 enum { MAX_STATE_BYTES = 1 << 20, MAX_RANKS = 1 << 16, FORMAT = 1 };
 
@@ -88,15 +88,6 @@ static int write_text(const char *text, const char *path, Error *err) {
     return file_commit(&w, err);
 }
 
-static int write_json_files(const TrainState *s, int ranks, DType dtype, const char *state, const char *settings,
-                            Error *err) {
-    cJSON *json = state_json(s, ranks, dtype);
-    int bad = json_write(json, state, err);
-    cJSON_Delete(json);
-    // as it was given: a number of 64 bits would not survive cJSON
-    return bad ? bad : write_text(s->settings ? s->settings : "{}", settings, err);
-}
-
 static int read_json_files(TrainState *s, int *ranks, const char *state, const char *settings, Error *err) {
     cJSON *json = NULL;
     TRY(json_read(&json, state, MAX_STATE_BYTES, err));
@@ -152,7 +143,9 @@ static void free_paths(char *paths[3]) {
 int trainer_write_state(const TrainState *s, int ranks, DType dtype, const char *folder, FileSum sums[3], Error *err) {
     char *paths[3];
     make_paths(paths, folder);
-    int bad = write_json_files(s, ranks, dtype, paths[0], paths[1], err);
+    int bad = run_write_json(state_json(s, ranks, dtype), folder, state_names[0], err);
+    // as it was given: a number of 64 bits would not survive cJSON
+    if (!bad) bad = write_text(s->settings ? s->settings : "{}", paths[1], err);
     if (!bad) bad = write_history(s, paths[2], err);
     for (int i = 0; i < 3 && !bad; i++) bad = trainer_sum_file(&sums[i], folder, state_names[i], err);
     free_paths(paths);
@@ -270,29 +263,13 @@ typedef struct Pieces {
     int n;
 } Pieces;
 
-// "KIND.BUCKET.FIRST_ELEMENT", digits only.
+// "KIND.BUCKET.FIRST_ELEMENT", exactly as it is written.
 static int parse_name(Piece *p, const char *name) {
-    unsigned long long number[2] = {0, 0};
-    p->kind = -1;
-    for (int k = 0; k < 3; k++) {
-        size_t n = strlen(kinds[k]);
-        if (strncmp(name, kinds[k], n) == 0 && name[n] == '.') {
-            p->kind = k;
-            name += n;
-            break;
-        }
-    }
-    if (p->kind < 0) return -1;
-    for (int i = 0; i < 2; i++) {
-        size_t digits = strspn(name + 1, "0123456789");
-        if (*name != '.' || digits == 0 || digits > 18) return -1;
-        number[i] = strtoull(name + 1, NULL, 10);
-        name += 1 + digits;
-    }
-    if (*name != 0 || number[0] > INT32_MAX) return -1;
-    p->bucket = (int)number[0];
-    p->begin = (size_t)number[1];
-    return 0;
+    char kind[8], again[PIECE_NAME];
+    if (sscanf(name, "%7[a-z].%9d.%18zu", kind, &p->bucket, &p->begin) != 3 || p->bucket < 0) return -1;
+    for (p->kind = 0; p->kind < 3 && strcmp(kind, kinds[p->kind]) != 0;) p->kind++;
+    snprintf(again, sizeof again, "%s.%d.%zu", kind, p->bucket, p->begin);
+    return p->kind < 3 && strcmp(again, name) == 0 ? 0 : -1;
 }
 
 static int add_pieces(Pieces *pieces, const SafeTensors *s, const ParamTable *table, Error *err) {

@@ -123,16 +123,19 @@ static int bench(const char *folder, const char *out, const char *dtype, Error *
 }
 
 int main(int argc, char **argv) {
-    const char *out = NULL, *dtype = "bf16", **words = calloc((size_t)argc, sizeof *words);
+    const char *out = NULL, *dtype = "bf16", **words = alloc((size_t)argc, sizeof *words, "arguments");
     int n_words = 0, help = 0;
-    Option table[] = {
+    OptionTable table = {.n = 0};
+    const Option rows[] = {
         {.help = "Speed and memory of reading and writing a model"},
-        {"save", OPTION_TEXT, &out, "DIR", 0, 0, NULL, "write the model there, too", 0},
-        {"dtype", OPTION_CHOICE, &dtype, NULL, 0, 0, "bf16|fp32", "type in memory", 0},
+        {OPTION_TEXT("save", &out, NULL, "DIR", "write the model there, too")},
+        {OPTION_CHOICE("dtype", &dtype, "bf16", "bf16|fp32", "type in memory")},
+        {0},
     };
     Error err = {"expected one folder of a C3 model"};
-    int bad = !words || cli_parse(table, 3, argc, argv, words, &n_words, &help, &err);
-    if (help) cli_help(stdout, table, 3);
+    cli_add(&table, rows);
+    int bad = cli_parse(&table, argc, argv, words, &n_words, &help, &err);
+    if (help) cli_help(stdout, &table);
     else if (!bad) bad = n_words != 1 || bench(words[0], out, dtype, &err);
     if (bad) fprintf(stderr, "bench_load: %s\n", err.text);
     free(words);

@@ -22,7 +22,8 @@ enum { BLOCK = 1 << 16, BLOCKS = 64 }; // elements drawn at a time by one thread
 
 typedef struct Options {
     const char *preset, *enc, *dec, *dtype, *out;
-    int64_t vocab, latents, layers, untied, seed, shard_mb;
+    int64_t vocab, latents, layers, seed, shard_mb;
+    int untied;
 } Options;
 
 static int parse_shape(Qwen2Config *c, const char *text, Error *err) {
@@ -159,29 +160,30 @@ static int make_checkpoint(const Options *o, Error *err) {
 }
 
 int main(int argc, char **argv) {
-    Options o = {.preset = "paper", .dtype = "bf16", .seed = 1};
-    Option table[] = {
+    Options o;
+    OptionTable table = {.n = 0};
+    const Option rows[] = {
         {.help = "A C3 checkpoint with random weights"},
-        {"o", OPTION_TEXT, &o.out, "DIR", 0, 0, NULL, "folder to write", 0},
-        {"preset", OPTION_CHOICE, &o.preset, NULL, 0, 0, "demo|tiny|small|medium|paper", "shape to start from", 0},
-        {"enc", OPTION_TEXT, &o.enc, "V,D,L,NH,KV,HS,F", 0, 0, NULL, "the encoder's shape instead", 0},
-        {"dec", OPTION_TEXT, &o.dec, "V,D,L,NH,KV,HS,F", 0, 0, NULL, "the decoder's shape instead", 0},
-        {"layers", OPTION_INT, &o.layers, "L", 0, 1024, NULL, "layers of each stack, 0 = the shape's", 0},
-        {"vocab", OPTION_INT, &o.vocab, "K", 0, 151643, NULL, "base tokens, 0 = the preset's", 0},
-        {"n", OPTION_INT, &o.latents, "N", 0, 65536, NULL, "latents a page, 0 = the preset's", 0},
-        {"untied", OPTION_FLAG, &o.untied, NULL, 0, 0, NULL, "the decoder has a head of its own", 0},
-        {"dtype", OPTION_CHOICE, &o.dtype, NULL, 0, 0, "bf16|fp32", "type of the files", 0},
-        {"seed", OPTION_INT, &o.seed, "N", 0, 9e15, NULL, "of the numbers", 0},
-        {"shard_mb", OPTION_INT, &o.shard_mb, "N", 0, 1e6, NULL, "megabytes a file, 0 = one file", 0},
+        {OPTION_TEXT("o", &o.out, NULL, "DIR", "folder to write"), .required = 1},
+        {OPTION_CHOICE("preset", &o.preset, "paper", "demo|tiny|small|medium|paper", "shape to start from")},
+        {OPTION_TEXT("enc", &o.enc, NULL, "V,D,L,NH,KV,HS,F", "the encoder's shape instead")},
+        {OPTION_TEXT("dec", &o.dec, NULL, "V,D,L,NH,KV,HS,F", "the decoder's shape instead")},
+        {OPTION_INT64("layers", &o.layers, "layers of each stack, 0 = the shape's"), .max = 1024, .argument = "L"},
+        {OPTION_INT64("vocab", &o.vocab, "base tokens, 0 = the preset's"), .max = 151643, .argument = "K"},
+        {OPTION_INT64("n", &o.latents, "latents a page, 0 = the preset's"), .max = 65536},
+        {OPTION_FLAG("untied", &o.untied, "the decoder has a head of its own")},
+        {OPTION_CHOICE("dtype", &o.dtype, "bf16", "bf16|fp32", "type of the files")},
+        {OPTION_INT64("seed", &o.seed, "of the numbers"), .initial = 1},
+        {OPTION_INT64("shard_mb", &o.shard_mb, "megabytes a file, 0 = one file"), .max = 1e6},
+        {0},
     };
-    const int n = sizeof table / sizeof *table;
-    Error err = {"out of memory"};
-    int help = 0, bad = cli_parse(table, n, argc, argv, NULL, NULL, &help, &err);
+    Error err;
+    cli_add(&table, rows);
+    int help = 0, bad = cli_parse(&table, argc, argv, NULL, NULL, &help, &err);
     if (help) {
-        cli_help(stdout, table, n);
+        cli_help(stdout, &table);
         return 0;
     }
-    if (!bad && !o.out) bad = error_set(&err, "-o DIR is missing (hint: -h)");
     if (!bad) bad = make_checkpoint(&o, &err);
     if (bad) fprintf(stderr, "make_random_checkpoint: %s\n", err.text);
     return bad ? 1 : 0;

@@ -14,9 +14,11 @@ static const char compiler[] = "clang " __clang_version__;
 static const char compiler[] = "gcc " __VERSION__;
 #endif
 
+const char *version_commit(void) { return build_commit ? build_commit : "of an unknown build"; }
+
 void version_print(FILE *out, const char *program) {
     const char *bf16 = backend_cpu_kernels(DTYPE_BF16), *fp32 = backend_cpu_kernels(DTYPE_F32);
-    fprintf(out, "%s %s\n", program, build_commit ? build_commit : "of an unknown build");
+    fprintf(out, "%s %s\n", program, version_commit());
     fprintf(out, "  %-12s %s\n", "compiler", compiler);
     fprintf(out, "  %-12s %s\n", "MPI", dist_library());
     fprintf(out, "  %-12s %s\n", "CUDA", build_cuda ? build_cuda : "unknown");

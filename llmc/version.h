@@ -8,6 +8,8 @@
 extern "C" {
 #endif
 
+// The commit this was built from.
+const char *version_commit(void);
 void version_print(FILE *out, const char *program);
 
 #ifdef __cplusplus

@@ -111,14 +111,18 @@ static void run(C3 *m, const Pages *p, const C3Limits *l, const char *path) {
 
 int main(int argc, char **argv) {
     TrainOptions o;
-    Option trainer[TRAIN_MAX_OPTIONS], table[TRAIN_MAX_OPTIONS + 2];
+    OptionTable table = {.n = 0};
     const char *in = NULL, *save = NULL;
-    int n = options_table(&o, trainer), help = 0;
-    memcpy(table, trainer, (size_t)n * sizeof *table);
-    table[n++] = (Option){"pages", OPTION_TEXT, &in, "FILE", 0, 0, NULL, "input", 0};
-    table[n++] = (Option){"save", OPTION_TEXT, &save, "DIR", 0, 0, NULL, "where the model is saved", 0};
-    Error err = {"-pages is missing"};
-    must(cli_parse(table, n, argc, argv, NULL, NULL, &help, &err) || !in, &err);
+    int help = 0;
+    const Option own[] = {
+        {OPTION_TEXT("pages", &in, NULL, "FILE", "input"), .required = 1},
+        {OPTION_TEXT("save", &save, NULL, "DIR", "where the model is saved")},
+        {0},
+    };
+    Error err;
+    options_table(&o, &table);
+    cli_add(&table, own);
+    must(cli_parse(&table, argc, argv, NULL, NULL, &help, &err), &err);
     Pages p = read_pages(in);
     Dist dist = {.ranks = 1, .local_ranks = 1};
     ModelFiles s;

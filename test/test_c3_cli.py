@@ -139,6 +139,11 @@ def test_words():
         check(f"c3 {name} -h explains and gives an example",
               code == 0 and out.startswith(f"c3 {name} ") and f"example: ./c3 {name}" in out and not err, (code, out, err))
         check(f"c3 help {name} is the same", run("help", name) == (code, out, err) == run("--help", name))
+    shared = {name: [line for line in run(name, "-h")[1].splitlines() if line.split()[:1] in
+                     (["-device"], ["-dtype"], ["-threads"], ["-m"], ["-tok"])]
+              for name in ("reconstruct", "compress", "decompress", "eval")}
+    check("the same model and machine options in every command that decodes",
+          all(lines == shared["eval"] and len(lines) == 5 for lines in shared.values()), shared)
     for words in (["--version"], ["version"], ["eval", "--version"], ["plan", "-version"]):
         code, out, err = run(*words)
         check(f"c3 {' '.join(words)}: commit, compiler, MPI, CUDA, kernels", code == 0 and not err and
@@ -178,7 +183,7 @@ def test_bad_input(tmp, model):
     refused("no pages at all", ok + ["-f", "-"], stdin=b"", says=["no page"])
     refused("broken JSON", ok + ["-f", "-"], stdin='{"text": "a"\n')
     refused("only pages that are too long", ok + ["-maxlen", "16", "-f", "-"], stdin="x" * 100, says=["1 longer"])
-    refused("bad buckets", ["eval", "-m", model, pages, "-o", f"{tmp}/x", "-buckets", "5,4"], says=["-buckets"])
+    refused("bad buckets", ["eval", "-m", model, pages, "-o", f"{tmp}/x", "-buckets", "5,4"], 2, ["-buckets"])
     refused("results where none can be written", ["eval", "-m", model, pages, "-o", f"{pages}/x", "-max_new", "2"],
             says=[pages])
     cut = f"{tmp}/cut"

@@ -118,7 +118,7 @@ def test_options(tmp, folder):
         f.write(json.dumps({"text": "abc"}) + "\n")
     for stop in ("x", "1,", ",1", "1,,2", "-1", "1 2", ",".join(map(str, range(65))), "99999999999"):
         r = run(C3, ["reconstruct", "-m", folder, "-f", path, f"-stop={stop}"], check=False)
-        case(f"-stop {stop[:12]}: refused", r.returncode == 2 and r.stderr.startswith("c3: -stop") and
+        case(f"-stop {stop[:12]}: refused", r.returncode == 2 and r.stderr.startswith("c3: reconstruct: -stop") and
              r.stderr.count("\n") == 1 and not r.stdout, (r.returncode, r.stderr))
     every = ",".join(str(i) for i in range(64))
     stopped, plain = texts("-stop", every, "-temperature", 0.9, "-seed", 5), drawn

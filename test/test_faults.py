@@ -48,7 +48,7 @@ def bad_options(out):
     refuse("an unknown option", base + ["-stpes", 5], ["-stpes", "-steps"])
     refuse("a value left out", base + ["-lr"], ["-lr", "expected a value"])
     refuse("what the shell makes of an unquoted pattern", base + ["-data", "d/a.bin", "d/b.bin", "d/c.bin"],
-           ["unexpected word \"d/b.bin\" behind -data d/a.bin", "quote a pattern: -data '*.bin'"])
+           ["unexpected word \"d/b.bin\" after -data d/a.bin", "quote a pattern: -data '*.bin'"])
     refuse("a word that belongs to no option", ["x"] + base,
            ["unexpected word \"x\""])
     refuse("-m and -preset", base + ["-m", "x"], ["-preset is a model from nothing", "found -m"])

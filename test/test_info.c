@@ -2,7 +2,7 @@
 // them.
 #include <unistd.h>
 
-#include "llmc/train/info.h"
+#include "llmc/commands/info.h"
 #include "llmc/data/shard.h"
 #include "test/known_model.h"
 
@@ -16,7 +16,7 @@ static char *info(const char *path, int *bad) {
     size_t size = 0;
     Error err = {""};
     FILE *out = open_memstream(&text, &size);
-    *bad = checking ? info_check(out, path, &err) : info_print(out, path, &err);
+    *bad = info_print(out, path, checking, &err);
     fclose(out);
     if (!*bad) return text;
     free(text);

@@ -462,13 +462,14 @@ static void test_gpus(void) {
 }
 
 static int parsed(TrainOptions *o, const char *line, Error *err) {
-    static Option table[TRAIN_MAX_OPTIONS];
     static char words[512];
     char *argv[32] = {words};
-    int n = options_table(o, table), argc = 1, help;
+    int argc = 1, help;
+    OptionTable table = {.n = 0};
+    options_table(o, &table);
     snprintf(words, sizeof words, "train_c3 %s", line);
     for (char *w = strtok(words, " "); w; w = strtok(NULL, " ")) argv[w == words ? 0 : argc++] = w;
-    TRY(cli_parse(table, n, argc, argv, NULL, NULL, &help, err));
+    TRY(cli_parse(&table, argc, argv, NULL, NULL, &help, err));
     return options_check(o, err);
 }
 
@@ -574,16 +575,15 @@ static void test_small_machine(void) {
 static void test_disk(void) {
     check_begin("a checkpoint that does not fit on the disk is refused at the start");
     TrainOptions o = {.out = "build/some/run"};
-    Plan p = {.o = &o};
-    PlanBytes small = {.checkpoint = 1}, large = {.checkpoint = (uint64_t)1 << 60};
+    Plan p = {.o = &o, .choice = {.bytes = {.checkpoint = 1}}};
     Error err = {""};
-    CHECK(plan_check_disk(&p, &small, &err) == 0, "%s", err.text);
-    CHECK(plan_check_disk(&p, &large, &err) == -1 && strstr(err.text, "build/some/run: a checkpoint takes"), "%s",
-          err.text);
+    CHECK(plan_check_disk(&p, &err) == 0, "%s", err.text);
+    p.choice.bytes.checkpoint = (uint64_t)1 << 60;
+    CHECK(plan_check_disk(&p, &err) == -1 && strstr(err.text, "build/some/run: a checkpoint takes"), "%s", err.text);
     o.out = "/";
-    CHECK(plan_check_disk(&p, &large, &err) == -1, "/");
+    CHECK(plan_check_disk(&p, &err) == -1, "/");
     o.out = "run";
-    CHECK(plan_check_disk(&p, &large, &err) == -1, "run");
+    CHECK(plan_check_disk(&p, &err) == -1, "run");
 }
 
 int main(void) {

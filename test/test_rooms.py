@@ -7,7 +7,7 @@ import re
 from harness import ROOT, case, done
 
 # From the top down. backend.h is the contract: every room from text on may use it, and it uses base alone.
-ROOMS = ["base", "backend", "text", "data", "model", "weights", "infer", "train", "eval"]
+ROOMS = ["base", "backend", "text", "data", "model", "weights", "infer", "train", "eval", "commands"]
 BACKENDS = ["cpu", "cuda"]
 MOST = 20  # subjects of a room: more cannot be kept in one's head
 INCLUDE = re.compile(r'^\s*#include\s+"(llmc/[^"]+)"', re.M)

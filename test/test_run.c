@@ -102,7 +102,7 @@ static char *begin(const char *run, const char *resumed) {
     Dist dist = dist_alone();
     char *from = resumed ? string_format("%s/%s", run, resumed) : NULL, *notes;
     Error err = {""};
-    CHECK(run_begin(&notes, &dist, run, from, &err) == 0, "%s", err.text);
+    CHECK(run_begin(&notes, &dist, run, from, NULL, &err) == 0, "%s", err.text);
     free(from);
     return notes;
 }
@@ -279,13 +279,70 @@ static void test_removal(void) {
     CHECK(exists(run, "step_00000008/weights"), "removed under a reader");
     Dist dist = dist_alone();
     char *notes;
-    CHECK(run_begin(&notes, &dist, run, NULL, &err) != 0 && strstr(err.text, "is being read"), "%s", err.text);
+    CHECK(run_begin(&notes, &dist, run, NULL, NULL, &err) != 0 && strstr(err.text, "is being read"), "%s", err.text);
     checkpoint_release(&hold);
     CHECK(run_read(&info, run, &err) == 0, "%s", err.text);
     CHECK(run_prune(run, &info, &err) == 0 && !exists(run, "step_00000008"), "left after the reader: %s", err.text);
     free(held);
     free(eight);
     free(link);
+    free(run);
+}
+
+static void expect_origin(const char *run, const char *started, const char *command, const char *build) {
+    char *path = string_format("%s/run.json", run), host[64];
+    cJSON *json = NULL;
+    Error err = {""};
+    CHECK(json_read(&json, path, 1 << 16, &err) == 0, "%s", err.text);
+    const char *const keys[] = {"host", "command", "build", "started", "last"};
+    const char *found[5] = {"", "", "", "", ""};
+    for (int i = 0; i < 5; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, keys[i]);
+        CHECK(cJSON_IsString(item), "%s is not there", keys[i]);
+        if (item) found[i] = item->valuestring;
+    }
+    run_host(host);
+    CHECK(strcmp(found[0], host) == 0 && strcmp(found[1], command) == 0 && strcmp(found[2], build) == 0, "%s, %s, %s",
+          found[0], found[1], found[2]);
+    CHECK(started ? strcmp(found[3], started) == 0 : strlen(found[3]) == 20 && found[3][19] == 'Z', "%s", found[3]);
+    cJSON_Delete(json);
+    free(path);
+}
+
+static void start(const char *run, const char *resumed, int argc, char **argv, const char *build) {
+    Dist dist = dist_alone();
+    RunOrigin origin = {.argc = argc, .argv = argv, .build = build};
+    char *notes, *from = resumed ? string_format("%s/%s", run, resumed) : NULL;
+    Error err = {""};
+    CHECK(run_begin(&notes, &dist, run, from, &origin, &err) == 0, "%s", err.text);
+    free(notes);
+    free(from);
+}
+
+static void test_origin(void) {
+    check_begin("run.json: host, command, build of the last start; when the run began, also after it was resumed");
+    char *run = make_run("origin"), *first[] = {"./train_c3", "-data", "d/*.bin", "-o", "r"};
+    Error err = {""};
+    RunInfo info;
+    start(run, NULL, 5, first, "v1");
+    expect_origin(run, NULL, "./train_c3 -data 'd/*.bin' -o r", "v1");
+    CHECK(run_read(&info, run, &err) == 0 && run_will_save(&info, run, 5, 1, &err) == 0, "%s", err.text);
+    expect_origin(run, NULL, "./train_c3 -data 'd/*.bin' -o r", "v1");
+    char *text = string_format("{\"run\":\"%s\",\"last\":\"step_00000005\",\"remove_below\":0,\"command\":\"x\","
+                               "\"started\":\"2026-01-02T03:04:05Z\"}",
+                               info.id);
+    put_in(run, "run.json", text);
+    make_step(run, "step_00000005", info.id, 1);
+    start(run, "step_00000005", 1, first, "v2");
+    expect_origin(run, "2026-01-02T03:04:05Z", "./train_c3", "v2");
+
+    check_begin("run.json stays small and valid whatever the command line was");
+    char *huge = alloc_zeroed(200001, 1, "word"), *broken[] = {"./train_c3", huge};
+    memset(huge, 0xff, 200000);
+    start(run, NULL, 2, broken, "v3");
+    CHECK(run_read(&info, run, &err) == 0 && info.id[0], "%s", err.text);
+    free(huge);
+    free(text);
     free(run);
 }
 
@@ -327,6 +384,7 @@ int main(void) {
     test_anew();
     test_earlier();
     test_removal();
+    test_origin();
     test_claim();
     file_remove_tree(folder, NULL);
     return check_done();

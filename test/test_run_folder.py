@@ -102,7 +102,7 @@ def silent_restarts(runs):
         lines = [x for x in r.stderr.splitlines() if x.startswith("train_c3: ")]
         case("a checkpoint that lost COMPLETE stops the run with what to do; nothing is touched" + name,
              r.returncode != 0 and len(lines) == 1 and "step_00000006" in lines[0] and "COMPLETE is not there" in lines[0] and
-             "-resume no" in lines[0] and "step_00000003 goes on" in lines[0] and "another -o" in lines[0] and
+             "-resume no" in lines[0] and "step_00000003 continues" in lines[0] and "another -o" in lines[0] and
              tree(out) == before, r.stderr)
     shutil.rmtree(f"{out}/step_00000003")
     refused("... also when it is the only one", runs.train("damaged", "-steps", 8, check=False), ["step_00000006", "hint"])

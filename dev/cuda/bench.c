@@ -19,7 +19,7 @@
 #include "llmc/model/params.h" // params_head_rows
 
 static Backend *B;
-static int64_t rows = 5900, repeats = 20;
+static int64_t rows, repeats;
 static double copy_rate; // bytes a second, measured
 static size_t e;         // bytes of an element
 
@@ -220,22 +220,26 @@ static void check_all(const C3Config *c) {
 }
 
 int main(int argc, char **argv) {
-    const char *device = "auto", *dtype = "bf16";
-    int64_t check = 0;
-    Option table[] = {
-        {"device", OPTION_CHOICE, &device, NULL, 0, 0, "auto|cuda|cpu", "where to compute", 0},
-        {"dtype", OPTION_CHOICE, &dtype, NULL, 0, 0, "bf16|fp32", "element type", 0},
-        {"rows", OPTION_INT, &rows, "N", 1, 1 << 20, NULL, "rows of a packed batch", 0},
-        {"repeats", OPTION_INT, &repeats, "N", 0, 1000, NULL, "runs whose median counts; 0 with -check: no times", 0},
-        {"check", OPTION_FLAG, &check, NULL, 0, 0, NULL, "first compare with double precision", 0},
+    const char *device, *dtype;
+    int check;
+    OptionTable table = {.n = 0};
+    const Option options[] = {
+        {OPTION_CHOICE("device", &device, "auto", "auto|cuda|cpu", "where to compute")},
+        {OPTION_CHOICE("dtype", &dtype, "bf16", "bf16|fp32", "element type")},
+        {OPTION_INT64("rows", &rows, "rows of a packed batch"), .initial = 5900, .min = 1, .max = 1 << 20},
+        {OPTION_INT64("repeats", &repeats, "runs whose median counts; 0 with -check: no times"), .initial = 20,
+         .max = 1000},
+        {OPTION_FLAG("check", &check, "first compare with double precision")},
+        {0},
     };
     Error err;
     C3Config c;
     const char *notes = NULL;
     int help = 0;
-    must(cli_parse(table, sizeof table / sizeof *table, argc, argv, NULL, NULL, &help, &err), &err);
+    cli_add(&table, options);
+    must(cli_parse(&table, argc, argv, NULL, NULL, &help, &err), &err);
     if (help) {
-        cli_help(stdout, table, sizeof table / sizeof *table);
+        cli_help(stdout, &table);
         return 0;
     }
     must(config_preset(&c, "paper", 0, &err), &err);

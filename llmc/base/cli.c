@@ -1,18 +1,36 @@
 // cli.c: see cli.h.
 #include "llmc/base/cli.h"
 
+#include <assert.h>
 #include <cjson/cJSON.h> // escaping of strings in cli_json
 #include <ctype.h>
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+static void set_default(const Option *o) {
+    if (o->integer) *o->integer = (int)o->initial;
+    if (o->int64) *o->int64 = (int64_t)o->initial;
+    if (o->real) *o->real = o->initial;
+    if (o->text) *o->text = o->initial_text;
+    if (o->flag) *o->flag = 0;
+}
+
+void cli_add(OptionTable *t, const Option *rows) {
+    for (; rows->name || rows->help; rows++) {
+        assert(t->n < CLI_MAX_OPTIONS);
+        t->rows[t->n++] = *rows;
+        set_default(rows);
+    }
+}
+
 // ---- looking up ----------------------------------------------------------------------------------------------------
 
-Option *cli_find(Option *options, int n, const char *name) {
-    for (int i = 0; i < n; i++) {
-        if (options[i].name && strcmp(options[i].name, name) == 0) return &options[i];
+static Option *find(OptionTable *t, const char *name) {
+    for (int i = 0; i < t->n; i++) {
+        if (t->rows[i].name && strcmp(t->rows[i].name, name) == 0) return &t->rows[i];
     }
     return NULL;
 }
@@ -51,12 +69,10 @@ const char *cli_nearest(const char *word, const char *const *names, int n) {
     return best;
 }
 
-static int unknown_option(const Option *options, int n, const char *name, Error *err) {
-    enum { MAX = 128 };
-    const char *names[MAX];
-    if (n > MAX) n = MAX;
-    for (int i = 0; i < n; i++) names[i] = options[i].name;
-    const char *other = cli_nearest(name, names, n);
+static int unknown_option(const OptionTable *t, const char *name, Error *err) {
+    const char *names[CLI_MAX_OPTIONS];
+    for (int i = 0; i < t->n; i++) names[i] = t->rows[i].name;
+    const char *other = cli_nearest(name, names, t->n);
     if (!other) return error_set(err, "unknown option -%s (hint: -h lists them)", name);
     return error_set(err, "unknown option -%s (hint: did you mean -%s? -h lists them)", name, other);
 }
@@ -72,81 +88,77 @@ static int has_choice(const char *choices, const char *word) {
 
 // ---- parsing -------------------------------------------------------------------------------------------------------
 
+static double largest(const Option *o) { return o->max > 0 ? o->max : o->integer ? INT_MAX : 9e15; }
+
 // The range in the shortest form: 8192, 1e-05.
-static int out_of_range(const Option *o, const char *text, Error *err) {
-    return error_set(err, "-%s: expected a number from %.10g to %.10g, found %s", o->name, o->min, o->max, text);
+static int check_range(const Option *o, double value, const char *text, Error *err) {
+    if (value >= o->min && value <= largest(o)) return 0;
+    return error_set(err, "-%s: expected a number from %.10g to %.10g, found %s", o->name, o->min, largest(o), text);
 }
 
-static int parse_number(const Option *o, const char *text, Error *err) {
+static int parse_integer(const Option *o, const char *text, Error *err) {
     char *end = NULL;
     errno = 0;
-    if (o->type == OPTION_INT) {
-        long long v = strtoll(text, &end, 10);
-        if (end == text || *end || isspace((unsigned char)*text))
-            return error_set(err, "-%s: expected a whole number, found \"%s\"", o->name, text);
-        if (errno || (double)v < o->min || (double)v > o->max) return out_of_range(o, text, err);
-        *(int64_t *)o->value = v;
-        return 0;
-    }
+    long long v = strtoll(text, &end, 10);
+    if (end == text || *end || isspace((unsigned char)*text))
+        return error_set(err, "-%s: expected a whole number, found \"%s\"", o->name, text);
+    TRY(check_range(o, errno ? INFINITY : (double)v, text, err));
+    if (o->integer) *o->integer = (int)v;
+    else *o->int64 = v;
+    return 0;
+}
+
+static int parse_real(const Option *o, const char *text, Error *err) {
+    char *end = NULL;
     double v = strtod(text, &end);
     if (end == text || *end || isspace((unsigned char)*text) || isnan(v))
         return error_set(err, "-%s: expected a number, found \"%s\"", o->name, text);
-    if (!(v >= o->min && v <= o->max)) return out_of_range(o, text, err);
-    *(double *)o->value = v;
+    TRY(check_range(o, v, text, err));
+    *o->real = v;
     return 0;
 }
 
 static int parse_value(Option *o, const char *text, Error *err) {
     o->given = 1;
-    switch (o->type) {
-    case OPTION_INT:
-    case OPTION_REAL:
-        return parse_number(o, text, err);
-    case OPTION_CHOICE:
-        if (!has_choice(o->choices, text))
-            return error_set(err, "-%s: expected one of %s, found \"%s\"", o->name, o->choices, text);
-        *(const char **)o->value = text;
-        return 0;
-    case OPTION_TEXT:
-        *(const char **)o->value = text;
-        return 0;
-    case OPTION_FLAG:
-        break;
-    }
-    return error_set(err, "-%s takes no value, found \"%s\"", o->name, text);
+    if (o->flag) return error_set(err, "-%s takes no value, found \"%s\"", o->name, text);
+    if (o->real) return parse_real(o, text, err);
+    if (!o->text) return parse_integer(o, text, err);
+    if (o->choices && !has_choice(o->choices, text))
+        return error_set(err, "-%s: expected one of %s, found \"%s\"", o->name, o->choices, text);
+    *o->text = text;
+    return 0;
 }
 
 static int is_option_word(const char *word) {
     return word[0] == '-' && word[1] != 0 && !isdigit((unsigned char)word[1]) && word[1] != '.';
 }
 
-static int parse_option(Option *options, int n, int argc, char **argv, int *i, int *asked, Error *err) {
+static const char *argument_of(const Option *o) {
+    return o->flag ? "" : o->choices ? o->choices : o->argument ? o->argument : o->real ? "X" : "N";
+}
+
+static int parse_option(OptionTable *t, int argc, char **argv, int *i, int *asked, Error *err) {
     const char *word = argv[*i] + (argv[*i][1] == '-' ? 2 : 1);
     char name[64];
     size_t length = strcspn(word, "=");
     snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1), word);
-    if (strcmp(name, "h") == 0 || strcmp(name, "help") == 0) {
-        *asked = CLI_HELP;
-        return 0;
-    }
-    if (strcmp(name, "version") == 0) {
-        *asked = CLI_VERSION;
-        return 0;
-    }
-    Option *o = cli_find(options, n, name);
-    if (!o) return unknown_option(options, n, name, err);
-    if (o->type == OPTION_FLAG && !word[length]) {
-        *(int64_t *)o->value = 1;
-        o->given = 1;
-        return 0;
-    }
+    if (strcmp(name, "h") == 0 || strcmp(name, "help") == 0) *asked = CLI_HELP;
+    if (strcmp(name, "version") == 0) *asked = CLI_VERSION;
+    if (*asked) return 0;
+    Option *o = find(t, name);
+    if (!o) return unknown_option(t, name, err);
     if (word[length] == '=') return parse_value(o, word + length + 1, err);
-    if (*i + 1 >= argc || (is_option_word(argv[*i + 1]) && o->type != OPTION_TEXT))
-        return error_set(err, "-%s: expected a value (%s) behind it", o->name, o->argument ? o->argument : "VALUE");
+    if (o->flag) {
+        *o->flag = o->given = 1;
+        return 0;
+    }
+    int takes_any = o->text && !o->choices;
+    if (*i + 1 >= argc || (is_option_word(argv[*i + 1]) && !takes_any))
+        return error_set(err, "-%s: expected a value (%s) after it", o->name, argument_of(o));
     return parse_value(o, argv[++*i], err);
 }
 
-int cli_parse(Option *options, int n, int argc, char **argv, const char **positional, int *n_positional, int *asked,
+int cli_parse(OptionTable *t, int argc, char **argv, const char **positional, int *n_positional, int *asked,
               Error *err) {
     if (n_positional) *n_positional = 0;
     *asked = 0;
@@ -154,16 +166,21 @@ int cli_parse(Option *options, int n, int argc, char **argv, const char **positi
     for (int i = 1; i < argc && !*asked; i++) {
         if (argv[i][0] == '-' && argv[i][1] != 0) {
             int option = i;
-            TRY(parse_option(options, n, argc, argv, &i, asked, err));
+            TRY(parse_option(t, argc, argv, &i, asked, err));
             if (i > option) value = i;
         } else if (positional) {
             positional[(*n_positional)++] = argv[i];
         } else if (i > 1 && value == i - 1) { // what the shell makes of -data d/*.bin
-            return error_set(err, "unexpected word \"%s\" behind %s %s (hint: quote a pattern: %s '*.bin')", argv[i],
+            return error_set(err, "unexpected word \"%s\" after %s %s (hint: quote a pattern: %s '*.bin')", argv[i],
                              argv[i - 2], argv[i - 1], argv[i - 2]);
         } else {
             return error_set(err, "unexpected word \"%s\" (hint: options start with -; -h lists them)", argv[i]);
         }
+    }
+    for (int i = 0; i < t->n && !*asked; i++) {
+        const Option *o = &t->rows[i];
+        if (o->required && !o->given)
+            return error_set(err, "-%s %s is missing (hint: -h explains)", o->name, argument_of(o));
     }
     return 0;
 }
@@ -178,64 +195,44 @@ static void print_real(char *buffer, size_t room, double value) {
     }
 }
 
+double cli_number(const Option *o) {
+    return o->real ? *o->real : o->int64 ? (double)*o->int64 : o->integer ? *o->integer : *o->flag;
+}
+
 const char *cli_value(const Option *o, char *buffer, size_t room) {
-    const char *text;
-    switch (o->type) {
-    case OPTION_FLAG:
-    case OPTION_INT:
-        snprintf(buffer, room, "%lld", (long long)*(int64_t *)o->value);
-        break;
-    case OPTION_REAL:
-        print_real(buffer, room, *(double *)o->value);
-        break;
-    case OPTION_TEXT:
-    case OPTION_CHOICE:
-        text = *(const char **)o->value;
-        snprintf(buffer, room, "%s", text ? text : "");
-        break;
-    }
+    if (o->text) snprintf(buffer, room, "%s", *o->text ? *o->text : "");
+    else if (o->real) print_real(buffer, room, *o->real);
+    else snprintf(buffer, room, "%.0f", cli_number(o));
     return buffer;
 }
 
-void cli_help(FILE *out, const Option *options, int n) {
-    for (int i = 0; i < n; i++) {
-        const Option *o = &options[i];
+void cli_help(FILE *out, const OptionTable *t) {
+    for (int i = 0; i < t->n; i++) {
+        const Option *o = &t->rows[i];
         if (!o->name) {
             fprintf(out, "\n%s\n", o->help);
             continue;
         }
         char left[64], value[256];
-        const char *argument = o->type == OPTION_FLAG ? "" : o->choices ? o->choices : o->argument ? o->argument : "N";
-        snprintf(left, sizeof left, "-%s %s", o->name, argument);
+        snprintf(left, sizeof left, "-%s %s", o->name, argument_of(o));
         fprintf(out, "  %-34s %s", left, o->help);
         cli_value(o, value, sizeof value);
-        if (o->type != OPTION_FLAG && value[0]) fprintf(out, " [%s]", value);
+        if (!o->flag && value[0]) fprintf(out, " [%s]", value);
         fprintf(out, "\n");
     }
 }
 
-char *cli_json(const Option *options, int n) {
+char *cli_json(const OptionTable *t) {
     cJSON *object = cJSON_CreateObject();
-    for (int i = 0; object && i < n; i++) {
-        const Option *o = &options[i];
-        if (!o->name) continue;
+    for (int i = 0; i < t->n; i++) {
+        const Option *o = &t->rows[i];
         char value[64];
-        const char *text;
-        switch (o->type) {
-        case OPTION_FLAG:
-        case OPTION_INT:
-        case OPTION_REAL:
-            cJSON_AddRawToObject(object, o->name, cli_value(o, value, sizeof value));
-            break;
-        case OPTION_TEXT:
-        case OPTION_CHOICE:
-            text = *(const char **)o->value;
-            if (text) cJSON_AddStringToObject(object, o->name, text);
-            else cJSON_AddNullToObject(object, o->name);
-            break;
-        }
+        if (!o->name) continue;
+        if (!o->text) cJSON_AddRawToObject(object, o->name, cli_value(o, value, sizeof value));
+        else if (*o->text) cJSON_AddStringToObject(object, o->name, *o->text);
+        else cJSON_AddNullToObject(object, o->name);
     }
-    char *text = object ? cJSON_PrintUnformatted(object) : NULL;
+    char *text = cJSON_PrintUnformatted(object);
     cJSON_Delete(object);
     return text;
 }

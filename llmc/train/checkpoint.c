@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "llmc/base/file.h"
-#include "llmc/base/json.h"
 #include "llmc/train/run_writer.h"
 #include "llmc/train/trainer_files.h"
 #include "llmc/weights/weights.h"
@@ -25,14 +24,11 @@ void train_state_free(TrainState *s) {
     *s = (TrainState){0};
 }
 
-int train_state_advance(TrainState *s, double loss, double tokens, LoaderState after, Error *err) {
-    float *losses = realloc(s->losses, (size_t)(s->step + 1) * sizeof *losses);
-    if (!losses) return error_set(err, "loss history: out of memory");
-    losses[s->step++] = (float)loss;
-    s->losses = losses;
+void train_state_advance(TrainState *s, double loss, double tokens, LoaderState after) {
+    s->losses = alloc_resize(s->losses, (size_t)(s->step + 1), sizeof *s->losses, "loss history");
+    s->losses[s->step++] = (float)loss;
     s->loader = after;
     s->tokens_seen += tokens;
-    return 0;
 }
 
 uint64_t checkpoint_bytes(const C3Params *p, DType dtype) {
@@ -42,11 +38,9 @@ uint64_t checkpoint_bytes(const C3Params *p, DType dtype) {
     return (uint64_t)p->table.parameters * element + headers;
 }
 
-// ---- names ---------------------------------------------------------------------------------------------------------
-
 static int has_marker(const char *folder) {
     char *path = string_format("%s/COMPLETE", folder);
-    int found = path && file_exists(path);
+    int found = file_exists(path);
     free(path);
     return found;
 }
@@ -54,20 +48,16 @@ static int has_marker(const char *folder) {
 // ---- COMPLETE ------------------------------------------------------------------------------------------------------
 
 static int write_marker(const FileSum *sums, int n, const char *folder, Error *err) {
-    char *path = string_format("%s/COMPLETE", folder);
     cJSON *json = cJSON_CreateObject(), *files = cJSON_AddArrayToObject(json, "files");
-    int ok = path && files;
-    for (int i = 0; i < n && ok; i++) {
+    for (int i = 0; i < n; i++) {
         cJSON *file = cJSON_CreateObject();
-        ok = cJSON_AddItemToArray(files, file) && cJSON_AddStringToObject(file, "name", sums[i].name) &&
-             cJSON_AddNumberToObject(file, "bytes", (double)sums[i].bytes) &&
-             cJSON_AddNumberToObject(file, "crc32", sums[i].crc) &&
-             (!sums[i].host[0] || cJSON_AddStringToObject(file, "host", sums[i].host));
+        cJSON_AddItemToArray(files, file);
+        cJSON_AddStringToObject(file, "name", sums[i].name);
+        cJSON_AddNumberToObject(file, "bytes", (double)sums[i].bytes);
+        cJSON_AddNumberToObject(file, "crc32", sums[i].crc);
+        if (sums[i].host[0]) cJSON_AddStringToObject(file, "host", sums[i].host);
     }
-    int bad = ok ? json_write(json, path, err) : error_set(err, "%s: out of memory", folder);
-    cJSON_Delete(json);
-    free(path);
-    return bad;
+    return run_write_json(json, folder, "COMPLETE", err);
 }
 
 static uint32_t crc_of(const FileMap *map) {
@@ -105,8 +95,8 @@ static int check_entry(const cJSON *entry, int bytes_too, const char *folder, co
     char *path = string_format("%s/%s", folder, name);
     const cJSON *host = json_find(entry, "host");
     FileMap map;
-    int bad = path ? 0 : error_set(err, "%s: out of memory", folder);
-    if (!bad && cJSON_IsString(host) && !file_exists(path)) bad = missing_part(path, host->valuestring, folder, err);
+    int bad = 0;
+    if (cJSON_IsString(host) && !file_exists(path)) bad = missing_part(path, host->valuestring, folder, err);
     if (!bad) bad = file_map(&map, path, err);
     if (!bad) {
         uint32_t found = bytes_too ? crc_of(&map) : (uint32_t)crc;
@@ -125,7 +115,7 @@ static int check_entry(const cJSON *entry, int bytes_too, const char *folder, co
 static int check_marker(int *n, const char *folder, int rank, int ranks, Error *err) {
     char *path = string_format("%s/COMPLETE", folder);
     cJSON *json = NULL;
-    int bad = path ? json_read(&json, path, MAX_COMPLETE_BYTES, err) : error_set(err, "%s: out of memory", folder);
+    int bad = json_read(&json, path, MAX_COMPLETE_BYTES, err);
     const cJSON *files = bad ? NULL : json_find(json, "files"), *entry;
     if (!bad && !cJSON_IsArray(files)) bad = error_set(err, "%s: key \"files\": expected a list", path);
     *n = 0;
@@ -150,12 +140,12 @@ static int check_disk(const CheckpointJob *job, const char *run, Error *err) {
 
 static int make_folders(const char *folder, Error *err) {
     char *trainer = string_format("%s/trainer", folder);
-    int bad = trainer ? file_make_dirs(trainer, err) : error_set(err, "%s: out of memory", folder);
+    int bad = file_make_dirs(trainer, err);
     free(trainer);
     return bad;
 }
 
-// What all ranks know of the checkpoint being saved. made_by is told from rank 0.
+// What all ranks know of the checkpoint being saved.
 typedef struct Saving {
     const CheckpointJob *job;
     const TrainState *state;
@@ -167,25 +157,17 @@ typedef struct Saving {
     int leads;      // the first rank of a host; its disk may be its own
 } Saving;
 
-static void get_host(char host[64]) {
-    char name[64] = "?";
-    if (gethostname(name, sizeof name - 1) != 0) strcpy(name, "?");
-    name[sizeof name - 1] = 0;
-    snprintf(host, 64, "%s", name);
-}
-
 static int write_made_by(const Saving *s, Error *err) {
-    char *path = string_format("%s/MADE_BY", s->temporary), token[24], host[64];
+    char token[24], host[64];
     cJSON *json = cJSON_CreateObject();
-    get_host(host);
+    run_host(host);
     snprintf(token, sizeof token, "%llu", (unsigned long long)s->token);
-    int ok = path && cJSON_AddStringToObject(json, "program", "train_c3") &&
-             cJSON_AddStringToObject(json, "run", s->info.id) && cJSON_AddStringToObject(json, "token", token) &&
-             cJSON_AddStringToObject(json, "host", host) && cJSON_AddStringToObject(json, "rank0_host", s->host);
-    int bad = ok ? json_write(json, path, err) : error_set(err, "%s: out of memory", s->temporary);
-    cJSON_Delete(json);
-    free(path);
-    return bad;
+    cJSON_AddStringToObject(json, "program", "train_c3");
+    cJSON_AddStringToObject(json, "run", s->info.id);
+    cJSON_AddStringToObject(json, "token", token);
+    cJSON_AddStringToObject(json, "host", host);
+    cJSON_AddStringToObject(json, "rank0_host", s->host);
+    return run_write_json(json, s->temporary, "MADE_BY", err);
 }
 
 // Is the folder under construction here the one rank 0 made?
@@ -194,7 +176,7 @@ static int is_shared(const Saving *s) {
     cJSON *json = NULL;
     snprintf(token, sizeof token, "%llu", (unsigned long long)s->token);
     int same = 0;
-    if (path && file_exists(path) && json_read(&json, path, MAX_MADE_BY_BYTES, NULL) == 0) {
+    if (file_exists(path) && json_read(&json, path, MAX_MADE_BY_BYTES, NULL) == 0) {
         const cJSON *found = json_find(json, "token");
         same = cJSON_IsString(found) && strcmp(found->valuestring, token) == 0;
     }
@@ -220,7 +202,7 @@ static int prepare(Saving *s, Error *err) {
     TRY(run_identity(&s->info, s->run, err));
     if (getrandom(&s->token, sizeof s->token, 0) != sizeof s->token)
         return error_set(err, "%s: cannot get random bytes: %s", s->run, strerror(errno));
-    get_host(s->host);
+    run_host(s->host);
     TRY(check_disk(s->job, s->run, err));
     return make_temporary(s, err);
 }
@@ -253,7 +235,7 @@ static int write_files(const CheckpointJob *job, const TrainState *state, const 
 static int make_way(const Saving *s, Error *err) {
     if (!has_marker(s->final)) return run_clear(s->run, s->final, &s->info, err);
     char *old = string_format("%s.old", s->final);
-    int bad = old ? run_clear(s->run, old, &s->info, err) : error_set(err, "%s: out of memory", s->final);
+    int bad = run_clear(s->run, old, &s->info, err);
     if (!bad && rename(s->final, old) != 0) bad = error_set(err, "%s: cannot rename: %s", s->final, strerror(errno));
     free(old);
     return bad;
@@ -271,13 +253,12 @@ static int give_name(const Saving *s, Error *err) {
 }
 
 // Rank 0, when every rank's files are durable. all (ranks): the optimizer files.
-static int finish(Saving *s, const FileSum *mine, const FileSum *all, int keep, Error *err) {
+static int complete(Saving *s, const FileSum *mine, const FileSum *all, int keep, Error *err) {
     int ranks = s->job->dist->ranks;
-    FileSum *sums = calloc((size_t)(RANK0_FILES + ranks), sizeof *sums);
-    if (!sums) return error_set(err, "%s: out of memory", s->temporary);
+    FileSum *sums = alloc((size_t)(RANK0_FILES + ranks), sizeof *sums, "sums of files");
     memcpy(sums, mine, RANK0_FILES * sizeof *sums);
     memcpy(sums + RANK0_FILES, all, (size_t)ranks * sizeof *sums);
-    for (int r = 0; r < ranks; r++) { // only what lies elsewhere
+    for (int r = 0; r < ranks; r++) { // kept for files on other disks only
         char *host = sums[RANK0_FILES + r].host;
         if (strcmp(host, s->host) == 0) host[0] = 0;
     }
@@ -307,9 +288,9 @@ static int save_as(Saving *s, FileSum *all, int keep, Error *err) {
     int bad = write_files(s->job, s->state, s->temporary, sums, err);
     bad = dist_agree(d, bad, err);
     if (!bad) {
-        get_host(sums[RANK0_FILES].host);
+        run_host(sums[RANK0_FILES].host);
         dist_all_gather(d, all, &sums[RANK0_FILES], sizeof *all);
-        bad = dist_agree(d, d->rank == 0 ? finish(s, sums, all, keep, err) : 0, err);
+        bad = dist_agree(d, d->rank == 0 ? complete(s, sums, all, keep, err) : 0, err);
     }
     if (bad) {
         if (s->leads) (void)file_remove_tree(s->temporary, NULL);
@@ -345,7 +326,7 @@ static int is_part(char host[64], const char *folder) {
     char *path = string_format("%s/MADE_BY", folder);
     cJSON *json = NULL;
     int part = 0;
-    if (path && file_exists(path) && json_read(&json, path, MAX_MADE_BY_BYTES, NULL) == 0) {
+    if (file_exists(path) && json_read(&json, path, MAX_MADE_BY_BYTES, NULL) == 0) {
         const cJSON *mine = json_find(json, "host"), *first = json_find(json, "rank0_host");
         part = cJSON_IsString(mine) && cJSON_IsString(first) && strcmp(mine->valuestring, first->valuestring) != 0;
         if (part) snprintf(host, 64, "%s", first->valuestring);

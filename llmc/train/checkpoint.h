@@ -36,8 +36,8 @@ typedef struct TrainState {
     float *losses; // (step) loss of every step from 1 on (owned)
 } TrainState;
 void train_state_free(TrainState *s);
-// One step further: its loss, its text tokens, the loader's place behind its pages.
-int train_state_advance(TrainState *s, double loss, double tokens, LoaderState after, Error *err);
+// One step further: its loss, its text tokens, the loader's position after it.
+void train_state_advance(TrainState *s, double loss, double tokens, LoaderState after);
 
 typedef struct CheckpointJob {
     Backend *backend;

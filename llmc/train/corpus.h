@@ -10,10 +10,6 @@
 #include "llmc/train/step.h"
 #include "llmc/text/tokenizer.h"
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 typedef struct Corpus {
     Tokenizer *tokenizer;
     Template prompt;
@@ -31,7 +27,7 @@ void corpus_close(Corpus *c);
 // What the longest page takes: the longest context and the longest answer of all training and validation pages.
 BatchRows corpus_longest(const Corpus *c);
 
-// The loader of a run of `steps` steps that goes on behind step `done`. c must outlive it.
+// The loader of a run of `steps` steps that resumes after step `done`. c must outlive it.
 //
 // With -len_warmup F pages are cut to a length that grows linearly from 10 tokens to whole over the first F of the
 // steps: a function of the step alone.
@@ -45,7 +41,4 @@ uint32_t corpus_cut(const Corpus *c, int64_t step);
 StepConfig corpus_packing(const Corpus *c, const TrainOptions *o, const C3Config *model, BatchRows most, int fuse,
                           int ranks);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

@@ -26,16 +26,16 @@ static const double KEPT_SECONDS = 60; // the same on a terminal, where the bar 
 struct Log {
     char *path;
     int fd;
-    off_t size;      // bytes of whole lines
-    int said_full;   // a failed write was reported
-    int64_t steps;   // last step of the run
-    int terminal;    // the one behind stdout (terminal.h); -1: none
-    double printed;  // when the last line of a step was printed, seconds
-    int bar;         // a progress bar stands in the current line
-    char *step;      // the line of the last step, as long as it was not printed; else NULL
-    int64_t seen;    // steps logged
-    double before;   // when the last step was logged
-    double per_step; // running mean of the time from step to step, validation and saving included
+    off_t size;        // bytes of whole lines
+    int full_reported; // a failed write was reported
+    int64_t steps;     // last step of the run
+    int terminal;      // the one behind stdout (terminal.h); -1: none
+    double printed;    // when the last line of a step was printed, seconds
+    int bar;           // the current line shows a progress bar
+    char *step;        // the line of the last step, as long as it was not printed; else NULL
+    int64_t seen;      // steps logged
+    double before;     // when the last step was logged
+    double per_step;   // running mean of the time from step to step, validation and saving included
 };
 
 double log_seconds(void) {
@@ -82,14 +82,9 @@ static int write_history(const char *path, const char *text, size_t size, int64_
 
 int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *err) {
     *out = NULL;
-    Log *log = calloc(1, sizeof *log);
+    Log *log = alloc(1, sizeof *log, "log");
     char *path = string_format("%s/log.jsonl", folder);
     FileMap old = {0};
-    if (!log || !path) {
-        free(log);
-        free(path);
-        return error_set(err, "%s/log.jsonl: out of memory", folder);
-    }
     *log =
         (Log){.path = path, .fd = -1, .steps = steps, .terminal = terminal_behind(STDOUT_FILENO), .printed = -INFINITY};
     if (log->terminal >= 0) log->printed = log_seconds();        // the bar shows the first steps
@@ -114,10 +109,10 @@ static void append(Log *log, const char *line, size_t n) {
     }
     int code = wrote < 0 ? errno : ENOSPC;
     int cut = wrote > 0 ? ftruncate(log->fd, log->size) : 0;
-    if (!log->said_full) {
-        fprintf(stderr, "%s: cannot write%s: %s; the run goes on without\n", clean(log->path),
+    if (!log->full_reported) {
+        fprintf(stderr, "%s: cannot write%s: %s; the run continues without a log\n", clean(log->path),
                 cut ? " or cut a half line" : "", strerror(code));
-        log->said_full = 1;
+        log->full_reported = 1;
     }
 }
 
@@ -159,7 +154,7 @@ static void append_fields(Log *log, int64_t step, const Field *fields, int n) {
 
 // ---- stdout --------------------------------------------------------------------------------------------------------
 
-// The bar gives way to the line of its step, which stays: nothing is said without the step it was said at.
+// Replaces the bar by the line of its step, which stays: a note always follows the step it belongs to.
 static void keep_step(Log *log) {
     if (log->bar) fputs("\r\x1b[K", stdout);
     log->bar = 0;
@@ -227,7 +222,7 @@ static void print_step(Log *log, const LogStep *s) {
     fflush(stdout);
 }
 
-// ---- what is said --------------------------------------------------------------------------------------------------
+// ---- events --------------------------------------------------------------------------------------------------------
 
 void log_step(Log *log, const LogStep *s) {
     if (!log) return;
@@ -264,22 +259,6 @@ void log_validation(Log *log, const LogValidation *v) {
                  v->cut, v->cut_loss, 100 * v->cut_token_accuracy);
     log_note(log, "validation at step %" PRId64 ": loss %.4f, %.2f %% of the tokens right%s", v->step, v->loss,
              100 * v->token_accuracy, cut);
-}
-
-int log_event(Log *log, const char *json, Error *err) {
-    if (!log) return 0;
-    cJSON *object;
-    char time[32];
-    TRY(json_parse(&object, json, strlen(json), "log", err));
-    utc_now(time);
-    char *text = cJSON_AddStringToObject(object, "time", time) ? cJSON_PrintUnformatted(object) : NULL,
-         *line = text ? string_format("%s\n", text) : NULL;
-    cJSON_Delete(object);
-    free(text);
-    if (!line) return error_set(err, "%s: out of memory", log->path);
-    append(log, line, strlen(line));
-    free(line);
-    return 0;
 }
 
 void log_note(Log *log, const char *format, ...) {

@@ -6,7 +6,6 @@
 //    "peak_share","tflop_encoder","tflop_decoder","tflop_head"}                  a step
 //   {"step","time","val_loss","val_token_accuracy"}                               a validation, and while training
 //    "val_cut","val_cut_loss","val_cut_token_accuracy"     pages are cut to val_cut tokens, the same of pages cut so
-//   {"step","eval":{...},"time"}, ...                                             anything else
 //
 // time is the wall clock's, ISO 8601 in UTC: "2026-01-31T12:00:00.123Z". mfu is the share of the data sheet's
 // peak, null where none is known; peak_share that of the peak measured at the start. Both count the FLOPs the
@@ -22,10 +21,6 @@
 
 #include "llmc/base/error.h"
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 // A clock that only goes forward.
 double log_seconds(void);
 
@@ -37,7 +32,7 @@ typedef struct LogStep {
     double flops_encoder, flops_decoder, flops_head; // of the step, all ranks; 0: unknown
     double sheet_flops;                              // data-sheet peak of all ranks together, per second; 0: unknown
     double peak_flops;                               // the same, measured; 0: not measured
-    int is_gpu;                                      // an unknown data sheet is said
+    int is_gpu;                                      // an unknown data sheet is reported
     double memory_bytes;                             // of one rank
 } LogStep;
 
@@ -55,16 +50,11 @@ typedef struct Log Log;
 int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *err);
 void log_close(Log *log);
 
-// A number that is not finite is written as null. A disk that is full costs lines, not the run: it is said once, and no
+// A number that is not finite is written as null. A full disk costs lines, not the run: it is reported once, and no
 // half line is left.
 void log_step(Log *log, const LogStep *s);
 void log_validation(Log *log, const LogValidation *v);
-// A JSON object as text; it goes to log.jsonl alone, as one line. An error when it is no JSON object.
-int log_event(Log *log, const char *json, Error *err);
 // A line for people: stdout alone.
 void log_note(Log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-#ifdef __cplusplus
-}
-#endif
 #endif

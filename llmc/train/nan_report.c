@@ -1,10 +1,12 @@
 // nan_report.c: see nan_report.h.
 #include "llmc/train/nan_report.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "llmc/base/alloc.h"
+#include "llmc/weights/safetensors.h" // safetensors_not_finite
 
 enum { SHOWN = 3, NAME = 160 };
 
@@ -19,62 +21,44 @@ static void add(Names *names, const char *name) {
     if (names->n++ < SHOWN) snprintf(names->text + used, sizeof names->text - used, "%s%s", used ? ", " : "", name);
 }
 
-// 1 when n floats on the device, or elements when elem is set, hold a number that is not finite.
-static int any_bad(Backend *b, const void *device, size_t n, int elem, float *device_piece, float *host, size_t piece) {
+static int any_bad(Backend *b, const void *device, DType type, size_t n) {
+    enum { PIECE_BYTES = 1 << 16 };
+    char host[PIECE_BYTES];
+    const size_t size = dtype_size(type), piece = PIECE_BYTES / size;
     for (size_t at = 0; at < n; at += piece) {
         size_t count = n - at < piece ? n - at : piece;
-        const float *from = device_piece;
-        if (elem) b->cast_to_f32(b, device_piece, elem_at(b, device, at), count);
-        else from = (const float *)device + at;
-        b->download(b, host, from, count * sizeof *host);
-        for (size_t i = 0; i < count; i++) {
-            if (!isfinite(host[i])) return 1;
-        }
+        b->download(b, host, (const char *)device + at * size, count * size);
+        if (safetensors_not_finite(host, type, count) < count) return 1;
     }
     return 0;
 }
 
-// Flags [2i+1] of the tensors of which this rank's piece of the summed gradients holds a bad number.
-static void bad_gradients(int *flags, const Optimizer *o, float *host, size_t piece) {
-    const ParamTable *t = &o->params->table;
-    for (int i = 0; i < t->n; i++) {
-        const Param *p = &t->params[i];
-        size_t begin, count, from = p->offset - t->buckets[p->bucket].offset, to = from + p->count;
-        const float *held = optimizer_gradients(o, p->bucket, &begin, &count);
-        size_t lo = from > begin ? from : begin, hi = to < begin + count ? to : begin + count;
-        if (lo < hi) flags[2 * i + 1] = any_bad(o->backend, held + (lo - begin), hi - lo, 0, NULL, host, piece);
-    }
+// Does this rank's piece of the tensor's summed gradients hold a bad number?
+static int has_bad_gradients(const Optimizer *o, const Param *p) {
+    size_t begin, count, from = p->offset - o->params->table.buckets[p->bucket].offset, to = from + p->count;
+    const float *held = optimizer_gradients(o, p->bucket, &begin, &count);
+    size_t lo = from > begin ? from : begin, hi = to < begin + count ? to : begin + count;
+    return lo < hi && any_bad(o->backend, held + (lo - begin), DTYPE_F32, hi - lo);
 }
 
 static void bad_tensors(Names *weights, Names *grads, C3 *m, const Optimizer *o, const Dist *dist) {
-    enum { PIECE = 1 << 16 };
-    Backend *b = m->b;
     const ParamTable *t = &m->params.table;
-    float *host = malloc(PIECE * sizeof *host), *device = NULL;
-    int *flags = calloc(2 * (size_t)t->n, sizeof *flags);
-    Error ignored;
-    if (host && flags && b->alloc(b, (void **)&device, PIECE * sizeof *device, "search", &ignored) == 0) {
-        for (int i = 0; i < t->n; i++) {
-            const Param *p = &t->params[i];
-            flags[2 * i] = any_bad(b, elem_at(b, m->weights, p->offset), p->count, 1, device, host, PIECE);
-        }
-        bad_gradients(flags, o, host, PIECE);
+    int *flags = alloc_zeroed(2 * (size_t)t->n, sizeof *flags, "bad tensors"); // weights, gradients
+    for (int i = 0; i < t->n; i++) {
+        const Param *p = &t->params[i];
+        flags[2 * i] = any_bad(m->b, elem_at(m->b, m->weights, p->offset), m->b->dtype, p->count);
+        flags[2 * i + 1] = has_bad_gradients(o, p);
     }
-    if (flags) dist_max_int(dist, flags, 2 * t->n);
-    for (int i = 0; flags && i < t->n; i++) {
+    dist_max_int(dist, flags, 2 * t->n);
+    for (int i = 0; i < t->n; i++) {
         char name[NAME];
         const Param *p = &t->params[i];
-        snprintf(name, sizeof name, "%s%s",
-                 p->owner == OWNER_ENCODER   ? "encoder "
-                 : p->owner == OWNER_DECODER ? "decoder "
-                                             : "",
-                 p->name);
+        const char *stack = p->owner == OWNER_ENCODER ? "encoder " : p->owner == OWNER_DECODER ? "decoder " : "";
+        snprintf(name, sizeof name, "%s%s", stack, p->name);
         if (flags[2 * i]) add(weights, name);
         if (flags[2 * i + 1]) add(grads, name);
     }
-    if (device) b->release(b, device);
     free(flags);
-    free(host);
 }
 
 // This rank's pages with a loss that is not finite.
@@ -82,10 +66,8 @@ static void bad_pages(Names *pages, C3 *m, const Dataset *data, const MicroBatch
     for (int i = 0; i < n; i++) {
         c3_read_loss(m, &micro[i]); // leaves the rows' losses in m->host_losses
         for (int p = 0; p < micro[i].dec.pages; p++) {
-            int bad = 0;
-            for (int r = micro[i].dec.output_cu[p]; r < micro[i].dec.output_cu[p + 1]; r++)
-                bad |= !isfinite(m->host_losses[r]);
-            if (!bad) continue;
+            size_t first = (size_t)micro[i].dec.output_cu[p], end = (size_t)micro[i].dec.output_cu[p + 1];
+            if (safetensors_not_finite(m->host_losses + first, DTYPE_F32, end - first) == end - first) continue;
             char *name = dataset_page_name(data, micro[i].page_ids[p]);
             add(pages, name ? name : "?");
             free(name);
@@ -95,8 +77,7 @@ static void bad_pages(Names *pages, C3 *m, const Dataset *data, const MicroBatch
 
 // All ranks' names in rank order.
 static void gather(Names *names, const Dist *dist) {
-    Names *all = malloc((size_t)dist->ranks * sizeof *all);
-    if (!all) return;
+    Names *all = alloc((size_t)dist->ranks, sizeof *all, "names of all ranks");
     dist_all_gather(dist, all, names, sizeof *names);
     *names = (Names){0};
     for (int r = 0; r < dist->ranks; r++) {
@@ -125,7 +106,7 @@ int nan_report(C3 *m, const Optimizer *o, const Dataset *data, const MicroBatch 
     return error_set(
         err,
         "step %lld: loss %g, gradient norm %g: not finite; %s; %s; %s. Nothing was changed or saved (hint: a "
-        "smaller -lr, a longer -warmup, or go on from an earlier checkpoint)",
+        "smaller -lr, a longer -warmup, or resume an earlier checkpoint)",
         (long long)step, loss, grad_norm, phrase(a, sizeof a, &pages, "pages with a bad loss"),
         phrase(b, sizeof b, &weights, "bad weights"), phrase(c, sizeof c, &grads, "bad gradients"));
 }

@@ -69,7 +69,7 @@ void optimizer_free(Optimizer *o) {
 static size_t share(const Optimizer *o, const Bucket *k) { return k->count / (size_t)o->params->table.ranks; }
 static size_t rank_of(const Optimizer *o) { return o->backend->dist ? (size_t)o->backend->dist->rank : 0; }
 
-// Where in the state arrays element `at` of a bucket lies (zero 1: it must be in this rank's shard).
+// Index in the state arrays of element `at` of a bucket (ZeRO 1 and 2: it must be in this rank's shard).
 static size_t state_at(const Optimizer *o, const Bucket *k, size_t at) {
     if (o->config.zero < 1) return k->offset + at;
     return k->offset / (size_t)o->params->table.ranks + at - rank_of(o) * share(o, k);
@@ -143,7 +143,7 @@ static int same_treatment(const Optimizer *o, const Param *a, const Param *b) {
 }
 
 // AdamW on elements [lo, hi) of a bucket, whose gradients are at grad, in as few passes as the groups allow. Tensors
-// start at multiples of 64 elements and the padding behind them is zero in every array and stays so.
+// start at multiples of 64 elements and the padding after them is zero in every array and stays so.
 static void update(Optimizer *o, const Bucket *k, const float *grad, size_t lo, size_t hi, AdamWParams base) {
     Backend *b = o->backend;
     const Param *params = o->params->table.params;

@@ -1,9 +1,10 @@
-// optimizer.h: AdamW over the buckets of the tensor table, ZeRO-0 and ZeRO-1, clipping by global norm, learning-rate
+// optimizer.h: AdamW over the buckets of the tensor table, ZeRO stages 0 to 2, clipping by global norm, learning-rate
 // schedules.
 //
-// Both ZeRO modes reduce-scatter each bucket's gradients, so every rank holds the sum of its own shard: elements
+// Every stage reduce-scatters each bucket's gradients, so every rank holds the sum of its own shard: elements
 // [rank * count/ranks, (rank+1) * count/ranks) of the bucket. ZeRO-1 keeps m, v and master of that shard alone, updates
-// it and gathers the parameters; ZeRO-0 gathers the gradients and updates everything everywhere. Same bits either way.
+// it and gathers the parameters; ZeRO-0 gathers the gradients and updates everything everywhere, with the same bits.
+// ZeRO-2 is ZeRO-1 that reduces after every micro-batch into a shard of its own, so that full gradients are not kept.
 #ifndef LLMC_OPTIMIZER_H
 #define LLMC_OPTIMIZER_H
 
@@ -65,8 +66,8 @@ double optimizer_step(Optimizer *o, int64_t step);
 const float *optimizer_gradients(const Optimizer *o, int bucket, size_t *begin, size_t *count);
 
 // The piece of state this rank is responsible for saving in a bucket: elements [*begin, *begin + *count) of the bucket
-// (offsets inside the bucket, the same whatever the rank count), found at o->m + *at and alike. Loading fills the
-// pieces of optimizer_held() instead: all this rank needs.
+// (offsets inside the bucket, the same whatever the rank count), found at o->m + *at (likewise v, master). Loading
+// fills the pieces of optimizer_held() instead: all this rank needs.
 void optimizer_owned(const Optimizer *o, int bucket, size_t *begin, size_t *count, size_t *at);
 void optimizer_held(const Optimizer *o, int bucket, size_t *begin, size_t *count, size_t *at);
 

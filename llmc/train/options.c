@@ -2,6 +2,7 @@
 #include "llmc/train/options.h"
 
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,144 +12,108 @@
 
 enum { MAX_FUSE = 65536 };
 
-int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]) {
-    *o = (TrainOptions){
-        .template_name = "auto",
-        .data = "data/ocr/train_*.bin",
-        .maxlen = 8192,
-        .seed = 1,
-        .b = 2,
-        .g = 16,
-        .steps = 40000,
-        .loss_norm = "token",
-        .lr = 1e-5,
-        .warmup = 100,
-        .schedule = "cosine",
-        .beta1 = 0.9,
-        .beta2 = 0.999,
-        .eps = 1e-8,
-        .clip = 1.0,
-        .lr_enc = 1,
-        .lr_dec = 1,
-        .freeze = "none",
-        .device = "auto",
-        .dtype = "bf16",
-        .zero = "auto",
-        .recompute = "auto",
-        .fuse = "auto",
-        .plan_tokens = 950,
-        .out = "runs/c3",
-        .val_every = 500,
-        .val_pages = 256,
-        .samples = 2,
-        .save_every = 5000,
-        .keep = 1,
-        .resume = "auto",
-    };
-    const double big = 9e15;
+void options_table(TrainOptions *o, OptionTable *t) {
     const Option rows[] = {
         {.help = "Model (-m, or -enc with -dec, or -preset; default models/Qwen2.5-1.5B and models/Qwen2.5-3B)"},
-        {"m", OPTION_TEXT, &o->model, "DIR", 0, 0, NULL, "a C3 checkpoint to go on from", 0},
-        {"enc", OPTION_TEXT, &o->enc, "DIR", 0, 0, NULL, "Qwen2.5 folder of the encoder; with -m: instead of its own",
-         0},
-        {"dec", OPTION_TEXT, &o->dec, "DIR", 0, 0, NULL, "Qwen2.5 folder of the decoder; with -m: instead of its own",
-         0},
-        {"preset", OPTION_CHOICE, &o->preset, NULL, 0, 0, "demo|tiny|small|medium|paper", "random weights, no files",
-         0},
-        {"vocab", OPTION_INT, &o->vocab, "K", 0, 151643, NULL,
-         "base tokens: more get new rows, 0 = the model's own, for a preset the pages'", 0},
-        {"n", OPTION_INT, &o->latents, "N", 0, 65536, NULL,
-         "latents a page: Q of -m grows or is cut, 0 = the model's own or 32", 0},
-        {"template", OPTION_CHOICE, &o->template_name, NULL, 0, 0, "auto|c3|bare",
-         "words around the latents: auto = the model's own", 0},
-        {"tok", OPTION_TEXT, &o->tokenizer, "FILE", 0, 0, NULL,
-         "tokenizer.json or qwen.tiktoken; default: the model's, else data/qwen2.5/", 0},
+        {OPTION_TEXT("m", &o->model, NULL, "DIR", "a C3 checkpoint to start from")},
+        {OPTION_TEXT("enc", &o->enc, NULL, "DIR", "Qwen2.5 folder of the encoder; with -m: instead of its own")},
+        {OPTION_TEXT("dec", &o->dec, NULL, "DIR", "Qwen2.5 folder of the decoder; with -m: instead of its own")},
+        {OPTION_CHOICE("preset", &o->preset, NULL, "demo|tiny|small|medium|paper", "random weights, no files")},
+        {OPTION_INT("vocab", &o->vocab, "base tokens: more get new rows, 0 = the model's own, for a preset the pages'"),
+         .max = 151643, .argument = "K"},
+        {OPTION_INT("n", &o->latents, "latents a page: Q of -m grows or is cut, 0 = the model's own or 32"),
+         .max = 65536},
+        {OPTION_CHOICE("template", &o->template_name, "auto", "auto|c3|bare",
+                       "words around the latents: auto = the model's own")},
+        {OPTION_TEXT("tok", &o->tokenizer, NULL, "FILE",
+                     "tokenizer.json or qwen.tiktoken; default: the model's, else data/qwen2.5/")},
         {.help = "Data"},
-        {"data", OPTION_TEXT, &o->data, "GLOB", 0, 0, NULL, "training shards (c3 tokenize makes them)", 0},
-        {"val", OPTION_TEXT, &o->val, "GLOB", 0, 0, NULL, "validation shards", 0},
-        {"maxlen", OPTION_INT, &o->maxlen, "N", 16, 131072, NULL,
-         "longest decoder sequence in tokens; longer pages are skipped", 0},
-        {"len_warmup", OPTION_REAL, &o->len_warmup, "F", 0, 1, NULL,
-         "pages are cut, from 10 tokens to whole, over this share of the steps", 0},
-        {"seed", OPTION_INT, &o->seed, "N", 0, big, NULL, "of the weights and the order of pages", 0},
+        {OPTION_TEXT("data", &o->data, "data/ocr/train_*.bin", "GLOB", "training shards (c3 tokenize makes them)")},
+        {OPTION_TEXT("val", &o->val, NULL, "GLOB", "validation shards")},
+        {OPTION_INT64("maxlen", &o->maxlen, "longest decoder sequence in tokens; longer pages are skipped"),
+         .initial = 8192, .min = 16, .max = 131072},
+        {OPTION_REAL("len_warmup", &o->len_warmup,
+                     "pages are cut, from 10 tokens to whole, over this share of the steps"),
+         .max = 1, .argument = "F"},
+        {OPTION_INT64("seed", &o->seed, "of the weights and the order of pages"), .initial = 1},
         {.help = "Steps"},
-        {"b", OPTION_INT, &o->b, "N", 1, 65536, NULL, "pages a micro-batch and rank", 0},
-        {"g", OPTION_INT, &o->g, "N", 1, 65536, NULL, "micro-batches a step and rank (gradient accumulation)", 0},
-        {"steps", OPTION_INT, &o->steps, "N", 1, big, NULL, "optimizer steps", 0},
-        {"epochs", OPTION_INT, &o->epochs, "N", 0, 1e6, NULL, "instead of -steps: passes over the data, 0 = off", 0},
-        {"loss_norm", OPTION_CHOICE, &o->loss_norm, NULL, 0, 0, "token|micro",
-         "mean over the step's tokens, or over micro-batch means", 0},
+        {OPTION_INT64("b", &o->b, "pages a micro-batch and rank"), .initial = 2, .min = 1, .max = 65536},
+        {OPTION_INT64("g", &o->g, "micro-batches a step and rank (gradient accumulation)"), .initial = 16, .min = 1,
+         .max = 65536},
+        {OPTION_INT64("steps", &o->steps, "optimizer steps"), .initial = 40000, .min = 1},
+        {OPTION_INT64("epochs", &o->epochs, "instead of -steps: passes over the data, 0 = off"), .max = 1e6},
+        {OPTION_CHOICE("loss_norm", &o->loss_norm, "token", "token|micro",
+                       "mean over the step's tokens, or over micro-batch means")},
         {.help = "Optimizer (AdamW)"},
-        {"lr", OPTION_REAL, &o->lr, "X", 0, 1e6, NULL, "peak learning rate", 0},
-        {"warmup", OPTION_INT, &o->warmup, "N", 0, big, NULL, "steps of linear warmup", 0},
-        {"lr_min", OPTION_REAL, &o->lr_min, "X", 0, 1e6, NULL, "learning rate at the end", 0},
-        {"schedule", OPTION_CHOICE, &o->schedule, NULL, 0, 0, "cosine|constant|linear|wsd", "after the warmup", 0},
-        {"wd", OPTION_REAL, &o->wd, "X", 0, 1e3, NULL, "weight decay (matrices only)", 0},
-        {"beta1", OPTION_REAL, &o->beta1, "X", 0, 0.999999, NULL, "decay of the first moment", 0},
-        {"beta2", OPTION_REAL, &o->beta2, "X", 0, 0.99999999, NULL, "decay of the second moment", 0},
-        {"eps", OPTION_REAL, &o->eps, "X", 1e-30, 1, NULL, "added to the root of the second moment", 0},
-        {"clip", OPTION_REAL, &o->clip, "X", 0, 1e9, NULL, "largest global gradient norm, 0 = no clipping", 0},
-        {"lr_enc", OPTION_REAL, &o->lr_enc, "X", 0, 1e3, NULL, "learning rate of the encoder, times -lr", 0},
-        {"lr_dec", OPTION_REAL, &o->lr_dec, "X", 0, 1e3, NULL, "learning rate of the decoder, times -lr", 0},
-        {"freeze", OPTION_CHOICE, &o->freeze, NULL, 0, 0, "none|enc|dec", "stack that keeps its weights", 0},
+        {OPTION_REAL("lr", &o->lr, "peak learning rate"), .initial = 1e-5, .max = 1e6},
+        {OPTION_INT64("warmup", &o->warmup, "steps of linear warmup"), .initial = 100},
+        {OPTION_REAL("lr_min", &o->lr_min, "learning rate at the end"), .max = 1e6},
+        {OPTION_CHOICE("schedule", &o->schedule, "cosine", "cosine|constant|linear|wsd", "after the warmup")},
+        {OPTION_REAL("wd", &o->wd, "weight decay (matrices only)"), .max = 1e3},
+        {OPTION_REAL("beta1", &o->beta1, "decay of the first moment"), .initial = 0.9, .max = 0.999999},
+        {OPTION_REAL("beta2", &o->beta2, "decay of the second moment"), .initial = 0.999, .max = 0.99999999},
+        {OPTION_REAL("eps", &o->eps, "added to the root of the second moment"), .initial = 1e-8, .min = 1e-30,
+         .max = 1},
+        {OPTION_REAL("clip", &o->clip, "largest global gradient norm, 0 = no clipping"), .initial = 1.0, .max = 1e9},
+        {OPTION_REAL("lr_enc", &o->lr_enc, "learning rate of the encoder, times -lr"), .initial = 1, .max = 1e3},
+        {OPTION_REAL("lr_dec", &o->lr_dec, "learning rate of the decoder, times -lr"), .initial = 1, .max = 1e3},
+        {OPTION_CHOICE("freeze", &o->freeze, "none", "none|enc|dec", "stack that keeps its weights")},
         {.help = "Machine"},
-        {"device", OPTION_CHOICE, &o->device, NULL, 0, 0, "auto|cuda|cpu", "where to compute", 0},
-        {"threads", OPTION_INT, &o->threads, "N", 0, 1024, NULL, "cores a rank, 0 = its share of the host's", 0},
-        {"dtype", OPTION_CHOICE, &o->dtype, NULL, 0, 0, "bf16|fp32", "type of weights and activations", 0},
-        {"zero", OPTION_CHOICE, &o->zero, NULL, 0, 0, "auto|0|1|2",
-         "1: optimizer state divided over the ranks, 2: gradients too", 0},
-        {"recompute", OPTION_CHOICE, &o->recompute, NULL, 0, 0, "auto|none|cheap|layer",
-         "activations computed again in the backward pass; auto: what memory asks for", 0},
-        {"fuse", OPTION_TEXT, &o->fuse, "auto|N", 0, 0, NULL,
-         "micro-batches computed at once; auto: 1 on a CPU, what memory holds on a GPU", 0},
+        {OPTION_CHOICE("device", &o->device, "auto", "auto|cuda|cpu", "where to compute")},
+        {OPTION_INT("threads", &o->threads, "cores a rank, 0 = its share of the host's"), .max = 1024},
+        {OPTION_CHOICE("dtype", &o->dtype, "bf16", "bf16|fp32", "type of weights and activations")},
+        {OPTION_CHOICE("zero", &o->zero, "auto", "auto|0|1|2",
+                       "1: optimizer state divided over the ranks, 2: gradients too")},
+        {OPTION_CHOICE("recompute", &o->recompute, "auto", "auto|none|cheap|layer",
+                       "activations computed again in the backward pass; auto: what memory asks for")},
+        {OPTION_TEXT("fuse", &o->fuse, "auto", "auto|N",
+                     "micro-batches computed at once; auto: 1 on a CPU, what memory holds on a GPU")},
         {.help = "Output"},
-        {"o", OPTION_TEXT, &o->out, "DIR", 0, 0, NULL, "folder of the run", 0},
-        {"val_every", OPTION_INT, &o->val_every, "N", 0, big, NULL, "steps between validations, 0 = at the end", 0},
-        {"val_pages", OPTION_INT, &o->val_pages, "N", 1, big, NULL, "pages of a validation", 0},
-        {"sample_every", OPTION_INT, &o->sample_every, "N", 0, big, NULL,
-         "steps between reconstructions of validation pages, 0 = never", 0},
-        {"samples", OPTION_INT, &o->samples, "N", 1, 64, NULL, "pages of such a reconstruction", 0},
-        {"save_every", OPTION_INT, &o->save_every, "N", 0, big, NULL, "steps between checkpoints, 0 = at the end", 0},
-        {"save_minutes", OPTION_REAL, &o->save_minutes, "X", 0, 1e6, NULL, "minutes between checkpoints, 0 = off", 0},
-        {"no_save", OPTION_FLAG, &o->no_save, NULL, 0, 0, NULL,
-         "write no checkpoint at all, not at the end either: needs no disk for one", 0},
-        {"keep", OPTION_INT, &o->keep, "N", 0, 1e6, NULL, "newest checkpoints kept, 0 = all", 0},
-        {"keep_code", OPTION_FLAG, &o->keep_code, NULL, 0, 0, NULL,
-         "checkpoints get the *.py and auto_map of the model they come from", 0},
-        {"resume", OPTION_TEXT, &o->resume, "auto|no|DIR", 0, 0, NULL, "go on from the newest checkpoint in -o", 0},
-        {"resume_force", OPTION_FLAG, &o->resume_force, NULL, 0, 0, NULL, "even if the settings disagree", 0},
+        {OPTION_TEXT("o", &o->out, "runs/c3", "DIR", "folder of the run")},
+        {OPTION_INT64("val_every", &o->val_every, "steps between validations, 0 = at the end"), .initial = 500},
+        {OPTION_INT64("val_pages", &o->val_pages, "pages of a validation"), .initial = 256, .min = 1},
+        {OPTION_INT64("sample_every", &o->sample_every,
+                      "steps between reconstructions of validation pages, 0 = never")},
+        {OPTION_INT("samples", &o->samples, "pages of such a reconstruction"), .initial = 2, .min = 1, .max = 64},
+        {OPTION_INT64("save_every", &o->save_every, "steps between checkpoints, 0 = at the end"), .initial = 5000},
+        {OPTION_REAL("save_minutes", &o->save_minutes, "minutes between checkpoints, 0 = off"), .max = 1e6},
+        {OPTION_FLAG("no_save", &o->no_save,
+                     "write no checkpoint at all, not at the end either: needs no disk for one")},
+        {OPTION_INT("keep", &o->keep, "newest checkpoints kept, 0 = all"), .initial = 1, .max = 1e6},
+        {OPTION_FLAG("keep_code", &o->keep_code, "checkpoints get the *.py and auto_map of the model they come from")},
+        {OPTION_TEXT("resume", &o->resume, "auto", "auto|no|DIR", "continue from the newest checkpoint in -o")},
+        {OPTION_FLAG("resume_force", &o->resume_force, "even if the settings disagree")},
         {.help = "Planning (needs neither GPU nor models nor data)"},
-        {"plan", OPTION_FLAG, &o->plan, NULL, 0, 0, NULL, "print memory by kind, work, predicted times, then exit", 0},
-        {"gpu", OPTION_CHOICE, &o->gpu, NULL, 0, 0, "h100|h800|h200|a100|b200|4090|measured",
-         "with -plan: for these GPUs instead of this machine", 0},
-        {"plan_ranks", OPTION_INT, &o->plan_ranks, "N", 0, 65536, NULL, "with -plan: ranks, 0 = those started", 0},
-        {"plan_tokens", OPTION_INT, &o->plan_tokens, "N", 1, 131072, NULL,
-         "with -plan: text tokens a page when there is no data", 0},
-        {"plan_longest", OPTION_INT, &o->plan_longest, "N", 0, 131072, NULL,
-         "with -plan: of the longest page when there is no data, 0 = all alike", 0},
+        {OPTION_FLAG("plan", &o->plan, "print memory by kind, work, predicted times, then exit")},
+        {OPTION_CHOICE("gpu", &o->gpu, NULL, "h100|h800|h200|a100|b200|4090|measured",
+                       "with -plan: for these GPUs instead of this machine")},
+        {OPTION_INT("plan_ranks", &o->plan_ranks, "with -plan: ranks, 0 = those started"), .max = 65536},
+        {OPTION_INT("plan_tokens", &o->plan_tokens, "with -plan: text tokens a page when there is no data"),
+         .initial = 950, .min = 1, .max = 131072},
+        {OPTION_INT("plan_longest", &o->plan_longest,
+                    "with -plan: of the longest page when there is no data, 0 = all alike"),
+         .max = 131072},
+        {0},
     };
-    memcpy(table, rows, sizeof rows);
-    return (int)(sizeof rows / sizeof *rows);
+    cli_add(t, rows);
 }
 
 void options_help(FILE *out) {
     TrainOptions o;
-    Option table[TRAIN_MAX_OPTIONS];
-    int n = options_table(&o, table);
+    OptionTable t = {.n = 0};
+    options_table(&o, &t);
     static const char *const examples[][2] = {
         {"mpirun -np 8 ./train_c3 -b 2 -g 16 -lr 1e-5 -steps 40000", "the paper's run"},
         {"./train_c3 -preset tiny -data 'data/demo/train_*.bin' -o runs/tiny -steps 100", "a small one from nothing"}};
     fprintf(out, "train_c3: trains Context Cascade Compression, two Qwen2.5 stacks joined by N latents.\n\n");
     for (int i = 0; i < 2; i++) fprintf(out, "  %-80s %s\n", examples[i][0], examples[i][1]);
-    cli_help(out, table, n);
+    cli_help(out, &t);
     fprintf(out, "\n  %-34s %s\n", "--version", "commit, compiler, MPI, CUDA, CPU kernels");
 }
 
-char *options_json(const Option *table, int n, int64_t pages_a_step) {
-    char *text = cli_json(table, n);
-    if (!text) return NULL;
-    size_t length = strlen(text);
-    char *longer = string_format("%.*s,\"pages_a_step\":%lld}", (int)length - 1, text, (long long)pages_a_step);
+char *options_json(const OptionTable *t, int64_t pages_a_step) {
+    char *text = cli_json(t);
+    char *longer = string_format("%.*s,\"pages_a_step\":%lld}", (int)strlen(text) - 1, text, (long long)pages_a_step);
     free(text);
     return longer;
 }
@@ -162,8 +127,7 @@ int options_check(const TrainOptions *o, Error *err) {
                          o->model ? "m"
                          : o->enc ? "enc"
                                   : "dec");
-    if (o->vocab && o->vocab < 256)
-        return error_set(err, "-vocab: expected 0, or 256 to 151643, found %lld", (long long)o->vocab);
+    if (o->vocab && o->vocab < 256) return error_set(err, "-vocab: expected 0, or 256 to 151643, found %d", o->vocab);
     if (o->lr_min > o->lr) return error_set(err, "-lr_min %g is above -lr %g", o->lr_min, o->lr);
     if (!o->out[0]) return error_set(err, "-o: expected a folder, found nothing");
     if (strcmp(o->fuse, "auto") != 0 && (strspn(o->fuse, "0123456789") != strlen(o->fuse) || options_fuse(o) < 1))
@@ -171,6 +135,11 @@ int options_check(const TrainOptions *o, Error *err) {
     if ((o->gpu || o->plan_ranks || o->plan_longest) && !o->plan)
         return error_set(err, "-gpu, -plan_ranks and -plan_longest go with -plan (hint: -device chooses for a run)");
     return 0;
+}
+
+int64_t options_steps(const TrainOptions *o, uint64_t pages, int ranks) {
+    if (!o->epochs || !pages) return o->steps;
+    return (int64_t)ceil((double)o->epochs * ((double)pages / (double)(o->b * o->g * ranks)));
 }
 
 DType options_dtype(const TrainOptions *o) { return strcmp(o->dtype, "fp32") == 0 ? DTYPE_F32 : DTYPE_BF16; }
@@ -193,11 +162,11 @@ int options_fuse(const TrainOptions *o) {
     return n >= 1 && n <= MAX_FUSE ? (int)n : 0;
 }
 
-void options_print_given(FILE *out, const Option *table, int n) {
+void options_print_given(FILE *out, const OptionTable *t) {
     char value[256];
-    for (int i = 0; i < n; i++) {
-        if (table[i].name && table[i].given)
-            fprintf(out, "  -%-13s %s\n", table[i].name, clean(cli_value(&table[i], value, sizeof value)));
+    for (int i = 0; i < t->n; i++) {
+        const Option *o = &t->rows[i];
+        if (o->name && o->given) fprintf(out, "  -%-13s %s\n", o->name, clean(cli_value(o, value, sizeof value)));
     }
 }
 
@@ -209,8 +178,8 @@ ModelChoice options_model(const TrainOptions *o) {
                          .template_name = strcmp(o->template_name, "auto") ? o->template_name : NULL,
                          .tokenizer = o->tokenizer,
                          .pages = o->data,
-                         .vocab = (int)o->vocab,
-                         .latents = (int)o->latents,
+                         .vocab = o->vocab,
+                         .latents = o->latents,
                          .dtype = options_dtype(o)};
 }
 
@@ -240,89 +209,76 @@ OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int rank
 // ---- resume --------------------------------------------------------------------------------------------------------
 
 static int same_value(const cJSON *saved, const Option *o) {
-    if (o->type == OPTION_TEXT || o->type == OPTION_CHOICE) {
-        const char *now = *(const char **)o->value;
-        return cJSON_IsString(saved) ? now && strcmp(saved->valuestring, now) == 0 : cJSON_IsNull(saved) && !now;
-    }
-    if (!cJSON_IsNumber(saved)) return 0;
-    return saved->valuedouble == (o->type == OPTION_REAL ? *(double *)o->value : (double)*(int64_t *)o->value);
+    if (!o->text) return cJSON_IsNumber(saved) && saved->valuedouble == cli_number(o);
+    const char *now = *o->text;
+    return cJSON_IsString(saved) ? now && strcmp(saved->valuestring, now) == 0 : cJSON_IsNull(saved) && !now;
 }
 
 // Where a model came from: the same place by another name, or one that has moved away, is no other model.
 static int other_model(const cJSON *saved, const Option *o) {
-    const char *now = *(const char **)o->value;
+    const char *now = *o->text;
     struct stat old, new;
-    if (o->type != OPTION_TEXT || !cJSON_IsString(saved) || !now) return 1;
+    if (o->choices || !cJSON_IsString(saved) || !now) return 1;
     if (stat(saved->valuestring, &old) != 0) return 0;
     return stat(now, &new) != 0 || old.st_dev != new.st_dev || old.st_ino != new.st_ino;
 }
 
-static int is_one_of(const char *name, const char *const *names, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(name, names[i]) == 0) return 1;
+// name, among words separated by spaces?
+static int is_among(const char *name, const char *words) {
+    size_t n = strlen(name);
+    for (const char *at = words; (at = strstr(at, name)); at += n) {
+        if ((at == words || at[-1] == ' ') && (at[n] == ' ' || !at[n])) return 1;
     }
     return 0;
 }
 
-static int compare(char **notes, const cJSON *saved, const Option *table, int n, int64_t pages_a_step, int force,
+// Options whose value decides what is learned from which page; those a resumed run may change without a word, b and g
+// because only pages a step count; where the model came from.
+static const char fixed[] = "n vocab template seed dtype len_warmup maxlen loss_norm";
+static const char silent[] = "b g o resume resume_force plan gpu plan_ranks plan_tokens plan_longest threads";
+static const char models[] = "m enc dec preset";
+
+static int compare_option(char **notes, const cJSON *saved, const Option *o, int force, Error *err) {
+    char value[256], *text = cJSON_PrintUnformatted(saved);
+    int bad = 0;
+    cli_value(o, value, sizeof value);
+    if (is_among(o->name, fixed) && !force)
+        bad = error_set(err, "-%s is %s in the checkpoint and %s now (hint: use the old value, or -resume_force)",
+                        o->name, text, value);
+    else if (is_among(o->name, models) && other_model(saved, o) && !force)
+        bad =
+            error_set(err,
+                      "-%s is %s in the checkpoint and %s now, another model (hint: -resume no starts anew with it and "
+                      "sets the old run aside, -o names another folder, -resume_force continues from the checkpoint)",
+                      o->name, cJSON_IsNull(saved) ? "not given" : text, value[0] ? value : "not given");
+    else string_append(notes, "  -%s was %s, is now %s\n", o->name, text, value[0] ? value : "not given");
+    free(text);
+    return bad;
+}
+
+static int compare(char **notes, const cJSON *saved, const OptionTable *t, int64_t pages_a_step, int force,
                    Error *err) {
-    static const char *const fixed[] = {"n", "vocab", "template", "seed", "dtype", "len_warmup", "maxlen", "loss_norm"};
-    static const char *const by_product[] = {"b", "g"}; // only pages a step count
-    static const char *const models[] = {"m", "enc", "dec", "preset"};
-    static const char *const silent[] = {"o",          "resume",      "resume_force", "plan",   "gpu",
-                                         "plan_ranks", "plan_tokens", "plan_longest", "threads"};
     const cJSON *pages = cJSON_GetObjectItemCaseSensitive(saved, "pages_a_step");
     if (cJSON_IsNumber(pages) && pages->valuedouble != (double)pages_a_step && !force)
         return error_set(err,
                          "the checkpoint was made with %.0f pages a step (b x g x ranks), now there are %lld (hint: "
                          "change -b or -g, or give -resume_force)",
                          pages->valuedouble, (long long)pages_a_step);
-    for (int i = 0; i < n; i++) {
-        const Option *o = &table[i];
+    for (int i = 0; i < t->n; i++) {
+        const Option *o = &t->rows[i];
         const cJSON *item = o->name ? cJSON_GetObjectItemCaseSensitive(saved, o->name) : NULL;
-        if (!item || is_one_of(o->name, silent, sizeof silent / sizeof *silent) || is_one_of(o->name, by_product, 2) ||
-            same_value(item, o))
-            continue;
-        char value[256];
-        char *text = cJSON_PrintUnformatted(item);
-        if (!text) return error_set(err, "out of memory");
-        cli_value(o, value, sizeof value);
-        if (is_one_of(o->name, fixed, sizeof fixed / sizeof *fixed) && !force) {
-            error_set(err, "-%s is %s in the checkpoint and %s now (hint: use the old value, or -resume_force)",
-                      o->name, text, value);
-            free(text);
-            return -1;
-        }
-        if (is_one_of(o->name, models, 4) && other_model(item, o) && !force) {
-            error_set(err,
-                      "-%s is %s in the checkpoint and %s now, another model (hint: -resume no starts anew with it and "
-                      "sets the old run aside, -o names another folder, -resume_force goes on from the checkpoint)",
-                      o->name, cJSON_IsNull(item) ? "not given" : text, value[0] ? value : "not given");
-            free(text);
-            return -1;
-        }
-        char *longer =
-            string_format("%s  -%s was %s, is now %s\n", *notes, o->name, text, value[0] ? value : "not given");
-        free(text);
-        if (!longer) return error_set(err, "out of memory");
-        free(*notes);
-        *notes = longer;
+        if (!item || is_among(o->name, silent) || same_value(item, o)) continue;
+        TRY(compare_option(notes, item, o, force, err));
     }
     return 0;
 }
 
-int options_compare(char **notes, const char *saved_json, const Option *table, int n, int64_t pages_a_step, int force,
+int options_compare(char **notes, const char *saved_json, const OptionTable *t, int64_t pages_a_step, int force,
                     Error *err) {
-    *notes = strdup("");
+    *notes = string_copy("");
     cJSON *saved = cJSON_Parse(saved_json);
-    int bad = -1;
-    if (!*notes) error_set(err, "out of memory");
-    else if (!cJSON_IsObject(saved)) error_set(err, "trainer/state.json: the settings are not a JSON object");
-    else bad = compare(notes, saved, table, n, pages_a_step, force, err);
+    int bad = cJSON_IsObject(saved) ? compare(notes, saved, t, pages_a_step, force, err)
+                                    : error_set(err, "trainer/state.json: the settings are not a JSON object");
     cJSON_Delete(saved);
-    if (bad) {
-        free(*notes);
-        *notes = NULL;
-    }
     return bad;
 }

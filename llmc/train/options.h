@@ -1,4 +1,4 @@
-// options.h: what the trainer can be told. The defaults are the paper's run.
+// options.h: the trainer's options. The defaults are the paper's run.
 #ifndef LLMC_OPTIONS_H
 #define LLMC_OPTIONS_H
 
@@ -9,14 +9,10 @@
 #include "llmc/weights/model_files.h" // ModelChoice
 #include "llmc/model/qwen2.h"         // Recompute
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 typedef struct TrainOptions {
     // model
     const char *model, *enc, *dec, *preset, *template_name, *tokenizer;
-    int64_t vocab, latents;
+    int vocab, latents;
     // data
     const char *data, *val;
     int64_t maxlen, seed;
@@ -30,26 +26,27 @@ typedef struct TrainOptions {
     const char *schedule, *freeze;
     // machine
     const char *device, *dtype, *zero, *recompute, *fuse;
-    int64_t threads;
+    int threads;
     // planning
     const char *gpu;
-    int64_t plan, plan_ranks, plan_tokens, plan_longest;
+    int plan, plan_ranks, plan_tokens, plan_longest;
     // output
     const char *out, *resume;
-    int64_t val_every, val_pages, sample_every, samples, save_every, no_save, keep, keep_code, resume_force;
+    int64_t val_every, val_pages, sample_every, save_every;
+    int samples, no_save, keep, keep_code, resume_force;
     double save_minutes;
 } TrainOptions;
 
-enum { TRAIN_MAX_OPTIONS = 64 };
-
-// Sets the defaults and builds the table that points into o; returns the number of rows.
-int options_table(TrainOptions *o, Option table[TRAIN_MAX_OPTIONS]);
+// Sets the defaults and adds the options, whose values go into o.
+void options_table(TrainOptions *o, OptionTable *t);
 // The text of -h.
 void options_help(FILE *out);
-// {"lr":1e-05,...,"pages_a_step":256}: what is saved with a checkpoint, malloc'ed; NULL when memory ran out.
-char *options_json(const Option *table, int n, int64_t pages_a_step);
+// {"lr":1e-05,...,"pages_a_step":256}: what is saved with a checkpoint; the caller frees it.
+char *options_json(const OptionTable *t, int64_t pages_a_step);
 // Checks what no single option's range can say.
 int options_check(const TrainOptions *o, Error *err);
+// -steps, or the steps of -epochs over this many pages (0: unknown).
+int64_t options_steps(const TrainOptions *o, uint64_t pages, int ranks);
 // The model's part.
 ModelChoice options_model(const TrainOptions *o);
 // The optimizer's part. steps: already worked out from -steps or -epochs; ranks decide -zero auto.
@@ -58,16 +55,13 @@ DType options_dtype(const TrainOptions *o);
 int options_zero(const TrainOptions *o, int ranks); // 0, 1 or 2; one rank has nothing to divide: 2 is 1 there
 int options_recompute(const TrainOptions *o);       // a Recompute; -1: choose
 int options_fuse(const TrainOptions *o);            // micro-batches a device batch; 0: choose
-// The options that stood on the command line, a line each.
-void options_print_given(FILE *out, const Option *table, int n);
+// The options that were given on the command line, a line each.
+void options_print_given(FILE *out, const OptionTable *t);
 
 // Compares the options of a saved run (JSON) with these. Those that decide what is learned from which page (latents,
 // vocabulary, template, seed, batch, element type) and the model it began with must agree unless force is set; every
-// other difference is written to `notes`, one line each, malloc'ed (empty when there is none).
-int options_compare(char **notes, const char *saved_json, const Option *table, int n, int64_t pages_a_step, int force,
+// other difference is written to *notes, one line each; the caller frees it, after an error as well.
+int options_compare(char **notes, const char *saved_json, const OptionTable *t, int64_t pages_a_step, int force,
                     Error *err);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

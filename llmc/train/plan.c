@@ -16,26 +16,24 @@ size_t plan_reserve(size_t memory, int is_gpu) {
     return is_gpu ? (size_t)(0.04 * (double)memory) + (size_t)1500000000 : 0;
 }
 
-static int count_bytes(PlanBytes *bytes, const PlanShape *s, const C3Limits *limits, Error *err) {
+static PlanBytes count_bytes(const PlanShape *s, const C3Limits *limits) {
     C3Memory m;
-    *bytes = (PlanBytes){0};
-    if (c3_memory(&m, s->config, s->params, limits, s->dtype, s->is_gpu) != 0)
-        return error_set(err, "plan: out of memory");
-    *bytes = (PlanBytes){.parameters = m.parameters,
-                         .gradients = m.gradients + optimizer_shard_bytes(s->params, s->zero),
-                         .optimizer = optimizer_bytes(s->params, s->dtype, s->zero),
-                         .activations = m.activations,
-                         .inputs = m.inputs,
-                         .scratch = m.scratch,
-                         .memory = s->memory,
-                         .reserve = s->reserve};
-    bytes->total =
-        bytes->parameters + bytes->gradients + bytes->optimizer + bytes->activations + bytes->inputs + bytes->scratch;
-    bytes->checkpoint = checkpoint_bytes(s->params, s->dtype);
-    return 0;
+    c3_memory(&m, s->config, s->params, limits, s->dtype, s->is_gpu);
+    PlanBytes bytes = {.parameters = m.parameters,
+                       .gradients = m.gradients + optimizer_shard_bytes(s->params, s->zero),
+                       .optimizer = optimizer_bytes(s->params, s->dtype, s->zero),
+                       .activations = m.activations,
+                       .inputs = m.inputs,
+                       .scratch = m.scratch,
+                       .memory = s->memory,
+                       .reserve = s->reserve,
+                       .checkpoint = checkpoint_bytes(s->params, s->dtype)};
+    bytes.total =
+        bytes.parameters + bytes.gradients + bytes.optimizer + bytes.activations + bytes.inputs + bytes.scratch;
+    return bytes;
 }
 
-static int fits(const PlanBytes *b) { return b->memory == 0 || b->total + b->reserve <= b->memory; }
+static int fits_memory(const PlanBytes *b) { return b->memory == 0 || b->total + b->reserve <= b->memory; }
 
 // ---- candidates ----------------------------------------------------------------------------------------------------
 
@@ -71,6 +69,7 @@ static PlanChoice candidate(const PlanShape *s, Recompute mode, int parts) {
                           .zero = s->zero,
                           .recompute = mode};
     c.batches = device_batches(s, &c.limits, c.fuse);
+    c.bytes = count_bytes(s, &c.limits);
     return c;
 }
 
@@ -81,25 +80,21 @@ static int most_parts(const PlanShape *s) {
     return (int)((pages < most ? pages : most) * PART);
 }
 
-// The largest batch of this mode that fits. *found = 0: not even one longest page does; then c is that one page.
-static int largest(PlanChoice *c, int *found, const PlanShape *s, Recompute mode, Error *err) {
+// The largest batch of this mode that fits; where not even one longest page does, that one page.
+static PlanChoice largest(const PlanShape *s, Recompute mode) {
     int low = PART, high = most_parts(s);
-    *c = candidate(s, mode, low);
-    TRY(count_bytes(&c->bytes, s, &c->limits, err));
-    *found = fits(&c->bytes);
-    while (*found && low < high) {
+    PlanChoice c = candidate(s, mode, low);
+    if (!fits_memory(&c.bytes)) return c;
+    while (low < high) {
         int middle = low + (high - low + 1) / 2;
         PlanChoice tried = candidate(s, mode, middle);
-        TRY(count_bytes(&tried.bytes, s, &tried.limits, err));
-        if (fits(&tried.bytes)) low = middle;
+        if (fits_memory(&tried.bytes)) low = middle;
         else high = middle - 1;
     }
-    if (!*found) return 0;
-    *c = candidate(s, mode, low);
+    c = candidate(s, mode, low);
     // no more room than the same number of batches needs when all pages are of the longest
-    double needed = ceil(s->g / c->batches) * s->b * PART;
-    if (low > needed && needed >= PART) *c = candidate(s, mode, (int)needed);
-    return count_bytes(&c->bytes, s, &c->limits, err);
+    double needed = ceil(s->g / c.batches) * s->b * PART;
+    return low > needed && needed >= PART ? candidate(s, mode, (int)needed) : c;
 }
 
 // ---- the load ------------------------------------------------------------------------------------------------------
@@ -155,11 +150,9 @@ typedef struct Remedies {
 // Notes what the changed shape saves of `total`; less than a hundredth is no help.
 static void remedy(Remedies *r, const PlanShape *changed, Recompute mode, size_t total, const char *what) {
     PlanChoice c = candidate(changed, mode, PART);
-    PlanBytes bytes;
-    if (r->n == MAX_REMEDIES || count_bytes(&bytes, changed, &c.limits, NULL) != 0) return;
-    double saved = (double)total - (double)bytes.total;
-    if (saved < 0.01 * (double)total) return;
-    r->all[r->n] = (struct Remedy){.saved = saved, .enough = fits(&bytes)};
+    double saved = (double)total - (double)c.bytes.total;
+    if (r->n == MAX_REMEDIES || saved < 0.01 * (double)total) return;
+    r->all[r->n] = (struct Remedy){.saved = saved, .enough = fits_memory(&c.bytes)};
     snprintf(r->all[r->n++].what, sizeof r->all->what, "%s", what);
 }
 
@@ -251,21 +244,19 @@ int plan_choose(PlanChoice *c, const PlanShape *s, Error *err) {
         return error_set(err, "-b %d x -g %d pages of up to %d tokens: more rows a step than 500 million", s->b, s->g,
                          s->longest.outputs);
     PlanChoice tried;
-    int chosen = 0, found;
     double best = INFINITY;
     for (int mode = (int)first; mode <= (int)last; mode++) {
-        TRY(largest(&tried, &found, s, (Recompute)mode, err));
-        if (!found) continue;
+        tried = largest(s, (Recompute)mode);
+        if (!fits_memory(&tried.bytes)) continue;
         // on a CPU whatever keeps micro-batches whole, and of that what recomputes least
         double seconds = s->is_gpu ? predicted_seconds(s, &tried) : tried.batches + 1e-3 * mode;
         if (seconds >= best) continue;
         best = seconds;
         *c = tried;
-        chosen = 1;
     }
-    if (chosen) return 0;
+    if (best < INFINITY) return 0;
     *c = tried;
-    return refuse(s, &tried, err);
+    return refuse(s, c, err);
 }
 
 // ---- the plan of a run ---------------------------------------------------------------------------------------------
@@ -273,22 +264,21 @@ int plan_choose(PlanChoice *c, const PlanShape *s, Error *err) {
 int plan_ranks(const TrainOptions *o, const Dist *dist) { return o->plan_ranks ? (int)o->plan_ranks : dist->ranks; }
 
 // Decoder rows around latents and text, when no tokenizer has been loaded: with the whole vocabulary the paper's words
-// are 21 tokens before the latents and 11 behind them.
+// are 21 tokens before the latents and 11 after them.
 static int assumed_overhead(const C3Config *c) { return c->latents + (strcmp(c->template_name, "c3") ? 2 : 32); }
 
 static int assume_pages(Plan *p, Error *err) {
     const TrainOptions *o = p->o;
     int of_longest = o->plan_longest > o->plan_tokens;
     int longest = (int)(of_longest ? o->plan_longest : o->plan_tokens);
-    int rows = longest + assumed_overhead(p->config) + 1; // the end mark counts as well
+    int rows = longest + assumed_overhead(p->shape.config) + 1; // the end mark counts as well
     if (rows > o->maxlen)
         return error_set(err,
                          "-plan_%s %d: such a page is a decoder sequence of %d, -maxlen is %lld (hint: -maxlen %d)",
                          of_longest ? "longest" : "tokens", longest, rows, (long long)o->maxlen, rows);
-    p->assumed = 1;
     p->text_tokens = (double)o->plan_tokens;
-    p->before_text = assumed_overhead(p->config);
-    p->shape.longest = (BatchRows){1, longest + 1 + p->config->latents, p->before_text + longest, longest + 1};
+    p->before_text = assumed_overhead(p->shape.config);
+    p->shape.longest = (BatchRows){1, longest + 1 + p->shape.config->latents, p->before_text + longest, longest + 1};
     return 0;
 }
 
@@ -296,7 +286,7 @@ static void real_pages(Plan *p, const Corpus *corpus) {
     p->train = &corpus->train;
     p->val = corpus->has_val ? &corpus->val : NULL;
     p->text_tokens = (double)p->train->tokens / (double)p->train->pages;
-    p->before_text = template_overhead(&corpus->prompt, p->config->latents);
+    p->before_text = template_overhead(&corpus->prompt, p->shape.config->latents);
     p->shape.longest = corpus_longest(corpus);
 }
 
@@ -312,27 +302,27 @@ PlanMachine plan_machine(Backend *b, const Dist *dist) {
 }
 
 // The GPU that -gpu names, or this machine's.
-static int find_machine(Plan *p, const PlanMachine *machine, Error *err) {
+static int find_machine(Plan *p, const PlanMachine *machine, int local_ranks, Error *err) {
     PlanShape *s = &p->shape;
     const char *name = p->o->gpu;
     if (name && strcmp(name, "measured") != 0) {
-        p->gpu = gpu_find(name);
-        p->machine = p->gpu->title;
+        s->gpu = gpu_find(name);
+        p->machine = s->gpu->title;
         s->is_gpu = 1;
-        s->memory = (size_t)p->gpu->memory;
+        s->memory = (size_t)s->gpu->memory;
     } else {
-        p->machine = machine ? machine->name : NULL;
-        p->gpu = gpu_find(p->machine);
-        s->is_gpu = machine ? machine->is_gpu : 0;
-        s->memory = machine ? machine->memory : 0;
-        p->peak_flops = machine ? machine->peak_flops : 0;
+        const PlanMachine unknown = {0}, *m = machine ? machine : &unknown;
+        p->machine = m->name;
+        p->peak_flops = m->peak_flops;
+        s->gpu = gpu_find(m->name);
+        s->is_gpu = m->is_gpu;
+        s->memory = m->memory;
         if (name && !(s->is_gpu && p->peak_flops > 0))
             return error_set(err,
                              "-gpu measured: no GPU of this machine was measured (hint: -gpu h100, or -device cuda)");
     }
     if (!s->is_gpu && !s->memory)
-        s->memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGE_SIZE) / (size_t)p->local_ranks;
-    s->gpu = p->gpu;
+        s->memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGE_SIZE) / (size_t)local_ranks;
     s->reserve = plan_reserve(s->memory, s->is_gpu);
     return 0;
 }
@@ -355,9 +345,9 @@ static int choose(Plan *p, Error *err) {
     return 0;
 }
 
-int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *corpus, const C3Config *config,
-              const C3Params *params, const Dist *dist, const PlanMachine *machine, int64_t steps, Error *err) {
-    *p = (Plan){.o = o, .config = config, .params = params, .steps = steps, .local_ranks = dist->local_ranks};
+int plan_make(Plan *p, const TrainOptions *o, const Corpus *corpus, const C3Config *config, const C3Params *params,
+              const Dist *dist, const PlanMachine *machine, int64_t steps, Error *err) {
+    *p = (Plan){.o = o, .steps = steps};
     PlanShape *s = &p->shape;
     *s = (PlanShape){.config = config,
                      .params = params,
@@ -369,15 +359,11 @@ int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *co
                      .fuse = options_fuse(o)};
     s->zero = options_zero(o, s->ranks);
     p->pages_a_step = o->b * o->g * s->ranks;
-    TRY(find_machine(p, machine, err));
+    TRY(find_machine(p, machine, dist->local_ranks, err));
     if (corpus) real_pages(p, corpus);
     else TRY(assume_pages(p, err));
     s->enc = p->text_tokens + 1 + config->latents; // context and answer are of one length in the paper's task
     s->dec = p->text_tokens + p->before_text;
     s->outputs = p->text_tokens + 1;
-    TRY(choose(p, err));
-    p->limits = p->choice.limits;
-    p->fuse = p->choice.fuse;
-    *bytes = p->choice.bytes;
-    return 0;
+    return choose(p, err);
 }

@@ -1,5 +1,6 @@
-// plan.h: what a run will need, and how it uses the memory there is: which activations are kept, how many micro-batches
-// the device takes at once; memory by kind, disk, work, predicted times. Printed at the start and by -plan.
+// plan.h: what a run will need, and how it uses the available memory: which activations are kept, how many
+// micro-batches the device takes at once; memory by kind, disk, work, predicted times. Printed at the start and by
+// -plan.
 //
 // One rule chooses: of all that fits, what the roofline of roofline.h predicts to be fastest. Recomputing costs FLOPs
 // and traffic; small batches cost gradients read and written more often, and products whose waves are not full.
@@ -14,10 +15,6 @@
 #include "llmc/train/roofline.h"
 #include "llmc/train/optimizer.h"
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 // What a run computes on; all zero: a CPU with this host's memory.
 typedef struct PlanMachine {
     int is_gpu;
@@ -31,7 +28,7 @@ PlanMachine plan_machine(Backend *b, const Dist *dist);
 
 typedef struct PlanBytes {
     size_t parameters, gradients, optimizer, activations, inputs, scratch, total; // of one rank
-    size_t memory, reserve; // what there is, and what of it is left alone; 0: unknown
+    size_t memory, reserve; // available, and how much of that is not used; 0: unknown
     uint64_t checkpoint;    // of all ranks, on disk
 } PlanBytes;
 
@@ -44,7 +41,7 @@ typedef struct PlanShape {
     int b, g, ranks, zero;
     DType dtype;
     int is_gpu;
-    const Gpu *gpu;         // for the times; NULL: an H100's proportions
+    const Gpu *gpu;         // whose times are predicted; NULL: unknown, the choice is that of an H100
     int recompute;          // a Recompute, -1: choose
     int fuse;               // 0: choose
     size_t memory, reserve; // bytes; memory 0: unlimited
@@ -68,44 +65,31 @@ size_t plan_reserve(size_t memory, int is_gpu);
 
 typedef struct Plan {
     const TrainOptions *o;
-    const C3Config *config;
-    const C3Params *params;
     PlanShape shape;
     PlanChoice choice;
-    C3Limits limits; // choice.limits
-    int fuse;        // choice.fuse
     int64_t steps, pages_a_step;
-    int local_ranks;
-    // the pages
-    int assumed;                // no data: pages of -plan_tokens
+    const Dataset *train, *val; // NULL: none; without train pages of -plan_tokens are assumed
     double text_tokens;         // of an average page
-    const Dataset *train, *val; // NULL: none
     int before_text;            // decoder rows before the text
-    const Gpu *gpu;             // whose times are predicted; NULL: unknown
-    const char *machine;        // its name, or NULL
+    const char *machine;        // name, or NULL
     double peak_flops;          // measured, of a rank; 0: unknown
     Error refusal;              // with -plan: why it does not fit, and what helps; empty: it does
 } Plan;
 
 // The plan of a run with these options and pages. corpus NULL: pages are assumed (-plan_tokens, -plan_longest). machine
 // NULL: nothing is known of it; -gpu takes its place. params: built for plan_ranks(). Everything given must outlive p.
-int plan_make(Plan *p, PlanBytes *bytes, const TrainOptions *o, const Corpus *corpus, const C3Config *config,
-              const C3Params *params, const Dist *dist, const PlanMachine *machine, int64_t steps, Error *err);
+int plan_make(Plan *p, const TrainOptions *o, const Corpus *corpus, const C3Config *config, const C3Params *params,
+              const Dist *dist, const PlanMachine *machine, int64_t steps, Error *err);
 // -plan_ranks, or as many as there are.
 int plan_ranks(const TrainOptions *o, const Dist *dist);
-void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes);
+void plan_print(FILE *out, const Plan *p);
 // Free space where the run's folder will be, against a checkpoint: an error when not even one fits. Call it at the
 // start, on one rank.
-int plan_check_disk(const Plan *p, const PlanBytes *bytes, Error *err);
+int plan_check_disk(const Plan *p, Error *err);
 
 // -plan and `c3 plan`: all of it for these options, on a machine that need not have a GPU, models or data: shapes of
 // missing models are preset paper's, missing pages are assumed; the output says so. What does not fit is printed all
 // the same; it is an error only where -gpu asked for a machine to fit into.
 int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachine *machine, Error *err);
-// `c3 plan` with the trainer's options. 0, 1: an error, -1: a usage error.
-int plan_command(FILE *out, int argc, char **argv, Error *err);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

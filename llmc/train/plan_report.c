@@ -3,32 +3,30 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h> // free space of the disk
 
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h"
 #include "llmc/base/format.h"
 #include "llmc/train/plan.h"
-#include "llmc/version.h"
 
 // ---- disk ----------------------------------------------------------------------------------------------------------
 
 // Bytes free where `path` is or will be made; 0: unknown.
 static double free_space(const char *path) {
-    struct statvfs disk;
-    char *at = strdup(path);
-    int found = 0;
-    while (at && !(found = statvfs(at[0] ? at : ".", &disk) == 0) && at[0]) { // up to a folder that exists
+    char *at = string_copy(path);
+    uint64_t bytes = 0;
+    while (at[0] && file_free_bytes(&bytes, at, NULL) != 0) { // up to a folder that exists
         char *slash = strrchr(at, '/');
         if (slash) slash[slash == at && slash[1] ? 1 : 0] = 0;
         else at[0] = 0;
     }
+    if (!at[0]) (void)file_free_bytes(&bytes, ".", NULL);
     free(at);
-    return found ? (double)disk.f_bavail * (double)disk.f_frsize : 0;
+    return (double)bytes;
 }
 
-int plan_check_disk(const Plan *p, const PlanBytes *bytes, Error *err) {
-    double space = free_space(p->o->out), need = (double)bytes->checkpoint;
+int plan_check_disk(const Plan *p, Error *err) {
+    double space = free_space(p->o->out), need = (double)p->choice.bytes.checkpoint;
     char a[32], b[32];
     if (space <= 0 || need <= space) return 0;
     return error_set(err, "%s: a checkpoint takes %s, the disk has %s left (hint: -o on another disk)", p->o->out,
@@ -69,7 +67,7 @@ static void print_pages(FILE *out, const char *name, const Dataset *d, int64_t m
 static void print_data(FILE *out, const Plan *p) {
     const TrainOptions *o = p->o;
     fprintf(out, "data\n");
-    if (p->assumed) {
+    if (!p->train) {
         fprintf(out,
                 "  %-14s assumed, no data was read: %.0f text tokens each, the longest %d (-plan_tokens, "
                 "-plan_longest)\n",
@@ -80,27 +78,28 @@ static void print_data(FILE *out, const Plan *p) {
     }
     fprintf(out, "  %-14s %lld of %lld pages each (-b %lld x -g %lld x %d ranks)", "steps", (long long)p->steps,
             (long long)p->pages_a_step, (long long)o->b, (long long)o->g, p->shape.ranks);
-    if (p->assumed) fprintf(out, "\n");
+    if (!p->train) fprintf(out, "\n");
     else fprintf(out, ": %.3g epochs\n", (double)p->steps * (double)p->pages_a_step / (double)p->train->pages);
 }
 
 static void print_parameters(FILE *out, const Plan *p) {
-    const ParamTable *t = &p->params->table;
+    const ParamTable *t = &p->shape.params->table;
     char count[32];
     double cascade = 0;
     for (int i = 0; i < t->n; i++) cascade += t->params[i].owner == OWNER_CASCADE ? (double)t->params[i].count : 0;
     fprintf(out, "parameters\n");
-    print_stack(out, "encoder", &p->config->enc, t, OWNER_ENCODER);
-    print_stack(out, "decoder", &p->config->dec, t, OWNER_DECODER);
+    print_stack(out, "encoder", &p->shape.config->enc, t, OWNER_ENCODER);
+    print_stack(out, "decoder", &p->shape.config->dec, t, OWNER_DECODER);
     fprintf(out, "  %-12s %14s   %d latents, projector %d -> %d\n", "cascade", format_count(count, cascade),
-            p->config->latents, p->config->enc.D, p->config->dec.D);
+            p->shape.config->latents, p->shape.config->enc.D, p->shape.config->dec.D);
     fprintf(out, "  %-12s %14s\n", "total", format_count(count, (double)t->parameters));
 }
 
-static void print_memory(FILE *out, const Plan *p, const PlanBytes *b) {
+static void print_memory(FILE *out, const Plan *p) {
     static const char *const modes[] = {"all kept", "norms and SwiGLU computed again (-recompute cheap)",
                                         "layers computed again (-recompute layer)"};
-    const C3Limits *l = &p->limits;
+    const PlanBytes *b = &p->choice.bytes;
+    const C3Limits *l = &p->choice.limits;
     char note[160], text[2][32];
     fprintf(out, "memory of a rank%s%s\n", p->machine ? ", " : "", p->machine ? p->machine : "");
     print_row(out, "parameters", (double)b->parameters, p->shape.dtype == DTYPE_F32 ? "fp32" : "bf16");
@@ -143,20 +142,12 @@ static void print_memory(FILE *out, const Plan *p, const PlanBytes *b) {
 // Returns the FLOPs of a step, all ranks.
 static double print_work(FILE *out, const Plan *p) {
     char count[32];
-    C3Flops f = c3_page_flops(p->config, (int)lround(p->text_tokens), p->before_text, 1);
+    C3Flops f = c3_page_flops(p->shape.config, (int)lround(p->text_tokens), p->before_text, 1);
     double pages = (double)p->pages_a_step, step = pages * (f.encoder + f.decoder + f.head);
     fprintf(out, "work of a step: %s pages of %.0f text tokens\n", format_count(count, pages), p->text_tokens);
     fprintf(out, "  %-12s %12.3g FLOP   encoder %.0f %%, decoder %.0f %%, head and loss %.0f %%\n", "forward+back",
             step, 100 * pages * f.encoder / step, 100 * pages * f.decoder / step, 100 * pages * f.head / step);
     return step;
-}
-
-static double seconds_with(const Plan *p, const RooflineLoad *load, double faster) {
-    RooflineRates rates = roofline_rates(p->gpu, p->shape.dtype, p->peak_flops);
-    RooflineTimes t;
-    rates.products *= faster;
-    roofline_step(&t, load, &rates);
-    return t.total;
 }
 
 // "1.63 s", "0.0178 s"
@@ -172,41 +163,50 @@ static const char *run_time(char buffer[32], double seconds) {
     return buffer;
 }
 
-static void print_times(FILE *out, const Plan *p, double step) {
-    RooflineRates rates = roofline_rates(p->gpu, p->shape.dtype, p->peak_flops);
-    RooflineLoad load = plan_load(&p->shape, &p->choice);
-    RooflineTimes t;
-    roofline_step(&t, &load, &rates);
-    int order[PART_PARTS], ranks = p->shape.ranks;
+static void print_parts(FILE *out, const RooflineTimes *t) {
+    int order[PART_PARTS]; // the longest first
     for (int i = 0; i < PART_PARTS; i++) {
         int k = i;
-        while (k > 0 && t.parts[order[k - 1]].seconds < t.parts[i].seconds) {
-            order[k] = order[k - 1];
-            k--;
-        }
+        for (; k > 0 && t->parts[order[k - 1]].seconds < t->parts[i].seconds; k--) order[k] = order[k - 1];
         order[k] = i;
     }
-    fprintf(out, "time of a step on %d x %s, predicted, not measured\n", ranks, p->gpu->title);
     fprintf(out, "  %-26s %9s %7s %12s %12s\n", "a rank", "ms", "share", "TFLOP", "GB");
     for (int i = 0; i < PART_PARTS; i++) {
-        const RooflinePart *part = &t.parts[order[i]];
+        const RooflinePart *part = &t->parts[order[i]];
         char flops[32] = "", bytes[32] = "";
         if (part->seconds <= 0) continue;
         if (part->flops > 0) snprintf(flops, sizeof flops, "%.4g", part->flops / 1e12);
         if (part->bytes > 0) snprintf(bytes, sizeof bytes, "%.4g", part->bytes / 1e9);
         fprintf(out, "  %-26s %9.1f %5.1f %% %12s %12s\n", roofline_part_name(order[i]), 1e3 * part->seconds,
-                100 * part->seconds / t.total, flops, bytes);
+                100 * part->seconds / t->total, flops, bytes);
     }
-    fprintf(out, "  (the products also read %.0f GB of weights, inside their time)\n", t.weights / 1e9);
-    if (ranks > 1)
-        fprintf(
-            out,
-            "  collectives: reduce-scatter %.0f ms behind the last backward pass, %.0f ms; all-gather %.0f ms behind "
-            "the next forward pass, %.0f ms\n",
-            1e3 * t.reduce, 1e3 * t.backward, 1e3 * t.gather, 1e3 * t.forward);
-    double sheet = (p->shape.dtype == DTYPE_F32 ? p->gpu->fp32 : p->gpu->bf16) * ranks, ideal = step / sheet;
-    double steps = (double)p->steps, low = seconds_with(p, &load, 1.1), high = seconds_with(p, &load, 0.9);
+    fprintf(out, "  (the products also read %.0f GB of weights, inside their time)\n", t->weights / 1e9);
+}
+
+// Seconds of a step with products faster by this factor, and of its parts.
+static double step_seconds(RooflineTimes *t, const Plan *p, double faster) {
+    RooflineRates rates = roofline_rates(p->shape.gpu, p->shape.dtype, p->peak_flops);
+    RooflineLoad load = plan_load(&p->shape, &p->choice);
+    rates.products *= faster;
+    roofline_step(t, &load, &rates);
+    return t->total;
+}
+
+static void print_times(FILE *out, const Plan *p, double flops) {
+    RooflineTimes t, other;
+    const Gpu *gpu = p->shape.gpu;
+    const int ranks = p->shape.ranks;
+    const double steps = (double)p->steps, low = step_seconds(&other, p, 1.1), high = step_seconds(&other, p, 0.9);
+    const double ideal = flops / ((p->shape.dtype == DTYPE_F32 ? gpu->fp32 : gpu->bf16) * ranks);
     char text[2][32];
+    step_seconds(&t, p, 1);
+    fprintf(out, "time of a step on %d x %s, predicted, not measured\n", ranks, gpu->title);
+    print_parts(out, &t);
+    if (ranks > 1)
+        fprintf(out,
+                "  collectives: reduce-scatter %.0f ms overlaps the last backward pass of %.0f ms, all-gather %.0f ms "
+                "the next forward pass of %.0f ms\n",
+                1e3 * t.reduce, 1e3 * t.backward, 1e3 * t.gather, 1e3 * t.forward);
     fprintf(out, "  predicted  %s a step (%s at the data sheet's peak: MFU %.1f %%), %.0f text tokens/s, ",
             step_time(text[0], t.total), step_time(text[1], ideal), 100 * ideal / t.total,
             (double)p->pages_a_step * p->text_tokens / t.total);
@@ -214,8 +214,7 @@ static void print_times(FILE *out, const Plan *p, double step) {
     fprintf(out, low < 0.1 ? "  range      %.3g to %.3g s, " : "  range      %.2f to %.2f s, ", low, high);
     if (low * steps >= 3600) fprintf(out, "%.1f to %.1f h", low * steps / 3600, high * steps / 3600);
     else fprintf(out, "%s to %s", format_time(text[0], low * steps), format_time(text[1], high * steps));
-    fprintf(out, " with products 10 %% faster or slower\n");
-    fprintf(out, "%s", roofline_assumptions());
+    fprintf(out, " with products 10 %% faster or slower\n%s", roofline_assumptions());
     if (strcmp(p->o->freeze, "none") != 0)
         fprintf(out, "  left out what -freeze %s spares: the products of that stack's weight gradients\n",
                 p->o->freeze);
@@ -224,12 +223,12 @@ static void print_times(FILE *out, const Plan *p, double step) {
                 p->peak_flops / 1e12);
 }
 
-void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
+void plan_print(FILE *out, const Plan *p) {
     print_data(out, p);
     print_parameters(out, p);
-    print_memory(out, p, bytes);
+    print_memory(out, p);
     double step = print_work(out, p);
-    if (p->gpu && p->shape.is_gpu) {
+    if (p->shape.gpu && p->shape.is_gpu) {
         print_times(out, p, step);
     } else if (p->peak_flops > 0) {
         double seconds = step / (p->peak_flops * p->shape.ranks), steps = (double)p->steps;
@@ -243,24 +242,17 @@ void plan_print(FILE *out, const Plan *p, const PlanBytes *bytes) {
 
 // ---- -plan ---------------------------------------------------------------------------------------------------------
 
-static int64_t run_steps(const TrainOptions *o, const Corpus *corpus, int ranks) {
-    double pages = corpus ? (double)corpus->train.pages : 0;
-    if (!o->epochs || !corpus) return o->steps;
-    return (int64_t)ceil((double)o->epochs * pages / (double)(o->b * o->g * ranks));
-}
-
 static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const ModelFiles *files, const Dist *dist,
                const PlanMachine *machine, Error *err) {
     C3Params params;
     Plan plan;
-    PlanBytes bytes;
     int ranks = plan_ranks(o, dist);
     TRY(params_build(&params, &files->config, ranks, err));
-    int64_t steps = run_steps(o, corpus, ranks);
-    int bad = plan_make(&plan, &bytes, o, corpus, &files->config, &params, dist, machine, steps, err);
+    int64_t steps = options_steps(o, corpus ? corpus->train.pages : 0, ranks);
+    int bad = plan_make(&plan, o, corpus, &files->config, &params, dist, machine, steps, err);
     if (!bad && dist->rank == 0) {
         fprintf(out, "settings\n  %-14s %s\n", "model", clean(files->text));
-        plan_print(out, &plan, &bytes);
+        plan_print(out, &plan);
         if (plan.refusal.text[0] && !o->gpu)
             fprintf(out, "here this does not fit: %s; -gpu h100 -plan_ranks 8 plans for GPUs\n", plan.refusal.text);
     }
@@ -272,8 +264,8 @@ static int run(FILE *out, const TrainOptions *o, const Corpus *corpus, const Mod
 // Whether there are pages and a tokenizer to read; -data or -tok given on the command line must be there.
 static int open_data(Corpus *corpus, ModelFiles *files, const TrainOptions *o, int *found, Error *err) {
     TrainOptions fresh;
-    Option table[TRAIN_MAX_OPTIONS];
-    options_table(&fresh, table);
+    OptionTable table = {.n = 0};
+    options_table(&fresh, &table);
     ModelChoice choice = options_model(o);
     *found = model_files_open(files, &choice, err) == 0 && corpus_open(corpus, files, o, err) == 0;
     if (*found) return 0;
@@ -287,29 +279,9 @@ int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachi
     ModelFiles files;
     Corpus corpus = {0};
     int found;
-    TRY(options_check(o, err));
     TRY(open_data(&corpus, &files, o, &found, err));
     int bad = run(out, o, found ? &corpus : NULL, &files, dist, machine, err);
     if (found) corpus_close(&corpus);
     model_files_close(&files);
     return bad;
-}
-
-int plan_command(FILE *out, int argc, char **argv, Error *err) {
-    TrainOptions o;
-    Option table[TRAIN_MAX_OPTIONS];
-    Dist one = {.ranks = 1, .local_ranks = 1, .cores = 1};
-    int n = options_table(&o, table), asked;
-    TRY(cli_parse(table, n, argc, argv, NULL, NULL, &asked, err));
-    o.plan = 1;
-    if (!asked) return plan_run(out, &o, &one, NULL, err) ? 1 : 0;
-    if (asked == CLI_VERSION) {
-        version_print(out, "c3");
-        return 0;
-    }
-    options_table(&o, table);
-    fprintf(out, "c3 plan [the options of train_c3]: memory, work and predicted times of a run, without starting it\n");
-    cli_help(out, table, n);
-    fprintf(out, "\nexample: ./c3 plan -gpu h100 -plan_ranks 8 -b 2 -g 16\n");
-    return 0;
 }

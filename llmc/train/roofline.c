@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-// ---- what of it arrives --------------------------------------------------------------------------------------------
+// ---- achieved efficiency -------------------------------------------------------------------------------------------
 
 // PRODUCTS is fitted: to LLM.Q's bf16 training on 8 x H100 (github.com/IST-DASLab/llmq, benchmarks/H100x8.md; Qwen2.5
 // of 1.5B and 3B, 524,288 tokens a step, pages of 1,024: 457 and 240 thousand tokens a second). test/test_plan.c holds
@@ -174,13 +174,13 @@ static void parameters(RooflineTimes *t, const RooflineLoad *l, const RooflineRa
     stream(t, PART_OPTIMIZER, r, (l->zero ? shard : l->parameters) * l->state);
 }
 
-// Bytes over the link and what of their time nothing hides: what is longer than the pass it hides behind, and the
-// bucket that is complete last (first needed): the first stack's embedding.
+// Bytes over the link, and their exposed time: what exceeds the pass that overlaps with them, and the bucket that is
+// complete last (and needed first), the first stack's embedding.
 static void collective(RooflineTimes *t, int part, double *seconds, const RooflineLoad *l, const RooflineRates *r,
-                       double bytes, double behind, double times) {
+                       double bytes, double overlap, double times) {
     double share = (double)(l->ranks - 1) / l->ranks, sent = l->parameters * bytes * share;
     double bucket = (double)l->V * l->stacks[0].c->D * bytes * share;
-    double longer = sent / r->link - behind;
+    double longer = sent / r->link - overlap;
     *seconds = times * sent / r->link;
     t->parts[part].bytes = times * sent;
     t->parts[part].seconds = l->ranks > 1 ? times * (bucket / r->link + (longer > 0 ? longer : 0)) : 0;
@@ -203,7 +203,7 @@ void roofline_step(RooflineTimes *t, const RooflineLoad *l, const RooflineRates 
     t->weights *= l->batches;
     parameters(t, l, r);
     collective(t, PART_REDUCE, &t->reduce, l, r, l->gradient, t->backward, l->zero == 2 ? l->batches : 1);
-    // without shards of the optimizer it is the gradients that are gathered, and nothing hides that
+    // without shards of the optimizer it is the gradients that are gathered, and nothing overlaps with that
     collective(t, PART_GATHER, &t->gather, l, r, l->zero ? l->element : l->gradient, l->zero ? t->forward : 0, 1);
     for (int i = 0; i < PART_PARTS; i++) t->total += t->parts[i].seconds;
 }

@@ -8,10 +8,6 @@
 #include "llmc/model/config.h"
 #include "llmc/model/qwen2.h" // Recompute
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 // What one GPU really delivers, by this model.
 typedef struct RooflineRates {
     double products;  // FLOP/s of large matrix products
@@ -75,7 +71,7 @@ typedef struct RooflineTimes {
     double total;             // seconds
     double flops;             // that the mathematics asks for: recomputation and padding not counted
     double reduce, gather;    // seconds of the whole collectives, hidden or not
-    double forward, backward; // seconds of one device batch, behind which they hide
+    double forward, backward; // seconds of one device batch, which overlap with them
     double weights;           // bytes of weights the products read; inside their time
 } RooflineTimes;
 
@@ -85,7 +81,4 @@ const char *roofline_part_name(int part);
 // The assumptions in lines, for -plan.
 const char *roofline_assumptions(void);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

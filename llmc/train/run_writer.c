@@ -9,18 +9,24 @@
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "llmc/base/clean.h"
 #include "llmc/base/file.h"
-#include "llmc/base/json.h"
 #include "llmc/base/stop.h" // stop_clear
+
+void run_host(char host[64]) {
+    char name[64] = "?";
+    if (gethostname(name, sizeof name - 1) != 0) strcpy(name, "?");
+    snprintf(host, 64, "%s", name);
+}
 
 // ---- one writer ----------------------------------------------------------------------------------------------------
 
 int run_claim(RunClaim *claim, const char *run, Error *err) {
     *claim = (RunClaim){.lock = LOCK_NONE, .made = !file_exists(run)};
     char *path = string_format("%s/lock", run);
-    if (!path) return error_set(err, "%s: out of memory", run);
     int bad = file_make_dirs(run, err);
     if (!bad) bad = lock_take(&claim->lock, path, run, &claim->unsure, err);
     if (!bad) claim->folder = run;
@@ -37,16 +43,59 @@ void run_unclaim(RunClaim *claim) {
 
 // ---- run.json ------------------------------------------------------------------------------------------------------
 
-static int write_info(const RunInfo *info, const char *run, Error *err) {
-    char *path = string_format("%s/run.json", run);
-    cJSON *json = cJSON_CreateObject();
-    int ok = path && cJSON_AddStringToObject(json, "run", info->id) &&
-             cJSON_AddStringToObject(json, "last", info->last) &&
-             cJSON_AddNumberToObject(json, "remove_below", (double)info->remove_below);
-    int bad = ok ? json_write(json, path, err) : error_set(err, "%s: out of memory", run);
+enum { MAX_INFO_BYTES = 1 << 16, MAX_COMMAND_BYTES = 4096 };
+
+static void put(cJSON *json, const char *key, cJSON *value) {
+    cJSON_DeleteItemFromObjectCaseSensitive(json, key);
+    cJSON_AddItemToObject(json, key, value);
+}
+
+// The command line as one would type it; words with characters that a shell reads are quoted.
+static char *command_line(const RunOrigin *o) {
+    char *line = string_copy("");
+    for (int i = 0; i < o->argc; i++) {
+        const char *word = o->argv[i];
+        const char *quote = word[0] && !word[strcspn(word, " \t\n\"'\\$`*?[](){}<>|&;#~!")] ? "" : "'";
+        string_append(&line, "%s%s%s%s", i ? " " : "", quote, word, quote);
+    }
+    return line;
+}
+
+static void put_origin(cJSON *json, const RunOrigin *o, int is_new) {
+    char host[64], now[32], command[MAX_COMMAND_BYTES], *line = command_line(o);
+    time_t seconds = time(NULL);
+    struct tm utc;
+    strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
+    run_host(host);
+    clean_text(command, sizeof command, line); // valid UTF-8, and cut where it is very long
+    put(json, "host", cJSON_CreateString(host));
+    put(json, "command", cJSON_CreateString(command));
+    put(json, "build", cJSON_CreateString(o->build));
+    if (is_new || !json_find(json, "started")) put(json, "started", cJSON_CreateString(now));
+    free(line);
+}
+
+int run_write_json(cJSON *json, const char *folder, const char *name, Error *err) {
+    char *path = string_format("%s/%s", folder, name);
+    int bad = json_write(json, path, err);
     cJSON_Delete(json);
     free(path);
     return bad;
+}
+
+// origin: of a start of the trainer; NULL: what the file says of it stays.
+static int write_info(const RunInfo *info, const char *run, const RunOrigin *origin, int is_new, Error *err) {
+    char *path = string_format("%s/run.json", run);
+    cJSON *json = NULL;
+    int bad = file_exists(path) ? json_read(&json, path, MAX_INFO_BYTES, err) : 0;
+    free(path);
+    if (bad) return -1;
+    if (!json) json = cJSON_CreateObject();
+    put(json, "run", cJSON_CreateString(info->id));
+    put(json, "last", cJSON_CreateString(info->last));
+    put(json, "remove_below", cJSON_CreateNumber((double)info->remove_below));
+    if (origin) put_origin(json, origin, is_new);
+    return run_write_json(json, run, "run.json", err);
 }
 
 static int new_id(RunInfo *info, const char *run, Error *err) {
@@ -61,7 +110,7 @@ int run_identity(RunInfo *info, const char *run, Error *err) {
     TRY(run_read(info, run, err));
     if (info->id[0]) return 0;
     TRY(new_id(info, run, err));
-    return write_info(info, run, err);
+    return write_info(info, run, NULL, 0, err);
 }
 
 int run_will_save(RunInfo *info, const char *run, int64_t step, int keep, Error *err) {
@@ -77,7 +126,7 @@ int run_will_save(RunInfo *info, const char *run, int64_t step, int keep, Error 
     run_free_list(folders, n);
     if (keep > 0) info->remove_below = lowest;
     snprintf(info->last, sizeof info->last, "step_%08lld", (long long)step);
-    return write_info(info, run, err);
+    return write_info(info, run, NULL, 0, err);
 }
 
 // ---- removing ------------------------------------------------------------------------------------------------------
@@ -85,7 +134,7 @@ int run_will_save(RunInfo *info, const char *run, int64_t step, int keep, Error 
 // Takes the lock of a checkpoint's readers; -1: somebody reads there.
 static int lock_readers(int *fd, const char *folder) {
     char *marker = string_format("%s/COMPLETE", folder);
-    *fd = marker ? open(marker, O_RDWR | O_CLOEXEC | O_NONBLOCK) : -1;
+    *fd = open(marker, O_RDWR | O_CLOEXEC | O_NONBLOCK);
     free(marker);
     if (*fd < 0 || flock(*fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return 0;
     close(*fd);
@@ -94,12 +143,11 @@ static int lock_readers(int *fd, const char *folder) {
 
 // It loses its name first: half removed, it must not look like a checkpoint.
 static int remove_step(const StepFolder *f, Error *err) {
-    int fd, bad = 0;
+    int fd, bad;
     if (!f->plain) return file_remove_tree(f->path, err);
     if (lock_readers(&fd, f->path) != 0) return 0; // the next time
     char *old = string_format("%s.old", f->path);
-    if (!old) bad = error_set(err, "%s: out of memory", f->path);
-    if (!bad) bad = file_remove_tree(old, err);
+    bad = file_remove_tree(old, err);
     if (!bad && rename(f->path, old) != 0 && errno != ENOENT)
         bad = error_set(err, "%s: cannot rename: %s", f->path, strerror(errno));
     if (!bad) bad = file_remove_tree(old, err);
@@ -132,7 +180,6 @@ typedef struct Aside {
 static int make_aside(Aside *a, Error *err) {
     for (int i = 1; !a->folder; i++) {
         a->folder = string_format("%s/old_%d", a->run, i);
-        if (!a->folder) return error_set(err, "%s: out of memory", a->run);
         if (mkdir(a->folder, 0777) == 0) return 0;
         if (errno != EEXIST) return error_set(err, "%s: cannot make the folder: %s", a->folder, strerror(errno));
         free(a->folder);
@@ -145,12 +192,11 @@ static int make_aside(Aside *a, Error *err) {
 static int set_aside(Aside *a, const char *name, int copy, Error *err) {
     TRY(make_aside(a, err));
     char *from = string_format("%s/%s", a->run, name), *to = string_format("%s/%s", a->folder, name);
-    int bad = from && to ? 0 : error_set(err, "%s: out of memory", a->run);
-    if (!bad && copy) bad = file_copy(from, to, err);
-    else if (!bad && rename(from, to) != 0 && errno != ENOENT) // not there: another host's view of this disk is older
+    int bad = 0;
+    if (copy) bad = file_copy(from, to, err);
+    else if (rename(from, to) != 0 && errno != ENOENT) // not there: another host's view of this disk is older
         bad = error_set(err, "%s: cannot move to %s: %s", from, to, strerror(errno));
-    if (!bad && string_append(&a->notes, "%s%s", a->notes ? ", " : "", name) != 0)
-        bad = error_set(err, "%s: out of memory", a->run);
+    if (!bad) string_append(&a->notes, "%s%s", a->notes ? ", " : "", name);
     free(from);
     free(to);
     return bad;
@@ -195,7 +241,7 @@ int run_clear(const char *run, const char *path, const RunInfo *info, Error *err
 // ---- going on ------------------------------------------------------------------------------------------------------
 
 static int unusable(const StepFolder *f, const StepFolder *newest, const char *run, Error *err) {
-    char *whole = newest ? string_format("-resume %s goes on from the one before, ", newest->path) : strdup("");
+    char *older = newest ? string_format("-resume %s continues from the one before, ", newest->path) : string_copy("");
     error_set(err,
               "%s: looks like a checkpoint and cannot be used: %s (hint: mend it or move it away; %s-resume no starts "
               "anew, both set it aside in %s; or another -o)",
@@ -203,8 +249,8 @@ static int unusable(const StepFolder *f, const StepFolder *newest, const char *r
               f->complete                           ? "another run made it"
               : f->is_link && !file_exists(f->path) ? "a link that leads nowhere"
                                                     : "COMPLETE is not there",
-              whole ? whole : "", run);
-    free(whole);
+              older, run);
+    free(older);
     return -1;
 }
 
@@ -221,7 +267,7 @@ int run_resumable(char **out, const char *run, Error *err) {
         if (!f->plain || (newest && f->step <= newest->step)) continue;
         if (!f->complete || !f->own) bad = unusable(f, newest, run, err);
     }
-    if (!bad && newest && !(*out = strdup(newest->path))) bad = error_set(err, "%s: out of memory", run);
+    if (!bad && newest) *out = string_copy(newest->path);
     run_free_list(folders, n);
     return bad;
 }
@@ -256,7 +302,6 @@ static int clear_steps(Aside *a, const StepFolder *folders, int n, int64_t step,
 static int clear_log(Aside *a, int whole, Error *err) {
     struct stat st;
     char *path = string_format("%s/log.jsonl", a->run);
-    if (!path) return error_set(err, "%s: out of memory", a->run);
     int there = stat(path, &st) == 0 && st.st_size > 0;
     free(path);
     if (!there) return 0;
@@ -264,8 +309,8 @@ static int clear_log(Aside *a, int whole, Error *err) {
     return a->folder ? set_aside(a, "log.jsonl", 1, err) : 0; // with the steps it tells of
 }
 
-// *step: that of the checkpoint of this folder the run goes on from; -1: it is none of this folder.
-static int begin(Aside *a, RunInfo *info, int64_t *step, const char *resumed, Error *err) {
+// *step: of the checkpoint that is resumed, where it is one of this folder; else -1.
+static int begin(Aside *a, RunInfo *info, int64_t *step, const char *resumed, const RunOrigin *origin, Error *err) {
     StepFolder *folders;
     int n;
     TRY(run_read(info, a->run, err));
@@ -281,7 +326,9 @@ static int begin(Aside *a, RunInfo *info, int64_t *step, const char *resumed, Er
     int bad = check_unread(folders, n, *step, err);
     if (!bad) bad = run_prune(a->run, info, err);
     if (!bad && (!from || !info->id[0])) bad = new_id(info, a->run, err);
-    if (!bad) bad = write_info(info, a->run, err); // first: from here on the abandoned steps are not the newest
+    if (!bad)
+        bad =
+            write_info(info, a->run, origin, !from, err); // first: from here on the abandoned steps are not the newest
     if (!bad) bad = clear_steps(a, folders, n, *step, err);
     if (!bad) bad = clear_log(a, !from, err);
     run_free_list(folders, n);
@@ -298,7 +345,8 @@ static int begin_elsewhere(Aside *a, const RunInfo *info, int64_t step, Error *e
     return bad ? bad : run_prune(a->run, info, err);
 }
 
-int run_begin(char **notes, const Dist *dist, const char *run, const char *resumed, Error *err) {
+int run_begin(char **notes, const Dist *dist, const char *run, const char *resumed, const RunOrigin *origin,
+              Error *err) {
     struct {
         RunInfo info;
         int64_t step;
@@ -306,19 +354,15 @@ int run_begin(char **notes, const Dist *dist, const char *run, const char *resum
     Aside a = {.run = run};
     int stale = 0;
     memset(&all, 0, sizeof all);
-    *notes = NULL;
-    int bad = dist_agree(dist, dist->rank == 0 ? begin(&a, &all.info, &all.step, resumed, err) : 0, err);
+    *notes = string_copy("");
+    int bad = dist_agree(dist, dist->rank == 0 ? begin(&a, &all.info, &all.step, resumed, origin, err) : 0, err);
     if (!bad) {
         dist_broadcast(dist, &all, sizeof all, 0);
         int first = dist->rank != 0 && dist->local_rank == 0; // of another host
         bad = first ? begin_elsewhere(&a, &all.info, all.step, err) : 0;
         if (!bad && dist->local_rank == 0) bad = stop_clear(&stale, run, err);
-        if (dist->rank == 0) {
-            *notes = a.notes ? string_format("set aside in %s: %s\n", a.folder, a.notes) : strdup("");
-            int full =
-                !*notes || (stale && string_append(notes, "%s/stop: was there from before, removed\n", run) != 0);
-            if (!bad && full) bad = error_set(err, "%s: out of memory", run);
-        }
+        if (dist->rank == 0 && a.notes) string_append(notes, "set aside in %s: %s\n", a.folder, a.notes);
+        if (dist->rank == 0 && stale) string_append(notes, "%s/stop: was there from before, removed\n", run);
         bad = dist_agree(dist, bad, err);
     }
     if (bad) {

@@ -1,18 +1,26 @@
-// run_writer.h: what a run does in its folder beside saving: takes it for itself, clears the way in front of the step
-// it goes on from, removes what its checkpoints make superfluous. See run.h for what lies there.
+// run_writer.h: what a run does in its folder beside saving: takes it for itself, sets aside what is in the way of
+// its history, removes the checkpoints it no longer needs. See run.h for what lies there.
 //
 // Nothing is removed but what this run made: checkpoints carry MADE_BY, written before anything else, with the run's
-// number out of run.json. Whatever else stands in the way is moved to OUT/old_1, old_2, ... and named.
+// id from run.json. Whatever else is in the way is moved to OUT/old_1, old_2, ... and named.
 #ifndef LLMC_RUN_WRITER_H
 #define LLMC_RUN_WRITER_H
 
 #include "llmc/base/dist.h"
+#include "llmc/base/json.h"
 #include "llmc/base/lock.h"
 #include "llmc/weights/run.h"
 
-#ifdef __cplusplus
-extern "C" {
-#endif
+// What run.json says of a run besides run.h's keys: "host" of rank 0, "command", "build" of its last start, and
+// "started", when it began: 2026-01-31T12:00:00Z.
+typedef struct RunOrigin {
+    int argc;
+    char **argv;
+    const char *build;
+} RunOrigin;
+
+// The name of this host; "?": unknown.
+void run_host(char host[64]);
 
 typedef struct RunClaim {
     Lock lock;
@@ -31,13 +39,18 @@ void run_unclaim(RunClaim *claim);
 // looks like a checkpoint and cannot be used, for it may be the one that was meant.
 int run_resumable(char **out, const char *run, Error *err);
 
-// All ranks together, when it is known where the run begins: resumed is the checkpoint it goes on from, NULL when it
+// All ranks together, when it is known where the run begins: resumed is the checkpoint it continues, NULL when it
 // starts anew. What is in the way of its history (later steps; everything, log.jsonl too, when the checkpoint is not
 // one of this folder) is set aside; what an earlier process of this run left half-done is finished; OUT/stop goes.
-// *notes: what was done, in lines, malloc'ed; "" when nothing was (rank 0; NULL elsewhere).
-int run_begin(char **notes, const Dist *dist, const char *run, const char *resumed, Error *err);
+// *notes: what was done, in lines, on rank 0 ("" when nothing was); the caller frees it. origin: kept in run.json;
+// NULL: what it says stays.
+int run_begin(char **notes, const Dist *dist, const char *run, const char *resumed, const RunOrigin *origin,
+              Error *err);
 
 // ---- for checkpoint.c ----
+
+// Prints a JSON object into FOLDER/NAME, and deletes the object.
+int run_write_json(cJSON *json, const char *folder, const char *name, Error *err);
 
 // run.json: the run's number, made when it is not there.
 int run_identity(RunInfo *info, const char *run, Error *err);
@@ -49,7 +62,4 @@ int run_prune(const char *run, const RunInfo *info, Error *err);
 // Makes room for a folder of this name: what this run made is removed, anything else is set aside.
 int run_clear(const char *run, const char *path, const RunInfo *info, Error *err);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

@@ -28,7 +28,7 @@ void step_free(StepPack *p) {
     *p = (StepPack){0};
 }
 
-int step_fits(BatchRows *sum, BatchRows page, BatchRows most) {
+int step_add_page(BatchRows *sum, BatchRows page, BatchRows most) {
     BatchRows s = {sum->pages + page.pages, sum->enc + page.enc, sum->dec + page.dec, sum->outputs + page.outputs};
     if (s.pages > most.pages || s.enc > most.enc || s.dec > most.dec || s.outputs > most.outputs) return 0;
     *sum = s;
@@ -36,15 +36,15 @@ int step_fits(BatchRows *sum, BatchRows page, BatchRows most) {
 }
 
 // The device batch under construction.
-typedef struct Fill {
+typedef struct Packing {
     BatchRows sum;
     int first;    // of its pages in the step's list
-    int fused;    // micro-batches begun in it
+    int fused;    // micro-batches that are in it, the last perhaps in part
     size_t used;  // bytes of the block before it
     int loss_row; // rows of the batches before it
-} Fill;
+} Packing;
 
-static void flush(StepPack *p, const StepConfig *c, const LoaderStep *s, Fill *f) {
+static void flush(StepPack *p, const StepConfig *c, const LoaderStep *s, Packing *f) {
     int n = f->sum.pages;
     if (n == 0) return;
     MicroBatch *m = &p->micro[p->n++];
@@ -56,7 +56,7 @@ static void flush(StepPack *p, const StepConfig *c, const LoaderStep *s, Fill *f
     p->flops.encoder += flops.encoder;
     p->flops.decoder += flops.decoder;
     p->flops.head += flops.head;
-    *f = (Fill){.first = f->first + n, .used = f->used + m->bytes, .loss_row = f->loss_row + m->dec.outputs};
+    *f = (Packing){.first = f->first + n, .used = f->used + m->bytes, .loss_row = f->loss_row + m->dec.outputs};
 }
 
 void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
@@ -66,31 +66,31 @@ void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
     p->supervised = s->total_supervised;
     p->after = s->after;
     p->flops = (C3Flops){0};
-    Fill fill = {0};
+    Packing now = {0};
     for (int i = 0; i < s->micro; i++) {
         int begin = s->micro_begin[i], end = s->micro_begin[i + 1], fits = 1;
-        BatchRows whole = fill.sum; // with all of this micro-batch
+        BatchRows whole = now.sum; // with all of this micro-batch
         double rows = 0;
         for (int k = begin; k < end; k++) {
             p->page[k] = dataset_page(c->data, s->pages[k]);
             BatchRows r = batch_page_rows(&p->page[k], c->prompt, latents, s->cut);
             rows += r.outputs;
-            fits = fits && step_fits(&whole, r, c->most);
+            fits = fits && step_add_page(&whole, r, c->most);
         }
         // each supervised row's share of the step's loss
         double weight = c->micro_norm ? 1 / (rows * c->g * c->ranks) : 1 / (double)s->total_supervised;
-        if (!fits || fill.fused == c->fuse) flush(p, c, s, &fill);
-        fill.fused++;
+        if (!fits || now.fused == c->fuse) flush(p, c, s, &now);
+        now.fused++;
         for (int k = begin; k < end; k++) {
             BatchRows r = batch_page_rows(&p->page[k], c->prompt, latents, s->cut);
             p->weight[k] = (float)weight;
-            if (step_fits(&fill.sum, r, c->most)) continue;
-            flush(p, c, s, &fill);
-            fill.fused = 1;
-            step_fits(&fill.sum, r, c->most);
+            if (step_add_page(&now.sum, r, c->most)) continue;
+            flush(p, c, s, &now);
+            now.fused = 1;
+            step_add_page(&now.sum, r, c->most);
         }
     }
-    flush(p, c, s, &fill);
+    flush(p, c, s, &now);
     p->rounds = p->n;
 }
 

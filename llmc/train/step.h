@@ -9,10 +9,6 @@
 #include "llmc/data/loader.h"
 #include "llmc/train/optimizer.h"
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 typedef struct StepConfig {
     const C3Config *model;
     const Template *prompt;
@@ -21,7 +17,7 @@ typedef struct StepConfig {
     BatchRows longest; // page of the data: most is not below it
     int fuse;          // micro-batches a device batch, at most
     int b, g, ranks;
-    int micro_norm; // -loss_norm micro: each micro-batch's mean counts alike
+    int micro_norm; // -loss_norm micro: each micro-batch's mean has the same weight
 } StepConfig;
 
 // One step of this rank, on the host. Two of them take turns, so that one is packed while the device works on the
@@ -52,9 +48,6 @@ void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s);
 void step_queue(const StepPack *p, C3 *m, Optimizer *o);
 
 // Adds the page to the sum and returns 1, or returns 0 when the sum would pass `most`.
-int step_fits(BatchRows *sum, BatchRows page, BatchRows most);
+int step_add_page(BatchRows *sum, BatchRows page, BatchRows most);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

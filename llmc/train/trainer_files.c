@@ -1,23 +1,23 @@
 // trainer_files.c: see trainer_files.h. Optimizer state is stored as pieces of buckets, "KIND.BUCKET.FIRST_ELEMENT".
-// Places inside a bucket do not depend on the number of ranks, so any number of ranks finds its pieces in the files of
-// any other; padding depends on it and is not stored.
+// Positions inside a bucket do not depend on the number of ranks, so any number of ranks finds its pieces in the files
+// of any other; padding depends on it and is not stored.
 #include "llmc/train/trainer_files.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "llmc/base/file.h"
-#include "llmc/base/json.h"
+#include "llmc/train/run_writer.h" // run_write_json
 
 enum { MAX_STATE_BYTES = 1 << 20, MAX_RANKS = 1 << 16, FORMAT = 1 };
 
 // ---- state.json, settings.json -------------------------------------------------------------------------------------
 
 // 64-bit numbers are written as texts: JSON's are doubles.
-static int put_u64(cJSON *json, const char *key, uint64_t value) {
+static void put_u64(cJSON *json, const char *key, uint64_t value) {
     char text[24];
     snprintf(text, sizeof text, "%llu", (unsigned long long)value);
-    return cJSON_AddStringToObject(json, key, text) ? 0 : -1;
+    cJSON_AddStringToObject(json, key, text);
 }
 
 static int get_u64(uint64_t *out, const cJSON *json, const char *key, const char *path, Error *err) {
@@ -37,17 +37,17 @@ static cJSON *state_json(const TrainState *s, int ranks, DType dtype) {
     cJSON *json = cJSON_CreateObject();
     char hex[65];
     for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", s->tokenizer[i]);
-    int ok = json && cJSON_AddNumberToObject(json, "format", FORMAT) &&
-             cJSON_AddNumberToObject(json, "step", (double)s->step) &&
-             cJSON_AddNumberToObject(json, "tokens_seen", s->tokens_seen) &&
-             put_u64(json, "loader_seed", s->loader.seed) == 0 && put_u64(json, "loader_epoch", s->loader.epoch) == 0 &&
-             put_u64(json, "loader_position", s->loader.position) == 0 &&
-             put_u64(json, "dataset", s->loader.dataset) == 0 && cJSON_AddStringToObject(json, "tokenizer", hex) &&
-             cJSON_AddNumberToObject(json, "ranks", ranks) &&
-             cJSON_AddStringToObject(json, "dtype", dtype == DTYPE_F32 ? "fp32" : "bf16");
-    if (ok) return json;
-    cJSON_Delete(json);
-    return NULL;
+    cJSON_AddNumberToObject(json, "format", FORMAT);
+    cJSON_AddNumberToObject(json, "step", (double)s->step);
+    cJSON_AddNumberToObject(json, "tokens_seen", s->tokens_seen);
+    put_u64(json, "loader_seed", s->loader.seed);
+    put_u64(json, "loader_epoch", s->loader.epoch);
+    put_u64(json, "loader_position", s->loader.position);
+    put_u64(json, "dataset", s->loader.dataset);
+    cJSON_AddStringToObject(json, "tokenizer", hex);
+    cJSON_AddNumberToObject(json, "ranks", ranks);
+    cJSON_AddStringToObject(json, "dtype", dtype == DTYPE_F32 ? "fp32" : "bf16");
+    return json;
 }
 
 static int parse_fingerprint(uint8_t out[32], const cJSON *json, const char *path, Error *err) {
@@ -86,15 +86,6 @@ static int write_text(const char *text, const char *path, Error *err) {
         return -1;
     }
     return file_commit(&w, err);
-}
-
-static int write_json_files(const TrainState *s, int ranks, DType dtype, const char *state, const char *settings,
-                            Error *err) {
-    cJSON *json = state_json(s, ranks, dtype);
-    int bad = json ? json_write(json, state, err) : error_set(err, "%s: out of memory", state);
-    cJSON_Delete(json);
-    // as it was given: a number of 64 bits would not survive cJSON
-    return bad ? bad : write_text(s->settings ? s->settings : "{}", settings, err);
 }
 
 static int read_json_files(TrainState *s, int *ranks, const char *state, const char *settings, Error *err) {
@@ -141,14 +132,8 @@ static int read_history(TrainState *s, const char *path, Error *err) {
 static const char *const state_names[3] = {"trainer/state.json", "trainer/settings.json",
                                            "trainer/history.safetensors"};
 
-// FOLDER/NAME of the three; 0, or -1 when memory ran out (free_paths in any case).
-static int make_paths(char *paths[3], const char *folder, Error *err) {
-    int bad = 0;
-    for (int i = 0; i < 3; i++) {
-        paths[i] = string_format("%s/%s", folder, state_names[i]);
-        bad |= !paths[i];
-    }
-    return bad ? error_set(err, "%s: out of memory", folder) : 0;
+static void make_paths(char *paths[3], const char *folder) {
+    for (int i = 0; i < 3; i++) paths[i] = string_format("%s/%s", folder, state_names[i]);
 }
 
 static void free_paths(char *paths[3]) {
@@ -157,8 +142,10 @@ static void free_paths(char *paths[3]) {
 
 int trainer_write_state(const TrainState *s, int ranks, DType dtype, const char *folder, FileSum sums[3], Error *err) {
     char *paths[3];
-    int bad = make_paths(paths, folder, err);
-    if (!bad) bad = write_json_files(s, ranks, dtype, paths[0], paths[1], err);
+    make_paths(paths, folder);
+    int bad = run_write_json(state_json(s, ranks, dtype), folder, state_names[0], err);
+    // as it was given: a number of 64 bits would not survive cJSON
+    if (!bad) bad = write_text(s->settings ? s->settings : "{}", paths[1], err);
     if (!bad) bad = write_history(s, paths[2], err);
     for (int i = 0; i < 3 && !bad; i++) bad = trainer_sum_file(&sums[i], folder, state_names[i], err);
     free_paths(paths);
@@ -168,8 +155,8 @@ int trainer_write_state(const TrainState *s, int ranks, DType dtype, const char 
 int trainer_read_state(TrainState *s, int *ranks, const char *folder, Error *err) {
     *s = (TrainState){0};
     char *paths[3];
-    int bad = make_paths(paths, folder, err);
-    if (!bad) bad = read_json_files(s, ranks, paths[0], paths[1], err);
+    make_paths(paths, folder);
+    int bad = read_json_files(s, ranks, paths[0], paths[1], err);
     if (!bad) bad = read_history(s, paths[2], err);
     if (bad) train_state_free(s);
     free_paths(paths);
@@ -181,14 +168,13 @@ int trainer_sum_file(FileSum *sum, const char *folder, const char *name, Error *
     snprintf(sum->name, sizeof sum->name, "%s", name);
     char *path = string_format("%s/%s", folder, name);
     FileMap map;
-    int bad = path ? file_map(&map, path, err) : error_set(err, "%s: out of memory", folder);
-    if (!bad) {
-        sum->bytes = map.size;
-        sum->crc = file_crc32(0, map.data, map.size);
-        file_unmap(&map);
-    }
+    int bad = file_map(&map, path, err);
     free(path);
-    return bad;
+    if (bad) return -1;
+    sum->bytes = map.size;
+    sum->crc = file_crc32(0, map.data, map.size);
+    file_unmap(&map);
+    return 0;
 }
 
 // ---- optimizer files: writing --------------------------------------------------------------------------------------
@@ -244,11 +230,10 @@ int trainer_write_optimizer(const Optimizer *o, int rank, int ranks, const char 
     snprintf(ranks_text, sizeof ranks_text, "%d", ranks);
     const char *const metadata[][2] = {{"rank", rank_text}, {"ranks", ranks_text}};
     size_t room = 3 * (size_t)o->params->table.n_buckets;
-    SafeEntry *entries = calloc(room, sizeof *entries);
-    char(*names)[PIECE_NAME] = calloc(room, sizeof *names);
+    SafeEntry *entries = alloc(room, sizeof *entries, "optimizer pieces");
+    char(*names)[PIECE_NAME] = alloc(room, sizeof *names, "optimizer pieces");
     SafeWriter *w = NULL;
-    int bad = path && entries && names ? 0 : error_set(err, "%s: out of memory", folder);
-    if (!bad) bad = safetensors_writer_open(&w, path, entries, list_pieces(entries, names, o), metadata, 2, err);
+    int bad = safetensors_writer_open(&w, path, entries, list_pieces(entries, names, o), metadata, 2, err);
     if (!bad) bad = write_pieces(w, o, err);
     if (bad) {
         safetensors_writer_discard(w);
@@ -278,35 +263,19 @@ typedef struct Pieces {
     int n;
 } Pieces;
 
-// "KIND.BUCKET.FIRST_ELEMENT", digits only.
+// "KIND.BUCKET.FIRST_ELEMENT", exactly as it is written.
 static int parse_name(Piece *p, const char *name) {
-    unsigned long long number[2] = {0, 0};
-    p->kind = -1;
-    for (int k = 0; k < 3; k++) {
-        size_t n = strlen(kinds[k]);
-        if (strncmp(name, kinds[k], n) == 0 && name[n] == '.') {
-            p->kind = k;
-            name += n;
-            break;
-        }
-    }
-    if (p->kind < 0) return -1;
-    for (int i = 0; i < 2; i++) {
-        size_t digits = strspn(name + 1, "0123456789");
-        if (*name != '.' || digits == 0 || digits > 18) return -1;
-        number[i] = strtoull(name + 1, NULL, 10);
-        name += 1 + digits;
-    }
-    if (*name != 0 || number[0] > INT32_MAX) return -1;
-    p->bucket = (int)number[0];
-    p->begin = (size_t)number[1];
-    return 0;
+    char kind[8], again[PIECE_NAME];
+    if (sscanf(name, "%7[a-z].%9d.%18zu", kind, &p->bucket, &p->begin) != 3 || p->bucket < 0) return -1;
+    for (p->kind = 0; p->kind < 3 && strcmp(kind, kinds[p->kind]) != 0;) p->kind++;
+    snprintf(again, sizeof again, "%s.%d.%zu", kind, p->bucket, p->begin);
+    return p->kind < 3 && strcmp(again, name) == 0 ? 0 : -1;
 }
 
 static int add_pieces(Pieces *pieces, const SafeTensors *s, const ParamTable *table, Error *err) {
     int count = safetensors_count(s);
     Piece *all = realloc(pieces->all, (size_t)(pieces->n + count + 1) * sizeof *all);
-    if (!all) return error_set(err, "%s: out of memory", safetensors_path(s, NULL));
+    if (!all) return error_set(err, "%s: out of memory for %d tensors", safetensors_path(s, NULL), count);
     pieces->all = all;
     for (int i = 0; i < count; i++) {
         const SafeTensor *t = safetensors_at(s, i);
@@ -361,11 +330,9 @@ static void close_pieces(Pieces *p) {
 }
 
 static int open_pieces(Pieces *p, int ranks, const ParamTable *table, const char *folder, Error *err) {
-    *p = (Pieces){.files = calloc((size_t)ranks, sizeof *p->files)};
-    if (!p->files) return error_set(err, "%s: out of memory", folder);
+    *p = (Pieces){.files = alloc_zeroed((size_t)ranks, sizeof *p->files, "optimizer files")};
     for (int r = 0; r < ranks; r++) {
         char *path = string_format("%s/trainer/optimizer_%05d.safetensors", folder, r);
-        if (!path) return error_set(err, "%s: out of memory", folder);
         int bad = safetensors_open(&p->files[r], path, err);
         free(path);
         if (bad) return -1;
@@ -376,9 +343,9 @@ static int open_pieces(Pieces *p, int ranks, const ParamTable *table, const char
     return check_cover(p, table, folder, err);
 }
 
-// device (count): elements [begin, begin + count) of a bucket, in any element type.
-static int fill(const Pieces *p, int kind, int bucket, Backend *b, void *device, DType type, size_t begin, size_t count,
-                Error *err) {
+// Elements [begin, begin + count) of a bucket to device (count), in any element type.
+static int read_range(const Pieces *p, int kind, int bucket, Backend *b, void *device, DType type, size_t begin,
+                      size_t count, Error *err) {
     for (int i = 0; i < p->n; i++) {
         const Piece *piece = &p->all[i];
         if (piece->kind != kind || piece->bucket != bucket) continue;
@@ -391,9 +358,8 @@ static int fill(const Pieces *p, int kind, int bucket, Backend *b, void *device,
     return 0;
 }
 
-// Master weights of a checkpoint that kept none of its own are its fp32 model files.
-
-// The part of one parameter that lies in the held piece [begin, begin + count) of its bucket.
+// Master weights of a checkpoint without them are its fp32 model files: the part of one parameter that lies in the held
+// piece [begin, begin + count) of its bucket.
 static int load_master_of(const Optimizer *o, const Param *p, const SafeTensors *s, Error *err) {
     size_t begin, count, at, start = p->offset - o->params->table.buckets[p->bucket].offset;
     optimizer_held(o, p->bucket, &begin, &count, &at);
@@ -421,18 +387,18 @@ static int load_master(const Optimizer *o, const char *folder, Error *err) {
     return bad;
 }
 
-static int fill_all(Optimizer *o, const Pieces *p, const char *folder, Error *err) {
+static int read_all(Optimizer *o, const Pieces *p, const char *folder, Error *err) {
     const ParamTable *table = &o->params->table;
     Backend *b = o->backend;
     int has_master = p->n > 0 && p->all[p->n - 1].kind == 2;
     for (int i = 0; i < table->n_buckets; i++) {
         size_t begin, count, at, offset = table->buckets[i].offset;
         optimizer_held(o, i, &begin, &count, &at);
-        TRY(fill(p, 0, i, b, o->m + at, DTYPE_F32, begin, count, err));
-        TRY(fill(p, 1, i, b, o->v + at, DTYPE_F32, begin, count, err));
+        TRY(read_range(p, 0, i, b, o->m + at, DTYPE_F32, begin, count, err));
+        TRY(read_range(p, 1, i, b, o->v + at, DTYPE_F32, begin, count, err));
         if (!has_master) continue;
-        if (o->master) TRY(fill(p, 2, i, b, o->master + at, DTYPE_F32, begin, count, err));
-        else TRY(fill(p, 2, i, b, elem_at(b, o->weights, offset), b->dtype, 0, table->buckets[i].count, err));
+        if (o->master) TRY(read_range(p, 2, i, b, o->master + at, DTYPE_F32, begin, count, err));
+        else TRY(read_range(p, 2, i, b, elem_at(b, o->weights, offset), b->dtype, 0, table->buckets[i].count, err));
     }
     return o->master && !has_master ? load_master(o, folder, err) : 0;
 }
@@ -441,7 +407,7 @@ int trainer_read_optimizer(Optimizer *o, int ranks, const char *folder, Error *e
     Pieces p;
     optimizer_reset(o); // padding is zero, whatever was there before
     int bad = open_pieces(&p, ranks, &o->params->table, folder, err);
-    if (!bad) bad = fill_all(o, &p, folder, err);
+    if (!bad) bad = read_all(o, &p, folder, err);
     close_pieces(&p);
     return bad;
 }

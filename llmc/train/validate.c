@@ -3,23 +3,24 @@
 
 #include <stdlib.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/infer/generate.h"
 #include "llmc/text/metrics.h"
 #include "llmc/text/render.h"
-#include "llmc/train/step.h" // step_fits
+#include "llmc/train/step.h" // step_add_page
 
 Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch *micro, const Dist *dist,
                     uint64_t pages, uint32_t cut) {
     BatchRows most = c3_batch_rows(&m->limits);
-    ShardPage *batch = calloc((size_t)most.pages, sizeof *batch);
-    uint64_t *ids = calloc((size_t)most.pages, sizeof *ids);
+    ShardPage *batch = alloc((size_t)most.pages, sizeof *batch, "validation pages");
+    uint64_t *ids = alloc((size_t)most.pages, sizeof *ids, "validation pages");
     double sums[3] = {0, 0, 0}; // loss, right rows, rows
     uint64_t end = pages < d->pages ? pages : d->pages;
-    for (uint64_t at = (uint64_t)dist->rank; batch && ids && at < end;) {
+    for (uint64_t at = (uint64_t)dist->rank; at < end;) {
         BatchRows sum = {0};
         for (int n = 0; at < end; at += (uint64_t)dist->ranks, n = sum.pages) {
             ShardPage page = dataset_page(d, at);
-            if (!step_fits(&sum, batch_page_rows(&page, prompt, m->config.latents, cut), most)) break;
+            if (!step_add_page(&sum, batch_page_rows(&page, prompt, m->config.latents, cut), most)) break;
             batch[n] = page;
             ids[n] = at;
         }
@@ -62,11 +63,10 @@ static int log_sample(Log *log, const Tokenizer *tok, ShardPage page, const Gene
 int validate_samples(C3 *m, const Dataset *d, const Template *prompt, const Tokenizer *tokenizer, int n, Log *log,
                      Error *err) {
     GeneratorLimits limits = {.pages = n, .context = (int)d->longest_context, .max_new = (int)d->longest_answer + 1};
-    GeneratePage *pages = calloc((size_t)n, sizeof *pages);
-    ShardPage *originals = calloc((size_t)n, sizeof *originals);
+    GeneratePage *pages = alloc_zeroed((size_t)n, sizeof *pages, "samples");
+    ShardPage *originals = alloc((size_t)n, sizeof *originals, "samples");
     Generator *g = NULL;
-    int bad =
-        !pages || !originals ? error_set(err, "samples: out of memory") : generator_create(&g, m, prompt, &limits, err);
+    int bad = generator_create(&g, m, prompt, &limits, err);
     for (int i = 0; !bad && i < n; i++) {
         originals[i] = dataset_page(d, d->pages * (uint64_t)i / (uint64_t)n);
         pages[i].context = (const int32_t *)originals[i].context;
@@ -76,7 +76,7 @@ int validate_samples(C3 *m, const Dataset *d, const Template *prompt, const Toke
     for (int i = 0; !bad && i < n; i++) {
         if (log_sample(log, tokenizer, originals[i], &pages[i]) != 0) bad = error_set(err, "samples: out of memory");
     }
-    if (pages) generate_free(pages, n);
+    generate_free(pages, n);
     generator_free(g);
     free(originals);
     free(pages);

@@ -8,16 +8,12 @@
 #include "llmc/data/loader.h"
 #include "llmc/train/log.h"
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 typedef struct Validation {
     double loss;           // mean over supervised rows
     double token_accuracy; // teacher-forced: share of rows whose label had the largest logit
 } Validation;
 
-// The first `pages` pages of a dataset, those longer than `cut` tokens cut, dealt to the ranks in turn. micro: a
+// The first `pages` pages of a dataset, those longer than `cut` tokens cut, assigned to the ranks in turn. micro: a
 // micro-batch of the model's limits. Every rank gets the same answer.
 Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch *micro, const Dist *dist,
                     uint64_t pages, uint32_t cut);
@@ -26,7 +22,4 @@ Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch 
 int validate_samples(C3 *m, const Dataset *d, const Template *prompt, const Tokenizer *tokenizer, int n, Log *log,
                      Error *err);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

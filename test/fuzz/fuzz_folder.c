@@ -8,7 +8,7 @@
 
 #include "llmc/weights/extract.h"
 #include "llmc/base/file.h"
-#include "llmc/train/info.h"
+#include "llmc/commands/info.h"
 #include "llmc/model/params.h"
 #include "llmc/weights/safetensors.h"
 
@@ -87,7 +87,7 @@ static void set_up(void) {
     for (int i = 0; i <= HEADER; i++) {
         if (file_read(&sound[i], &lengths[i], paths[i], NULL) != 0) abort();
     }
-    if (info_check(out, folder, NULL) != 0) abort(); // or nothing behind the first refusal would be tried
+    if (info_print(out, folder, 1, NULL) != 0) abort(); // or nothing behind the first refusal would be tried
     atexit(remove_folder);
 }
 
@@ -103,14 +103,14 @@ static void write_header(const uint8_t *data, size_t size) {
 
 static void check(void) {
     Error err = {""};
-    if (info_check(out, folder, &err) != 0 && (!err.text[0] || !strstr(err.text, folder))) abort();
+    if (info_print(out, folder, 1, &err) != 0 && (!err.text[0] || !strstr(err.text, folder))) abort();
     for (int i = 0; i < 2; i++) {
         char *left = string_format("%s.tmp", parts[i]);
         char *notes = NULL;
         int bad = extract_stack(&notes, folder, i ? OWNER_DECODER : OWNER_ENCODER, parts[i], &err);
         if (bad && (!strstr(err.text, folder) || file_exists(parts[i]))) abort();
         if (!left || file_exists(left)) abort(); // whole or not at all
-        if (!bad && (info_check(out, parts[i], &err) != 0 || file_remove_tree(parts[i], &err) != 0)) abort();
+        if (!bad && (info_print(out, parts[i], 1, &err) != 0 || file_remove_tree(parts[i], &err) != 0)) abort();
         free(left);
         free(notes);
     }

@@ -1,5 +1,5 @@
-// info.c: see info.h.
-#include "llmc/train/info.h"
+// info.c: c3 info, see info.h.
+#include "llmc/commands/info.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,7 @@
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h"
 #include "llmc/base/format.h"
-#include "llmc/train/inspect.h"
+#include "llmc/commands/command.h"
 #include "llmc/weights/latents.h"
 #include "llmc/weights/safetensors.h"
 #include "llmc/data/shard.h"
@@ -122,9 +122,7 @@ static int print_qwen2(FILE *out, const char *folder, Error *err) {
 
 static int print_folder(FILE *out, const char *folder, Error *err) {
     char *llm1 = string_format("%s/llm1", folder), *trainer = string_format("%s/trainer", folder), hex[65];
-    int bad = !llm1 || !trainer   ? error_set(err, "%s: out of memory", folder)
-              : file_exists(llm1) ? print_c3(out, folder, llm1, err)
-                                  : print_qwen2(out, folder, err);
+    int bad = file_exists(llm1) ? print_c3(out, folder, llm1, err) : print_qwen2(out, folder, err);
     if (!bad) bad = checkpoint_fingerprint(hex, folder, err);
     if (!bad) row(out, "fingerprint", hex);
     if (!bad && file_exists(trainer)) bad = print_training(out, folder, err);
@@ -195,7 +193,7 @@ static int print_shard(FILE *out, const char *path, int check, Error *err) {
     return 0;
 }
 
-// What a path stands for: a folder (the newest checkpoint, where it is a run's), malloc'ed and held; NULL: a file.
+// The folder a path means (of a run, its newest checkpoint), malloc'ed and held; NULL: the path is a file.
 static int resolve(char **folder, int *hold, const char *path, Error *err) {
     struct stat st;
     *folder = NULL;
@@ -203,21 +201,47 @@ static int resolve(char **folder, int *hold, const char *path, Error *err) {
     if (stat(path, &st) != 0)
         return error_set(err, "%s: is not there (hint: a model folder, a run, or a .bin shard)", path);
     if (!S_ISDIR(st.st_mode)) return 0;
-    if (checkpoint_hold(folder, hold, path, NULL) != 0) *folder = strdup(path); // what it lacks is said later
-    return *folder ? 0 : error_set(err, "%s: out of memory", path);
+    if (checkpoint_hold(folder, hold, path, NULL) != 0) *folder = string_copy(path); // what it lacks is reported later
+    return 0;
 }
 
-static int print_path(FILE *out, const char *path, int check, Error *err) {
+int info_print(FILE *out, const char *path, int check, Error *err) {
     char *folder;
     int hold;
     TRY(resolve(&folder, &hold, path, err));
     if (!folder) return print_shard(out, path, check, err);
     int bad = print_folder(out, folder, err);
-    if (!bad && check) bad = inspect_folder(out, folder, err);
+    if (!bad && check) bad = info_check_folder(out, folder, err);
     checkpoint_release(&hold);
     free(folder);
     return bad;
 }
 
-int info_print(FILE *out, const char *path, Error *err) { return print_path(out, path, 0, err); }
-int info_check(FILE *out, const char *path, Error *err) { return print_path(out, path, 1, err); }
+// ---- the command ---------------------------------------------------------------------------------------------------
+
+static int check_too;
+
+static void options(OptionTable *t) {
+    const Option rows[] = {
+        {.help = "Depth"},
+        {OPTION_FLAG("check", &check_too, "read everything: shapes, NaNs, sizes, checksums")},
+        {0},
+    };
+    cli_add(t, rows);
+}
+
+static int run(const char *const *words, int n, Error *err) {
+    for (int i = 0; i < n; i++) TRY(info_print(stdout, words[i], check_too, err));
+    return 0;
+}
+
+const Command command_info = {
+    .name = "info",
+    .what = "say what lies in a model's folder or a shard, and whether it is sound",
+    .usage = "[-check] PATH...: what lies in a model's folder, a run's folder or a shard",
+    .example = "c3 info -check runs/demo",
+    .word = "folder or file",
+    .many = 1,
+    .options = options,
+    .run = run,
+};

@@ -1,5 +1,5 @@
-// inspect.c: see inspect.h.
-#include "llmc/train/inspect.h"
+// info_check.c: the part of c3 info behind -check, see info.h.
+#include "llmc/commands/info.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -46,8 +46,8 @@ static int check_shapes(int *tensors, const SafeTensors *s, const ParamTable *ta
     return owner == OWNER_CASCADE ? 0 : weights_check_layers(s, table, owner, err);
 }
 
-// Tensors that nothing reads are said: a tied model's head, a vision tower of another model.
-static void say_others(FILE *out, const SafeTensors *s, const ParamTable *table, ParamOwner a, ParamOwner b) {
+// Names tensors that nothing reads: a tied model's head, a vision tower of another model.
+static void print_unread(FILE *out, const SafeTensors *s, const ParamTable *table, ParamOwner a, ParamOwner b) {
     for (int i = 0; i < safetensors_count(s); i++) {
         const char *name = safetensors_at(s, i)->name;
         if (!weights_param(table, a, name) && !weights_param(table, b, name))
@@ -56,36 +56,34 @@ static void say_others(FILE *out, const SafeTensors *s, const ParamTable *table,
     }
 }
 
-static void print_tensors(FILE *out, int tensors, double numbers) {
-    char count[32];
-    fprintf(out, "  %-14s %d, each there with its shape\n", "tensors", tensors);
-    fprintf(out, "  %-14s %s, all finite\n", "numbers", format_count(count, numbers));
-}
-
-static int check_c3_files(FILE *out, const C3Config *c, SafeTensors *const files[2], const ParamTable *table,
-                          Error *err) {
+// files: the root's and the encoder's; a plain Qwen2 folder is a decoder alone, without the second.
+static int check_files(FILE *out, const C3Config *c, SafeTensors *const files[2], const ParamTable *table, Error *err) {
     int tensors = 0;
     double numbers = 0;
+    char count[32];
     TRY(weights_check_tied(files[0], c->dec.tied, err));
-    TRY(check_shapes(&tensors, files[1], table, OWNER_ENCODER, err));
-    TRY(check_shapes(&tensors, files[0], table, OWNER_CASCADE, err));
+    if (files[1]) TRY(check_shapes(&tensors, files[1], table, OWNER_ENCODER, err));
+    if (files[1]) TRY(check_shapes(&tensors, files[0], table, OWNER_CASCADE, err));
     TRY(check_shapes(&tensors, files[0], table, OWNER_DECODER, err));
-    TRY(check_numbers(&numbers, files[1], err));
+    if (files[1]) TRY(check_numbers(&numbers, files[1], err));
     TRY(check_numbers(&numbers, files[0], err));
-    print_tensors(out, tensors, numbers);
-    say_others(out, files[1], table, OWNER_ENCODER, OWNER_ENCODER);
-    say_others(out, files[0], table, OWNER_CASCADE, OWNER_DECODER);
+    fprintf(out, "  %-14s %d, each there with its shape\n", "tensors", tensors);
+    fprintf(out, "  %-14s %s, all finite\n", "numbers", format_count(count, numbers));
+    if (files[1]) print_unread(out, files[1], table, OWNER_ENCODER, OWNER_ENCODER);
+    print_unread(out, files[0], table, files[1] ? OWNER_CASCADE : OWNER_DECODER, OWNER_DECODER);
     return 0;
 }
 
-static int check_c3(FILE *out, C3Config *c, const char *folder, Error *err) {
+static int check_weights(FILE *out, C3Config *c, const char *folder, int is_c3, Error *err) {
     C3Params p;
-    SafeTensors *files[2];
-    TRY(config_read_c3(c, folder, err));
+    SafeTensors *files[2] = {NULL, NULL};
+    *c = (C3Config){.latents = 1};
+    TRY(is_c3 ? config_read_c3(c, folder, err) : config_read_qwen2(&c->dec, folder, err));
+    if (!is_c3) c->enc = c->dec;
     TRY(params_build(&p, c, 1, err));
-    int bad = weights_open_c3(files, folder, err);
+    int bad = is_c3 ? weights_open_c3(files, folder, err) : safetensors_open(&files[0], folder, err);
     if (!bad) {
-        bad = check_c3_files(out, c, files, &p.table, err);
+        bad = check_files(out, c, files, &p.table, err);
         safetensors_close(files[0]);
         safetensors_close(files[1]);
     }
@@ -93,30 +91,7 @@ static int check_c3(FILE *out, C3Config *c, const char *folder, Error *err) {
     return bad;
 }
 
-static int check_qwen2(FILE *out, const char *folder, Error *err) {
-    C3Config c = {.latents = 1};
-    C3Params p;
-    SafeTensors *s;
-    int tensors = 0;
-    double numbers = 0;
-    TRY(config_read_qwen2(&c.dec, folder, err));
-    c.enc = c.dec;
-    TRY(params_build(&p, &c, 1, err));
-    int bad = safetensors_open(&s, folder, err);
-    if (!bad) {
-        bad = weights_check_tied(s, c.dec.tied, err) || check_shapes(&tensors, s, &p.table, OWNER_DECODER, err) ||
-                      check_numbers(&numbers, s, err)
-                  ? -1
-                  : 0;
-        if (!bad) print_tensors(out, tensors, numbers);
-        if (!bad) say_others(out, s, &p.table, OWNER_DECODER, OWNER_DECODER);
-        safetensors_close(s);
-    }
-    params_free(&p);
-    return bad;
-}
-
-// ---- what lies beside them -----------------------------------------------------------------------------------------
+// ---- the other files -----------------------------------------------------------------------------------------------
 
 // The tokenizer in the folder, where there is one; two files must be the same one.
 static int check_tokenizer(FILE *out, const C3Config *c, const char *folder, Error *err) {
@@ -127,8 +102,7 @@ static int check_tokenizer(FILE *out, const C3Config *c, const char *folder, Err
     snprintf(s.text, sizeof s.text, "%s", folder);
     for (int i = 0; i < 2 && !bad; i++) {
         s.tokenizer = string_format("%s/%s", folder, names[i]);
-        if (!s.tokenizer) bad = error_set(err, "%s: out of memory", folder);
-        else if (file_exists(s.tokenizer)) bad = model_files_tokenizer(&found[i], &s, err);
+        if (file_exists(s.tokenizer)) bad = model_files_tokenizer(&found[i], &s, err);
         if (!bad && found[i]) fprintf(out, "  %-14s %s has the model's vocabulary\n", "tokenizer", names[i]);
         free(s.tokenizer);
     }
@@ -150,7 +124,6 @@ static int check_trainer(FILE *out, const char *folder, Error *err) {
     char text[32];
     for (int rank = 0, there = 1; there; rank++) {
         char *path = string_format("%s/trainer/optimizer_%05d.safetensors", folder, rank);
-        if (!path) return error_set(err, "%s: out of memory", folder);
         SafeTensors *s = NULL;
         int bad = 0;
         there = file_exists(path);
@@ -166,7 +139,6 @@ static int check_trainer(FILE *out, const char *folder, Error *err) {
 static int check_sums(FILE *out, const char *folder, Error *err) {
     int files = 0;
     char *marker = string_format("%s/COMPLETE", folder);
-    if (!marker) return error_set(err, "%s: out of memory", folder);
     int there = file_exists(marker);
     free(marker);
     if (!there) {
@@ -178,18 +150,14 @@ static int check_sums(FILE *out, const char *folder, Error *err) {
     return 0;
 }
 
-int inspect_folder(FILE *out, const char *folder, Error *err) {
+int info_check_folder(FILE *out, const char *folder, Error *err) {
     char *llm1 = string_format("%s/llm1", folder), *trainer = string_format("%s/trainer", folder);
-    int bad = llm1 && trainer ? 0 : error_set(err, "%s: out of memory", folder);
+    C3Config c;
+    int is_c3 = file_exists(llm1);
     fprintf(out, "check\n");
-    if (!bad) bad = check_sums(out, folder, err); // first: what is damaged is best told by its file
-    if (!bad && file_exists(llm1)) {
-        C3Config c;
-        bad = check_c3(out, &c, folder, err);
-        if (!bad) bad = check_tokenizer(out, &c, folder, err);
-    } else if (!bad) {
-        bad = check_qwen2(out, folder, err);
-    }
+    int bad = check_sums(out, folder, err); // first: damage is best reported by file
+    if (!bad) bad = check_weights(out, &c, folder, is_c3, err);
+    if (!bad && is_c3) bad = check_tokenizer(out, &c, folder, err);
     if (!bad && file_exists(trainer)) bad = check_trainer(out, folder, err);
     free(trainer);
     free(llm1);

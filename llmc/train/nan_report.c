@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/weights/safetensors.h" // safetensors_not_finite
+
 enum { SHOWN = 3, NAME = 160 };
 
 // Appends ", name" up to SHOWN times, then counts silently.
@@ -27,9 +29,7 @@ static int any_bad(Backend *b, const void *device, size_t n, int elem, float *de
         if (elem) b->cast_to_f32(b, device_piece, elem_at(b, device, at), count);
         else from = (const float *)device + at;
         b->download(b, host, from, count * sizeof *host);
-        for (size_t i = 0; i < count; i++) {
-            if (!isfinite(host[i])) return 1;
-        }
+        if (safetensors_not_finite(host, DTYPE_F32, count) < count) return 1;
     }
     return 0;
 }

@@ -569,3 +569,9 @@ void safetensors_writer_discard(SafeWriter *w) {
     file_discard(&w->file);
     free(w);
 }
+
+int safetensors_writer_end(SafeWriter *w, int bad, Error *err) {
+    if (!bad) return safetensors_writer_commit(w, err);
+    safetensors_writer_discard(w);
+    return -1;
+}

@@ -56,5 +56,7 @@ uint32_t safetensors_writer_crc(const SafeWriter *w, uint64_t *bytes);
 // Checks that every declared byte came, fsync, rename. Frees w in any case.
 int safetensors_writer_commit(SafeWriter *w, Error *err);
 void safetensors_writer_discard(SafeWriter *w);
+// Commits, or, when something before went wrong (bad != 0), discards (w may be NULL) and returns -1.
+int safetensors_writer_end(SafeWriter *w, int bad, Error *err);
 
 #endif

@@ -143,8 +143,9 @@ int main(int argc, char **argv) {
     if (s.notes) printf("%s", s.notes);
     run(&m, &p, &l, o.out);
     if (save) {
+        FileSum sums[2];
         must(file_make_dirs(save, &err), &err);
-        must(checkpoint_save_weights(b, m.weights, &m.params, &s.config, NULL, save, &err), &err);
+        must(weights_save(b, m.weights, &m.params, &s.config, save, sums, &err), &err);
     }
     c3_free(&m);
     b->destroy(b);

@@ -418,7 +418,8 @@ static void save(Run *r, const Case *c, const char *folder, const char *name) {
     C3Config config = c->config;
     config.dtype = r->b->dtype;
     must(!losses_path || mkdir(saved, 0777), &(Error){"cannot make the folder of the saved checkpoint"});
-    must(checkpoint_save_weights(r->b, r->m.weights, &r->m.params, &config, NULL, saved, &err), &err);
+    FileSum sums[2];
+    must(weights_save(r->b, r->m.weights, &r->m.params, &config, saved, sums, &err), &err);
     must(safetensors_writer_open(&w, losses_path, &entry, 1, NULL, 0, &err), &err);
     must(safetensors_writer_data(w, r->m.host_losses, (size_t)r->rows * 4, &err), &err);
     must(safetensors_writer_commit(w, &err), &err);

@@ -7,6 +7,7 @@
 #include "test/known_model.h"
 
 static char folder[] = "build/test_weights_XXXXXX";
+static FileSum sums[2];
 
 // ---- weights alone -------------------------------------------------------------------------------------------------
 
@@ -19,7 +20,7 @@ static void test_weights(void) {
     Rig r;
     rig_open(&r, small_config(), DTYPE_F32, 0);
     rig_fill(&r, 1);
-    CHECK(checkpoint_save_weights(r.b, r.weights, &r.params, &r.config, NULL, where, &err) == 0, "%s", err.text);
+    CHECK(weights_save(r.b, r.weights, &r.params, &r.config, where, sums, &err) == 0, "%s", err.text);
     C3Config back;
     CHECK(config_read_c3(&back, where, &err) == 0 && back.dec.F == 61 && back.dtype == DTYPE_F32, "%s", err.text);
     rig_spoil(&r);
@@ -37,7 +38,7 @@ static void test_weights(void) {
     C3Config config = small_config();
     config.dec.tied = 1;
     rig_open(&r, config, DTYPE_F32, 0);
-    CHECK(checkpoint_save_weights(r.b, r.weights, &r.params, &r.config, NULL, where, &err) == 0, "%s", err.text);
+    CHECK(weights_save(r.b, r.weights, &r.params, &r.config, where, sums, &err) == 0, "%s", err.text);
     rig_close(&r);
     rig_open(&r, small_config(), DTYPE_F32, 0);
     CHECK(checkpoint_load_weights(r.b, r.weights, &r.params, &r.config, where, &err) != 0 &&
@@ -58,7 +59,7 @@ static void test_conversion(void) {
         rig_open(&b, small_config(), from ? DTYPE_F32 : DTYPE_BF16, 0);
         rig_fill(&a, 6);
         rig_spoil(&b);
-        CHECK(checkpoint_save_weights(a.b, a.weights, &a.params, &a.config, NULL, where, &err) == 0, "%s", err.text);
+        CHECK(weights_save(a.b, a.weights, &a.params, &a.config, where, sums, &err) == 0, "%s", err.text);
         CHECK(checkpoint_load_weights(b.b, b.weights, &b.params, &b.config, where, &err) == 0, "%s", err.text);
         size_t total = a.params.table.total, bad = 0;
         const uint16_t *narrow = from ? a.weights : b.weights; // the CPU's device memory is the host's
@@ -125,7 +126,7 @@ static void test_fingerprint(void) {
     Rig r;
     rig_open(&r, small_config(), DTYPE_BF16, 0);
     rig_fill(&r, 5);
-    CHECK(checkpoint_save_weights(r.b, r.weights, &r.params, &r.config, NULL, where, &err) == 0, "%s", err.text);
+    CHECK(weights_save(r.b, r.weights, &r.params, &r.config, where, sums, &err) == 0, "%s", err.text);
     CHECK(checkpoint_fingerprint(hex, where, &err) == 0 && strlen(hex) == 64, "%s", err.text);
     split(where);
     CHECK(checkpoint_fingerprint(again, where, &err) == 0 && strcmp(hex, again) == 0, "%s, %s %s", hex, again,
@@ -197,7 +198,7 @@ static int write_model(const char *path, const char *type, Error *err) {
     Rig r;
     rig_open(&r, small_config(), strcmp(type, "fp32") ? DTYPE_BF16 : DTYPE_F32, 0);
     rig_fill(&r, 3);
-    int bad = checkpoint_save_weights(r.b, r.weights, &r.params, &r.config, NULL, path, err);
+    int bad = weights_save(r.b, r.weights, &r.params, &r.config, path, sums, err);
     rig_close(&r);
     return bad;
 }

@@ -14,8 +14,6 @@
 #include "llmc/weights/model_files.h"
 #include "llmc/text/tokenizer.h"
 
-enum { PIECE_BYTES = 1 << 24 };
-
 static void row(FILE *out, const char *name, const char *text) { fprintf(out, "  %-14s %s\n", name, text); }
 
 // ---- tensors -------------------------------------------------------------------------------------------------------
@@ -25,13 +23,8 @@ static int check_numbers(double *numbers, const SafeTensors *s, Error *err) {
     for (int i = 0; i < safetensors_count(s); i++) {
         const SafeTensor *t = safetensors_at(s, i);
         if (!t->supported) continue;
-        const size_t size = dtype_size(t->dtype), n = t->bytes / size, piece = PIECE_BYTES / size;
-        for (size_t at = 0; at < n; at += piece) {
-            const size_t count = n - at < piece ? n - at : piece;
-            const char *data = (const char *)t->data + at * size;
-            TRY(weights_check_finite(data, t->dtype, count, s, t, at, err));
-            file_map_done(data, count * size);
-        }
+        const size_t n = t->bytes / dtype_size(t->dtype);
+        TRY(weights_check_tensor(s, t, n, NULL, err));
         *numbers += (double)n;
     }
     return 0;

@@ -45,7 +45,7 @@ typedef struct CheckpointJob {
     const C3Config *config;
     const C3Params *params;
     Optimizer *optimizer; // weights, m, v, master
-    const Travel *travel; // as in checkpoint_save_weights
+    const Travel *travel; // files saved beside the weights; NULL: none
 } CheckpointJob;
 
 // Saves RUN/step_%08lld on all ranks together. Once COMPLETE is durable, older complete ones of this run beyond the

@@ -9,16 +9,13 @@
 #include "llmc/weights/run.h" // checkpoint_hold
 #include "llmc/model/config.h"
 #include "llmc/base/file.h"
-#include "llmc/weights/safetensors.h"
 #include "llmc/weights/model_files.h"
 #include "llmc/weights/travel.h"
 #include "llmc/weights/weights.h"
 
-enum { PIECE_BYTES = 1 << 24 };
-
 typedef struct Stack {
     char *folder; // of the C3 model
-    int hold;     // that a run leaves it there
+    int hold;     // keeps a run from removing it
     Qwen2Config config;
     DType dtype; // of config.json: the embedding's
     SpecialTokens specials;
@@ -32,8 +29,7 @@ typedef struct Stack {
 } Stack;
 
 static void stack_close(Stack *s) {
-    safetensors_close(s->files[0]);
-    safetensors_close(s->files[1]);
+    weights_close_c3(s->files);
     free(s->tensors);
     free(s->entries);
     params_free(&s->params);
@@ -42,19 +38,18 @@ static void stack_close(Stack *s) {
     free(s->folder);
 }
 
-static void add(Stack *s, const SafeTensor *t, const char *name, int64_t rows) {
+static void add_tensor(Stack *s, const SafeTensor *t, const char *name, int64_t rows) {
     SafeEntry e = {.name = name, .dtype = t->dtype, .dims = t->dims};
     memcpy(e.shape, t->shape, sizeof e.shape);
-    e.shape[0] = rows; // padding of the vocabulary stays behind
+    e.shape[0] = rows; // without the vocabulary's padding
     s->tensors[s->n] = t;
     s->entries[s->n++] = e;
 }
 
-// The stack's tensors in the table's order. An encoder's head, which the table does not know, is the last.
-static int list(Stack *s, const ParamTable *table, ParamOwner owner, Error *err) {
-    s->tensors = calloc((size_t)table->n + 1, sizeof *s->tensors);
-    s->entries = calloc((size_t)table->n + 1, sizeof *s->entries);
-    if (!s->tensors || !s->entries) return error_set(err, "out of memory");
+// The stack's tensors in the table's order; last an encoder's head, which is not in the table.
+static int list_tensors(Stack *s, const ParamTable *table, ParamOwner owner, Error *err) {
+    s->tensors = alloc((size_t)table->n + 1, sizeof *s->tensors, "list of tensors");
+    s->entries = alloc((size_t)table->n + 1, sizeof *s->entries, "list of tensors");
     TRY(weights_check_layers(s->s, table, owner, err));
     TRY(weights_check_tied(s->s, s->config.tied, err));
     for (int i = 0; i < table->n; i++) {
@@ -62,27 +57,27 @@ static int list(Stack *s, const ParamTable *table, ParamOwner owner, Error *err)
         if (p->owner != owner) continue;
         const SafeTensor *t = weights_find(s->s, p, 0, err);
         if (!t) return -1;
-        add(s, t, p->name, p->rows);
+        add_tensor(s, t, p->name, p->rows);
         if (strcmp(p->name, "model.embed_tokens.weight") == 0) s->dtype = t->dtype;
     }
     if (owner == OWNER_DECODER || s->config.tied) return 0;
     const SafeTensor *head = safetensors_find(s->s, "lm_head.weight");
-    int fits =
+    int usable =
         head && head->supported && head->dims == 2 && head->shape[0] >= s->config.V && head->shape[1] == s->config.D;
-    if (fits) add(s, head, head->name, s->config.V);
-    else s->config.tied = 1; // what trained it had no use for a head and kept none
+    if (usable) add_tensor(s, head, head->name, s->config.V);
+    else s->config.tied = 1; // the encoder was trained without a head
     return 0;
 }
 
-// The model's tokenizer as it was trained with; a model without one has none to give.
-static int take_tokenizer(Stack *s, Error *err) {
+// The tokenizer the model was trained with; without one, the notes say so.
+static int read_tokenizer(Stack *s, Error *err) {
     ModelFiles files;
     Tokenizer *tokenizer = NULL;
     ModelChoice o = {.model = s->folder};
     Error none;
     int bad = model_files_shapes(&files, &o, 0, err);
     if (!bad && model_files_find_tokenizer(&files, &o, &none) != 0) {
-        bad = string_append(&s->travel.notes, "%s", none.text) ? error_set(err, "out of memory") : 0;
+        s->travel.notes = string_copy(none.text);
     } else if (!bad) {
         bad = model_files_tokenizer(&tokenizer, &files, err);
         if (!bad) bad = travel_open(&s->travel, tokenizer, files.tokenizer, NULL, 0, err);
@@ -101,34 +96,23 @@ static int stack_open(Stack *s, const char *model, ParamOwner owner, Error *err)
     s->config = owner == OWNER_ENCODER ? c.enc : c.dec;
     s->specials = c.specials;
     TRY(params_build(&s->params, &c, 1, err));
-    TRY(list(s, &s->params.table, owner, err));
-    return take_tokenizer(s, err);
+    TRY(list_tensors(s, &s->params.table, owner, err));
+    return read_tokenizer(s, err);
 }
 
 static int copy_tensor(SafeWriter *w, const Stack *s, const SafeTensor *t, const SafeEntry *e, Error *err) {
-    size_t size = dtype_size(t->dtype), n = 1, piece = PIECE_BYTES / size;
+    size_t n = 1;
     for (int d = 0; d < e->dims; d++) n *= (size_t)e->shape[d];
-    for (size_t at = 0; at < n; at += piece) {
-        size_t count = n - at < piece ? n - at : piece;
-        const char *data = (const char *)t->data + at * size;
-        TRY(weights_check_finite(data, t->dtype, count, s->s, t, at, err));
-        TRY(safetensors_writer_data(w, data, count * size, err));
-        file_map_done(data, count * size);
-    }
-    return 0;
+    return weights_check_tensor(s->s, t, n, w, err);
 }
 
 static int write_tensors(const Stack *s, const char *folder, Error *err) {
-    static const char *const metadata[][2] = {{"format", "pt"}};
     char *path = string_format("%s/model.safetensors", folder);
     SafeWriter *w = NULL;
-    int bad =
-        path ? safetensors_writer_open(&w, path, s->entries, s->n, metadata, 1, err) : error_set(err, "out of memory");
+    int bad = safetensors_writer_open(&w, path, s->entries, s->n, weights_metadata, 1, err);
     for (int i = 0; i < s->n && !bad; i++) bad = copy_tensor(w, s, s->tensors[i], &s->entries[i], err);
-    if (bad) safetensors_writer_discard(w);
-    else bad = safetensors_writer_commit(w, err);
     free(path);
-    return bad;
+    return safetensors_writer_end(w, bad, err);
 }
 
 static int write_folder(const Stack *s, const char *temporary, const char *out, Error *err) {
@@ -137,9 +121,8 @@ static int write_folder(const Stack *s, const char *temporary, const char *out, 
     TRY(write_tensors(s, temporary, err));
     TRY(travel_write(&s->travel, temporary, err));
     TRY(file_sync_dir(temporary, err));
-    if (rename(temporary, out) != 0)
-        return error_set(err, "%s: cannot rename to %s: %s", temporary, out, strerror(errno));
-    return 0;
+    if (rename(temporary, out) == 0) return 0;
+    return error_set(err, "%s: cannot rename to %s: %s", temporary, out, strerror(errno));
 }
 
 int extract_stack(char **notes, const char *model, ParamOwner owner, const char *out, Error *err) {
@@ -150,7 +133,6 @@ int extract_stack(char **notes, const char *model, ParamOwner owner, const char 
     size_t length = strlen(out);
     while (length > 1 && out[length - 1] == '/') length--;
     char *temporary = string_format("%.*s.tmp", (int)length, out);
-    if (!bad && !temporary) bad = error_set(err, "out of memory");
     if (!bad && file_exists(temporary)) {
         bad =
             error_set(err, "%s: is there already (hint: a c3 extract that was killed leaves it; remove it)", temporary);

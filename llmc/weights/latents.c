@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/json.h"
 #include "llmc/base/sha256.h"
 #include "llmc/base/unicode.h" // utf8_valid
@@ -25,7 +26,7 @@ void latents_hash(char hex[65], const void *data, size_t n) {
     sha256_final_hex(&sha, hex);
 }
 
-// Of everything that matters in a file: model, documents (both with their closing zero), then the tensor's bytes.
+// "sha256" of a file: model and documents (each with its closing zero), then the tensor's bytes.
 static void hash_file(char hex[65], const LatentFile *f, const char *documents) {
     Sha256 sha;
     sha256_init(&sha);
@@ -51,61 +52,45 @@ void latents_free(LatentFile *f) {
 
 // ---- writing -------------------------------------------------------------------------------------------------------
 
-static int put_document(cJSON *list, const LatentFile *f, const LatentDocument *doc) {
-    cJSON *o = cJSON_CreateObject(), *pages, *gaps;
-    if (!o || !cJSON_AddItemToArray(list, o)) {
-        cJSON_Delete(o);
-        return -1;
-    }
-    if (!cJSON_AddStringToObject(o, "id", doc->id) || !cJSON_AddBoolToObject(o, "nfc", doc->is_nfc) ||
-        !(pages = cJSON_AddArrayToObject(o, "pages")) || !(gaps = cJSON_AddArrayToObject(o, "gaps")))
-        return -1;
+static cJSON *document_json(const LatentFile *f, const LatentDocument *doc) {
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "id", doc->id);
+    cJSON_AddBoolToObject(o, "nfc", doc->is_nfc);
+    cJSON *pages = cJSON_AddArrayToObject(o, "pages"), *gaps = cJSON_AddArrayToObject(o, "gaps");
     for (int i = 0; i < doc->pages; i++) {
         const LatentPage *p = &f->pages[doc->first + i];
         cJSON *page = cJSON_CreateObject();
-        if (!page || !cJSON_AddItemToArray(pages, page)) {
-            cJSON_Delete(page);
-            return -1;
-        }
-        if (!cJSON_AddNumberToObject(page, "tokens", p->tokens) || !cJSON_AddStringToObject(page, "sha256", p->sha256))
-            return -1;
+        cJSON_AddNumberToObject(page, "tokens", p->tokens);
+        cJSON_AddStringToObject(page, "sha256", p->sha256);
+        cJSON_AddItemToArray(pages, page);
     }
-    for (int i = 0; i <= doc->pages; i++) {
-        cJSON *gap = cJSON_CreateString(doc->gaps[i]);
-        if (!gap || !cJSON_AddItemToArray(gaps, gap)) {
-            cJSON_Delete(gap);
-            return -1;
-        }
-    }
-    return 0;
+    for (int i = 0; i <= doc->pages; i++) cJSON_AddItemToArray(gaps, cJSON_CreateString(doc->gaps[i]));
+    return o;
 }
 
-// The metadata "documents", malloc'ed by cJSON; NULL when memory ran out.
+// The metadata "documents"; freed with cJSON_free.
 static char *documents_text(const LatentFile *f) {
-    cJSON *root = cJSON_CreateObject(), *list = root ? cJSON_AddArrayToObject(root, "documents") : NULL;
-    int bad = !list;
-    for (int d = 0; d < f->n_documents && !bad; d++) bad = put_document(list, f, &f->documents[d]) != 0;
-    char *text = bad ? NULL : cJSON_PrintUnformatted(root);
+    cJSON *root = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(root, "documents");
+    for (int d = 0; d < f->n_documents; d++) cJSON_AddItemToArray(list, document_json(f, &f->documents[d]));
+    char *text = cJSON_PrintUnformatted(root);
     cJSON_Delete(root);
     return text;
 }
 
 int latents_header_add(LatentHeader *h, const LatentFile *f, const LatentDocument *doc) {
     const size_t others = 1024; // the rest of the header
-    cJSON *list = cJSON_CreateArray();
-    char *text = list && put_document(list, f, doc) == 0 ? cJSON_PrintUnformatted(list->child) : NULL;
-    cJSON_Delete(list);
-    if (!text) return -1;
+    cJSON *json = document_json(f, doc);
+    char *text = cJSON_PrintUnformatted(json);
+    cJSON_Delete(json);
     h->bytes++; // the comma
     for (const char *c = text; *c; c++) h->bytes += *c == '"' || *c == '\\' ? 2 : 1;
-    h->values += 6 + 4 * (size_t)doc->pages; // brackets and commas, as json_parse counts them
+    h->values += 6 + 4 * (size_t)doc->pages; // brackets and commas: json_parse counts these
     cJSON_free(text);
     return h->bytes + others <= SAFETENSORS_MAX_HEADER && h->values + others <= JSON_MAX_VALUES;
 }
 
 int latents_write(const LatentFile *f, const char *path, uint64_t *bytes, Error *err) {
     char hash[65], *documents = documents_text(f);
-    if (!documents) return error_set(err, "%s: out of memory", path);
     hash_file(hash, f, documents);
     const char *const metadata[][2] = {
         {"format", FORMAT}, {"version", VERSION}, {"model", f->model}, {"sha256", hash}, {"documents", documents}};
@@ -126,11 +111,9 @@ int latents_write(const LatentFile *f, const char *path, uint64_t *bytes, Error 
 
 static int is_hash(const char *hex) { return hex && strlen(hex) == 64 && strspn(hex, "0123456789abcdef") == 64; }
 
-static const char *text_of(const cJSON *item) { return cJSON_IsString(item) ? item->valuestring : NULL; }
-
 static int read_page(LatentPage *p, const cJSON *item, const char *where, int number, Error *err) {
     int64_t tokens = 0;
-    const char *hash = text_of(json_find(item, "sha256"));
+    const char *hash = cJSON_GetStringValue(json_find(item, "sha256"));
     if (json_whole(&tokens, json_find(item, "tokens"), 1, MAX_TOKENS) != 0)
         return error_set(err, "%s: page %d: \"tokens\": expected a whole number from 1", where, number);
     if (!is_hash(hash)) return error_set(err, "%s: page %d: \"sha256\": expected 64 hex digits", where, number);
@@ -143,14 +126,14 @@ static int read_gaps(LatentDocument *doc, const cJSON *gaps, const char *where, 
     if (!cJSON_IsArray(gaps) || cJSON_GetArraySize(gaps) != doc->pages + 1)
         return error_set(err, "%s: \"gaps\": expected %d texts", where, doc->pages + 1);
     doc->gaps = calloc((size_t)doc->pages + 1, sizeof *doc->gaps);
-    if (!doc->gaps) return error_set(err, "%s: out of memory", where);
+    if (!doc->gaps) return error_set(err, "%s: out of memory (%d pages)", where, doc->pages);
     int i = 0;
     const cJSON *item;
     cJSON_ArrayForEach(item, gaps) {
-        const char *gap = text_of(item);
+        const char *gap = cJSON_GetStringValue(item);
         if (!gap || gap[strspn(gap, " \t\r\n\v\f")])
             return error_set(err, "%s: \"gaps\": entry %d: expected white space", where, i);
-        if (!(doc->gaps[i++] = strdup(gap))) return error_set(err, "%s: out of memory", where);
+        doc->gaps[i++] = string_copy(gap);
     }
     return 0;
 }
@@ -159,7 +142,7 @@ static int read_gaps(LatentDocument *doc, const cJSON *gaps, const char *where, 
 static int read_document(LatentFile *f, const cJSON *item, int *used, const char *path, Error *err) {
     char where[600];
     LatentDocument *doc = &f->documents[f->n_documents++]; // from here on latents_free frees it
-    const char *id = text_of(json_find(item, "id"));
+    const char *id = cJSON_GetStringValue(json_find(item, "id"));
     const cJSON *pages = json_find(item, "pages"), *nfc = json_find(item, "nfc"), *page;
     snprintf(where, sizeof where, "%.500s: document %d", path, f->n_documents);
     int count = cJSON_IsArray(pages) ? cJSON_GetArraySize(pages) : 0, number = 0;
@@ -169,8 +152,7 @@ static int read_document(LatentFile *f, const cJSON *item, int *used, const char
     if (count < 1 || count > f->n_pages - *used)
         return error_set(err, "%s: %d pages: expected 1 to the %d that are left of the tensor's %d", where, count,
                          f->n_pages - *used, f->n_pages);
-    *doc = (LatentDocument){.id = strdup(id), .first = *used, .pages = count, .is_nfc = cJSON_IsTrue(nfc)};
-    if (!doc->id) return error_set(err, "%s: out of memory", where);
+    *doc = (LatentDocument){.id = string_copy(id), .first = *used, .pages = count, .is_nfc = cJSON_IsTrue(nfc)};
     cJSON_ArrayForEach(page, pages) {
         TRY(read_page(&f->pages[*used], page, where, ++number, err));
         ++*used;
@@ -191,18 +173,6 @@ static int read_documents(LatentFile *f, const cJSON *root, const char *path, Er
 }
 
 // ---- reading: the whole --------------------------------------------------------------------------------------------
-
-// First number that is not finite, as its index; -1: all are.
-static int64_t first_bad(const void *data, DType dtype, size_t n) {
-    const char *x = data;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits = 0;
-        if (dtype == DTYPE_F32) memcpy(&bits, x + 4 * i, 4);
-        else memcpy((char *)&bits + 2, x + 2 * i, 2); // little endian: the upper half of an fp32 number
-        if ((bits & 0x7f800000u) == 0x7f800000u) return (int64_t)i;
-    }
-    return -1;
-}
 
 static int check_tensor(LatentFile *f, const char *path, Error *err) {
     const SafeTensor *t = safetensors_find(f->file, TENSOR);
@@ -229,12 +199,11 @@ static int check_data(const LatentFile *f, const char *documents, const char *pa
     hash_file(hash, f, documents);
     if (strcmp(hash, expected) != 0)
         return error_set(err, "%s: the file is damaged: SHA-256 %.16s..., expected %.16s...", path, hash, expected);
-    size_t size = (size_t)f->latents * (size_t)f->width;
-    int64_t bad = first_bad(f->data, f->dtype, (size_t)f->n_pages * size);
-    if (bad >= 0)
-        return error_set(err, "%s: page %lld: latent %lld has a number that is not finite", path,
-                         (long long)(bad / (int64_t)size + 1), (long long)(bad % (int64_t)size / f->width + 1));
-    return 0;
+    size_t width = (size_t)f->width, page = (size_t)f->latents * width, n = (size_t)f->n_pages * page;
+    size_t bad = safetensors_not_finite(f->data, f->dtype, n);
+    if (bad == n) return 0;
+    return error_set(err, "%s: page %zu: latent %zu has a number that is not finite", path, bad / page + 1,
+                     bad % page / width + 1);
 }
 
 static int read_all(LatentFile *f, const char *path, Error *err) {

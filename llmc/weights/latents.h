@@ -1,17 +1,15 @@
-// latents.h: pages as the encoder left them, on disk (.c3). A safetensors file with one tensor "latents"
-// (pages,N,D_enc), the encoder's final norm at the queries, before the projector, in the element type it was computed
-// in; beside it, in
-// __metadata__, what a decoder must know:
+// latents.h: encoded pages on disk (.c3). A safetensors file with one tensor "latents" (pages,N,D_enc): the encoder's
+// final norm at the queries, before the projector, in the element type it was computed in. __metadata__ holds:
 //
 //   format, version   "c3-latents", "1"
 //   model             fingerprint of the model that can read them (checkpoint_fingerprint)
-//   sha256            of model and documents, each with a closing zero byte, and the tensor's bytes: damage is seen
+//   sha256            of model and documents, each with a closing zero byte, and the tensor's bytes
 //   documents         JSON
 //   {"documents":[{"id","nfc","pages":[{"tokens","sha256"},...],"gaps":["","\n\n",...,"\n"]},...]}
 //
-// A document is gap, page, gap, ..., page, gap: pages went through the model, gaps are the white space around them and
-// are kept as they were. "sha256" of a page is that of its text in NFC; "nfc" is false when the document itself was
-// not. What shrinks is the decoder's context, not the bytes: N latents take N * D_enc * 2 or 4 of them.
+// A document is gap, page, gap, ..., page, gap: pages went through the model, gaps are the white space around them,
+// kept as is. A page's "sha256" is that of its text in NFC; "nfc" is false if the document was not in NFC. The
+// decoder's context shrinks, not the file: the N latents of a page take N * D_enc * (2 or 4) bytes.
 #ifndef LLMC_LATENTS_H
 #define LLMC_LATENTS_H
 
@@ -32,7 +30,7 @@ typedef struct LatentDocument {
     int is_nfc;
 } LatentDocument;
 
-// Zero-initialise one to fill it; latents_free() frees everything it points to.
+// Zero-initialise before filling in; latents_free() frees everything it points to.
 typedef struct LatentFile {
     char model[65];
     int latents, width; // N, D_enc
@@ -49,17 +47,16 @@ typedef struct LatentFile {
 // Bytes of the latents themselves.
 size_t latents_bytes(const LatentFile *f);
 
-// What the documents take of the file's header, which is bounded: counted before hours of work. Zero-initialise it.
+// The documents' share of the file's header, whose size is bounded: counted before hours of work. Zero-initialise it.
 typedef struct LatentHeader {
-    size_t bytes, values; // JSON inside a text of JSON; what reading it bounds
+    size_t bytes, values; // JSON escaped inside JSON; number of JSON values
 } LatentHeader;
-// Counts one more document of f. 1: it fits, 0: it does not, -1: out of memory.
+// Counts one more document of f. 1: it fits; 0: the header would be too large.
 int latents_header_add(LatentHeader *h, const LatentFile *f, const LatentDocument *doc);
 
 // Writes the file, whole or not at all; *bytes becomes its size.
 int latents_write(const LatentFile *f, const char *path, uint64_t *bytes, Error *err);
-// Reads and checks all of a file: its form, that pages and gaps fit the tensor, the checksum, that every number is
-// finite. Nothing of it is believed.
+// Reads an untrusted file and checks all of it: form, pages and gaps against the tensor, checksum, finite numbers.
 int latents_read(LatentFile *f, const char *path, Error *err);
 void latents_free(LatentFile *f);
 

@@ -12,13 +12,13 @@
 
 static const char default_enc[] = "models/Qwen2.5-1.5B", default_dec[] = "models/Qwen2.5-3B";
 
-// The vocabulary of the model: -vocab, or the one its stacks agree on. Stacks of another vocabulary get the rows of
-// this one; of a plain decoder the padding is cut, to a plain encoder rows are added where it has too few.
+// The vocabulary of the model: -vocab, or the one its stacks agree on. Stacks of another vocabulary are resized to it;
+// a plain decoder loses its padding rows, a plain encoder with too few rows gets more.
 static int set_vocabulary(ModelFiles *s, const ModelChoice *o, Error *err) {
     C3Config *c = &s->config;
     s->stored[0].rows = c->enc.V;
     s->stored[1].rows = c->dec.V;
-    s->stored[1].tied = c->dec.tied; // an encoder's head is never used
+    s->stored[1].tied = c->dec.tied; // not of the encoder, whose head is never used
     if (!o->vocab && s->stored[0].base != s->stored[1].base)
         return error_set(err,
                          "%s has %d base tokens, %s has %d (hint: -vocab K keeps the first K of both, and adds rows "
@@ -44,7 +44,7 @@ static int from_two_stacks(ModelFiles *s, const ModelChoice *o, Error *err) {
     return set_vocabulary(s, o, err);
 }
 
-// A C3 folder; a stack named beside it takes the place of its own.
+// A C3 folder; -enc or -dec replaces one of its stacks.
 static int from_c3(ModelFiles *s, const ModelChoice *o, Error *err) {
     C3Config *c = &s->config;
     TRY(checkpoint_hold(&s->folder, &s->hold, o->model, err));
@@ -58,7 +58,7 @@ static int from_c3(ModelFiles *s, const ModelChoice *o, Error *err) {
     return set_vocabulary(s, o, err);
 }
 
-static int nothing_there(const ModelChoice *o, Error *err) {
+static int error_no_model(const ModelChoice *o, Error *err) {
     return error_set(
         err,
         "no model: looked for %s and %s and, for pages, %s (hint: put Qwen/Qwen2.5-1.5B and Qwen/Qwen2.5-3B "
@@ -67,7 +67,7 @@ static int nothing_there(const ModelChoice *o, Error *err) {
         default_enc, default_dec, o->pages, default_enc);
 }
 
-// The vocabulary that the training pages were made for.
+// The vocabulary of the training pages.
 static int pages_vocabulary(int *base, const ModelChoice *o, Error *err) {
     uint32_t vocab;
     TRY(dataset_vocabulary(&vocab, o->pages, err));
@@ -75,7 +75,7 @@ static int pages_vocabulary(int *base, const ModelChoice *o, Error *err) {
     return 0;
 }
 
-// A preset goes with whatever pages there are: without -vocab it takes theirs. has_pages: 0 leaves it its own.
+// Without -vocab a preset takes the vocabulary of the pages; has_pages = 0: it keeps its own.
 static int from_preset(ModelFiles *s, const ModelChoice *o, int has_pages, Error *err) {
     C3Config *c = &s->config;
     int base = o->vocab;
@@ -93,7 +93,7 @@ static int from_preset(ModelFiles *s, const ModelChoice *o, int has_pages, Error
     return 0;
 }
 
-// assume: there may be neither models nor pages; missing default models have the paper's shapes.
+// assume: models and pages may be missing; missing default models have the paper's shapes.
 static int find_shapes(ModelFiles *s, const ModelChoice *o, int assume, Error *err) {
     if (o->preset) return from_preset(s, o, !assume, err);
     int nothing = !o->model && !o->enc && !file_exists(default_enc) && !file_exists(default_dec);
@@ -108,33 +108,28 @@ static int find_shapes(ModelFiles *s, const ModelChoice *o, int assume, Error *e
     if (o->model) return from_c3(s, o, err);
     if (!s->enc) s->enc = default_enc;
     if (!s->dec) s->dec = default_dec;
-    if (nothing) return nothing_there(o, err);
+    if (nothing) return error_no_model(o, err);
     return from_two_stacks(s, o, err);
 }
 
 int model_files_find_tokenizer(ModelFiles *s, const ModelChoice *o, Error *err) {
-    if (o->tokenizer) {
-        s->tokenizer = strdup(o->tokenizer);
-        return s->tokenizer ? 0 : error_set(err, "out of memory");
-    }
+    s->tokenizer = string_copy(o->tokenizer);
+    if (s->tokenizer) return 0;
     static const char *const names[] = {"qwen.tiktoken", "tokenizer.json"};
     const char *const folders[] = {s->folder, s->enc, "data/qwen2.5"};
     for (int f = 0; f < 3; f++) {
         for (int n = 0; folders[f] && n < 2; n++) {
             s->tokenizer = string_format("%s/%s", folders[f], names[n]);
-            if (!s->tokenizer) return error_set(err, "out of memory");
             if (file_exists(s->tokenizer)) return 0;
             free(s->tokenizer);
             s->tokenizer = NULL;
         }
     }
+    const char *folder = s->folder ? s->folder : s->enc;
     return error_set(err,
                      "no tokenizer: expected tokenizer.json or qwen.tiktoken in %s%sdata/qwen2.5 (hint: bash "
                      "data/get_tokenizer.sh, or -tok FILE)",
-                     s->folder ? s->folder
-                     : s->enc  ? s->enc
-                               : "",
-                     s->folder || s->enc ? " or " : "");
+                     folder ? folder : "", folder ? " or " : "");
 }
 
 int model_files_shapes(ModelFiles *s, const ModelChoice *o, int assume, Error *err) {
@@ -174,8 +169,8 @@ int model_files_tokenizer(Tokenizer **out, const ModelFiles *s, Error *err) {
 
 // ---- weights -------------------------------------------------------------------------------------------------------
 
-// The tensors of a new encoder or decoder, or of the C3 folder's own (files).
-static int fill_stack(Resizer *a, ParamOwner owner, const char *folder, const SafeTensors *files, FileVocab config,
+// Reads a stack from the Qwen2 folder that replaces it, or, folder NULL, from the C3 folder's files.
+static int read_stack(Resizer *a, ParamOwner owner, const char *folder, const SafeTensors *files, FileVocab config,
                       Error *err) {
     if (!folder) return resize_stack(a, owner, files, config, err);
     SafeTensors *own;
@@ -185,27 +180,24 @@ static int fill_stack(Resizer *a, ParamOwner owner, const char *folder, const Sa
     return bad;
 }
 
-// Queries belong to the encoder, the projector to both: a new stack makes them new.
-static int fill(const ModelFiles *s, Resizer *a, SafeTensors *const files[2], Error *err) {
-    TRY(fill_stack(a, OWNER_ENCODER, s->enc, files[1], s->stored[0], err));
-    TRY(fill_stack(a, OWNER_DECODER, s->dec, files[0], s->stored[1], err));
+// The queries belong to the encoder, the projector to both stacks: with a new stack they are new too.
+static int read_model(const ModelFiles *s, Resizer *a, SafeTensors *const files[2], Error *err) {
+    TRY(read_stack(a, OWNER_ENCODER, s->enc, files[1], s->stored[0], err));
+    TRY(read_stack(a, OWNER_DECODER, s->dec, files[0], s->stored[1], err));
     if (!s->folder) return 0;
     if (!s->enc) TRY(resize_queries(a, files[0], s->stored_latents, err));
     if (!s->enc && !s->dec) return resize_projector(a, files[0], err);
-    if (!a->weights) return 0;
-    if (string_append(&a->notes, "  %-14s %s%s new: what they were fits no other %s\n", "cascade",
-                      s->enc ? "queries and projector" : "the projector", s->enc ? " are" : " is",
-                      s->enc ? "encoder" : "decoder") != 0)
-        return error_set(err, "out of memory");
+    if (a->weights)
+        string_append(&a->notes, "  %-14s %s new: the old weights fit no other %s\n", "cascade",
+                      s->enc ? "queries and projector are" : "the projector is", s->enc ? "encoder" : "decoder");
     return 0;
 }
 
-static int open_and_fill(const ModelFiles *s, Resizer *a, Error *err) {
+static int open_and_read(const ModelFiles *s, Resizer *a, Error *err) {
     SafeTensors *files[2] = {NULL, NULL};
     if (s->folder) TRY(weights_open_c3(files, s->folder, err));
-    int bad = fill(s, a, files, err);
-    safetensors_close(files[0]);
-    safetensors_close(files[1]);
+    int bad = read_model(s, a, files, err);
+    weights_close_c3(files);
     return bad;
 }
 
@@ -214,17 +206,17 @@ int model_files_check(const ModelFiles *s, Error *err) {
     if (!s->folder && !s->enc) return 0;
     TRY(params_build(&p, &s->config, 1, err));
     Resizer a = {.params = &p, .base = s->config.base_vocab};
-    int bad = open_and_fill(s, &a, err);
+    int bad = open_and_read(s, &a, err);
     params_free(&p);
     return bad;
 }
 
 int model_files_load(ModelFiles *s, C3 *m, uint64_t seed, Error *err) {
     if (!s->folder && !s->enc) return c3_init_weights(m, seed, 0, err);
-    TRY(c3_init_weights(m, seed, 1, err)); // what no file has
+    TRY(c3_init_weights(m, seed, 1, err)); // the cascade's, which may be in no file
     Resizer a = {
         .backend = m->b, .weights = m->weights, .params = &m->params, .base = m->config.base_vocab, .seed = seed};
-    int bad = open_and_fill(s, &a, err);
+    int bad = open_and_read(s, &a, err);
     s->notes = a.notes;
     return bad;
 }

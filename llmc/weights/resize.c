@@ -1,13 +1,13 @@
-// resize.c: see resize.h. A table over the vocabulary is filled by runs of rows: each comes from the file, from
-// wherever its tokens stand there, or is new.
+// resize.c: see resize.h. A table over the vocabulary is filled in runs of rows, each of which is read from wherever
+// the file has these tokens, or is new.
 #include "llmc/weights/resize.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/model/config.h"
-#include "llmc/base/file.h"
 #include "llmc/base/random.h"
 #include "llmc/weights/weights.h"
 
@@ -16,12 +16,12 @@ static const float noise = 0.1f; // of the spread of the old rows
 
 // ---- new rows ------------------------------------------------------------------------------------------------------
 
-// A tensor's rows in fp32 and what they are like, for drawing more of them.
+// The rows of a tensor and their statistics, for drawing more of them.
 typedef struct Rows {
     const SafeTensors *files;
     const SafeTensor *t;
     int n, cols;
-    float *row;    // (cols) the one at hand
+    float *row;    // (cols) the last that rows_get read
     double *mean;  // (cols)
     double spread; // root of the mean square distance of an element from its column's mean
     float *draws;  // (cols)
@@ -46,11 +46,10 @@ static int rows_get(Rows *r, int i, Error *err) {
 static int rows_open(Rows *r, const SafeTensors *s, const SafeTensor *t, int cols, Error *err) {
     const size_t width = (size_t)cols;
     *r = (Rows){.files = s, .t = t, .n = (int)t->shape[0], .cols = cols};
-    r->row = malloc(width * sizeof *r->row);
-    r->draws = malloc(width * sizeof *r->draws);
-    r->narrow = malloc(width * sizeof(float));
-    r->mean = calloc(width, sizeof *r->mean);
-    if (!r->row || !r->draws || !r->narrow || !r->mean) return error_set(err, "new rows: out of memory");
+    r->row = alloc(width, sizeof *r->row, "new rows");
+    r->draws = alloc(width, sizeof *r->draws, "new rows");
+    r->narrow = alloc(width, sizeof(float), "new rows");
+    r->mean = alloc_zeroed(width, sizeof *r->mean, "new rows");
     const int samples = r->n < MOST_SAMPLES ? r->n : MOST_SAMPLES;
     double squares = 0, of_means = 0;
     for (int i = 0; i < samples; i++) {
@@ -66,8 +65,8 @@ static int rows_open(Rows *r, const SafeTensors *s, const SafeTensor *t, int col
     return 0;
 }
 
-// Row i of parameter p, new: old row `like` (< 0: the mean of all) and noise.
-static int new_row(const Resizer *a, Rows *r, const Param *p, int i, int like, Error *err) {
+// Writes row i of parameter p: old row `like` (< 0: the mean of all) plus noise.
+static int write_new_row(const Resizer *a, Rows *r, const Param *p, int i, int like, Error *err) {
     Backend *b = a->backend;
     const size_t width = (size_t)r->cols, even = (width + 1) / 2 * 2;
     uint64_t stream = random_stream(a->seed, (uint64_t)(p - a->params->table.params));
@@ -79,15 +78,14 @@ static int new_row(const Resizer *a, Rows *r, const Param *p, int i, int like, E
     return 0;
 }
 
-static int old_rows(const Resizer *a, const Param *p, const SafeTensors *s, const SafeTensor *t, int to, int from,
-                    int n, Error *err) {
+// Reads rows from.. of the tensor into rows to.. of the parameter, n of them.
+static int read_rows(const Resizer *a, const Param *p, const SafeTensors *s, const SafeTensor *t, int to, int from,
+                     int n, Error *err) {
     Backend *b = a->backend;
     const size_t width = (size_t)p->cols;
     return weights_read(b, elem_at(b, a->weights, p->offset + (size_t)to * width), b->dtype, s, t, (size_t)from * width,
                         (size_t)n * width, err);
 }
-
-static int was_said(int bad, Error *err) { return bad ? error_set(err, "out of memory") : 0; }
 
 // ---- vocabulary ----------------------------------------------------------------------------------------------------
 
@@ -100,7 +98,7 @@ static Numbering numbering(int base, int rows) {
     return (Numbering){base, rows, {s.endoftext, s.im_start, s.im_end, s.img, s.img_end, s.img_pad}};
 }
 
-// The row of the files that holds token `row` of the model; -1: none does.
+// The files' row for token `row` of the model; -1: none.
 static int row_in_files(int row, const Numbering *model, const Numbering *files) {
     int found = -1;
     if (model->base == files->base || (row < model->base && row < files->base)) found = row;
@@ -128,37 +126,33 @@ static int fill_table(const Resizer *a, const Param *p, const SafeTensors *s, co
         }
         if (from >= 0) {
             count->kept += next - row;
-            bad = old_rows(a, p, s, t, row, from, next - row, err);
+            bad = read_rows(a, p, s, t, row, from, next - row, err);
             continue;
         }
         if (!rows.t) bad = rows_open(&rows, s, t, p->cols, err);
-        for (int i = row; i < next && !bad; i++) bad = new_row(a, &rows, p, i, -1, err);
+        for (int i = row; i < next && !bad; i++) bad = write_new_row(a, &rows, p, i, -1, err);
         count->fresh += next - row;
     }
     rows_close(&rows);
     return bad;
 }
 
-static int say_table(Resizer *a, const Param *p, const SafeTensors *s, int base, int file_rows, RowCount n,
-                     Error *err) {
+static void note_table(Resizer *a, const Param *p, const SafeTensors *s, int base, int file_rows, RowCount n) {
     const char *stack = p->owner == OWNER_ENCODER ? "encoder" : "decoder";
     const char *table = strcmp(p->name, "lm_head.weight") == 0 ? "head" : "embedding";
-    int bad = 0;
-    if (n.fresh == 0 && n.kept == file_rows) return 0;
+    if (n.fresh == 0 && n.kept == file_rows) return;
     if (base != a->base)
-        bad =
-            string_append(&a->notes, "  %-14s %s: %d base tokens in the files, %d here\n", stack, table, base, a->base);
+        string_append(&a->notes, "  %-14s %s: %d base tokens in the files, %d here\n", stack, table, base, a->base);
     if (n.kept < file_rows)
-        bad |= string_append(&a->notes, "  %-14s %s: %d of the %d rows in %s are left out\n", stack, table,
-                             file_rows - n.kept, file_rows, safetensors_path(s, NULL));
+        string_append(&a->notes, "  %-14s %s: %d of the %d rows in %s are left out\n", stack, table, file_rows - n.kept,
+                      file_rows, safetensors_path(s, NULL));
     if (n.fresh > 0)
-        bad |= string_append(&a->notes, "  %-14s %s: %d of %d rows are new (the mean of the old ones, and noise)\n",
-                             stack, table, n.fresh, p->rows);
-    return was_said(bad, err);
+        string_append(&a->notes, "  %-14s %s: %d of %d rows are new (the mean of the old ones, and noise)\n", stack,
+                      table, n.fresh, p->rows);
 }
 
 // The table of a parameter over the vocabulary, as config.json describes it.
-static const SafeTensor *find_table(const SafeTensors *s, const Param *p, int rows, Error *err) {
+static const SafeTensor *find_vocabulary_table(const SafeTensors *s, const Param *p, int rows, Error *err) {
     const SafeTensor *t = weights_find(s, p, 1, err);
     if (t && t->shape[0] >= rows && t->shape[0] <= INT32_MAX) return t;
     if (t)
@@ -176,7 +170,7 @@ int resize_stack(Resizer *a, ParamOwner owner, const SafeTensors *s, FileVocab c
         const Param *p = &table->params[i];
         if (p->owner != owner) continue;
         int over = weights_over_vocabulary(p);
-        const SafeTensor *t = over ? find_table(s, p, config.rows, err) : weights_find(s, p, 0, err);
+        const SafeTensor *t = over ? find_vocabulary_table(s, p, config.rows, err) : weights_find(s, p, 0, err);
         if (!t) return -1;
         if (!a->weights) continue;
         if (!over) {
@@ -185,14 +179,14 @@ int resize_stack(Resizer *a, ParamOwner owner, const SafeTensors *s, FileVocab c
         }
         RowCount count;
         TRY(fill_table(a, p, s, t, config.base, &count, err));
-        TRY(say_table(a, p, s, config.base, (int)t->shape[0], count, err));
+        note_table(a, p, s, config.base, (int)t->shape[0], count);
     }
     return 0;
 }
 
 // ---- the cascade ---------------------------------------------------------------------------------------------------
 
-static int cascade_tensor(const Resizer *a, const SafeTensors *s, const char *name, Error *err) {
+static int read_cascade_tensor(const Resizer *a, const SafeTensors *s, const char *name, Error *err) {
     Backend *b = a->backend;
     const Param *p = params_find(&a->params->table, OWNER_CASCADE, name);
     const SafeTensor *t = weights_find(s, p, 0, err);
@@ -201,8 +195,8 @@ static int cascade_tensor(const Resizer *a, const SafeTensors *s, const char *na
 }
 
 int resize_projector(Resizer *a, const SafeTensors *s, Error *err) {
-    TRY(cascade_tensor(a, s, "model.mm_projector.weight", err));
-    return cascade_tensor(a, s, "model.mm_projector.bias", err);
+    TRY(read_cascade_tensor(a, s, "model.mm_projector.weight", err));
+    return read_cascade_tensor(a, s, "model.mm_projector.bias", err);
 }
 
 int resize_queries(Resizer *a, const SafeTensors *s, int latents, Error *err) {
@@ -214,19 +208,16 @@ int resize_queries(Resizer *a, const SafeTensors *s, int latents, Error *err) {
                          safetensors_path(s, t), p->name, latents, (long long)t->shape[0]);
     if (!a->weights) return 0;
     const int old = t->shape[0] < p->rows ? (int)t->shape[0] : p->rows;
-    TRY(old_rows(a, p, s, t, 0, 0, old, err));
+    TRY(read_rows(a, p, s, t, 0, 0, old, err));
     if (t->shape[0] > p->rows)
-        return was_said(string_append(&a->notes, "  %-14s the first %d of the %lld in %s; the others are left out\n",
-                                      "latents", p->rows, (long long)t->shape[0], safetensors_path(s, NULL)),
-                        err);
+        string_append(&a->notes, "  %-14s the first %d of the %lld in %s; the others are left out\n", "latents",
+                      p->rows, (long long)t->shape[0], safetensors_path(s, NULL));
     if (old == p->rows) return 0;
     Rows rows = {0};
     int bad = rows_open(&rows, s, t, p->cols, err);
-    for (int i = old; i < p->rows && !bad; i++) bad = new_row(a, &rows, p, i, i % old, err);
+    for (int i = old; i < p->rows && !bad; i++) bad = write_new_row(a, &rows, p, i, i % old, err);
     rows_close(&rows);
-    if (bad) return -1;
-    return was_said(string_append(&a->notes,
-                                  "  %-14s %d, of which %d are in %s; the others are copies of these, and noise\n",
-                                  "latents", p->rows, old, safetensors_path(s, NULL)),
-                    err);
+    string_append(&a->notes, "  %-14s %d, of which %d are in %s; the others are copies of these, and noise\n",
+                  "latents", p->rows, old, safetensors_path(s, NULL));
+    return bad;
 }

@@ -1,5 +1,5 @@
-// resize.h: weights from files whose sizes are not the model's: another vocabulary, another number of latents. What the
-// files have is kept, what they lack is made from what they have, and every change is said.
+// resize.h: weights from files of other sizes than the model's: another vocabulary, another number of latents. Rows of
+// the files are kept, missing rows are drawn like them, and every change is noted.
 #ifndef LLMC_RESIZE_H
 #define LLMC_RESIZE_H
 
@@ -15,26 +15,26 @@ typedef struct Resizer {
     elem_t *weights; // the arena of `params`; NULL: compare only
     const C3Params *params;
     int base;      // base tokens of the model; config_specials() numbers its specials
-    uint64_t seed; // of what is drawn anew
-    char *notes;   // a line for each change, malloc'ed; NULL when there was none
+    uint64_t seed; // of new rows
+    char *notes;   // a line for each change, malloc'ed; NULL: none
 } Resizer;
 
-// What the config.json beside the files says of them, and they must hold.
+// What config.json says of the files' vocabulary.
 typedef struct FileVocab {
     int base; // base tokens of the vocabulary
-    int rows; // vocab_size: tables over the vocabulary have as many rows, or more
-    int tied; // a head of its own, where it is stored, must be the embedding
+    int rows; // vocab_size: tables over the vocabulary have at least as many rows
+    int tied; // a stored head must equal the embedding
 } FileVocab;
 
-// All of these first compare what the files have with what the model asks of them. Without weights that is all they do:
-// so that it can be done before memory is taken for the model.
+// Each of these first compares the files with what the model needs. Without `weights` that is all, so that it can be
+// done before memory is allocated for the model.
 
-// Fills one stack. The embedding (and head) keep the rows of all tokens both vocabularies have, specials included,
-// wherever these stand; rows the files lack become the mean of those they have, with noise of a tenth of their spread.
+// Fills one stack. Embedding and head keep the rows of all tokens that both vocabularies have, specials included,
+// whatever their ids; rows the files lack become the mean of those they have, with noise of a tenth of their spread.
 int resize_stack(Resizer *a, ParamOwner owner, const SafeTensors *s, FileVocab config, Error *err);
 
-// Fills Q, of which there are `latents` in the files. Of more queries in the files the first are kept; fewer are
-// repeated, with noise of a tenth of their spread.
+// Fills Q; the files have `latents` queries. Of too many the first are kept; too few are repeated, with noise of a
+// tenth of their spread.
 int resize_queries(Resizer *a, const SafeTensors *s, int latents, Error *err);
 // Fills the projector.
 int resize_projector(Resizer *a, const SafeTensors *s, Error *err);

@@ -17,7 +17,7 @@ enum { MAX_BYTES = 1 << 16 }; // of run.json, MADE_BY
 
 // ---- run.json ------------------------------------------------------------------------------------------------------
 
-static int copy_text(char *out, size_t room, const cJSON *json, const char *key, const char *path, Error *err) {
+static int read_name(char *out, size_t room, const cJSON *json, const char *key, const char *path, Error *err) {
     const char *text = NULL;
     TRY(json_text(&text, json, key, path, err));
     if (strlen(text) >= room || strchr(text, '/'))
@@ -28,41 +28,37 @@ static int copy_text(char *out, size_t room, const cJSON *json, const char *key,
 }
 
 static int parse(RunInfo *info, const cJSON *json, const char *path, Error *err) {
-    TRY(copy_text(info->id, sizeof info->id, json, "run", path, err));
-    TRY(copy_text(info->last, sizeof info->last, json, "last", path, err));
+    TRY(read_name(info->id, sizeof info->id, json, "run", path, err));
+    TRY(read_name(info->last, sizeof info->last, json, "last", path, err));
     return json_int(&info->remove_below, json, "remove_below", 0, (int64_t)1 << 50, path, err);
 }
 
 int run_read(RunInfo *info, const char *run, Error *err) {
     *info = (RunInfo){0};
     char *path = string_format("%s/run.json", run);
-    if (!path) return error_set(err, "%s: out of memory", run);
     cJSON *json = NULL;
-    int bad = 0;
-    if (file_exists(path)) bad = json_read(&json, path, MAX_BYTES, err);
+    int bad = file_exists(path) ? json_read(&json, path, MAX_BYTES, err) : 0;
     if (json) bad = parse(info, json, path, err);
     cJSON_Delete(json);
     free(path);
     return bad;
 }
 
-// ---- what lies there -----------------------------------------------------------------------------------------------
+// ---- the folder's contents -----------------------------------------------------------------------------------------
 
 static int has_file(const char *folder, const char *name) {
     char *path = string_format("%s/%s", folder, name);
-    int found = path && file_exists(path);
+    int found = file_exists(path);
     free(path);
     return found;
 }
 
 static int is_made_by(const char *folder, const char *id) {
-    char *path = id[0] ? string_format("%s/MADE_BY", folder) : NULL;
+    char *path = string_format("%s/MADE_BY", folder);
     cJSON *json = NULL;
-    int own = 0;
-    if (path && file_exists(path) && json_read(&json, path, MAX_BYTES, NULL) == 0) {
-        const cJSON *run = json_find(json, "run");
-        own = cJSON_IsString(run) && strcmp(run->valuestring, id) == 0;
-    }
+    const char *run = NULL;
+    int own = id[0] && file_exists(path) && json_read(&json, path, MAX_BYTES, NULL) == 0 &&
+              json_text(&run, json, "run", path, NULL) == 0 && strcmp(run, id) == 0;
     cJSON_Delete(json);
     free(path);
     return own;
@@ -87,23 +83,17 @@ void run_free_list(StepFolder *folders, int n) {
     free(folders);
 }
 
-static int add_folder(StepFolder **all, int *n, const char *run, const char *name, const char *id) {
+static void add_folder(StepFolder **all, int *n, const char *run, const char *name, const char *id) {
     const char *rest = "";
     struct stat st;
     StepFolder f = {.step = parse_step(name, &rest), .plain = *rest == 0};
-    if (f.step < 0 || (!f.plain && strcmp(rest, ".tmp") != 0 && strcmp(rest, ".old") != 0)) return 0;
-    StepFolder *more = realloc(*all, (size_t)(*n + 1) * sizeof *more);
-    if (more) *all = more;
+    if (f.step < 0 || (!f.plain && strcmp(rest, ".tmp") != 0 && strcmp(rest, ".old") != 0)) return;
     f.path = string_format("%s/%s", run, name);
-    if (!more || !f.path) {
-        free(f.path);
-        return -1;
-    }
     f.is_link = lstat(f.path, &st) == 0 && S_ISLNK(st.st_mode);
     f.complete = f.plain && has_file(f.path, "COMPLETE");
     f.own = !f.is_link && is_made_by(f.path, id);
+    *all = alloc_resize(*all, (size_t)*n + 1, sizeof f, "checkpoints of a run");
     (*all)[(*n)++] = f;
-    return 0;
 }
 
 int run_list(StepFolder **out, int *n, const char *run, const RunInfo *info, Error *err) {
@@ -112,15 +102,8 @@ int run_list(StepFolder **out, int *n, const char *run, const RunInfo *info, Err
     DIR *dir = opendir(run);
     if (!dir && errno == ENOENT) return 0;
     if (!dir) return error_set(err, "%s: cannot list: %s", run, strerror(errno));
-    int bad = 0;
-    for (struct dirent *e; !bad && (e = readdir(dir));) bad = add_folder(out, n, run, e->d_name, info->id);
+    for (struct dirent *e; (e = readdir(dir));) add_folder(out, n, run, e->d_name, info->id);
     closedir(dir);
-    if (bad) {
-        run_free_list(*out, *n);
-        *out = NULL;
-        *n = 0;
-        return error_set(err, "%s: out of memory", run);
-    }
     if (*n > 0) qsort(*out, (size_t)*n, sizeof **out, newest_first);
     return 0;
 }
@@ -141,30 +124,28 @@ const StepFolder *run_newest(const StepFolder *folders, int n, const RunInfo *in
 
 // ---- for readers ---------------------------------------------------------------------------------------------------
 
-// *seen: the run has saved something, so that there must be something.
-static int find_newest(char **out, int *seen, const char *run, Error *err) {
+// *saved: the run has saved a checkpoint, so there must be one.
+static int find_newest(char **out, int *saved, const char *run, Error *err) {
     RunInfo info;
     StepFolder *folders;
     int n;
-    *out = NULL;
     TRY(run_read(&info, run, err));
     TRY(run_list(&folders, &n, run, &info, err));
     const StepFolder *newest = run_newest(folders, n, &info);
-    if (newest) *out = strdup(newest->path);
-    int bad = newest && !*out ? error_set(err, "%s: out of memory", run) : 0;
-    *seen = info.last[0] != 0;
+    *out = newest ? string_copy(newest->path) : NULL;
+    *saved = info.last[0] != 0;
     run_free_list(folders, n);
-    return bad;
+    return 0;
 }
 
-// A run that saves while its folder is listed may have given the new checkpoint its name behind the reader and removed
-// the old one in front of it.
+// Tries again: while the folder is listed, a run may rename a new checkpoint into a place the listing has passed, and
+// remove the old one before the listing reaches it.
 int checkpoint_newest(char **out, const char *run, Error *err) {
-    int seen = 1;
+    int saved = 1;
     *out = NULL;
-    for (int tries = 0; tries < 20 && seen && !*out; tries++) {
+    for (int tries = 0; tries < 20 && saved && !*out; tries++) {
         if (tries) usleep(1000);
-        TRY(find_newest(out, &seen, run, err));
+        TRY(find_newest(out, &saved, run, err));
     }
     return 0;
 }
@@ -174,8 +155,8 @@ int checkpoint_folder(char **out, const char *folder, Error *err) {
     if (!file_exists(folder))
         return error_set(err, "%s: no such folder (hint: -m takes a C3 checkpoint or a run's folder)", folder);
     if (has_file(folder, "config.json")) {
-        *out = strdup(folder);
-        return *out ? 0 : error_set(err, "%s: out of memory", folder);
+        *out = string_copy(folder);
+        return 0;
     }
     TRY(checkpoint_newest(out, folder, err));
     if (*out) return 0;
@@ -183,14 +164,14 @@ int checkpoint_folder(char **out, const char *folder, Error *err) {
         err, "%s: expected config.json of a C3 checkpoint or a complete step_* folder of a run, found neither", folder);
 }
 
-// 1: the folder was removed, or is being removed, since it was chosen. A file system without locks holds nothing.
+// 1: the folder was removed since it was chosen, or is being removed. On a file system without locks nothing is held.
 static int hold_marker(int *hold, const char *folder) {
     char *path = string_format("%s/COMPLETE", folder);
     struct stat mine, named;
-    int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1, gone;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), gone;
     if (fd < 0) gone = !has_file(folder, "config.json");
     else if (flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) gone = 1;
-    else gone = fstat(fd, &mine) != 0 || stat(path, &named) != 0 || mine.st_ino != named.st_ino; // renamed before that?
+    else gone = fstat(fd, &mine) != 0 || stat(path, &named) != 0 || mine.st_ino != named.st_ino; // replaced meanwhile?
     if (gone && fd >= 0) close(fd);
     else if (fd > 0) *hold = fd;
     free(path);

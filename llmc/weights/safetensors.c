@@ -1,6 +1,6 @@
 // safetensors.c: see safetensors.h. A file is: length of the header (8 bytes, little endian), the header (JSON: name ->
-// dtype, shape, data_offsets), the data. Nothing of it is believed: every size is checked against the file, and the
-// tensors must cover the data exactly, without overlap or hole.
+// dtype, shape, data_offsets), the data. It is untrusted: every size is checked against the file, and the tensors must
+// cover the data exactly, without overlap or hole.
 #include "llmc/weights/safetensors.h"
 
 #include <assert.h>
@@ -17,7 +17,9 @@ static const char metadata_key[] = "__metadata__";
 typedef struct File {
     char *path;
     FileMap map;
-    cJSON *header; // owns names, types and metadata
+    cJSON *header;       // owns names, types and metadata
+    const uint8_t *data; // (size) behind the header
+    size_t size;
 } File;
 
 typedef struct Entry {
@@ -52,7 +54,7 @@ static int find_type(const char *name) {
     return -1;
 }
 
-// Bytes of a shape; -1 when they do not fit or are no whole number of bytes.
+// Bytes of a shape; -1 on overflow, or when they are not a whole number.
 static int shape_bytes(uint64_t *bytes, const int64_t *shape, int dims, int bits) {
     uint64_t n = (uint64_t)bits;
     for (int i = 0; i < dims; i++) {
@@ -62,7 +64,7 @@ static int shape_bytes(uint64_t *bytes, const int64_t *shape, int dims, int bits
     return n % 8 == 0 ? 0 : -1;
 }
 
-// The member `key` of a tensor's entry; it must be there exactly once.
+// The member `key` of a tensor's entry; NULL unless it is there exactly once.
 static const cJSON *only_member(const cJSON *entry, const char *key) {
     const cJSON *found = NULL, *item;
     cJSON_ArrayForEach(item, entry) {
@@ -86,9 +88,9 @@ static int parse_shape(SafeTensor *t, const cJSON *shape, const char *path, Erro
     return 0;
 }
 
-// One entry of the header; data: (data_size) what lies behind the header.
-static int parse_tensor(SafeTensor *t, const cJSON *entry, const uint8_t *data, size_t data_size, const char *path,
-                        Error *err) {
+// One entry of the header.
+static int parse_tensor(SafeTensor *t, const cJSON *entry, const File *f, Error *err) {
+    const char *path = f->path;
     *t = (SafeTensor){.name = entry->string};
     if (!cJSON_IsObject(entry)) return error_set(err, "%s: tensor \"%s\": expected an object", path, t->name);
     const cJSON *dtype = only_member(entry, "dtype"), *offsets = only_member(entry, "data_offsets");
@@ -105,15 +107,15 @@ static int parse_tensor(SafeTensor *t, const cJSON *entry, const uint8_t *data, 
         json_whole(&begin, cJSON_GetArrayItem(offsets, 0), 0, INT64_MAX) != 0 ||
         json_whole(&end, cJSON_GetArrayItem(offsets, 1), 0, INT64_MAX) != 0)
         return error_set(err, "%s: tensor \"%s\": \"data_offsets\": expected two whole numbers", path, t->name);
-    if (begin > end || (uint64_t)end > data_size)
+    if (begin > end || (uint64_t)end > f->size)
         return error_set(err,
                          "%s: tensor \"%s\": bytes %lld to %lld: expected inside the %zu bytes of data (truncated?)",
-                         path, t->name, (long long)begin, (long long)end, data_size);
+                         path, t->name, (long long)begin, (long long)end, f->size);
     uint64_t bytes = 0;
     if (shape_bytes(&bytes, t->shape, t->dims, types[type].bits) != 0 || bytes != (uint64_t)(end - begin))
         return error_set(err, "%s: tensor \"%s\": %lld bytes of data do not fit its shape and type %s", path, t->name,
                          (long long)(end - begin), t->type);
-    t->data = data + begin;
+    t->data = f->data + begin;
     t->bytes = (size_t)bytes;
     return 0;
 }
@@ -131,21 +133,21 @@ static int by_name(const void *x, const void *y) {
 }
 
 // The tensors of a file must follow one another from the first byte of data to the last.
-static int check_cover(Entry *entries, int n, const uint8_t *data, size_t size, const char *path, Error *err) {
+static int check_cover(Entry *entries, int n, const File *f, Error *err) {
+    const char *path = f->path;
+    const uint8_t *at = f->data;
     if (n > 0) qsort(entries, (size_t)n, sizeof *entries, by_place);
-    const uint8_t *at = data;
     for (int i = 0; i < n; i++) {
         const SafeTensor *t = &entries[i].tensor;
         if (t->data != at)
             return error_set(err, "%s: tensor \"%s\" begins at byte %zu of the data, the one before ends at %zu (%s)",
-                             path, t->name, (size_t)((const uint8_t *)t->data - data), (size_t)(at - data),
+                             path, t->name, (size_t)((const uint8_t *)t->data - f->data), (size_t)(at - f->data),
                              (const uint8_t *)t->data < at ? "overlap" : "hole");
         at += t->bytes;
     }
-    if (at != data + size)
-        return error_set(err, "%s: tensors end at byte %zu of the data, the file at %zu", path, (size_t)(at - data),
-                         size);
-    return 0;
+    if (at == f->data + f->size) return 0;
+    return error_set(err, "%s: tensors end at byte %zu of the data, the file at %zu", path, (size_t)(at - f->data),
+                     f->size);
 }
 
 static int check_metadata(const cJSON *metadata, const char *path, Error *err) {
@@ -170,18 +172,16 @@ static int parse_header(File *f, Error *err) {
             (unsigned long long)(f->map.size - LENGTH_BYTES < MAX_HEADER ? f->map.size - LENGTH_BYTES : MAX_HEADER));
     const char *text = (const char *)f->map.data + LENGTH_BYTES;
     if (length == 0 || text[0] != '{') return error_set(err, "%s: byte 8: expected the header's '{'", f->path);
+    f->data = f->map.data + LENGTH_BYTES + length;
+    f->size = f->map.size - LENGTH_BYTES - (size_t)length;
     return json_parse(&f->header, text, (size_t)length, f->path, err);
 }
 
 // Appends the tensors of one more file.
 static int add_file(SafeTensors *s, const char *path, Error *err) {
-    File *files = realloc(s->files, (size_t)(s->n_files + 1) * sizeof *files);
-    if (!files) return error_set(err, "%s: out of memory", path);
-    s->files = files;
-    File *f = &files[s->n_files];
-    *f = (File){.path = strdup(path)};
-    if (!f->path) return error_set(err, "%s: out of memory", path);
-    s->n_files++; // from here on safetensors_close frees it
+    s->files = alloc_resize(s->files, (size_t)s->n_files + 1, sizeof *s->files, "model files");
+    File *f = &s->files[s->n_files++]; // from here on safetensors_close frees it
+    *f = (File){.path = string_copy(path)};
     TRY(file_map(&f->map, path, err));
     TRY(file_check_lfs(f->map.data, f->map.size, path, err));
     file_map_in_order(&f->map);
@@ -191,10 +191,6 @@ static int add_file(SafeTensors *s, const char *path, Error *err) {
     if (!entries) return error_set(err, "%s: %d tensors: out of memory", path, count);
     s->entries = entries;
     int first = s->n;
-    size_t begin = LENGTH_BYTES;
-    for (int i = LENGTH_BYTES - 1; i >= 0; i--) begin += (size_t)f->map.data[i] << 8 * i;
-    const uint8_t *data = f->map.data + begin;
-    size_t size = f->map.size - begin;
     const cJSON *item;
     cJSON_ArrayForEach(item, f->header) {
         if (strcmp(item->string, metadata_key) == 0) {
@@ -202,10 +198,10 @@ static int add_file(SafeTensors *s, const char *path, Error *err) {
             continue;
         }
         entries[s->n].file = s->n_files - 1;
-        TRY(parse_tensor(&entries[s->n].tensor, item, data, size, path, err));
+        TRY(parse_tensor(&entries[s->n].tensor, item, f, err));
         s->n++;
     }
-    return check_cover(entries + first, s->n - first, data, size, path, err);
+    return check_cover(entries + first, s->n - first, f, err);
 }
 
 // ---- a folder with an index ----------------------------------------------------------------------------------------
@@ -224,7 +220,7 @@ static int check_map(const cJSON *map, const char *path, Error *err) {
     return 0;
 }
 
-// Opens each file of the map once. *first: the tensor that is asked of the file, for the error.
+// Opens each file of the map once.
 static int open_mapped(SafeTensors *s, const cJSON *map, const char *folder, const char *path, Error *err) {
     int n = cJSON_GetArraySize(map), used = 0;
     const char **names = malloc((size_t)(n + 1) * sizeof *names);
@@ -236,24 +232,24 @@ static int open_mapped(SafeTensors *s, const cJSON *map, const char *folder, con
     for (int i = 0; i < n && !bad; i++) {
         if (i > 0 && strcmp(names[i], names[i - 1]) == 0) continue;
         char *file = string_format("%s/%s", folder, names[i]);
-        bad = file ? 0 : error_set(err, "%s: out of memory", path);
-        if (!bad && !file_exists(file)) {
+        if (file_exists(file)) {
+            bad = add_file(s, file, err);
+        } else {
             const char *tensor = "";
             cJSON_ArrayForEach(item, map) {
                 if (strcmp(item->valuestring, names[i]) == 0) tensor = item->string;
             }
             bad = error_set(err, "%s: is missing, but %s says that tensor \"%s\" is in it", file, path, tensor);
         }
-        if (!bad) bad = add_file(s, file, err);
         free(file);
     }
     free(names);
     return bad;
 }
 
-// The head of a tied model may be in the index and nowhere else: it is stored as the embedding, and transformers loads
-// that. Whoever needs it says that it is missing.
-static int find_mapped(const SafeTensors *s, const cJSON *map, const char *path, Error *err) {
+// Every tensor must be in the file that the index names, but for a tied model's head, which may be in no file:
+// transformers loads such models, and weights_find reports a head that is needed.
+static int check_mapped(const SafeTensors *s, const cJSON *map, const char *path, Error *err) {
     const cJSON *item;
     cJSON_ArrayForEach(item, map) {
         const SafeTensor *t = safetensors_find(s, item->string);
@@ -284,16 +280,16 @@ static int add_index(SafeTensors *s, const char *folder, const char *path, Error
     int bad = check_map(map, path, err);
     if (!bad) bad = open_mapped(s, map, folder, path, err);
     if (!bad) bad = sort_entries(s, err);
-    if (!bad) bad = find_mapped(s, map, path, err);
+    if (!bad) bad = check_mapped(s, map, path, err);
     cJSON_Delete(json);
     return bad;
 }
 
-// ---- what was opened -----------------------------------------------------------------------------------------------
+// ---- opening -------------------------------------------------------------------------------------------------------
 
-static int nothing_in(const char *folder, Error *err) {
+static int error_no_files(const char *folder, Error *err) {
     char *pickle = string_format("%s/pytorch_model.bin", folder), *parts = string_format("%s.index.json", pickle);
-    int is_pickle = pickle && parts && (file_exists(pickle) || file_exists(parts));
+    int is_pickle = file_exists(pickle) || file_exists(parts);
     free(pickle);
     free(parts);
     return error_set(err, "%s: expected model.safetensors or model.safetensors.index.json in this folder%s", folder,
@@ -306,10 +302,9 @@ static int add_folder(SafeTensors *s, const char *folder, Error *err) {
     char *single = string_format("%s/model.safetensors", folder);
     char *index = string_format("%s/model.safetensors.index.json", folder);
     int bad;
-    if (!single || !index) bad = error_set(err, "%s: out of memory", folder);
-    else if (file_exists(single)) bad = add_file(s, single, err) || sort_entries(s, err);
+    if (file_exists(single)) bad = add_file(s, single, err) || sort_entries(s, err);
     else if (file_exists(index)) bad = add_index(s, folder, index, err);
-    else bad = nothing_in(folder, err);
+    else bad = error_no_files(folder, err);
     free(single);
     free(index);
     return bad ? -1 : 0;
@@ -317,12 +312,8 @@ static int add_folder(SafeTensors *s, const char *folder, Error *err) {
 
 int safetensors_open(SafeTensors **out, const char *path, Error *err) {
     *out = NULL;
-    SafeTensors *s = calloc(1, sizeof *s);
-    if (s) s->opened = strdup(path);
-    if (!s || !s->opened) {
-        free(s);
-        return error_set(err, "%s: out of memory", path);
-    }
+    SafeTensors *s = alloc_zeroed(1, sizeof *s, "model files");
+    s->opened = string_copy(path);
     struct stat st;
     int bad = stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? add_folder(s, path, err)
                                                           : add_file(s, path, err) || sort_entries(s, err);
@@ -375,7 +366,7 @@ const char *safetensors_path(const SafeTensors *s, const SafeTensor *t) {
 }
 
 // ---- conversion ----------------------------------------------------------------------------------------------------
-// Files promise no alignment, so elements go through memcpy, which compilers turn into plain (vector) loads.
+// Data in files may be unaligned: elements are read with memcpy, which compiles to plain (vector) loads.
 
 static inline float float_of_bits(uint32_t bits) {
     float f;
@@ -395,7 +386,7 @@ static inline uint16_t bf16_of_bits(uint32_t u) {
     return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
 
-// Bits of the fp32 number a half is. Subnormal halves become normal by a subtraction that needs no subnormal floats.
+// A half as the bits of an fp32 number. Subnormal halves become normal by a subtraction without subnormal floats.
 static inline uint32_t bits_of_half(uint16_t h) {
     uint32_t magnitude = (uint32_t)(h & 0x7fffu) << 13, sign = (uint32_t)(h & 0x8000u) << 16;
     uint32_t normal = magnitude + (112u << 23), special = magnitude | 0x7f800000u;
@@ -434,7 +425,7 @@ void safetensors_convert(void *restrict out, DType out_type, const void *restric
     }
 }
 
-// 1 when the exponent of one of n elements is all ones: NaN or infinite. Without a branch inside, for vectors.
+// 1 when the exponent of one of n elements is all ones: NaN or infinite. Branchless, so that it vectorises.
 static int any_special(const char *x, DType type, size_t n) {
     uint32_t found = 0;
     if (type == DTYPE_F32) {
@@ -463,48 +454,44 @@ size_t safetensors_not_finite(const void *data, DType type, size_t n) {
 
 struct SafeWriter {
     FileWriter file;
-    uint64_t left; // bytes of data still to come
-    uint64_t data; // all of them
+    uint64_t left; // bytes of data still to come,
+    uint64_t data; // of all
 };
 
-static int dtype_type(DType t) { return t == DTYPE_F32 ? 0 : t == DTYPE_BF16 ? 1 : 2; }
-
-// Adds one tensor to the header and moves *at behind it.
+// Adds one tensor to the header and moves *at past it.
 static int describe(cJSON *header, const SafeEntry *e, uint64_t *at, const char *path, Error *err) {
-    int type = dtype_type(e->dtype);
+    const int type = e->dtype == DTYPE_F32 ? 0 : e->dtype == DTYPE_BF16 ? 1 : 2;
     uint64_t bytes = 0, begin = *at;
     if (e->dims < 0 || e->dims > SAFETENSORS_MAX_DIMS ||
         shape_bytes(&bytes, e->shape, e->dims, types[type].bits) != 0 || __builtin_add_overflow(*at, bytes, at) ||
         *at > (uint64_t)1 << 53)
         return error_set(err, "%s: tensor \"%s\": its shape is too large to be written", path, e->name);
-    cJSON *tensor = cJSON_AddObjectToObject(header, e->name), *shape = NULL, *offsets = NULL;
-    int ok = tensor && cJSON_AddStringToObject(tensor, "dtype", types[type].name) &&
-             (shape = cJSON_AddArrayToObject(tensor, "shape")) &&
-             (offsets = cJSON_AddArrayToObject(tensor, "data_offsets"));
-    for (int i = 0; ok && i < e->dims; i++) ok = cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)e->shape[i]));
-    ok = ok && cJSON_AddItemToArray(offsets, cJSON_CreateNumber((double)begin)) &&
-         cJSON_AddItemToArray(offsets, cJSON_CreateNumber((double)*at));
-    return ok ? 0 : error_set(err, "%s: header: out of memory", path);
+    cJSON *tensor = cJSON_AddObjectToObject(header, e->name);
+    cJSON_AddStringToObject(tensor, "dtype", types[type].name);
+    cJSON *shape = cJSON_AddArrayToObject(tensor, "shape");
+    for (int i = 0; i < e->dims; i++) cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)e->shape[i]));
+    double offsets[2] = {(double)begin, (double)*at};
+    cJSON_AddItemToObject(tensor, "data_offsets", cJSON_CreateDoubleArray(offsets, 2));
+    return 0;
 }
 
-// The header as text, padded with spaces so that the data begin at a multiple of 8 bytes.
+// The header as text, padded with spaces so that the data begin at a multiple of 8 bytes. NULL and err: a shape is too
+// large, or the header.
 static char *header_text(const SafeEntry *entries, int n, const char *const (*metadata)[2], int n_metadata,
                          uint64_t *data, const char *path, Error *err) {
     cJSON *header = cJSON_CreateObject();
     cJSON *meta = n_metadata > 0 ? cJSON_AddObjectToObject(header, metadata_key) : NULL;
-    int bad = !header || (n_metadata > 0 && !meta);
-    for (int i = 0; !bad && i < n_metadata; i++) bad = !cJSON_AddStringToObject(meta, metadata[i][0], metadata[i][1]);
-    if (bad) error_set(err, "%s: header: out of memory", path);
+    for (int i = 0; i < n_metadata; i++) cJSON_AddStringToObject(meta, metadata[i][0], metadata[i][1]);
+    int bad = 0;
     *data = 0;
     for (int i = 0; !bad && i < n; i++) bad = describe(header, &entries[i], data, path, err);
     char *text = bad ? NULL : cJSON_PrintUnformatted(header), *padded = NULL;
     cJSON_Delete(header);
-    if (text) {
-        int length = (int)strlen(text), room = (length + HEADER_ALIGN - 1) / HEADER_ALIGN * HEADER_ALIGN;
-        padded = string_format("%-*s", room, text);
-        cJSON_free(text);
-    }
-    if (!bad && !padded) error_set(err, "%s: header: out of memory", path);
+    if (!text) return NULL;
+    size_t length = (strlen(text) + HEADER_ALIGN - 1) / HEADER_ALIGN * HEADER_ALIGN;
+    if (length > MAX_HEADER) error_set(err, "%s: header of %zu bytes: expected at most %d", path, length, MAX_HEADER);
+    else padded = string_format("%-*s", (int)length, text);
+    cJSON_free(text);
     return padded;
 }
 
@@ -514,28 +501,17 @@ int safetensors_writer_open(SafeWriter **out, const char *path, const SafeEntry 
     uint64_t data = 0;
     char *text = header_text(entries, n, metadata, n_metadata, &data, path, err);
     if (!text) return -1;
-    SafeWriter *w = calloc(1, sizeof *w);
+    SafeWriter *w = alloc_zeroed(1, sizeof *w, "writing a model file");
+    w->left = w->data = data;
     size_t length = strlen(text);
-    int bad = !w ? error_set(err, "%s: out of memory", path)
-              : length > MAX_HEADER
-                  ? error_set(err, "%s: header of %zu bytes: expected at most %d", path, length, MAX_HEADER)
-                  : file_create(&w->file, path, err);
-    if (bad) {
-        free(w);
-        free(text);
-        return -1;
-    }
     uint8_t prefix[LENGTH_BYTES];
     for (int i = 0; i < LENGTH_BYTES; i++) prefix[i] = (uint8_t)(length >> 8 * i);
-    bad = file_write(&w->file, prefix, sizeof prefix, err) || file_write(&w->file, text, length, err);
+    int bad = file_create(&w->file, path, err) || file_write(&w->file, prefix, sizeof prefix, err) ||
+              file_write(&w->file, text, length, err);
     free(text);
-    if (bad) {
-        safetensors_writer_discard(w);
-        return -1;
-    }
-    w->left = w->data = data;
-    *out = w;
-    return 0;
+    if (!bad) *out = w;
+    else safetensors_writer_discard(w);
+    return bad ? -1 : 0;
 }
 
 int safetensors_writer_data(SafeWriter *w, const void *data, size_t bytes, Error *err) {
@@ -552,14 +528,13 @@ uint32_t safetensors_writer_crc(const SafeWriter *w, uint64_t *bytes) {
 }
 
 int safetensors_writer_commit(SafeWriter *w, Error *err) {
-    int bad = 0;
     if (w->left > 0) {
-        bad = error_set(err, "%s: %llu of %llu bytes of data were given", w->file.path,
-                        (unsigned long long)(w->data - w->left), (unsigned long long)w->data);
-        file_discard(&w->file);
-    } else {
-        bad = file_commit(&w->file, err);
+        error_set(err, "%s: %llu of %llu bytes of data were given", w->file.path,
+                  (unsigned long long)(w->data - w->left), (unsigned long long)w->data);
+        safetensors_writer_discard(w);
+        return -1;
     }
+    int bad = file_commit(&w->file, err);
     free(w);
     return bad;
 }
@@ -568,4 +543,10 @@ void safetensors_writer_discard(SafeWriter *w) {
     if (!w) return;
     file_discard(&w->file);
     free(w);
+}
+
+int safetensors_writer_end(SafeWriter *w, int bad, Error *err) {
+    if (!bad) return safetensors_writer_commit(w, err);
+    safetensors_writer_discard(w);
+    return -1;
 }

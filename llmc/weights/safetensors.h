@@ -1,5 +1,5 @@
-// safetensors.h: reading (mapped, nothing trusted) and streaming writing of safetensors files; single files and folders
-// with an index.
+// safetensors.h: reading (mapped, untrusted) and writing (streamed) of safetensors files; single files and folders with
+// an index.
 #ifndef LLMC_SAFETENSORS_H
 #define LLMC_SAFETENSORS_H
 
@@ -31,7 +31,7 @@ int safetensors_count(const SafeTensors *s);
 const SafeTensor *safetensors_at(const SafeTensors *s, int i);              // sorted by name
 const SafeTensor *safetensors_find(const SafeTensors *s, const char *name); // NULL: not there
 const char *safetensors_metadata(const SafeTensors *s, const char *key);    // of __metadata__; NULL: not there
-const char *safetensors_path(const SafeTensors *s, const SafeTensor *t);    // file it lies in (t NULL: what was opened)
+const char *safetensors_path(const SafeTensors *s, const SafeTensor *t);    // its file; t NULL: what was opened
 
 // Converts n elements from a tensor's type (F32, BF16, F16) to fp32 or bf16 (round to nearest even).
 void safetensors_convert(void *out, DType out_type, const void *in, DType in_type, size_t n);
@@ -39,7 +39,7 @@ void safetensors_convert(void *out, DType out_type, const void *in, DType in_typ
 // Index of the first of n elements that is NaN or infinite; n when there is none.
 size_t safetensors_not_finite(const void *x, DType type, size_t n);
 
-// Writing: declare all tensors, then give the bytes in the same order in any pieces.
+// Writing: declare all tensors, then write their bytes in this order, in pieces of any size.
 typedef struct SafeWriter SafeWriter;
 typedef struct SafeEntry {
     const char *name;
@@ -51,10 +51,12 @@ typedef struct SafeEntry {
 int safetensors_writer_open(SafeWriter **out, const char *path, const SafeEntry *entries, int n,
                             const char *const (*metadata)[2], int n_metadata, Error *err);
 int safetensors_writer_data(SafeWriter *w, const void *data, size_t bytes, Error *err);
-// CRC-32 and size of the file as written so far.
+// CRC-32 and size of what was written so far.
 uint32_t safetensors_writer_crc(const SafeWriter *w, uint64_t *bytes);
-// Checks that every declared byte came, fsync, rename. Frees w in any case.
+// Checks that every declared byte was written, then fsync, rename. Frees w in any case.
 int safetensors_writer_commit(SafeWriter *w, Error *err);
 void safetensors_writer_discard(SafeWriter *w);
+// Commits; or, after an error (bad != 0), discards and returns -1 (w may then be NULL).
+int safetensors_writer_end(SafeWriter *w, int bad, Error *err);
 
 #endif

@@ -14,21 +14,12 @@
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"
 #include "llmc/text/tokenizer_json.h"
-#include "llmc/text/vocabulary.h" // VOCABULARY_MAX_BYTES
 
 enum { MAX_SMALL_BYTES = 1 << 22, MAX_CODE = 64 };
 static const char config_name[] = "tokenizer_config.json";
 
-static int no_memory(Error *err) { return error_set(err, "files that travel along: out of memory"); }
-
-// ---- what is said --------------------------------------------------------------------------------------------------
-
-static int say(Travel *t, const char *name, const char *how, Error *err) {
-    return string_append(&t->notes, "%s%s%s", t->notes ? ", " : "", name, how) != 0 ? no_memory(err) : 0;
-}
-
-static int say_left_out(Travel *t, const char *name, const char *why, Error *err) {
-    return string_append(&t->notes, "%s%s is left out: %s", t->notes ? "; " : "", name, why) != 0 ? no_memory(err) : 0;
+static void note_left_out(Travel *t, const char *name, const char *why) {
+    string_append(&t->notes, "%s%s is left out: %s", t->notes ? "; " : "", name, why);
 }
 
 // ---- reading -------------------------------------------------------------------------------------------------------
@@ -38,9 +29,9 @@ static int is_inside(const char *path, const char *folder) {
     return strncmp(path, folder, n) == 0 && path[n] == '/';
 }
 
-// A file of `folder`, where `real` is what it resolves to: inside the folder itself, or, in a cache of the hub, whose
+// 1 when a file of `folder` that resolves to `real` lies in the folder itself or, in a cache of the hub, whose
 // snapshots/REVISION/NAME are links to blobs/HASH, among these blobs.
-static int stays(const char *real, const char *folder) {
+static int stays_inside(const char *real, const char *folder) {
     char home[PATH_MAX];
     if (!realpath(folder, home)) return 0;
     if (is_inside(real, home)) return 1;
@@ -49,78 +40,75 @@ static int stays(const char *real, const char *folder) {
     *revision = 0;
     char *snapshots = strrchr(home, '/');
     if (!snapshots || strcmp(snapshots, "/snapshots") != 0) return 0;
-    strcpy(snapshots, "/blobs"); // shorter than what stood there
+    strcpy(snapshots, "/blobs"); // shorter than "/snapshots"
     return is_inside(real, home);
 }
 
-static int read_all(int fd, char *data, size_t size) {
-    for (size_t at = 0; at < size;) {
-        ssize_t got = read(fd, data + at, size - at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return -1; // it was cut since it was measured
-        at += (size_t)got;
+// The open file's bytes; a zero byte follows them.
+static int read_all(TravelFile *f, int fd, const struct stat *st) {
+    size_t at = 0, size = (size_t)st->st_size;
+    ssize_t got = 1;
+    f->data = alloc(size + 1, 1, "files beside the weights");
+    for (; at < size && got != 0; at += got > 0 ? (size_t)got : 0) {
+        got = read(fd, f->data + at, size - at);
+        if (got < 0 && errno != EINTR) break;
     }
-    return 0;
+    f->data[at] = 0;
+    f->size = size;
+    f->mode = st->st_mode & 0777;
+    return at == size ? 0 : -1;
 }
 
-// The file at `real`, opened without waiting for a pipe's other end. *why: the reason it cannot travel.
-static int take(TravelFile *f, const char *real, size_t most, const char **why) {
+// Reads the file at `real`, not waiting for a pipe's other end. Returns why it is left out; NULL: it was read.
+static const char *read_source(TravelFile *f, const char *real, size_t most) {
     struct stat st;
     int fd = open(real, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    *why = fd < 0 || fstat(fd, &st) != 0 ? "it cannot be read"
-           : !S_ISREG(st.st_mode)        ? "not a regular file"
-           : (uint64_t)st.st_size > most ? "too large for what its name says"
-           : !(f->data = malloc((size_t)st.st_size + 1)) || read_all(fd, f->data, (size_t)st.st_size) != 0
-               ? "it cannot be read"
-               : NULL;
-    if (!*why) {
-        f->size = (size_t)st.st_size;
-        f->data[f->size] = 0;
-        f->mode = st.st_mode & 0777;
-    } else {
-        free(f->data);
-        f->data = NULL;
-    }
+    const char *why = fd < 0 || fstat(fd, &st) != 0 ? "it cannot be read"
+                      : !S_ISREG(st.st_mode)        ? "not a regular file"
+                      : (uint64_t)st.st_size > most ? "too large for a file of this name"
+                      : read_all(f, fd, &st) != 0   ? "it cannot be read"
+                                                    : NULL;
+    if (why) free(f->data);
     if (fd >= 0) close(fd);
-    return *why ? -1 : 0;
+    return why;
 }
 
-static TravelFile *find(Travel *t, const char *name) {
+static TravelFile *find_file(Travel *t, const char *name) {
     for (int i = 0; i < t->n; i++) {
         if (strcmp(t->files[i].name, name) == 0) return &t->files[i];
     }
     return NULL;
 }
 
-// FOLDER/NAME, where it is there and nothing of that name has come before. What cannot travel is said.
-static int add(Travel *t, const char *folder, const char *name, size_t most, Error *err) {
+// Adds FOLDER/NAME if it exists and no file of that name was added before; the notes say why one is left out.
+static void add_source_file(Travel *t, const char *folder, const char *name, size_t most) {
     char *path = string_format("%s/%s", folder, name), real[PATH_MAX];
     struct stat st;
-    const char *why = NULL;
-    if (!path) return no_memory(err);
     int there = lstat(path, &st) == 0, resolved = there && realpath(path, real) != NULL;
     free(path);
-    if (!there || find(t, name)) return 0;
+    if (!there || find_file(t, name)) return;
     TravelFile f = {0};
-    if (!resolved) why = "a link to nothing";
-    else if (!stays(real, folder)) why = "a link that leaves the folder";
-    else if (t->n == TRAVEL_MAX || strlen(name) >= sizeof f.name) why = "too many files, or too long a name";
-    if (why || take(&f, real, most, &why) != 0) return say_left_out(t, name, why, err);
+    const char *why = !resolved                                             ? "a link to nothing"
+                      : !stays_inside(real, folder)                         ? "a link that leaves the folder"
+                      : t->n == TRAVEL_MAX || strlen(name) >= sizeof f.name ? "too many files, or too long a name"
+                                                                            : read_source(&f, real, most);
+    if (why) {
+        note_left_out(t, name, why);
+        return;
+    }
     snprintf(f.name, sizeof f.name, "%s", name);
     t->files[t->n++] = f;
-    return 0;
 }
 
-// A file of our own making; data becomes the Travel's.
-static int add_written(Travel *t, const char *name, char *data, size_t size) {
+// Adds a file from memory; data becomes the Travel's.
+static void add_data(Travel *t, const char *name, char *data, size_t size, unsigned mode) {
     TravelFile *f = &t->files[t->n++];
-    *f = (TravelFile){.data = data, .size = size};
+    *f = (TravelFile){.data = data, .size = size, .mode = mode};
     snprintf(f->name, sizeof f->name, "%s", name);
-    return 0;
 }
 
-static void drop(Travel *t, const char *name) {
-    TravelFile *f = find(t, name);
+static void remove_file(Travel *t, const char *name) {
+    TravelFile *f = find_file(t, name);
     if (!f) return;
     free(f->data);
     *f = t->files[--t->n];
@@ -136,48 +124,39 @@ static int needs_code(const TravelFile *f) {
     return found;
 }
 
-static int write_config(Travel *t, const Tokenizer *tokenizer, Error *err) {
+static int add_config(Travel *t, const Tokenizer *tokenizer, Error *err) {
     char *text;
     size_t n;
-    if (find(t, config_name)) return 0;
+    if (find_file(t, config_name)) return 0;
     TRY(tokenizer_config_json(&text, &n, tokenizer, err));
-    return add_written(t, config_name, text, n);
-}
-
-// The file the tokenizer was read from, under a name that is found again.
-static int add_verbatim(Travel *t, const char *path, const char *name, Error *err) {
-    FileMap map;
-    struct stat st;
-    TRY(file_map(&map, path, err));
-    const size_t size = map.size;
-    char *data = malloc(size + 1);
-    if (data) memcpy(data, map.data, size);
-    file_unmap(&map);
-    if (!data || stat(path, &st) != 0) {
-        free(data);
-        return no_memory(err);
-    }
-    add_written(t, name, data, size);
-    t->files[t->n - 1].mode = st.st_mode & 0777;
+    add_data(t, config_name, text, n, 0);
     return 0;
 }
 
-// The companions of a tokenizer.json that travels as it is.
-static int add_companions(Travel *t, const char *path, int code, Error *err) {
+// The file the tokenizer was read from, under a name that loaders look for.
+static int add_verbatim(Travel *t, const char *path, const char *name, Error *err) {
+    struct stat st;
+    char *data;
+    size_t size;
+    TRY(file_read(&data, &size, path, err));
+    add_data(t, name, data, size, stat(path, &st) == 0 ? st.st_mode & 0777 : 0);
+    return 0;
+}
+
+// The companions of a tokenizer.json that is saved unchanged.
+static void add_companions(Travel *t, const char *path, int code) {
     static const char *const names[] = {config_name, "special_tokens_map.json", "added_tokens.json",
                                         "chat_template.jinja", "chat_template.json"};
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    if (strcmp(name, "tokenizer.json") != 0) return 0;
-    char *folder = slash ? string_format("%.*s", (int)(slash - path + (slash == path)), path) : strdup(".");
-    int bad = folder ? 0 : no_memory(err);
-    for (size_t i = 0; i < sizeof names / sizeof *names && !bad; i++)
-        bad = add(t, folder, names[i], MAX_SMALL_BYTES, err);
+    if (strcmp(name, "tokenizer.json") != 0) return;
+    char *folder = slash ? string_format("%.*s", (int)(slash - path + (slash == path)), path) : string_copy(".");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) add_source_file(t, folder, names[i], MAX_SMALL_BYTES);
     free(folder);
-    const TravelFile *config = find(t, config_name);
-    if (!bad && config && !code && needs_code(config)) drop(t, config_name);
-    return bad;
+    const TravelFile *config = find_file(t, config_name);
+    if (config && !code && needs_code(config)) remove_file(t, config_name);
 }
 
+// 1 or 0; -1: the file cannot be read.
 static int is_json(const char *path, Error *err) {
     FileMap map;
     TRY(file_map(&map, path, err));
@@ -193,99 +172,92 @@ static int add_tokenizer(Travel *t, const Tokenizer *tokenizer, const char *path
     if (json < 0) return -1;
     if (json && whole) {
         TRY(add_verbatim(t, path, "tokenizer.json", err));
-        TRY(add_companions(t, path, code, err));
-        return write_config(t, tokenizer, err);
+        add_companions(t, path, code);
+        return add_config(t, tokenizer, err);
     }
     char *text;
     size_t n;
     Error why;
     if (tokenizer_json(&text, &n, tokenizer, &why) == 0) {
-        add_written(t, "tokenizer.json", text, n);
-        TRY(write_config(t, tokenizer, err));
+        add_data(t, "tokenizer.json", text, n, 0);
+        TRY(add_config(t, tokenizer, err));
         return whole ? add_verbatim(t, path, "qwen.tiktoken", err) : 0;
     }
-    TRY(say_left_out(t, "tokenizer.json for transformers", why.text, err));
+    note_left_out(t, "tokenizer.json for transformers", why.text);
     return add_verbatim(t, path, json ? "tokenizer.json" : "qwen.tiktoken", err);
 }
 
 // ---- the source ----------------------------------------------------------------------------------------------------
 
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
 
-// The names of a folder's *.py, sorted, of which it looks at MAX_CODE at most.
-static int list_code(char *names[MAX_CODE], int *n, const char *folder, Error *err) {
-    DIR *dir = opendir(folder);
-    *n = 0;
-    if (!dir) return error_set(err, "%s: cannot list: %s", folder, strerror(errno));
-    for (struct dirent *e; *n < MAX_CODE && (e = readdir(dir));) {
-        size_t length = strlen(e->d_name);
-        if (e->d_name[0] == '.' || length < 4 || strcmp(e->d_name + length - 3, ".py") != 0) continue;
-        if (!(names[*n] = strdup(e->d_name))) break;
-        ++*n;
+static int is_code(const struct dirent *e) {
+    size_t n = strlen(e->d_name);
+    return e->d_name[0] != '.' && n >= 4 && strcmp(e->d_name + n - 3, ".py") == 0;
+}
+
+// The source's *.py, in order, at most MAX_CODE of them.
+static int add_code(Travel *t, const char *source, int code, Error *err) {
+    struct dirent **files;
+    int n = scandir(source, &files, is_code, by_name);
+    if (n < 0) return error_set(err, "%s: cannot list: %s", source, strerror(errno));
+    for (int i = 0; i < n; i++) {
+        const char *name = files[i]->d_name;
+        if (i < MAX_CODE && code) add_source_file(t, source, name, MAX_SMALL_BYTES);
+        else if (i < MAX_CODE) note_left_out(t, name, "code (-keep_code takes it along)");
+        free(files[i]);
     }
-    closedir(dir);
-    qsort(names, (size_t)*n, sizeof *names, by_name);
+    free(files);
     return 0;
 }
 
-static int add_code(Travel *t, const char *source, int code, Error *err) {
-    char *names[MAX_CODE];
-    int n, bad;
-    TRY(list_code(names, &n, source, err));
-    bad = 0;
-    for (int i = 0; i < n; i++) {
-        if (!bad)
-            bad = code ? add(t, source, names[i], MAX_SMALL_BYTES, err)
-                       : say_left_out(t, names[i], "code (-keep_code takes it along)", err);
-        free(names[i]);
-    }
-    return bad;
-}
-
-// Code is only found when config.json names it; the authors' tokenizer when tokenizer_config.json does.
+// Loaders find code only through config.json, and the authors' tokenizer only through tokenizer_config.json.
 static int add_maps(Travel *t, const char *source, Error *err) {
     char *path = string_format("%s/config.json", source);
     cJSON *json = NULL;
-    int bad = !path ? no_memory(err) : file_exists(path) ? json_read(&json, path, MAX_SMALL_BYTES, err) : 0;
+    int bad = file_exists(path) ? json_read(&json, path, MAX_SMALL_BYTES, err) : 0;
     const cJSON *map = json_find(json, "auto_map"), *type = json_find(json, "model_type");
-    if (!bad && map && cJSON_IsString(type) && strcmp(type->valuestring, "C3") == 0) {
-        t->auto_map = cJSON_PrintUnformatted(map);
-        if (!t->auto_map) bad = no_memory(err);
-    }
+    if (map && cJSON_IsString(type) && strcmp(type->valuestring, "C3") == 0) t->auto_map = cJSON_PrintUnformatted(map);
     cJSON_Delete(json);
     free(path);
+    if (bad) return -1;
     Travel other = {0};
-    if (!bad) bad = add(&other, source, config_name, MAX_SMALL_BYTES, err);
-    if (!bad && other.n && needs_code(other.files)) {
-        drop(t, config_name);
+    add_source_file(&other, source, config_name, MAX_SMALL_BYTES);
+    if (other.n && needs_code(other.files)) {
+        remove_file(t, config_name);
         t->files[t->n++] = other.files[0];
         other.n = 0;
     }
     travel_close(&other);
-    return bad;
+    return 0;
 }
 
 static int add_source(Travel *t, const Tokenizer *tokenizer, const char *source, int code, Error *err) {
-    // of another vocabulary its numbers would be wrong
+    // its token ids are those of the whole vocabulary
     if (!tokenizer || tokenizer_base(tokenizer) == QWEN_BASE_RANKS)
-        TRY(add(t, source, "generation_config.json", MAX_SMALL_BYTES, err));
+        add_source_file(t, source, "generation_config.json", MAX_SMALL_BYTES);
     if (code) TRY(add_maps(t, source, err));
     return add_code(t, source, code, err);
 }
 
 // ---- all -----------------------------------------------------------------------------------------------------------
 
+static void note_files(Travel *t) {
+    char *left_out = t->notes;
+    t->notes = NULL;
+    for (int i = 0; i < t->n; i++)
+        string_append(&t->notes, "%s%s%s", i ? ", " : "", t->files[i].name, t->files[i].mode ? "" : " (written)");
+    if (t->auto_map) string_append(&t->notes, "%sauto_map", t->notes ? ", " : "");
+    if (left_out) string_append(&t->notes, "%s%s", t->notes ? "; " : "", left_out);
+    free(left_out);
+}
+
 int travel_open(Travel *t, const Tokenizer *tokenizer, const char *tokenizer_path, const char *source, int code,
                 Error *err) {
     *t = (Travel){0};
     int bad = tokenizer ? add_tokenizer(t, tokenizer, tokenizer_path, code, err) : 0;
     if (!bad && source) bad = add_source(t, tokenizer, source, code, err);
-    char *left_out = t->notes;
-    t->notes = NULL;
-    for (int i = 0; i < t->n && !bad; i++) bad = say(t, t->files[i].name, t->files[i].mode ? "" : " (written)", err);
-    if (!bad && t->auto_map) bad = say(t, "auto_map", "", err);
-    if (!bad && left_out) bad = string_append(&t->notes, "%s%s", t->notes ? "; " : "", left_out) ? no_memory(err) : 0;
-    free(left_out);
+    note_files(t);
     if (bad) travel_close(t);
     return bad;
 }
@@ -293,23 +265,24 @@ int travel_open(Travel *t, const Tokenizer *tokenizer, const char *tokenizer_pat
 static int write_file(const TravelFile *f, const char *folder, Error *err) {
     char *path = string_format("%s/%s", folder, f->name);
     FileWriter w;
-    int bad = path ? file_create(&w, path, err) : no_memory(err);
-    if (!bad) {
-        if (f->mode && fchmod(fileno(w.stream), f->mode) != 0)
-            bad = error_set(err, "%s: cannot set its mode: %s", path, strerror(errno));
-        if (!bad) bad = file_write(&w, f->data, f->size, err);
-        if (!bad) bad = file_commit(&w, err);
-        else file_discard(&w);
-    }
+    int bad = file_create(&w, path, err);
     free(path);
-    return bad;
+    if (bad) return -1;
+    if (f->mode && fchmod(fileno(w.stream), f->mode) != 0)
+        bad = error_set(err, "%s: cannot set its mode: %s", w.path, strerror(errno));
+    if (!bad && file_write(&w, f->data, f->size, err) == 0) return file_commit(&w, err);
+    file_discard(&w);
+    return -1;
 }
 
 static int write_auto_map(const char *map, const char *folder, Error *err) {
     char *path = string_format("%s/config.json", folder);
     cJSON *json = NULL;
-    int bad = path ? json_read(&json, path, MAX_SMALL_BYTES, err) : no_memory(err);
-    if (!bad) bad = cJSON_AddRawToObject(json, "auto_map", map) ? json_write(json, path, err) : no_memory(err);
+    int bad = json_read(&json, path, MAX_SMALL_BYTES, err);
+    if (!bad) {
+        cJSON_AddRawToObject(json, "auto_map", map);
+        bad = json_write(json, path, err);
+    }
     cJSON_Delete(json);
     free(path);
     return bad;

@@ -1,5 +1,4 @@
-// weights.c: model files in and out, see checkpoint.h. Every tensor of the table is looked up by name, its shape is
-// compared, and its elements flow through one small buffer: there is never a second copy of the model.
+// weights.c: see weights.h. Elements flow through one small buffer: there is never a second copy of the model.
 #include "llmc/weights/weights.h"
 
 #include <stdlib.h>
@@ -10,15 +9,17 @@
 
 enum { PIECE_BYTES = 1 << 24 };
 static const char embedding_name[] = "model.embed_tokens.weight", head_name[] = "lm_head.weight";
-static const char base_model[] = "model."; // what transformers calls the base model; its own files are without
+static const char base_model[] = "model."; // transformers' prefix; files of the base model alone are without it
 enum { BASE_MODEL = sizeof base_model - 1 };
+
+static int has_prefix(const char *name) { return strncmp(name, base_model, BASE_MODEL) == 0; }
 
 // ---- pieces --------------------------------------------------------------------------------------------------------
 
 int weights_write(SafeWriter *w, Backend *b, const void *device, size_t bytes, Error *err) {
     size_t piece = bytes < PIECE_BYTES ? bytes : PIECE_BYTES;
-    char *host = malloc(piece + 1);
-    int bad = host ? 0 : error_set(err, "checkpoint: buffer of %zu bytes: out of memory", piece);
+    char *host = alloc(piece, 1, "a piece of a tensor");
+    int bad = 0;
     for (size_t at = 0; !bad && at < bytes; at += piece) {
         size_t n = bytes - at < piece ? bytes - at : piece;
         b->download(b, host, (const char *)device + at, n);
@@ -38,15 +39,25 @@ int weights_check_finite(const void *x, DType type, size_t n, const SafeTensors 
                      safetensors_path(s, t), t->name, from + i);
 }
 
-// Pieces of the file are given back as they are done with: a mapping of the whole would count as a second model.
+int weights_check_tensor(const SafeTensors *s, const SafeTensor *t, size_t n, SafeWriter *copy, Error *err) {
+    const size_t size = dtype_size(t->dtype), piece = PIECE_BYTES / size;
+    for (size_t at = 0; at < n; at += piece) {
+        size_t count = n - at < piece ? n - at : piece;
+        const char *data = (const char *)t->data + at * size;
+        TRY(weights_check_finite(data, t->dtype, count, s, t, at, err));
+        if (copy) TRY(safetensors_writer_data(copy, data, count * size, err));
+        file_map_done(data, count * size);
+    }
+    return 0;
+}
+
+// Pieces of the file are released after use: the whole mapping would count as a second copy of the model.
 int weights_read(Backend *b, void *device, DType type, const SafeTensors *s, const SafeTensor *t, size_t from, size_t n,
                  Error *err) {
     const size_t size = dtype_size(type), in_size = dtype_size(t->dtype), most = PIECE_BYTES / size;
     const size_t piece = n < most ? n : most;
     const char *in = (const char *)t->data + from * in_size;
-    char *host = t->dtype == type ? NULL : malloc(piece * size + 1);
-    if (!host && t->dtype != type)
-        return error_set(err, "checkpoint: buffer of %zu bytes: out of memory", piece * size);
+    char *host = t->dtype == type ? NULL : alloc(piece, size, "a piece of a tensor");
     int bad = 0;
     for (size_t at = 0; at < n && !bad; at += piece) {
         size_t count = n - at < piece ? n - at : piece;
@@ -76,10 +87,10 @@ int weights_over_vocabulary(const Param *p) {
 
 static const SafeTensor *find_named(const SafeTensors *s, const char *name) {
     const SafeTensor *t = safetensors_find(s, name);
-    return t || strncmp(name, base_model, BASE_MODEL) != 0 ? t : safetensors_find(s, name + BASE_MODEL);
+    return t || !has_prefix(name) ? t : safetensors_find(s, name + BASE_MODEL);
 }
 
-static int missing(const SafeTensors *s, const char *name, Error *err) {
+static int error_missing(const SafeTensors *s, const char *name, Error *err) {
     const char *file = safetensors_path(s, NULL);
     if (strcmp(name, head_name) == 0)
         return error_set(err,
@@ -100,7 +111,7 @@ static int missing(const SafeTensors *s, const char *name, Error *err) {
 const SafeTensor *weights_find(const SafeTensors *s, const Param *p, int any_rows, Error *err) {
     const SafeTensor *t = find_named(s, p->name);
     if (!t) {
-        missing(s, p->name, err);
+        error_missing(s, p->name, err);
         return NULL;
     }
     if (!t->supported) {
@@ -128,9 +139,7 @@ const Param *weights_param(const ParamTable *table, ParamOwner owner, const char
     const Param *p = params_find(table, owner, name);
     for (int i = 0; i < table->n && !p; i++) {
         const Param *q = &table->params[i];
-        if (q->owner == owner && strncmp(q->name, base_model, BASE_MODEL) == 0 &&
-            strcmp(q->name + BASE_MODEL, name) == 0)
-            p = q;
+        if (q->owner == owner && has_prefix(q->name) && strcmp(q->name + BASE_MODEL, name) == 0) p = q;
     }
     return p;
 }
@@ -138,9 +147,9 @@ const Param *weights_param(const ParamTable *table, ParamOwner owner, const char
 int weights_check_layers(const SafeTensors *s, const ParamTable *table, ParamOwner owner, Error *err) {
     for (int i = 0; i < safetensors_count(s); i++) {
         const SafeTensor *t = safetensors_at(s, i);
-        const char *plain = t->name + (strncmp(t->name, base_model, BASE_MODEL) == 0 ? BASE_MODEL : 0);
+        const char *plain = t->name + (has_prefix(t->name) ? BASE_MODEL : 0);
         if (strncmp(plain, "layers.", 7) != 0 || weights_param(table, owner, t->name)) continue;
-        if (ends_with(t->name, ".rotary_emb.inv_freq")) continue; // old files keep what config.json says as well
+        if (ends_with(t->name, ".rotary_emb.inv_freq")) continue; // in old files; config.json determines it
         return error_set(err,
                          "%s: tensor \"%s\" is no part of the model that config.json describes (hint: is "
                          "num_hidden_layers right, is it a Qwen2 model?)",
@@ -165,8 +174,7 @@ int weights_check_tied(const SafeTensors *s, int tied, Error *err) {
     if (!tied || !e || !h) return 0;
     const size_t n = e->supported ? e->bytes / dtype_size(e->dtype) : 0, most = PIECE_BYTES / 2 / sizeof(float);
     int same = e->supported && h->supported && e->dims == h->dims && memcmp(e->shape, h->shape, sizeof e->shape) == 0;
-    float *x = malloc(2 * most * sizeof *x);
-    if (!x) return error_set(err, "%s: out of memory", safetensors_path(s, h));
+    float *x = alloc(2 * most, sizeof *x, "comparing embedding and head");
     for (size_t at = 0; same && at < n; at += most)
         same = same_piece(e, h, at, n - at < most ? n - at : most, x, x + most);
     free(x);
@@ -192,13 +200,19 @@ static int load_owner(Backend *b, elem_t *weights, const ParamTable *table, Para
 
 int weights_open_c3(SafeTensors *files[2], const char *folder, Error *err) {
     char *llm1 = string_format("%s/llm1", folder);
-    if (!llm1) return error_set(err, "%s: out of memory", folder);
     files[1] = NULL;
     int bad = safetensors_open(&files[0], folder, err);
     if (!bad) bad = safetensors_open(&files[1], llm1, err);
-    if (bad) safetensors_close(files[0]);
     free(llm1);
-    return bad;
+    if (!bad) return 0;
+    weights_close_c3(files);
+    files[0] = NULL;
+    return -1;
+}
+
+void weights_close_c3(SafeTensors *files[2]) {
+    safetensors_close(files[0]);
+    safetensors_close(files[1]);
 }
 
 int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
@@ -209,12 +223,13 @@ int checkpoint_load_weights(Backend *b, elem_t *weights, const C3Params *p, cons
     if (!bad) bad = load_owner(b, weights, &p->table, OWNER_CASCADE, files[0], err);
     if (!bad) bad = weights_check_tied(files[0], c->dec.tied, err);
     if (!bad) bad = load_owner(b, weights, &p->table, OWNER_DECODER, files[0], err);
-    safetensors_close(files[0]);
-    safetensors_close(files[1]);
+    weights_close_c3(files);
     return bad;
 }
 
 // ---- saving --------------------------------------------------------------------------------------------------------
+
+const char *const weights_metadata[1][2] = {{"format", "pt"}};
 
 static int in_file(const Param *p, int encoder) { return (p->owner == OWNER_ENCODER) == encoder; }
 
@@ -224,29 +239,23 @@ static int save_file(Backend *b, const elem_t *weights, const ParamTable *table,
     *sum = (FileSum){0};
     snprintf(sum->name, sizeof sum->name, "%smodel.safetensors", encoder ? "llm1/" : "");
     char *path = string_format("%s/%s", folder, sum->name);
-    SafeEntry *entries = calloc((size_t)table->n, sizeof *entries);
-    const char *const metadata[][2] = {{"format", "pt"}}; // transformers asks for it
+    SafeEntry *entries = alloc((size_t)table->n, sizeof *entries, "list of tensors");
     int n = 0;
-    for (int i = 0; i < table->n && entries; i++) {
+    for (int i = 0; i < table->n; i++) {
         const Param *p = &table->params[i];
         if (in_file(p, encoder))
             entries[n++] =
                 (SafeEntry){.name = p->name, .dtype = b->dtype, .dims = p->dims, .shape = {p->rows, p->cols}};
     }
     SafeWriter *w = NULL;
-    int bad = path && entries ? safetensors_writer_open(&w, path, entries, n, metadata, 1, err)
-                              : error_set(err, "%s: out of memory", folder);
+    int bad = safetensors_writer_open(&w, path, entries, n, weights_metadata, 1, err);
     for (int i = 0; i < table->n && !bad; i++) {
         const Param *p = &table->params[i];
         if (in_file(p, encoder))
             bad = weights_write(w, b, elem_at(b, weights, p->offset), p->count * dtype_size(b->dtype), err);
     }
-    if (bad) {
-        safetensors_writer_discard(w);
-    } else {
-        sum->crc = safetensors_writer_crc(w, &sum->bytes);
-        bad = safetensors_writer_commit(w, err);
-    }
+    if (!bad) sum->crc = safetensors_writer_crc(w, &sum->bytes);
+    bad = safetensors_writer_end(w, bad, err);
     free(entries);
     free(path);
     return bad;
@@ -259,13 +268,6 @@ int weights_save(Backend *b, const elem_t *weights, const C3Params *p, const C3C
     TRY(config_write_c3(&saved, folder, err));
     TRY(save_file(b, weights, &p->table, 0, folder, &sums[0], err));
     return save_file(b, weights, &p->table, 1, folder, &sums[1], err);
-}
-
-int checkpoint_save_weights(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c,
-                            const Travel *travel, const char *folder, Error *err) {
-    FileSum sums[2];
-    TRY(weights_save(b, weights, p, c, folder, sums, err));
-    return travel_write(travel, folder, err);
 }
 
 // ---- fingerprint ---------------------------------------------------------------------------------------------------
@@ -295,19 +297,15 @@ static void hash_tensors(Sha256 *sha, const SafeTensors *s, const char *prefix) 
 
 int checkpoint_fingerprint(char hex[65], const char *folder, Error *err) {
     char *llm1 = string_format("%s/llm1", folder);
-    if (!llm1) return error_set(err, "%s: out of memory", folder);
-    SafeTensors *root = NULL, *encoder = NULL;
-    int bad = safetensors_open(&root, folder, err);
-    if (!bad && file_exists(llm1)) bad = safetensors_open(&encoder, llm1, err);
-    if (!bad) {
-        Sha256 sha;
-        sha256_init(&sha);
-        hash_tensors(&sha, root, "");
-        if (encoder) hash_tensors(&sha, encoder, "llm1/");
-        sha256_final_hex(&sha, hex);
-    }
-    safetensors_close(root);
-    safetensors_close(encoder);
+    SafeTensors *files[2] = {NULL, NULL};
+    int bad = file_exists(llm1) ? weights_open_c3(files, folder, err) : safetensors_open(&files[0], folder, err);
     free(llm1);
-    return bad;
+    if (bad) return -1;
+    Sha256 sha;
+    sha256_init(&sha);
+    hash_tensors(&sha, files[0], "");
+    if (files[1]) hash_tensors(&sha, files[1], "llm1/");
+    sha256_final_hex(&sha, hex);
+    weights_close_c3(files);
+    return 0;
 }

@@ -66,7 +66,7 @@ static int save(Trainer *t, Error *err) {
     t->state.settings = options_json(&t->options, trainer_pages_a_step(t));
     double start = log_seconds();
     TRY(checkpoint_save(&job, &t->state, t->o.out, t->o.keep, err));
-    if (t->log) log_note(t->log, "saved step %lld in %.1f s", (long long)t->state.step, log_seconds() - start);
+    log_note(t->log, "saved step %lld in %.1f s", (long long)t->state.step, log_seconds() - start);
     return 0;
 }
 
@@ -118,13 +118,13 @@ static int loop(Trainer *t, Error *err) {
                               line.loss, line.grad_norm, err);
         train_state_advance(&t->state, line.loss, line.tokens, p->after);
         line.seconds = log_seconds() - start;
-        if (t->log) log_step(t->log, &line);
+        log_step(t->log, &line);
         const char *why = stop_requested(t->o.out);
         int last = t->state.step == t->steps;
         int flags[2] = {why != NULL, t->o.save_minutes > 0 && log_seconds() - saved_at > 60 * t->o.save_minutes};
         dist_max_int(&t->dist, flags, 2);
         stopping = flags[0];
-        if (stopping && t->log) log_note(t->log, "%s: stopping", why ? why : "another rank was asked");
+        if (stopping) log_note(t->log, "%s: stopping", why ? why : "another rank was asked");
         TRY(dist_agree(&t->dist, validation(t, last, err), err));
         if (last || stopping || flags[1] || (t->o.save_every && t->state.step % t->o.save_every == 0)) {
             TRY(save(t, err));

@@ -249,7 +249,7 @@ int file_remove_tree(const char *path, Error *err) {
         for (struct dirent *e; !bad && (e = readdir(dir));) {
             if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
             char *child = string_format("%s/%s", path, e->d_name);
-            bad = child ? file_remove_tree(child, err) : error_set(err, "%s: out of memory", path);
+            bad = file_remove_tree(child, err);
             free(child);
         }
         closedir(dir);
@@ -262,12 +262,8 @@ int file_remove_tree(const char *path, Error *err) {
 
 int file_copy(const char *from, const char *to, Error *err) {
     FileMap map;
-    FileWriter w;
     TRY(file_map(&map, from, err));
-    int bad = file_create(&w, to, err);
-    if (!bad) bad = map.size ? file_write(&w, map.data, map.size, err) : 0;
-    if (!bad) bad = file_commit(&w, err);
-    else file_discard(&w);
+    int bad = file_write_whole(to, map.data, map.size, 0, err);
     file_unmap(&map);
     return bad;
 }

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h> // mode_t
 
 #include "llmc/base/alloc.h" // string_format
 #include "llmc/base/error.h"
@@ -56,6 +57,9 @@ int file_create(FileWriter *w, const char *path, Error *err);
 int file_write(FileWriter *w, const void *data, size_t size, Error *err);
 int file_commit(FileWriter *w, Error *err); // flush, fsync, rename, fsync of the folder
 void file_discard(FileWriter *w);           // drops the temporary file; harmless after file_commit
+int file_end(FileWriter *w, int bad, Error *err); // commits, or discards what went bad and returns -1
+// All of it at once. mode: of the new file, 0: as file_create makes it.
+int file_write_whole(const char *path, const void *data, size_t size, mode_t mode, Error *err);
 // Whether file_create would go well, for work that takes long; opens no pipe, whose reader would see its end.
 int file_check_writable(const char *path, Error *err);
 // 1 when file_create would write to stdout: nothing else should be printed there.

@@ -262,6 +262,21 @@ int file_commit(FileWriter *w, Error *err) {
     return bad ? -1 : 0;
 }
 
+int file_end(FileWriter *w, int bad, Error *err) {
+    if (!bad) return file_commit(w, err);
+    file_discard(w);
+    return -1;
+}
+
+int file_write_whole(const char *path, const void *data, size_t size, mode_t mode, Error *err) {
+    FileWriter w;
+    TRY(file_create(&w, path, err));
+    int bad = mode && fchmod(fileno(w.stream), mode) != 0
+                  ? error_set(err, "%s: cannot set its mode: %s", w.path, strerror(errno))
+                  : file_write(&w, data, size, err);
+    return file_end(&w, bad, err);
+}
+
 void file_discard(FileWriter *w) {
     if (w->temporary) unlink(w->temporary);
     if (w->stream) fclose(w->stream);

@@ -6,8 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h"
+
+// What is parsed is bounded (JSON_MAX_VALUES), and what is built is the program's own: running out of memory ends the
+// run, as in alloc.h, and none of cJSON's functions returns NULL for want of it.
+static void *take(size_t bytes) { return alloc(bytes, 1, "JSON"); }
+__attribute__((constructor)) static void use_alloc(void) {
+    cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = take, .free_fn = free});
+}
 
 // cJSON recurses with the nesting. Headers of safetensors and configs need 4 levels.
 enum { MAX_DEPTH = 32 };
@@ -103,15 +111,9 @@ char *json_line(const cJSON *value) {
 
 int json_write(const cJSON *object, const char *path, Error *err) {
     char *text = cJSON_Print(object);
-    if (!text) return error_set(err, "%s: out of memory", path);
-    FileWriter w;
-    int bad = file_create(&w, path, err);
-    if (!bad) {
-        bad = file_write(&w, text, strlen(text), err) || file_write(&w, "\n", 1, err) ? -1 : 0;
-        if (!bad) bad = file_commit(&w, err);
-        else file_discard(&w);
-    }
-    cJSON_free(text);
+    string_append(&text, "\n");
+    int bad = file_write_whole(path, text, strlen(text), 0, err);
+    free(text);
     return bad;
 }
 

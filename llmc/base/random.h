@@ -1,5 +1,6 @@
-// random.h: random numbers of initial values. Counter-based (SplitMix64), so that element k of a stream can be drawn
-// without the ones before it: values depend on seed and place alone, not on ranks, threads or order.
+// random.h: the one generator, SplitMix64 (Steele, Lea and Flood 2014): initial weights, the order of pages, sampling,
+// perturbed texts. It is counter-based: element k of a stream can be drawn without those before it, so that values
+// depend on seed and place alone, not on ranks, threads or order.
 #ifndef LLMC_RANDOM_H
 #define LLMC_RANDOM_H
 
@@ -14,6 +15,19 @@ static inline uint64_t random_next(uint64_t *state) {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
+}
+
+// One number from one number: what random_next gives for this state.
+static inline uint64_t random_mix(uint64_t state) { return random_next(&state); }
+
+// Uniform below n (n > 0), without bias (Lemire's multiplication).
+static inline uint32_t random_below(uint64_t *state, uint32_t n) {
+    uint64_t product = (random_next(state) >> 32) * n;
+    if ((uint32_t)product < n) {
+        uint32_t reject = -n % n;
+        while ((uint32_t)product < reject) product = (random_next(state) >> 32) * n;
+    }
+    return (uint32_t)(product >> 32);
 }
 
 // The stream of parameter i of the tensor table.

@@ -19,9 +19,7 @@ int temp_file_make(TempFile *s, Error *err) {
         return -1;
     }
     s->path = string_format("%s/pipe", s->folder);
-    if (s->path) return 0;
-    temp_file_remove(s);
-    return error_set(err, "out of memory");
+    return 0;
 }
 
 int temp_file_fill(const TempFile *s, Error *err) {
@@ -32,9 +30,7 @@ int temp_file_fill(const TempFile *s, Error *err) {
     TRY(file_create(&w, s->path, err));
     while (!bad && (n = fread(buffer, 1, sizeof buffer, stdin)) > 0) bad = file_write(&w, buffer, n, err);
     if (!bad && ferror(stdin)) bad = error_set(err, "standard input: cannot read: %s", strerror(errno));
-    if (!bad) return file_commit(&w, err);
-    file_discard(&w);
-    return -1;
+    return file_end(&w, bad, err);
 }
 
 void temp_file_remove(TempFile *s) {

@@ -97,6 +97,16 @@ static unsigned multibyte_length(const uint8_t *p, size_t room) {
     return 0;
 }
 
+int utf8_length(const uint8_t *p, size_t n) {
+    if (p[0] < 0x80) return 1;
+    unsigned length = multibyte_length(p, n);
+    if (length > 0 || n >= 4) return (int)length;
+    if (n == 1) return p[0] >= 0xc2 && p[0] < 0xf5 ? -1 : 0;
+    uint8_t whole[4] = {0x80, 0x80, 0x80, 0x80}; // the second byte has decided; any others would do
+    memcpy(whole, p, n);
+    return multibyte_length(whole, 4) > n ? -1 : 0;
+}
+
 // Index of the first byte >= 0x80 at or behind i.
 static size_t skip_ascii(const uint8_t *text, size_t i, size_t n) {
     for (; i + 8 <= n; i += 8) {

@@ -33,6 +33,9 @@ static inline unsigned utf8_read(uint32_t *c, const uint8_t *p) {
 // Bytes of the valid UTF-8 at the start of text: n when all of it is valid. Surrogates and over-long forms are not.
 size_t utf8_valid(const char *text, size_t n);
 
+// Bytes of the character at p, of which n > 0 bytes are there; 0: none begins here; -1: more bytes must tell.
+int utf8_length(const uint8_t *p, size_t n);
+
 // Bytes of valid UTF-8 at the start that are NFC beyond doubt, up to a character border; n when all of it is. `invalid`
 // is set to 1 when what stops it is broken UTF-8.
 size_t unicode_nfc_check(int *invalid, const uint8_t *text, size_t n);

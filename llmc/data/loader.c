@@ -11,6 +11,8 @@
 #include <sys/mman.h> // madvise
 #include <unistd.h>
 
+#include "llmc/base/random.h"
+
 // One of the things that are dealt: a page, or a micro-batch that stays together.
 typedef struct Item {
     uint64_t cost;
@@ -43,43 +45,11 @@ struct Loader {
 
 // ---- the order of an epoch -----------------------------------------------------------------------------------------
 
-static uint64_t splitmix64(uint64_t *state) {
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-static uint64_t rotate(uint64_t x, int k) { return x << k | x >> (64 - k); }
-
-// xoshiro256** (Blackman and Vigna)
-static uint64_t xoshiro(uint64_t s[4]) {
-    uint64_t result = rotate(s[1] * 5, 7) * 9, t = s[1] << 17;
-    s[2] ^= s[0];
-    s[3] ^= s[1];
-    s[1] ^= s[2];
-    s[0] ^= s[3];
-    s[2] ^= t;
-    s[3] = rotate(s[3], 45);
-    return result;
-}
-
-// Uniform below n, without bias (Lemire's multiplication).
-static uint32_t below(uint64_t s[4], uint32_t n) {
-    uint64_t product = (xoshiro(s) >> 32) * n;
-    if ((uint32_t)product < n) {
-        uint32_t reject = -n % n;
-        while ((uint32_t)product < reject) product = (xoshiro(s) >> 32) * n;
-    }
-    return (uint32_t)(product >> 32);
-}
-
 static void shuffle(uint32_t *order, uint32_t n, uint64_t seed, uint64_t epoch) {
-    uint64_t mix = seed, state = splitmix64(&mix) + epoch, s[4];
-    for (int i = 0; i < 4; i++) s[i] = splitmix64(&state);
+    uint64_t state = random_mix(random_mix(seed) + epoch); // the streams of two epochs do not follow one another
     for (uint32_t i = 0; i < n; i++) order[i] = i;
     for (uint32_t i = n; i > 1; i--) {
-        uint32_t j = below(s, i), swap = order[i - 1];
+        uint32_t j = random_below(&state, i), swap = order[i - 1];
         order[i - 1] = order[j];
         order[j] = swap;
     }

@@ -3,18 +3,13 @@
 
 #include <math.h>
 
+#include "llmc/base/random.h"
+
 // Probabilities below e^-60 of the largest change no draw: a double's sum does not hold them.
 static const double FARTHEST = 60;
 
-static uint64_t mix(uint64_t z) { // splitmix64's finaliser
-    z += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 double sample_uniform(uint64_t seed, uint64_t page, uint64_t position) {
-    return (double)(mix(mix(mix(seed) ^ page) ^ position) >> 11) * 0x1p-53;
+    return (double)(random_mix(random_mix(random_mix(seed) ^ page) ^ position) >> 11) * 0x1p-53;
 }
 
 static int32_t largest(const float *logits, int V) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/random.h"
 #include "llmc/base/unicode.h" // utf8_read
 
 static const char *const names[] = {"none", "random", "shuffle"};
@@ -17,14 +18,6 @@ int perturb_parse(Perturb *kind, const char *name, Error *err) {
         return 0;
     }
     return error_set(err, "perturb: expected none, random or shuffle, found '%s'", name);
-}
-
-// A number below n from the splitmix64 sequence; n is small beside 2^64.
-static size_t draw(uint64_t *state, size_t n) {
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return (size_t)((z ^ (z >> 31)) % n);
 }
 
 // Tokens of a text; -1 on an error.
@@ -79,8 +72,8 @@ static int draw_text(char **out, size_t *n_out, size_t tokens, uint64_t state, c
         }
         text = bigger;
         for (size_t end = n + more; n < end; n++) {
-            int blank = draw(&state, 7) == 0 && n > 0 && text[n - 1] != ' ';
-            text[n] = blank ? ' ' : alphabet[draw(&state, sizeof alphabet - 1)];
+            int blank = random_below(&state, 7) == 0 && n > 0 && text[n - 1] != ' ';
+            text[n] = blank ? ' ' : alphabet[random_below(&state, sizeof alphabet - 1)];
         }
         found = count(tok, text, n, err);
         if (found < 0) {
@@ -110,7 +103,7 @@ static int shuffle(char **out, size_t *n_out, const char *text, size_t n, uint64
     }
     size_t written = 0;
     for (size_t left = characters; left > 0; left--) {
-        size_t i = draw(&state, left);
+        size_t i = random_below(&state, (uint32_t)left);
         uint32_t c;
         size_t length = utf8_read(&c, (const uint8_t *)text + begin[i]);
         memcpy(mixed + written, text + begin[i], length);

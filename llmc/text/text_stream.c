@@ -4,21 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Bytes of the UTF-8 character at s of which n bytes are there; 0: none begins here; -1: n bytes do not tell yet.
-static int utf8_length(const unsigned char *s, size_t n) {
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    if (s[0] < 0x80) return 1;
-    int length = s[0] < 0xc2 || s[0] > 0xf4 ? 0 : s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-    if (!length) return 0;
-    uint32_t low = s[0] & (0x7fu >> length), high = low; // range of what the character may still become
-    for (int i = 1; i < length; i++) {
-        if ((size_t)i < n && (s[i] & 0xc0) != 0x80) return 0;
-        low = low << 6 | ((size_t)i < n ? s[i] & 0x3fu : 0);
-        high = high << 6 | ((size_t)i < n ? s[i] & 0x3fu : 0x3fu);
-    }
-    if (high < least[length] || low > 0x10ffff || (low >= 0xd800 && high < 0xe000)) return 0;
-    return (size_t)length > n ? -1 : length;
-}
+#include "llmc/base/unicode.h" // utf8_length
 
 // One byte or character from the tail's front into out, as long as there is one. at_end: nothing follows.
 static size_t drain(TextStream *s, char *out, int at_end) {

@@ -75,9 +75,7 @@ static int write_history(const char *path, const char *text, size_t size, int64_
         if (has_loss && found > kept) kept = found;
         at += n;
     }
-    if (!bad) return file_commit(&w, err);
-    file_discard(&w);
-    return -1;
+    return file_end(&w, bad, err);
 }
 
 int log_open(Log **out, const char *folder, int64_t step, int64_t steps, Error *err) {

@@ -9,7 +9,7 @@
 #include "llmc/base/file.h"
 #include "llmc/train/run_writer.h" // run_write_json
 
-enum { MAX_STATE_BYTES = 1 << 20, MAX_RANKS = 1 << 16, FORMAT = 1 };
+enum { MAX_STATE_BYTES = 1 << 20, MAX_RANKS = 1 << 16, FORMAT = 2 }; // format 1 counted in another order of pages
 
 // ---- state.json, settings.json -------------------------------------------------------------------------------------
 
@@ -64,7 +64,12 @@ static int parse_fingerprint(uint8_t out[32], const cJSON *json, const char *pat
 static int parse_state(TrainState *s, int *ranks, const cJSON *json, const char *path, Error *err) {
     int64_t number = 0;
     uint64_t dataset = 0;
-    TRY(json_int(&number, json, "format", FORMAT, FORMAT, path, err));
+    TRY(json_int(&number, json, "format", 1, FORMAT, path, err));
+    if (number != FORMAT)
+        return error_set(err,
+                         "%s: expected format %d, found %lld, of a version that shuffled pages in another order (hint: "
+                         "-m FOLDER starts a new run from these weights)",
+                         path, FORMAT, (long long)number);
     TRY(json_int(&s->step, json, "step", 0, (int64_t)1 << 40, path, err));
     TRY(json_real(&s->tokens_seen, json, "tokens_seen", 0, 1e18, path, err));
     TRY(get_u64(&s->loader.seed, json, "loader_seed", path, err));
@@ -76,16 +81,6 @@ static int parse_state(TrainState *s, int *ranks, const cJSON *json, const char 
     TRY(json_int(&number, json, "ranks", 1, MAX_RANKS, path, err));
     *ranks = (int)number;
     return parse_fingerprint(s->tokenizer, json, path, err);
-}
-
-static int write_text(const char *text, const char *path, Error *err) {
-    FileWriter w;
-    TRY(file_create(&w, path, err));
-    if (file_write(&w, text, strlen(text), err) != 0) {
-        file_discard(&w);
-        return -1;
-    }
-    return file_commit(&w, err);
 }
 
 static int read_json_files(TrainState *s, int *ranks, const char *state, const char *settings, Error *err) {
@@ -144,8 +139,8 @@ int trainer_write_state(const TrainState *s, int ranks, DType dtype, const char 
     char *paths[3];
     make_paths(paths, folder);
     int bad = run_write_json(state_json(s, ranks, dtype), folder, state_names[0], err);
-    // as it was given: a number of 64 bits would not survive cJSON
-    if (!bad) bad = write_text(s->settings ? s->settings : "{}", paths[1], err);
+    const char *settings = s->settings ? s->settings : "{}"; // as given: a 64-bit number would not survive cJSON
+    if (!bad) bad = file_write_whole(paths[1], settings, strlen(settings), 0, err);
     if (!bad) bad = write_history(s, paths[2], err);
     for (int i = 0; i < 3 && !bad; i++) bad = trainer_sum_file(&sums[i], folder, state_names[i], err);
     free_paths(paths);

@@ -264,15 +264,9 @@ int travel_open(Travel *t, const Tokenizer *tokenizer, const char *tokenizer_pat
 
 static int write_file(const TravelFile *f, const char *folder, Error *err) {
     char *path = string_format("%s/%s", folder, f->name);
-    FileWriter w;
-    int bad = file_create(&w, path, err);
+    int bad = file_write_whole(path, f->data, f->size, f->mode, err);
     free(path);
-    if (bad) return -1;
-    if (f->mode && fchmod(fileno(w.stream), f->mode) != 0)
-        bad = error_set(err, "%s: cannot set its mode: %s", w.path, strerror(errno));
-    if (!bad && file_write(&w, f->data, f->size, err) == 0) return file_commit(&w, err);
-    file_discard(&w);
-    return -1;
+    return bad;
 }
 
 static int write_auto_map(const char *map, const char *folder, Error *err) {

@@ -38,7 +38,8 @@ static void test_end(void) {
     for (int i = 0; i < 3; i++) {
         char line[1024], wanted[128];
         int code = ask(line, asked[i].n, asked[i].size, i - 1);
-        snprintf(wanted, sizeof wanted, "out of memory: %zu x %zu bytes for the test's array\n", asked[i].n, asked[i].size);
+        snprintf(wanted, sizeof wanted, "out of memory: %zu x %zu bytes for the test's array\n", asked[i].n,
+                 asked[i].size);
         CHECK(code == 1 && strstr(line, wanted), "exit code %d: %s", code, line);
         CHECK(!!strstr(line, ": rank ") == (i > 0) && (i < 2 || strstr(line, ": rank 1: ")), "%s", line);
     }

@@ -13,8 +13,7 @@ Dist dist_alone(void) { return (Dist){.ranks = 1, .local_ranks = 1, .cores = lau
 
 void dist_sum_double(const Dist *d, double *values, int n) {
     if (d->ranks == 1 || n == 0) return;
-    double *all = malloc((size_t)d->ranks * (size_t)n * sizeof *all);
-    if (!all) dist_abort(d, 1);
+    double *all = alloc((size_t)d->ranks * (size_t)n, sizeof *all, "a sum over ranks");
     dist_all_gather(d, all, values, (size_t)n * sizeof *values);
     for (int i = 0; i < n; i++) {
         values[i] = all[i];
@@ -44,8 +43,7 @@ void dist_share_text(const Dist *d, char **text) {
     dist_broadcast(d, &size, sizeof size, 0);
     if (d->rank != 0) {
         free(*text);
-        *text = size ? malloc(size) : NULL;
-        if (size && !*text) dist_abort(d, 1);
+        *text = size ? alloc(size, 1, "text of rank 0") : NULL;
     }
     dist_broadcast(d, *text, size, 0);
 }
@@ -64,8 +62,7 @@ static Line line_at(const char *record) {
 
 int dist_same(const Dist *d, const char *record, Error *err) {
     if (d->ranks == 1) return 0;
-    char *theirs = d->rank == 0 ? strdup(record) : NULL;
-    if (d->rank == 0 && !theirs) dist_abort(d, 1);
+    char *theirs = d->rank == 0 ? string_copy(record) : NULL;
     dist_share_text(d, &theirs);
     int bad = 0;
     size_t at = 0;
@@ -100,8 +97,7 @@ static void post(const Dist *d, int code, const char *call) {
 #define MEET(d, request, call) (POST(d, call), watch_finish(d, &(request), 1, #call))
 
 static void gather_hosts(const Dist *d) {
-    hosts = calloc((size_t)d->ranks, sizeof *hosts);
-    if (!hosts) dist_abort(d, 1);
+    hosts = alloc_zeroed((size_t)d->ranks, sizeof *hosts, "host names");
     (void)gethostname(hosts[d->rank], HOST_BYTES - 1);
     watch_check(d, MPI_Allgather(MPI_IN_PLACE, 0, MPI_BYTE, hosts, HOST_BYTES, MPI_BYTE, MPI_COMM_WORLD),
                 "MPI_Allgather");
@@ -109,9 +105,8 @@ static void gather_hosts(const Dist *d) {
 
 // This rank's part of the cores it may use: ranks of the host that may use some of them too share them.
 static int share_cores(const Dist *d, MPI_Comm host) {
-    cpu_set_t mine, both, *all = calloc((size_t)d->local_ranks, sizeof *all);
+    cpu_set_t mine, both, *all = alloc_zeroed((size_t)d->local_ranks, sizeof *all, "cores of ranks");
     int sharing = 0;
-    if (!all) dist_abort(d, 1);
     CPU_ZERO(&mine);
     (void)sched_getaffinity(0, sizeof mine, &mine);
     watch_check(d, MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, host), "MPI_Allgather");
@@ -259,7 +254,7 @@ void dist_reduce_scatter(const Dist *d, float *buffer, size_t n) {
     if (d->ranks == 1) return;
     enum { SLAB = SLAB_BYTES / (int)sizeof(float) };
     static float *received; // (ranks,SLAB) of the life of the process
-    if (!received && !(received = malloc((size_t)d->ranks * SLAB * sizeof *received))) dist_abort(d, 1);
+    if (!received) received = alloc((size_t)d->ranks * SLAB, sizeof *received, "reduce-scatter");
     float *mine = buffer + (size_t)d->rank * n;
     for (size_t at = 0; at < n; at += SLAB) {
         size_t count = n - at < SLAB ? n - at : SLAB;

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/stop.h" // stop_signal
 
 // What a rank tells the others about itself.
@@ -144,8 +145,7 @@ void watch_open(const Dist *d, int parent, int can_beat) {
     watch.quiet = d->timeout < 20 ? d->timeout / 4 : 5;
     watch.beat_at = watch.changed_at = seconds();
     if (d->ranks > 1 && can_beat) {
-        watch.peers = calloc((size_t)d->ranks, sizeof *watch.peers);
-        if (!watch.peers) die(d, "out of memory");
+        watch.peers = alloc_zeroed((size_t)d->ranks, sizeof *watch.peers, "the watch over ranks");
         watch_check(d, MPI_Comm_dup(MPI_COMM_WORLD, &watch.comm), "MPI_Comm_dup");
         MPI_Comm_set_errhandler(watch.comm, MPI_ERRORS_RETURN);
         for (int r = 0; r < d->ranks; r++) {

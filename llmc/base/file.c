@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include <zlib.h> // crc32_z
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/clean.h"
 
 uint32_t file_crc32(uint32_t crc, const void *data, size_t size) { return (uint32_t)crc32_z(crc, data, size); }
@@ -73,30 +74,22 @@ static FileMapping *free_mapping(void) {
     for (FileMapping *m = atomic_load(&mappings); m; m = m->next) {
         if (!m->path) return m;
     }
-    FileMapping *m = calloc(1, sizeof *m);
-    if (!m) return NULL;
+    FileMapping *m = alloc_zeroed(1, sizeof *m, "mapping");
     m->next = atomic_load(&mappings);
     atomic_store(&mappings, m);
     return m;
 }
 
-// NULL: out of memory.
 static FileMapping *remember_mapping(const void *data, size_t size, const char *path) {
     pthread_once(&handler_once, install_handler);
-    char *copy = strdup(path), *notes = string_format("%s: %s: ", program_invocation_short_name, clean(path));
     pthread_mutex_lock(&mappings_lock);
-    FileMapping *m = copy && notes ? free_mapping() : NULL;
-    if (m) {
-        m->path = copy;
-        m->notes = notes;
-        atomic_store(&m->end, (uintptr_t)data + size);
-        atomic_store(&m->begin, (uintptr_t)data);
-    }
+    FileMapping *m = free_mapping();
+    m->path = string_copy(path);
+    m->notes = string_format("%s: %s: ", program_invocation_short_name, clean(path));
+    atomic_store(&m->end, (uintptr_t)data + size);
+    atomic_store(&m->begin, (uintptr_t)data);
     pthread_mutex_unlock(&mappings_lock);
-    if (m) return m;
-    free(copy);
-    free(notes);
-    return NULL;
+    return m;
 }
 
 static void forget_mapping(FileMapping *m) {
@@ -136,9 +129,7 @@ int file_map(FileMap *map, const char *path, Error *err) {
     close(fd);
     if (data == MAP_FAILED) return error_set(err, "%s: cannot map %zu bytes: %s", path, size, strerror(code));
     *map = (FileMap){.data = data, .size = size, .mapping = data ? remember_mapping(data, size, path) : NULL};
-    if (!data || map->mapping) return 0;
-    file_unmap(map);
-    return error_set(err, "%s: out of memory", path);
+    return 0;
 }
 
 void file_unmap(FileMap *map) {
@@ -213,8 +204,7 @@ int file_exists(const char *path) {
 }
 
 int file_make_dirs(const char *path, Error *err) {
-    char *part = strdup(path);
-    if (!part) return error_set(err, "%s: out of memory", path);
+    char *part = string_copy(path);
     int bad = 0;
     for (char *c = part + 1; !bad; c++) {
         if (*c && *c != '/') continue;

@@ -55,8 +55,8 @@ typedef struct FileWriter {
 
 int file_create(FileWriter *w, const char *path, Error *err);
 int file_write(FileWriter *w, const void *data, size_t size, Error *err);
-int file_commit(FileWriter *w, Error *err); // flush, fsync, rename, fsync of the folder
-void file_discard(FileWriter *w);           // drops the temporary file; harmless after file_commit
+int file_commit(FileWriter *w, Error *err);       // flush, fsync, rename, fsync of the folder
+void file_discard(FileWriter *w);                 // drops the temporary file; harmless after file_commit
 int file_end(FileWriter *w, int bad, Error *err); // commits, or discards what went bad and returns -1
 // All of it at once. mode: of the new file, 0: as file_create makes it.
 int file_write_whole(const char *path, const void *data, size_t size, mode_t mode, Error *err);

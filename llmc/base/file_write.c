@@ -10,14 +10,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 
 // ---- where to ------------------------------------------------------------------------------------------------------
 
-// The folder a name stands in, malloc'ed; NULL when memory ran out.
+// The folder a name is in, allocated.
 static char *folder_of(const char *path) {
     const char *slash = strrchr(path, '/');
-    return slash ? string_format("%.*s", slash == path ? 1 : (int)(slash - path), path) : strdup(".");
+    return slash ? string_format("%.*s", slash == path ? 1 : (int)(slash - path), path) : string_copy(".");
 }
 
 static const char *base_of(const char *path) {
@@ -31,14 +32,14 @@ static int own_descriptor(const char *path) {
     size_t digits = strspn(base, "0123456789");
     if (digits == 0 || digits > 9 || base[digits]) return -1;
     char here[PATH_MAX], own[PATH_MAX], *folder = folder_of(path);
-    int same = folder && realpath(folder, here) && realpath("/proc/self/fd", own) && strcmp(here, own) == 0;
+    int same = realpath(folder, here) && realpath("/proc/self/fd", own) && strcmp(here, own) == 0;
     free(folder);
     return same ? atoi(base) : -1;
 }
 
 // Where the bytes of a file go.
 typedef struct Target {
-    char *name;  // malloc'ed
+    char *name;  // allocated
     int fd;      // this descriptor of ours; -1: the name
     int is_file; // a regular file, or one that is still to be made
     int exists;
@@ -48,21 +49,19 @@ typedef struct Target {
 // Follows the symlinks of the last part of a name; a link to nothing gives the name that is to be made.
 static int follow_links(Target *t, const char *path, Error *err) {
     enum { MOST = 40 };
-    t->name = strdup(path);
-    for (int hops = 0; t->name; hops++) {
+    t->name = string_copy(path);
+    for (int hops = 0;; hops++) {
         char to[PATH_MAX];
         if ((t->fd = own_descriptor(t->name)) >= 0) return 0;
         ssize_t n = readlink(t->name, to, sizeof to - 1);
         if (n < 0) return 0;
         if (hops == MOST) return error_set(err, "%s: cannot create: %s", path, strerror(ELOOP));
         to[n] = 0;
-        char *folder = to[0] == '/' ? strdup("") : folder_of(t->name), *next = NULL;
-        if (folder) next = string_format("%s%s%s", folder, *folder ? "/" : "", to);
-        free(folder);
+        char *folder = folder_of(t->name);
         free(t->name);
-        t->name = next;
+        t->name = to[0] == '/' ? string_copy(to) : string_format("%s/%s", folder, to);
+        free(folder);
     }
-    return error_set(err, "%s: out of memory", path);
 }
 
 static int find_target(Target *t, const char *path, Error *err) {
@@ -126,7 +125,6 @@ static void remove_leftovers(const char *target) {
 static int open_temporary(char **name, const char *target, const char *path, mode_t mode, Error *err) {
     for (;;) {
         *name = temporary_name(target);
-        if (!*name) return error_set(err, "%s: out of memory", path);
         int fd = open(*name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode), code = errno;
         struct stat st;
         if (fd >= 0) {
@@ -161,9 +159,9 @@ static int open_in_place(const Target *t, const char *path, Error *err) {
 }
 
 int file_create(FileWriter *w, const char *path, Error *err) {
-    *w = (FileWriter){.path = strdup(strcmp(path, "-") ? path : "standard output")};
+    *w = (FileWriter){.path = string_copy(strcmp(path, "-") ? path : "standard output")};
     Target t = {.fd = -1};
-    int fd = w->path ? find_target(&t, path, err) : error_set(err, "%s: out of memory", path);
+    int fd = find_target(&t, path, err);
     if (fd == 0) fd = t.is_file ? open_beside(w, &t, err) : open_in_place(&t, w->path, err);
     w->target = t.name;
     if (fd >= 0 && !(w->stream = fdopen(fd, "wb"))) {
@@ -229,7 +227,7 @@ int file_write(FileWriter *w, const void *data, size_t size, Error *err) {
 
 static int sync_parent(const char *path, Error *err) {
     char *parent = folder_of(path);
-    int bad = parent ? file_sync_dir(parent, err) : error_set(err, "%s: out of memory", path);
+    int bad = file_sync_dir(parent, err);
     free(parent);
     return bad;
 }

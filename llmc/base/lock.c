@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
+
 static int is_unsupported(int code) { return code == ENOLCK || code == EOPNOTSUPP || code == ENOSYS || code == EINVAL; }
 
 // "host node7, process 4711, since 2026-01-31T12:00:00Z"
@@ -62,7 +64,7 @@ int lock_take(Lock *lock, const char *path, const char *what, int *unsure, Error
         }
         write_holder(fd);
         lock->fd = fd;
-        lock->path = strdup(path);
+        lock->path = string_copy(path);
         return 0;
     }
 }

@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 
 int temp_file_make(TempFile *s, Error *err) {
     const char *place = getenv("TMPDIR");
     *s = (TempFile){.folder = string_format("%s/c3-XXXXXX", place && *place ? place : "/tmp")};
-    if (!s->folder) return error_set(err, "out of memory");
     if (!mkdtemp(s->folder)) {
         error_set(err, "%s: cannot make the folder: %s (hint: TMPDIR)", s->folder, strerror(errno));
         free(s->folder);

@@ -7,6 +7,8 @@
 
 #include <utf8proc.h>
 
+#include "llmc/base/alloc.h"
+
 enum { MAX_DECOMPOSED = 32 }; // code points of one character's full canonical decomposition (the longest has 4)
 
 uint8_t unicode_table[UNICODE_TABLE];
@@ -156,21 +158,17 @@ typedef struct CodePoints {
     size_t n, room;
 } CodePoints;
 
-static int reserve(CodePoints *s, size_t more) {
-    if (s->n + more <= s->room) return 0;
-    size_t room = 2 * (s->n + more) + 64;
-    utf8proc_int32_t *bigger = realloc(s->c, room * sizeof *bigger);
-    if (!bigger) return -1;
-    s->c = bigger;
-    s->room = room;
-    return 0;
+static void reserve(CodePoints *s, size_t more) {
+    if (s->n + more <= s->room) return;
+    s->room = 2 * (s->n + more) + 64;
+    s->c = alloc_resize(s->c, s->room, sizeof *s->c, "code points");
 }
 
 static uint8_t combining_class(utf8proc_int32_t c) { return (uint8_t)utf8proc_get_property(c)->combining_class; }
 
 // Canonical order of one run of marks: a stable sort by class. Runs are short; a long one (hostile text) is counted
 // into place, so that its time stays linear.
-static int sort_marks(utf8proc_int32_t *c, size_t n) {
+static void sort_marks(utf8proc_int32_t *c, size_t n) {
     if (n <= 16) {
         for (size_t i = 1; i < n; i++) {
             utf8proc_int32_t x = c[i];
@@ -179,40 +177,37 @@ static int sort_marks(utf8proc_int32_t *c, size_t n) {
             for (; k > 0 && combining_class(c[k - 1]) > order; k--) c[k] = c[k - 1];
             c[k] = x;
         }
-        return 0;
+        return;
     }
-    utf8proc_int32_t *sorted = malloc(n * sizeof *sorted);
-    if (!sorted) return -1;
+    utf8proc_int32_t *sorted = alloc(n, sizeof *sorted, "marks");
     size_t at[257] = {0};
     for (size_t i = 0; i < n; i++) at[combining_class(c[i]) + 1]++;
     for (int k = 0; k < 256; k++) at[k + 1] += at[k];
     for (size_t i = 0; i < n; i++) sorted[at[combining_class(c[i])]++] = c[i];
     memcpy(c, sorted, n * sizeof *sorted);
     free(sorted);
-    return 0;
 }
 
 // Normalises the n bytes of one stretch, which neither begins nor ends inside a combination, into s.
-static int normalize_stretch(CodePoints *s, const uint8_t *text, size_t n) {
+static void normalize_stretch(CodePoints *s, const uint8_t *text, size_t n) {
     s->n = 0;
     for (size_t i = 0; i < n;) {
         uint32_t c;
         i += utf8_read(&c, text + i);
         utf8proc_int32_t parts[MAX_DECOMPOSED];
         int count = decompose(parts, c);
-        if (reserve(s, (size_t)count) != 0) return -1;
+        reserve(s, (size_t)count);
         memcpy(s->c + s->n, parts, (size_t)count * sizeof *parts);
         s->n += (size_t)count;
     }
     for (size_t i = 0; i < s->n;) {
         size_t end = i;
         while (end < s->n && combining_class(s->c[end])) end++;
-        if (end > i + 1 && sort_marks(s->c + i, end - i) != 0) return -1;
+        if (end > i + 1) sort_marks(s->c + i, end - i);
         i = end + 1;
     }
     utf8proc_ssize_t composed = compose(s->c, (utf8proc_ssize_t)s->n);
     if (composed >= 0) s->n = (size_t)composed;
-    return 0;
 }
 
 typedef struct Bytes {
@@ -220,54 +215,47 @@ typedef struct Bytes {
     size_t n, room;
 } Bytes;
 
-static int append(Bytes *b, const void *data, size_t n) {
+static void append(Bytes *b, const void *data, size_t n) {
     if (b->n + n + 1 > b->room) {
-        size_t room = b->room + b->room / 2 + n + 64;
-        uint8_t *bigger = realloc(b->p, room);
-        if (!bigger) return -1;
-        b->p = bigger;
-        b->room = room;
+        b->room += b->room / 2 + n + 64;
+        b->p = alloc_resize(b->p, b->room, 1, "text");
     }
     memcpy(b->p + b->n, data, n);
     b->n += n;
-    return 0;
 }
 
 // Writes text[from, to), which is one stretch that may change, in its normal form.
-static int append_normalized(Bytes *b, CodePoints *s, const uint8_t *text, size_t from, size_t to) {
-    if (normalize_stretch(s, text + from, to - from) != 0) return -1;
+static void append_normalized(Bytes *b, CodePoints *s, const uint8_t *text, size_t from, size_t to) {
+    normalize_stretch(s, text + from, to - from);
     for (size_t i = 0; i < s->n; i++) {
         utf8proc_uint8_t encoded[4];
         utf8proc_ssize_t length = utf8proc_encode_char(s->c[i], encoded);
-        if (append(b, encoded, (size_t)length) != 0) return -1;
+        append(b, encoded, (size_t)length);
     }
-    return 0;
 }
 
 char *unicode_nfc(size_t *out_length, const uint8_t *text, size_t n, size_t known) {
-    Bytes b = {malloc(n + 64), 0, n + 64};
+    Bytes b = {alloc(n + 64, 1, "text"), 0, n + 64};
     CodePoints s = {0};
-    int bad = !b.p || append(&b, text, known) != 0;
+    append(&b, text, known);
     size_t stretch = known; // begin of the current stretch: its first character cannot change what stands before it
     int changes = 0;        // the stretch holds a character that may change
-    for (size_t i = known; !bad && i < n;) {
+    for (size_t i = known; i < n;) {
         uint32_t c;
         unsigned length = utf8_read(&c, text + i);
         if (unicode_entry(c) & CHAR_MAY_CHANGE) {
             changes = 1;
         } else {
-            bad = changes ? append_normalized(&b, &s, text, stretch, i) : append(&b, text + stretch, i - stretch);
+            if (changes) append_normalized(&b, &s, text, stretch, i);
+            else append(&b, text + stretch, i - stretch);
             stretch = i;
             changes = 0;
         }
         i += length;
     }
-    if (!bad) bad = changes ? append_normalized(&b, &s, text, stretch, n) : append(&b, text + stretch, n - stretch);
+    if (changes) append_normalized(&b, &s, text, stretch, n);
+    else append(&b, text + stretch, n - stretch);
     free(s.c);
-    if (bad) {
-        free(b.p);
-        return NULL;
-    }
     b.p[b.n] = 0;
     *out_length = b.n;
     return (char *)b.p;

@@ -40,8 +40,8 @@ int utf8_length(const uint8_t *p, size_t n);
 // is set to 1 when what stops it is broken UTF-8.
 size_t unicode_nfc_check(int *invalid, const uint8_t *text, size_t n);
 
-// NFC of valid UTF-8 into malloc'ed memory with a zero byte behind it; NULL when memory ran out. `known`: what
-// unicode_nfc_check returned, 0 if it was not asked.
+// NFC of valid UTF-8 in allocated memory, with a zero byte behind it. `known`: what unicode_nfc_check returned, 0 if it
+// was not asked.
 char *unicode_nfc(size_t *out_length, const uint8_t *text, size_t n, size_t known);
 
 #endif

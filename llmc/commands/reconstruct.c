@@ -54,12 +54,11 @@ static int check(Error *err) {
     return 0;
 }
 
-static int print_page(const EvalPage *p, const Model *m, int number, int n, int colour, Error *err) {
+static void print_page(const EvalPage *p, const Model *m, int number, int n, int colour) {
     const C3Config *c = &m->files.config;
     char *ops, text[4][32];
     size_t n_ops, bytes = (size_t)c->latents * c->enc.D * dtype_size(m->b->dtype);
-    if (metrics_align(&ops, &n_ops, p->reference, p->n_reference, p->output, p->n_output) != 0)
-        return error_set(err, "out of memory");
+    metrics_align(&ops, &n_ops, p->reference, p->n_reference, p->output, p->n_output);
     printf("page %d of %d: %s\n", number, n, clean(p->id));
     printf("%s characters (%s bytes), %s tokens -> %d latents of %d numbers (%s bytes): %.1f tokens a latent\n",
            format_count(text[0], (double)p->m.reference_chars), format_count(text[1], (double)p->n_reference),
@@ -76,18 +75,16 @@ static int print_page(const EvalPage *p, const Model *m, int number, int n, int 
     render_marked(stdout, p->output, p->n_output, ops, n_ops, RENDER_OUTPUT, colour);
     printf("\n");
     free(ops);
-    return 0;
 }
 
-static int print_pages(const EvalSet *s, const Model *m, Error *err) {
+static void print_pages(const EvalSet *s, const Model *m) {
     int colour = render_wants_colour(stdout);
     double sum = 0;
     for (int i = 0; i < s->n; i++) {
         sum += s->pages[i].m.char_precision;
-        TRY(print_page(&s->pages[i], m, i + 1, s->n, colour, err));
+        print_page(&s->pages[i], m, i + 1, s->n, colour);
     }
     if (s->n > 1) printf("%d pages, mean precision %.2f %%\n", s->n, 100 * sum / s->n);
-    return 0;
 }
 
 static void print_json(const EvalSet *s, const Model *m) {
@@ -107,8 +104,8 @@ static int reconstruct(Model *m, EvalSet *s, Error *err) {
     progress_end(&f);
     if (bad) return -1;
     if (f.failed) return error_set(err, "standard output: cannot write");
-    if (!given.json) return print_pages(s, m, err);
-    print_json(s, m);
+    if (given.json) print_json(s, m);
+    else print_pages(s, m);
     return 0;
 }
 

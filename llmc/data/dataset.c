@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
+
 // ---- names ---------------------------------------------------------------------------------------------------------
 
 typedef struct Name {
@@ -16,7 +18,7 @@ typedef struct Name {
 
 typedef struct Names {
     Name *list; // (n)
-    size_t n;
+    size_t n, room;
 } Names;
 
 static void names_free(Names *names) {
@@ -25,16 +27,9 @@ static void names_free(Names *names) {
     *names = (Names){0};
 }
 
-static int names_add(Names *names, const char *path, int literal, Error *err) {
-    Name *bigger = realloc(names->list, (names->n + 1) * sizeof *bigger);
-    char *copy = strdup(path);
-    if (bigger) names->list = bigger;
-    if (!bigger || !copy) {
-        free(copy);
-        return error_set(err, "%s: out of memory", path);
-    }
-    names->list[names->n++] = (Name){copy, literal};
-    return 0;
+static void names_add(Names *names, const char *path, int literal) {
+    names->list = alloc_grow(names->list, names->n, &names->room, sizeof *names->list, "names of shards");
+    names->list[names->n++] = (Name){string_copy(path), literal};
 }
 
 static int ends_with(const char *name, const char *end) {
@@ -49,8 +44,8 @@ static int is_note(const char *name) {
 
 // The pattern with folders that are there under their very name, and with `keep` set everything but * and ?, escaped.
 static char *escape(const char *pattern, int keep) {
-    char *out = malloc(2 * strlen(pattern) + 1), *to = out, *folder = strdup(pattern);
-    for (const char *at = pattern; out && folder && *at;) {
+    char *out = alloc(2 * strlen(pattern) + 1, 1, "pattern"), *to = out, *folder = string_copy(pattern);
+    for (const char *at = pattern; *at;) {
         size_t n = strcspn(at, "/");
         folder[at - pattern + (ptrdiff_t)n] = 0; // the path up to the end of this part
         const char *special = n && at[n] && file_exists(folder) ? "*?[]\\" : keep ? "[]\\" : "";
@@ -61,8 +56,7 @@ static char *escape(const char *pattern, int keep) {
             *to++ = *at;
         }
     }
-    if (out) *to = 0;
-    if (!folder) free(out), out = NULL;
+    *to = 0;
     free(folder);
     return out;
 }
@@ -73,13 +67,12 @@ static int names_add_pattern(Names *names, const char *pattern, Error *err) {
     for (int keep = 0; keep < 2 && names->n == before; keep++) {
         glob_t found = {0};
         char *escaped = escape(pattern, keep);
-        int code = escaped ? glob(escaped, GLOB_NOSORT, NULL, &found) : GLOB_NOSPACE;
-        int bad = code == GLOB_NOSPACE ? error_set(err, "%s: out of memory", pattern) : 0;
-        for (size_t i = 0; !bad && code == 0 && i < found.gl_pathc; i++)
-            if (!is_note(found.gl_pathv[i])) bad = names_add(names, found.gl_pathv[i], 0, err);
+        int code = glob(escaped, GLOB_NOSORT, NULL, &found);
+        for (size_t i = 0; code == 0 && i < found.gl_pathc; i++)
+            if (!is_note(found.gl_pathv[i])) names_add(names, found.gl_pathv[i], 0);
         if (code == 0) globfree(&found);
         free(escaped);
-        TRY(bad);
+        if (code == GLOB_NOSPACE) return error_set(err, "%s: out of memory", pattern);
     }
     return names->n > before;
 }
@@ -88,12 +81,11 @@ static int names_add_pattern(Names *names, const char *pattern, Error *err) {
 // something; names may hold commas.
 static int names_add_next(Names *names, const char **list, Error *err) {
     for (int pattern = 0; pattern < 2; pattern++) {
-        char *entry = strdup(*list);
-        if (!entry) return error_set(err, "%s: out of memory", *list);
+        char *entry = string_copy(*list);
         for (size_t n = strlen(entry);; n = (size_t)(strrchr(entry, ',') - entry)) {
             entry[n] = 0;
             int got = pattern ? names_add_pattern(names, entry, err) : n > 0 && file_exists(entry);
-            if (!pattern && got) got = names_add(names, entry, 1, err) == 0 ? 1 : -1;
+            if (!pattern && got) names_add(names, entry, 1);
             if (got > 0) *list += n + ((*list)[n] == ',');
             if (got || !strchr(entry, ',')) {
                 free(entry);
@@ -135,8 +127,7 @@ static int names_collect(Names *names, const char *list, Error *err) {
 // ---- shards --------------------------------------------------------------------------------------------------------
 
 static int open_shards(Dataset *d, const Names *names, Error *err) {
-    d->shards = calloc(names->n, sizeof *d->shards);
-    if (!d->shards) return error_set(err, "dataset: out of memory for %zu shards", names->n);
+    d->shards = alloc_zeroed(names->n, sizeof *d->shards, "shards");
     for (size_t i = 0; i < names->n; i++) {
         Shard *s = &d->shards[i], *first = &d->shards[0];
         TRY(shard_open(s, names->list[i].path, err));
@@ -199,8 +190,7 @@ static int by_set(const void *a, const void *b) {
 
 // Each set whole, unless its files were named one by one.
 static int check_whole(Dataset *d, const Names *names, Error *err) {
-    Member *m = malloc((size_t)d->n_shards * sizeof *m);
-    if (!m) return error_set(err, "dataset: out of memory for %d shards", d->n_shards);
+    Member *m = alloc((size_t)d->n_shards, sizeof *m, "shards");
     for (int i = 0; i < d->n_shards; i++) m[i] = (Member){d->shards[i].set, names->list[i].literal, d->shards[i].path};
     qsort(m, (size_t)d->n_shards, sizeof *m, by_set);
     int bad = 0;

@@ -11,6 +11,7 @@
 #include <sys/mman.h> // madvise
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/random.h"
 
 // One of the things that are dealt: a page, or a micro-batch that stays together.
@@ -279,22 +280,20 @@ static int check_start(const Dataset *d, const LoaderConfig *c, const LoaderStat
     return 0;
 }
 
-static int allocate(Loader *l) {
+static void allocate(Loader *l) {
     size_t n = (size_t)l->step_pages, rank_pages = (size_t)l->c.b * (size_t)l->c.g;
     size_t bins = (size_t)(l->c.ranks > l->c.g ? l->c.ranks : l->c.g);
-    int bad = 0;
-    if (l->c.shuffle) bad |= !(l->order = malloc(l->d->pages * sizeof *l->order));
-    bad |= !(l->taken = malloc(n * sizeof *l->taken));
-    bad |= !(l->items = malloc(n * sizeof *l->items));
-    bad |= !(l->mine = malloc(rank_pages * sizeof *l->mine));
-    bad |= !(l->micro_of = malloc(n * sizeof *l->micro_of));
-    bad |= !(l->count = malloc(bins * sizeof *l->count));
-    bad |= !(l->load = malloc(bins * sizeof *l->load));
+    if (l->c.shuffle) l->order = alloc(l->d->pages, sizeof *l->order, "the order of pages");
+    l->taken = alloc(n, sizeof *l->taken, "pages of a step");
+    l->items = alloc(n, sizeof *l->items, "pages of a step");
+    l->mine = alloc(rank_pages, sizeof *l->mine, "pages of a step");
+    l->micro_of = alloc(n, sizeof *l->micro_of, "pages of a step");
+    l->count = alloc(bins, sizeof *l->count, "micro-batches");
+    l->load = alloc(bins, sizeof *l->load, "micro-batches");
     for (int i = 0; i < 2; i++) {
-        bad |= !(l->steps[i].pages = malloc(rank_pages * sizeof(uint64_t)));
-        bad |= !(l->steps[i].micro_begin = malloc(((size_t)l->c.g + 1) * sizeof(int)));
+        l->steps[i].pages = alloc(rank_pages, sizeof(uint64_t), "pages of a step");
+        l->steps[i].micro_begin = alloc((size_t)l->c.g + 1, sizeof(int), "micro-batches");
     }
-    return bad ? -1 : 0;
 }
 
 static int start_thread(Loader *l, Error *err) {
@@ -315,18 +314,15 @@ int loader_open(Loader **out, const Dataset *d, const LoaderConfig *config, Load
                 Error *err) {
     *out = NULL;
     TRY(check_start(d, config, &start, err));
-    Loader *l = calloc(1, sizeof *l);
-    if (!l) return error_set(err, "loader: out of memory");
+    Loader *l = alloc_zeroed(1, sizeof *l, "loader");
     l->d = d;
     l->c = *config;
     l->step_pages = config->b * config->g * config->ranks;
     l->at = start;
     l->step = first_step;
     normalise(&l->at, d->pages);
-    int bad = allocate(l)
-                  ? error_set(err, "loader: out of memory for %" PRIu64 " pages, %d a step", d->pages, l->step_pages)
-                  : 0;
-    if (!bad && config->prefetch) bad = start_thread(l, err);
+    allocate(l);
+    int bad = config->prefetch ? start_thread(l, err) : 0;
     if (bad) loader_close(l);
     else *out = l;
     return bad;

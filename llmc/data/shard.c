@@ -25,6 +25,7 @@
 #include <unistd.h>
 #include <zlib.h> // crc32_combine
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/sha256.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shards are little endian and are mapped as they are");
@@ -279,8 +280,8 @@ int shard_verify(Shard *s, Error *err) {
 int shard_open(Shard *s, const char *path, Error *err) {
     *s = (Shard){0};
     TRY(file_map(&s->map, path, err));
-    s->path = strdup(path);
-    int bad = s->path ? check_all(s, err) : error_set(err, "%s: out of memory", path);
+    s->path = string_copy(path);
+    int bad = check_all(s, err);
     if (bad) shard_close(s);
     return bad;
 }
@@ -288,8 +289,8 @@ int shard_open(Shard *s, const char *path, Error *err) {
 int shard_vocabulary(uint32_t *vocab, const char *path, Error *err) {
     Shard s = {0};
     TRY(file_map(&s.map, path, err));
-    s.path = strdup(path);
-    int bad = s.path ? check_header(&s, err) : error_set(err, "%s: out of memory", path);
+    s.path = string_copy(path);
+    int bad = check_header(&s, err);
     *vocab = s.vocab;
     shard_close(&s);
     return bad;
@@ -318,14 +319,13 @@ struct ShardWriter {
     FILE *spool; // tokens
     Header header;
     IndexEntry *index; // (room)
-    uint64_t room;
+    size_t room;
     int broken; // a write failed half-way: the spool and the header no longer agree
 };
 
 int shard_writer_open(ShardWriter **out, const char *path, uint32_t vocab, const uint8_t fingerprint[32], Error *err) {
     *out = NULL;
-    ShardWriter *w = calloc(1, sizeof *w);
-    if (!w) return error_set(err, "%s: out of memory", path);
+    ShardWriter *w = alloc_zeroed(1, sizeof *w, "shard");
     Header *h = &w->header;
     memcpy(h->magic, MAGIC, sizeof MAGIC);
     h->version = VERSION;
@@ -373,13 +373,7 @@ int shard_writer_add(ShardWriter *w, const int32_t *context, size_t n_context, c
                          "%s: page %" PRIu64 " (from 1): expected at most %" PRIu64 " tokens in a shard, found %" PRIu64
                          " + %zu (hint: begin another shard)",
                          w->file.path, h->pages + 1, MAX_TOKENS, h->tokens, n_context + n_answer);
-    if (h->pages == w->room) {
-        uint64_t room = w->room ? w->room * 2 : 1024;
-        IndexEntry *bigger = realloc(w->index, room * sizeof *bigger);
-        if (!bigger) return error_set(err, "%s: out of memory for %" PRIu64 " pages", w->file.path, room);
-        w->index = bigger;
-        w->room = room;
-    }
+    w->index = alloc_grow(w->index, h->pages, &w->room, sizeof *w->index, "page index");
     TRY(check_ids(w, context, n_context, "context", err));
     TRY(check_ids(w, answer, n_answer, "answer", err));
     TRY(spool_tokens(w, context, n_context, err));
@@ -396,8 +390,7 @@ static int copy_spool(ShardWriter *w, Error *err) {
     if (fflush(w->spool) != 0 || fseeko(w->spool, 0, SEEK_SET) != 0)
         return error_set(err, "%s: cannot read the tokens back: %s", w->file.path, strerror(errno));
     size_t room = 1 << 20;
-    char *buffer = malloc(room);
-    if (!buffer) return error_set(err, "%s: out of memory", w->file.path);
+    char *buffer = alloc(room, 1, "tokens");
     uint64_t left = w->header.tokens * sizeof(uint32_t);
     int bad = 0;
     while (left && !bad) {

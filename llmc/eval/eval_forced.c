@@ -163,7 +163,7 @@ static int control_precision(EvalSet *s, Control control, const GeneratePage *pa
         PageMetrics m;
         int t = n == 1 ? 0 : i; // constant latents: one text for all pages
         if (bad) continue;
-        short_of_memory |= metrics_page(&m, s->pages[i].reference, s->pages[i].n_reference, texts[t], lengths[t]) != 0;
+        metrics_page(&m, s->pages[i].reference, s->pages[i].n_reference, texts[t], lengths[t]);
         s->pages[i].control_precision[control] = m.char_precision;
     }
     if (!bad && short_of_memory) bad = error_set(err, "metrics: out of memory");

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
+
 enum {
     SHORT_PIECE = 248, // bytes; a multiple of 8, and places must fit 8 bits. Up to there the heap is slower
     PLACE_BITS = 8,
@@ -100,15 +102,10 @@ static inline uint32_t find_pair(const Bpe *b, const uint8_t *p, size_t n, size_
 
 int bpe_create(Bpe **out, const Vocabulary *v, const char *name, Error *err) {
     *out = NULL;
-    Bpe *b = calloc(1, sizeof *b);
+    Bpe *b = alloc_zeroed(1, sizeof *b, "tokenizer");
     unsigned bits = 9;
     while ((size_t)1 << bits < (size_t)v->ranks + (size_t)v->ranks / 2) bits++;
-    Slot *slots = calloc((size_t)1 << bits, sizeof *slots);
-    if (!b || !slots) {
-        free(b);
-        free(slots);
-        return error_set(err, "%s: out of memory", name);
-    }
+    Slot *slots = alloc_zeroed((size_t)1 << bits, sizeof *slots, "tokenizer");
     b->v = v;
     b->slots = slots;
     b->mask = ((size_t)1 << bits) - 1;
@@ -147,7 +144,7 @@ void bpe_free(Bpe *b) {
 
 // A part is named by the place of its first byte. pairs[i]: rank of part i with the next one << 8 | i; a part that is
 // gone, or has no such pair, is larger than any rank.
-static int64_t merge_short(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable) {
+static size_t merge_short(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable) {
     uint32_t pairs[SHORT_PIECE];
     uint32_t id[SHORT_PIECE]; // of part i
     uint8_t next[SHORT_PIECE + 1], previous[SHORT_PIECE + 1];
@@ -230,15 +227,9 @@ static void renew_pair(const Bpe *b, Heap *h, Part *parts, size_t i, const uint8
 
 // Each join removes one part and pushes at most two keys, of which it has popped one: the heap never holds more than
 // 2n.
-static int64_t merge_long(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable) {
-    if (n >= UINT32_MAX) return -1;
-    Part *parts = malloc(n * sizeof *parts);
-    Heap h = {malloc(2 * n * sizeof *h.keys), 0};
-    if (!parts || !h.keys) {
-        free(parts);
-        free(h.keys);
-        return -1;
-    }
+static size_t merge_long(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable) {
+    Part *parts = alloc(n, sizeof *parts, "merging");
+    Heap h = {alloc(2 * n, sizeof *h.keys, "merging"), 0};
     for (size_t i = 0; i < n; i++) {
         uint32_t rank = i + 1 < n ? b->pair[p[i] << 8 | p[i + 1]] : NO_RANK;
         parts[i] = (Part){(uint32_t)i + 1, (uint32_t)i - 1, rank};
@@ -256,7 +247,7 @@ static int64_t merge_long(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n
         renew_pair(b, &h, parts, i, p, n, readable);
         if (i > 0) renew_pair(b, &h, parts, parts[i].previous, p, n, readable);
     }
-    int64_t count = 0;
+    size_t count = 0;
     for (size_t i = 0; i < n; i = parts[i].next)
         ids[count++] = (int32_t)find_piece(b, p + i, parts[i].next - i, readable - i);
     free(parts);
@@ -268,8 +259,7 @@ static int64_t merge_long(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n
 int bpe_parts(const Bpe *b, int rank, int32_t parts[2]) {
     size_t n;
     const uint8_t *p = vocabulary_rank(b->v, rank, &n);
-    size_t *begin = malloc((n + 1) * sizeof *begin), count = n; // borders of the parts
-    if (!begin) return -1;
+    size_t *begin = alloc(n + 1, sizeof *begin, "merging"), count = n; // borders of the parts
     for (size_t i = 0; i <= n; i++) begin[i] = i;
     for (;;) {
         uint32_t best = (uint32_t)rank;
@@ -288,7 +278,7 @@ int bpe_parts(const Bpe *b, int rank, int32_t parts[2]) {
     return count == 2 ? 0 : -1;
 }
 
-int64_t bpe_encode(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable) {
+size_t bpe_encode(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable) {
     uint32_t rank = find_piece(b, p, n, readable);
     if (rank != NO_RANK) {
         ids[0] = (int32_t)rank;

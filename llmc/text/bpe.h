@@ -14,9 +14,9 @@ typedef struct Bpe Bpe;
 int bpe_create(Bpe **out, const Vocabulary *v, const char *name, Error *err);
 void bpe_free(Bpe *b);
 
-// Writes the ids of a piece of n >= 1 bytes into ids, which has room for n, and returns their number; -1 when memory
-// ran out. readable: bytes that may be read from p on, at least n. Thread-safe.
-int64_t bpe_encode(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable);
+// Writes the ids of a piece of 1 <= n < 2^32 - 1 bytes into ids, which has room for n, and returns their number.
+// readable: bytes that may be read from p on, at least n. Thread-safe.
+size_t bpe_encode(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable);
 
 // The two tokens that merging joins last when it makes the token `rank` out of its bytes: its line in a list of merges.
 // -1 when it does not come to two: no list of merges makes such a vocabulary.

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
+
 // Bytes a token looked at: more than tokens have on average in any language, so that the reach never decides in prose.
 enum { REACH = 16 };
 
@@ -140,14 +142,9 @@ static int next_page(Cutter *c, PageSpan *page, size_t begin, Error *err) {
 // ---- all -----------------------------------------------------------------------------------------------------------
 
 static int cut_all(Cutter *c, PageSpan **out, int *n, Error *err) {
-    int room = 0;
+    size_t room = 0;
     for (size_t at = skip_space(c, 0); at < c->length; at = skip_space(c, (*out)[*n - 1].end)) {
-        if (*n == room) {
-            room = room ? 2 * room : 16;
-            PageSpan *grown = realloc(*out, (size_t)room * sizeof *grown);
-            if (!grown) return error_set(err, "out of memory (%d pages)", room);
-            *out = grown;
-        }
+        *out = alloc_grow(*out, (size_t)*n, &room, sizeof **out, "pages");
         TRY(next_page(c, &(*out)[*n], at, err));
         ++*n;
     }
@@ -159,8 +156,8 @@ int chunk_pages(PageSpan **out, int *n, const char *text, size_t length, const T
     size_t reach = (size_t)most * REACH;
     *out = NULL;
     *n = 0;
-    c.borders = malloc((reach < length ? reach : length) * sizeof *c.borders + 1);
-    int bad = c.borders ? cut_all(&c, out, n, err) : error_set(err, "out of memory");
+    c.borders = alloc(reach < length ? reach : length, sizeof *c.borders, "borders");
+    int bad = cut_all(&c, out, n, err);
     free(c.borders);
     tokens_free(&c.tokens);
     if (!bad) return 0;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/clean.h" // clean_next
 
 // ---- ids -----------------------------------------------------------------------------------------------------------
@@ -34,15 +35,10 @@ static size_t decode(uint32_t *codes, const char *text, size_t n) {
     return count;
 }
 
-static int ids_create(Ids *ids, const char *reference, size_t n_reference, const char *output, size_t n_output) {
-    uint32_t *codes = malloc((n_reference + n_output + 1) * sizeof *codes);
-    uint32_t *sorted = malloc((n_reference + n_output + 1) * sizeof *sorted);
+static void ids_create(Ids *ids, const char *reference, size_t n_reference, const char *output, size_t n_output) {
+    uint32_t *codes = alloc(n_reference + n_output, sizeof *codes, "characters");
+    uint32_t *sorted = alloc(n_reference + n_output, sizeof *sorted, "characters");
     *ids = (Ids){.reference = codes};
-    if (!codes || !sorted) {
-        free(codes);
-        free(sorted);
-        return -1;
-    }
     ids->n_reference = decode(codes, reference, n_reference);
     ids->output = codes + ids->n_reference;
     ids->n_output = decode(ids->output, output, n_output);
@@ -57,19 +53,17 @@ static int ids_create(Ids *ids, const char *reference, size_t n_reference, const
         codes[i] = (uint32_t)(found - sorted);
     }
     free(sorted);
-    return 0;
 }
 
 // ---- bit vectors ---------------------------------------------------------------------------------------------------
 
 static size_t words_for(size_t m) { return (m + 63) / 64; }
 
-// (symbols,words): bit i of row c is set where reference[i] == c. NULL when memory ran out.
+// (symbols,words): bit i of row c is set where reference[i] == c.
 static uint64_t *match_bits(const Ids *ids) {
     size_t words = words_for(ids->n_reference);
-    uint64_t *bits = calloc(ids->symbols * words + 1, sizeof *bits);
-    for (size_t i = 0; bits && i < ids->n_reference; i++)
-        bits[ids->reference[i] * words + i / 64] |= (uint64_t)1 << (i % 64);
+    uint64_t *bits = alloc_zeroed(ids->symbols * words, sizeof *bits, "edit distance");
+    for (size_t i = 0; i < ids->n_reference; i++) bits[ids->reference[i] * words + i / 64] |= (uint64_t)1 << (i % 64);
     return bits;
 }
 
@@ -120,63 +114,55 @@ static void reverse(char *ops, size_t n) {
     }
 }
 
-// Operations into ops (room for n_reference + n_output); (size_t)-1 when memory ran out.
+// Operations into ops (room for n_reference + n_output); returns their number.
 static size_t align(char *ops, const Ids *ids) {
     size_t words = words_for(ids->n_reference), columns = ids->n_output, block = (size_t)sqrt((double)columns) + 1;
     size_t blocks = (columns + block - 1) / block, n = 0, i = ids->n_reference, j = columns;
     uint64_t *match = match_bits(ids);
-    uint64_t *kept = malloc((2 * blocks * words + 1) * sizeof *kept);  // (blocks,2,words) up, down at a block's start
-    uint64_t *table = malloc((2 * block * words + 1) * sizeof *table); // (2,block,words) diagonal, up of one block
-    uint64_t *state = malloc((2 * words + 1) * sizeof *state);         // (2,words) up, down
-    if (!match || !kept || !table || !state) n = (size_t)-1;
-    if (n == 0) {
-        uint64_t *up = state, *down = state + words;
-        memset(up, 0xff, words * sizeof *up);
-        memset(down, 0, words * sizeof *down);
-        for (size_t c = 0; c < columns; c++) {
-            if (c % block == 0) memcpy(kept + c / block * 2 * words, state, 2 * words * sizeof *state);
-            distance_column(up, down, NULL, match + ids->output[c] * words, words);
-        }
-        for (size_t k = blocks; k-- > 0 && i > 0;) {
-            size_t from = k * block, to = from + block < columns ? from + block : columns;
-            memcpy(state, kept + k * 2 * words, 2 * words * sizeof *state);
-            for (size_t c = from; c < to; c++) {
-                distance_column(up, down, table + (c - from) * words, match + ids->output[c] * words, words);
-                memcpy(table + (block + c - from) * words, up, words * sizeof *up);
-            }
-            n = walk(ops, n, ids, table, table + block * words, from, &i, &j);
-        }
-        for (; i > 0; i--) ops[n++] = 'd';
-        for (; j > 0; j--) ops[n++] = 'i';
-        reverse(ops, n);
+    uint64_t *starts =
+        alloc(2 * blocks * words, sizeof *starts, "edit distance");             // (blocks,2,words) up, down at a start
+    uint64_t *table = alloc(2 * block * words, sizeof *table, "edit distance"); // (2,block,words) diagonal, up
+    uint64_t *state = alloc(2 * words, sizeof *state, "edit distance");         // (2,words) up, down
+    uint64_t *up = state, *down = state + words;
+    memset(up, 0xff, words * sizeof *up);
+    memset(down, 0, words * sizeof *down);
+    for (size_t c = 0; c < columns; c++) {
+        if (c % block == 0) memcpy(starts + c / block * 2 * words, state, 2 * words * sizeof *state);
+        distance_column(up, down, NULL, match + ids->output[c] * words, words);
     }
+    for (size_t k = blocks; k-- > 0 && i > 0;) {
+        size_t from = k * block, to = from + block < columns ? from + block : columns;
+        memcpy(state, starts + k * 2 * words, 2 * words * sizeof *state);
+        for (size_t c = from; c < to; c++) {
+            distance_column(up, down, table + (c - from) * words, match + ids->output[c] * words, words);
+            memcpy(table + (block + c - from) * words, up, words * sizeof *up);
+        }
+        n = walk(ops, n, ids, table, table + block * words, from, &i, &j);
+    }
+    for (; i > 0; i--) ops[n++] = 'd';
+    for (; j > 0; j--) ops[n++] = 'i';
+    reverse(ops, n);
     free(match);
-    free(kept);
+    free(starts);
     free(table);
     free(state);
     return n;
 }
 
-int metrics_align(char **ops, size_t *n, const char *reference, size_t n_reference, const char *output,
-                  size_t n_output) {
+void metrics_align(char **ops, size_t *n, const char *reference, size_t n_reference, const char *output,
+                   size_t n_output) {
     Ids ids;
-    *ops = NULL;
-    if (ids_create(&ids, reference, n_reference, output, n_output) != 0) return -1;
-    *ops = malloc(ids.n_reference + ids.n_output + 1);
-    *n = *ops ? align(*ops, &ids) : (size_t)-1;
+    ids_create(&ids, reference, n_reference, output, n_output);
+    *ops = alloc(ids.n_reference + ids.n_output, 1, "alignment");
+    *n = align(*ops, &ids);
     free(ids.reference);
-    if (*n != (size_t)-1) return 0;
-    free(*ops);
-    *ops = NULL;
-    *n = 0;
-    return -1;
 }
 
-int metrics_page(PageMetrics *m, const char *reference, size_t n_reference, const char *output, size_t n_output) {
+void metrics_page(PageMetrics *m, const char *reference, size_t n_reference, const char *output, size_t n_output) {
     char *ops;
     size_t n, at = 0;
     *m = (PageMetrics){.exact = n_reference == n_output && memcmp(reference, output, n_reference) == 0};
-    if (metrics_align(&ops, &n, reference, n_reference, output, n_output) != 0) return -1;
+    metrics_align(&ops, &n, reference, n_reference, output, n_output);
     for (size_t k = 0; k < n; k++) {
         m->reference_chars += ops[k] != 'i';
         m->output_chars += ops[k] != 'd';
@@ -194,5 +180,4 @@ int metrics_page(PageMetrics *m, const char *reference, size_t n_reference, cons
     free(ops);
     size_t longer = m->reference_chars > m->output_chars ? m->reference_chars : m->output_chars;
     m->char_precision = longer ? 1 - (double)m->edit_distance / (double)longer : 1;
-    return 0;
 }

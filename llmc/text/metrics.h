@@ -14,12 +14,12 @@ typedef struct PageMetrics {
     size_t slice_chars[METRICS_SLICES];  // delete, insert in this order of preference), 20 equal slices of the page
 } PageMetrics;
 
-// Both texts are valid UTF-8. 0, or -1 when memory ran out.
-int metrics_page(PageMetrics *m, const char *reference, size_t n_reference, const char *output, size_t n_output);
+// Both texts are valid UTF-8.
+void metrics_page(PageMetrics *m, const char *reference, size_t n_reference, const char *output, size_t n_output);
 
-// The alignment itself, for showing errors: ops (malloc'ed, *n of them): '=' match, 's' substitute, 'd' delete (only in
+// The alignment itself, for showing errors: ops (allocated, *n of them): '=' match, 's' substitute, 'd' delete (only in
 // the reference), 'i' insert (only in the output), in text order over code points.
-int metrics_align(char **ops, size_t *n, const char *reference, size_t n_reference, const char *output,
-                  size_t n_output);
+void metrics_align(char **ops, size_t *n, const char *reference, size_t n_reference, const char *output,
+                   size_t n_output);
 
 #endif

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h> // strcasecmp
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"
 #include "llmc/base/unicode.h" // utf8_valid
@@ -211,18 +212,17 @@ static int check_record(const PageReader *r, Error *err) {
                      r->path, line_of(r, zero));
 }
 
-static int set_id(PageReader *r, Page *page, Error *err) {
+static void set_id(PageReader *r, Page *page) {
     free(r->id);
     r->id = NULL;
     const cJSON *id = r->tree ? json_find(r->tree, "id") : NULL, *image = r->tree ? json_find(r->tree, "image") : NULL;
     int64_t whole;
-    if (cJSON_IsString(id) && *id->valuestring) r->id = strdup(id->valuestring);
+    if (cJSON_IsString(id) && *id->valuestring) r->id = string_copy(id->valuestring);
     else if (id && json_whole(&whole, id, -(1LL << 53), 1LL << 53) == 0)
         r->id = string_format("%lld", (long long)whole);
-    else if (cJSON_IsString(image) && *image->valuestring) r->id = strdup(image->valuestring);
+    else if (cJSON_IsString(image) && *image->valuestring) r->id = string_copy(image->valuestring);
     else r->id = string_format("%s:%llu", r->path, (unsigned long long)r->number);
     page->id = r->id;
-    return r->id ? 0 : error_set(err, "%s: out of memory", r->path);
 }
 
 static const char *text_of(const cJSON *turn) {
@@ -310,8 +310,10 @@ int pages_next(PageReader *r, Page *page, Error *err) {
         page->text = r->record;
         page->length = r->length;
         if (r->kind != KIND_TEXT) TRY(read_object(r, page, err));
-        if (!is_blank(page->text) && !(page->answer && is_blank(page->answer)))
-            return set_id(r, page, err) == 0 ? 1 : -1;
+        if (!is_blank(page->text) && !(page->answer && is_blank(page->answer))) {
+            set_id(r, page);
+            return 1;
+        }
         r->blank++;
     }
 }
@@ -369,11 +371,8 @@ static Kind find_kind(const PageReader *r) {
 
 int pages_open(PageReader **out, const char *path, Error *err) {
     *out = NULL;
-    PageReader *r = calloc(1, sizeof *r);
-    if (!r || !(r->path = strdup(strcmp(path, "-") ? path : "stdin"))) {
-        free(r);
-        return error_set(err, "%s: out of memory", path);
-    }
+    PageReader *r = alloc_zeroed(1, sizeof *r, "reader");
+    r->path = string_copy(strcmp(path, "-") ? path : "stdin");
     r->line = 1;
     r->stream = strcmp(path, "-") ? fopen(path, "rbe") : stdin;
     int bad = r->stream ? fill(r, sizeof r->buffer, err) : error_set(err, "%s: cannot open: %s", path, strerror(errno));

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/random.h"
 #include "llmc/base/unicode.h" // utf8_read
 
@@ -65,12 +66,7 @@ static int draw_text(char **out, size_t *n_out, size_t tokens, uint64_t state, c
     size_t n = 0;
     while (found < (int64_t)tokens) {
         size_t more = 2 * tokens + 16;
-        char *bigger = realloc(text, n + more + 1);
-        if (!bigger) {
-            free(text);
-            return error_set(err, "perturb: out of memory for %zu bytes", n + more);
-        }
-        text = bigger;
+        text = alloc_resize(text, n + more + 1, 1, "text");
         for (size_t end = n + more; n < end; n++) {
             int blank = random_below(&state, 7) == 0 && n > 0 && text[n - 1] != ' ';
             text[n] = blank ? ' ' : alphabet[random_below(&state, sizeof alphabet - 1)];
@@ -89,13 +85,8 @@ static int draw_text(char **out, size_t *n_out, size_t tokens, uint64_t state, c
 
 // The characters of an NFC text in random order (Fisher and Yates).
 static int shuffle(char **out, size_t *n_out, const char *text, size_t n, uint64_t state, Error *err) {
-    size_t *begin = malloc((n + 1) * sizeof *begin), characters = 0;
-    char *mixed = malloc(n + 1);
-    if (!begin || !mixed) {
-        free(begin);
-        free(mixed);
-        return error_set(err, "perturb: out of memory for %zu bytes", n);
-    }
+    size_t *begin = alloc(n + 1, sizeof *begin, "characters"), characters = 0;
+    char *mixed = alloc(n + 1, 1, "text");
     for (size_t at = 0; at < n; characters++) {
         uint32_t c;
         begin[characters] = at;

@@ -23,7 +23,7 @@ size_t text_stream_add(TextStream *s, char *out, const char *bytes, size_t n);
 // The same at the end of the text: what is left is no character (out: 9 bytes).
 size_t text_stream_end(TextStream *s, char *out);
 
-// The text of n tokens more as valid UTF-8, malloc'ed and zero-terminated (it may be empty); NULL when memory ran out.
+// The text of n tokens more as valid UTF-8, allocated and zero-terminated (it may be empty).
 char *text_stream_tokens(TextStream *s, const Tokenizer *tok, const int32_t *ids, int n, size_t *length);
 
 #ifdef __cplusplus

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/text/bpe.h"
 #include "llmc/base/file.h"
 #include "llmc/text/pretokenize.h"
@@ -72,10 +73,8 @@ int tokenizer_load(Tokenizer **out, const char *path, int vocab, Error *err) {
     unicode_init();
     FileMap map;
     TRY(file_map(&map, path, err));
-    Tokenizer *t = calloc(1, sizeof *t);
-    const char *data = (const char *)map.data;
-    int bad = !t ? error_set(err, "%s: out of memory", path)
-                 : vocabulary_parse(&t->vocabulary, data, map.size, QWEN_BASE_RANKS, vocab, path, err);
+    Tokenizer *t = alloc_zeroed(1, sizeof *t, "tokenizer");
+    int bad = vocabulary_parse(&t->vocabulary, (const char *)map.data, map.size, QWEN_BASE_RANKS, vocab, path, err);
     file_unmap(&map);
     if (!bad) bad = bpe_create(&t->bpe, &t->vocabulary, path, err);
     if (bad) {
@@ -102,35 +101,25 @@ const uint8_t *tokenizer_fingerprint(const Tokenizer *t) { return t->fingerprint
 
 // ---- text to ids ---------------------------------------------------------------------------------------------------
 
-static int make_room(Tokens *t, size_t more) {
-    if (more <= t->room - t->n) return 0;
-    size_t room = t->n + more + (t->n + more) / 2 + 64;
-    int32_t *bigger = realloc(t->ids, room * sizeof *bigger);
-    if (!bigger) return -1;
-    t->ids = bigger;
-    t->room = room;
-    return 0;
+static void make_room(Tokens *t, size_t more) {
+    if (more <= t->room - t->n) return;
+    t->room = t->n + more + (t->n + more) / 2 + 64;
+    t->ids = alloc_resize(t->ids, t->room, sizeof *t->ids, "tokens");
 }
 
-static int encode_nfc(const Tokenizer *t, Tokens *out, const uint8_t *p, size_t n, Error *err) {
-    size_t begin = out->n;
+static void encode_nfc(const Tokenizer *t, Tokens *out, const uint8_t *p, size_t n) {
     for (const uint8_t *end = p + n; p < end;) {
         size_t length = pretokenize_next(p, end);
-        int64_t count =
-            make_room(out, length) != 0 ? -1 : bpe_encode(t->bpe, out->ids + out->n, p, length, (size_t)(end - p));
-        if (count < 0) {
-            out->n = begin;
-            return error_set(err, "tokenizer: out of memory for %zu bytes of text", n);
-        }
-        out->n += (size_t)count;
+        make_room(out, length);
+        out->n += bpe_encode(t->bpe, out->ids + out->n, p, length, (size_t)(end - p));
         p += length;
     }
-    return 0;
 }
 
-// *normal: malloc'ed NFC of the text, or NULL when the text is NFC as it is.
+// *normal: allocated NFC of the text, or NULL when the text is NFC already.
 static int normalize(char **normal, size_t *normal_length, const char *text, size_t n, Error *err) {
     *normal = NULL;
+    if (n >= UINT32_MAX) return error_set(err, "text: expected less than 4 GiB, found %zu bytes", n);
     unicode_init();
     int invalid;
     size_t known = unicode_nfc_check(&invalid, (const uint8_t *)text, n);
@@ -139,24 +128,22 @@ static int normalize(char **normal, size_t *normal_length, const char *text, siz
     if (valid < n)
         return error_set(err, "text: invalid UTF-8 at byte %zu (0x%02x)", valid, (unsigned)(uint8_t)text[valid]);
     *normal = unicode_nfc(normal_length, (const uint8_t *)text, n, known);
-    return *normal ? 0 : error_set(err, "text: out of memory for %zu bytes", n);
+    return 0;
 }
 
 int tokenizer_encode(const Tokenizer *t, Tokens *out, const char *text, size_t n, Error *err) {
     char *normal;
     size_t length = 0;
     TRY(normalize(&normal, &length, text, n, err));
-    int bad = normal ? encode_nfc(t, out, (const uint8_t *)normal, length, err)
-                     : encode_nfc(t, out, (const uint8_t *)text, n, err);
+    encode_nfc(t, out, (const uint8_t *)(normal ? normal : text), normal ? length : n);
     free(normal);
-    return bad;
+    return 0;
 }
 
 int text_nfc(char **out, size_t *out_length, const char *text, size_t n, Error *err) {
     TRY(normalize(out, out_length, text, n, err));
     if (*out) return 0;
-    *out = malloc(n + 1);
-    if (!*out) return error_set(err, "text: out of memory for %zu bytes", n);
+    *out = alloc(n + 1, 1, "text");
     if (n) memcpy(*out, text, n);
     (*out)[n] = 0;
     *out_length = n;
@@ -185,9 +172,7 @@ char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t 
         if (ids[i] < t->vocabulary.ranks) tokenizer_bytes(t, ids[i], &bytes);
         total += bytes;
     }
-    char *text = malloc(total + 1);
-    if (!text) return NULL;
-    char *at = text;
+    char *text = alloc(total + 1, 1, "text"), *at = text;
     for (size_t i = 0; i < n; i++) {
         size_t bytes = 0;
         if (ids[i] >= t->vocabulary.ranks) continue;

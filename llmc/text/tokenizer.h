@@ -46,10 +46,10 @@ int tokenizer_encode(const Tokenizer *t, Tokens *out, const char *text, size_t n
 const char *tokenizer_bytes(const Tokenizer *t, int id, size_t *length);
 // The two tokens whose merge makes the base token `rank` >= 256; -1: there are no such two (bpe.h).
 int tokenizer_merge(const Tokenizer *t, int rank, int32_t parts[2]);
-// Decodes n ids to malloc'ed, zero-terminated bytes (specials are left out); NULL when memory ran out.
+// Decodes n ids to allocated, zero-terminated bytes (specials are left out).
 char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *length);
 
-// NFC of valid UTF-8 into malloc'ed, zero-terminated memory. Invalid UTF-8 is an error that names the byte offset.
+// NFC of valid UTF-8 in allocated, zero-terminated memory. Invalid UTF-8 is an error that names the byte offset.
 int text_nfc(char **out, size_t *out_length, const char *text, size_t n, Error *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/text/vocabulary.h" // vocabulary_alphabet, vocabulary_expression
 
 enum { EXTRAS = QWEN_BASE_RANKS + 3 }; // id of <|extra_0|>
@@ -102,20 +103,20 @@ int tokenizer_json(char **out, size_t *length, const Tokenizer *t, Error *err) {
     return -1;
 }
 
-int tokenizer_config_json(char **out, size_t *length, const Tokenizer *t, Error *err) {
+void tokenizer_config_json(char **out, size_t *length, const Tokenizer *t) {
     cJSON *o = cJSON_CreateObject();
     size_t n;
     const SpecialTokens *s = tokenizer_specials(t);
-    int ok = cJSON_AddStringToObject(o, "tokenizer_class", "Qwen2Tokenizer") &&
-             cJSON_AddBoolToObject(o, "add_prefix_space", 0) && cJSON_AddNullToObject(o, "bos_token") &&
-             cJSON_AddStringToObject(o, "eos_token", tokenizer_bytes(t, s->im_end, &n)) &&
-             cJSON_AddStringToObject(o, "pad_token", tokenizer_bytes(t, s->endoftext, &n)) &&
-             cJSON_AddNullToObject(o, "unk_token") && cJSON_AddStringToObject(o, "errors", "replace") &&
-             cJSON_AddBoolToObject(o, "clean_up_tokenization_spaces", 0) &&
-             cJSON_AddBoolToObject(o, "split_special_tokens", 0);
-    *out = ok ? cJSON_Print(o) : NULL;
+    cJSON_AddStringToObject(o, "tokenizer_class", "Qwen2Tokenizer");
+    cJSON_AddBoolToObject(o, "add_prefix_space", 0);
+    cJSON_AddNullToObject(o, "bos_token");
+    cJSON_AddStringToObject(o, "eos_token", tokenizer_bytes(t, s->im_end, &n));
+    cJSON_AddStringToObject(o, "pad_token", tokenizer_bytes(t, s->endoftext, &n));
+    cJSON_AddNullToObject(o, "unk_token");
+    cJSON_AddStringToObject(o, "errors", "replace");
+    cJSON_AddBoolToObject(o, "clean_up_tokenization_spaces", 0);
+    cJSON_AddBoolToObject(o, "split_special_tokens", 0);
+    *out = cJSON_Print(o);
     cJSON_Delete(o);
-    if (!*out) return error_set(err, "tokenizer_config.json: out of memory");
     *length = strlen(*out);
-    return 0;
 }

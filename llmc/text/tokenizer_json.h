@@ -13,6 +13,6 @@
 // merges makes is an error.
 int tokenizer_json(char **out, size_t *length, const Tokenizer *t, Error *err);
 // tokenizer_config.json; malloc'ed.
-int tokenizer_config_json(char **out, size_t *length, const Tokenizer *t, Error *err);
+void tokenizer_config_json(char **out, size_t *length, const Tokenizer *t);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h" // file_check_lfs
 #include "llmc/base/json.h"
 #include "llmc/base/unicode.h" // utf8_valid, utf8_read
@@ -142,7 +143,8 @@ static int check_merge(const Reader *r, int index, const cJSON *merge, const int
                        uint8_t *scratch, size_t room, Error *err) {
     const char *left = NULL, *right = NULL;
     char *copy = NULL;
-    if (cJSON_IsString(merge) && (copy = strdup(merge->valuestring)) != NULL) {
+    if (cJSON_IsString(merge)) {
+        copy = string_copy(merge->valuestring);
         char *space = strchr(copy, ' ');
         if (space) {
             *space = 0;

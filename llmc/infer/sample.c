@@ -3,15 +3,12 @@
 
 #include <math.h>
 
-// Probabilities below e^-60 of the largest change no draw: a double's sum does not hold them.
+#include "llmc/base/random.h"
+
+// Probabilities below e^-60 of the largest change no draw: they vanish in the sum of doubles.
 static const double FARTHEST = 60;
 
-static uint64_t mix(uint64_t z) { // splitmix64's finaliser
-    z += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
+static uint64_t mix(uint64_t z) { return random_next(&z); }
 
 double sample_uniform(uint64_t seed, uint64_t page, uint64_t position) {
     return (double)(mix(mix(mix(seed) ^ page) ^ position) >> 11) * 0x1p-53;
@@ -29,7 +26,7 @@ static double weight(const float *logits, int32_t id, double maximum, double tem
     return exp(((double)logits[id] - maximum) / temperature);
 }
 
-// ---- ids by probability: a heap whose root is the most likely one, equal ones by id ----
+// ---- ids by probability: a heap whose root is the most likely one, ties by id ----
 
 static int before(const float *logits, int32_t a, int32_t b) {
     return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
@@ -45,7 +42,7 @@ static void sift_down(int32_t *heap, int n, int at, const float *logits) {
     }
 }
 
-// Moves the most likely of n ids to the end of the array, behind the n-1 others.
+// Moves the most likely of n ids to the end of the array.
 static int32_t pop(int32_t *heap, int n, const float *logits) {
     const int32_t top = heap[0];
     heap[0] = heap[n - 1];

@@ -1,4 +1,4 @@
-// sampling_options.h: how tokens are drawn, as options of a command.
+// sampling_options.h: a command's options for sampling tokens.
 #ifndef LLMC_SAMPLING_OPTIONS_H
 #define LLMC_SAMPLING_OPTIONS_H
 
@@ -15,9 +15,9 @@ typedef struct SamplingOptions {
     int32_t stop_ids[SAMPLING_MAX_STOP];
 } SamplingOptions;
 
-// Sets the defaults (greedy) and appends the rows to a table; returns the new count.
+// Sets the defaults (greedy) and appends the rows to a table of n; returns the new count.
 int sampling_options(SamplingOptions *o, Option *table, int n);
-// After parsing. The result points into o.
+// Checks what was parsed; out points into o.
 int sampling_parse(Sampling *out, SamplingOptions *o, Error *err);
 
 #endif

@@ -61,7 +61,8 @@ static int log_sample(Log *log, const Tokenizer *tok, ShardPage page, const Gene
 
 int validate_samples(C3 *m, const Dataset *d, const Template *prompt, const Tokenizer *tokenizer, int n, Log *log,
                      Error *err) {
-    GeneratorLimits limits = {.pages = n, .together = n, .context = (int)d->longest_context, .max_new = (int)d->longest_answer + 1};
+    GeneratorLimits limits = {
+        .pages = n, .together = n, .context = (int)d->longest_context, .max_new = (int)d->longest_answer + 1};
     GeneratePage *pages = calloc((size_t)n, sizeof *pages);
     ShardPage *originals = calloc((size_t)n, sizeof *originals);
     Generator *g = NULL;

@@ -1,5 +1,6 @@
 // eval_report.c: eval.json and pages.jsonl, as described in eval.h.
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,38 +13,32 @@ int eval_condition_ran(const EvalFiles *f, const EvalSet *s, EvalCondition condi
     return condition == EVAL_ALONE || (f->no_latents_text && (s->n > 1 || condition == EVAL_ZERO));
 }
 
-// The means and their keys in eval.json.
-enum { N_MEANS = 7 };
-typedef struct NamedMean {
+// The means and their keys in eval.json; the perplexity comes last.
+static const struct {
     const char *key, *what;
-    double value;
-} NamedMean;
-
-static void name_means(NamedMean out[N_MEANS], const EvalMeans *m) {
-    const NamedMean list[N_MEANS] = {
-        {"char_precision",
-         "1 - Levenshtein distance / length of the longer text, in Unicode characters of the NFC form; mean over pages",
-         m->char_precision},
-        {"char_precision_micro", "1 - all distances / all longer lengths", m->char_precision_micro},
-        {"exact_match", "share of pages that came back without an error", m->exact_match},
-        {"token_match", "free-running: positions with the same token in both texts / tokens of the originals",
-         m->token_match},
-        {"token_accuracy",
-         "teacher-forced: rows whose largest logit is the true token, the end mark included, the text before it the "
-         "true one",
-         m->token_accuracy},
-        {"loss", "teacher-forced: mean of -ln p over the same rows, nats a token", m->loss},
-        {"perplexity", "exp(loss)", exp(m->loss)},
-    };
-    memcpy(out, list, sizeof list);
-}
+    size_t offset; // of the double in EvalMeans
+} means[] = {
+    {"char_precision",
+     "1 - Levenshtein distance / length of the longer text, in Unicode characters of the NFC form; mean over pages",
+     offsetof(EvalMeans, char_precision)},
+    {"char_precision_micro", "1 - all distances / all longer lengths", offsetof(EvalMeans, char_precision_micro)},
+    {"exact_match", "share of pages that came back without an error", offsetof(EvalMeans, exact_match)},
+    {"token_match", "free-running: positions with the same token in both texts / tokens of the originals",
+     offsetof(EvalMeans, token_match)},
+    {"token_accuracy",
+     "teacher-forced: rows whose largest logit is the true token, the end mark included, the text before it the true "
+     "one",
+     offsetof(EvalMeans, token_accuracy)},
+    {"loss", "teacher-forced: mean of -ln p over the same rows, nats a token", offsetof(EvalMeans, loss)},
+};
+enum { N_MEANS = sizeof means / sizeof *means };
 
 // ---- eval.json -----------------------------------------------------------------------------------------------------
 
 static void json_means(cJSON *root, const EvalMeans *m) {
-    NamedMean list[N_MEANS];
-    name_means(list, m);
-    for (int i = 0; i < N_MEANS; i++) cJSON_AddNumberToObject(root, list[i].key, list[i].value);
+    for (int i = 0; i < N_MEANS; i++)
+        cJSON_AddNumberToObject(root, means[i].key, *(const double *)((const char *)m + means[i].offset));
+    cJSON_AddNumberToObject(root, "perplexity", exp(m->loss));
 }
 
 static void json_positions(cJSON *root, const EvalMeans *m) {
@@ -120,6 +115,7 @@ static void json_worst(cJSON *root, const EvalSet *s, const EvalSummary *sum) {
 
 static void json_definitions(cJSON *root) {
     static const char *const more[][2] = {
+        {"perplexity", "exp(loss)"},
         {"tokens_per_latent", "text tokens / latents, mean over pages"},
         {"by_position",
          "accuracy in each twentieth of a page: 1 - errors / characters there, over all pages; an error stands where "
@@ -129,11 +125,8 @@ static void json_definitions(cJSON *root) {
         {"published",
          "figures of arXiv 2511.15244 on the Fox benchmark, English; it does not define its precision, so none of "
          "these metrics is the same quantity by definition"}};
-    const EvalMeans none = {0};
-    NamedMean list[N_MEANS];
-    name_means(list, &none);
     cJSON *o = cJSON_AddObjectToObject(root, "definitions");
-    for (int i = 0; i < N_MEANS; i++) cJSON_AddStringToObject(o, list[i].key, list[i].what);
+    for (int i = 0; i < N_MEANS; i++) cJSON_AddStringToObject(o, means[i].key, means[i].what);
     for (size_t i = 0; i < sizeof more / sizeof *more; i++) cJSON_AddStringToObject(o, more[i][0], more[i][1]);
 }
 

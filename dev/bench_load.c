@@ -111,9 +111,10 @@ static int bench(const char *folder, const char *out, const char *dtype, Error *
     }
     free(buffer);
     if (out) {
+        FileSum sums[2];
         TRY(file_make_dirs(out, err));
         start = seconds();
-        TRY(checkpoint_save_weights(b, m.weights, &m.params, &s.config, NULL, out, err));
+        TRY(weights_save(b, m.weights, &m.params, &s.config, out, sums, err));
         line("saving", bytes, seconds() - start);
     }
     c3_free(&m);

@@ -20,8 +20,8 @@ static EvalPage page_of(int tokens, int errors, int where) {
     p.n_reference = 4;
     p.n_output = 6;
     p.forced_rows = tokens + 1;
-    p.forced = (EvalForced){.loss = 0.5 * (tokens + 1), .correct = tokens};
-    p.alone = (EvalForced){.loss = 3.0 * (tokens + 1), .correct = 2};
+    p.forced[EVAL_OWN] = (EvalForced){.loss = 0.5 * (tokens + 1), .correct = tokens};
+    p.forced[EVAL_ALONE] = (EvalForced){.loss = 3.0 * (tokens + 1), .correct = 2};
     p.m = (PageMetrics){.char_precision = 1 - errors / 100.0,
                         .edit_distance = (size_t)errors,
                         .reference_chars = 100,
@@ -29,9 +29,8 @@ static EvalPage page_of(int tokens, int errors, int where) {
                         .exact = errors == 0};
     for (int k = 0; k < METRICS_SLICES; k++) p.m.slice_chars[k] = 5;
     p.m.slice_errors[where] = (size_t)errors;
-    p.control_precision[CONTROL_SWAPPED] = 0.2;
-    p.control_precision[CONTROL_NO_LATENTS] = 0.1;
-    p.control[CONTROL_SWAPPED] = (EvalForced){.loss = 2.0 * (tokens + 1), .correct = 1};
+    p.forced[EVAL_SWAPPED] = (EvalForced){.loss = 2.0 * (tokens + 1), .correct = 1, .char_precision = 0.2};
+    p.forced[EVAL_MEAN].char_precision = 0.1;
     return p;
 }
 
@@ -61,8 +60,8 @@ static void test_sums(void) {
     CHECK(near(sum.all.by_position[19], 1 - 6.0 / 20) && near(sum.all.by_position[0], 1), "%.15g",
           sum.all.by_position[19]);
     CHECK(near(sum.all.by_position[3], 0.5), "%.15g", sum.all.by_position[3]);
-    CHECK(near(sum.control_precision[CONTROL_SWAPPED], 0.2), "%.15g", sum.control_precision[CONTROL_SWAPPED]);
-    CHECK(near(sum.control_accuracy[CONTROL_SWAPPED], 4.0 / 104), "%.15g", sum.control_accuracy[CONTROL_SWAPPED]);
+    CHECK(near(sum.conditions[EVAL_SWAPPED].char_precision, 0.2), "%.15g", sum.conditions[EVAL_SWAPPED].char_precision);
+    CHECK(near(sum.conditions[EVAL_SWAPPED].accuracy, 4.0 / 104), "%.15g", sum.conditions[EVAL_SWAPPED].accuracy);
     s.pages[0].m.slice_errors[7] = 1000; // insertions
     eval_summarise(&sum, &s, 5, NULL, 0);
     CHECK(sum.all.by_position[7] == 0, "below zero: %g", sum.all.by_position[7]);
@@ -266,15 +265,15 @@ static char *table_of(const EvalFiles *f, const EvalSet *s, const EvalSummary *s
 static void test_losses(void) {
     check_begin("loss, perplexity, errors at the end");
     EvalPage pages[] = {page_of(10, 0, 0), page_of(30, 6, 15), page_of(20, 2, 14)};
-    pages[2].forced.loss = 0;
+    pages[2].forced[EVAL_OWN].loss = 0;
     EvalSet s = set_of(pages, 3);
     EvalSummary sum;
     eval_summarise(&sum, &s, 5, NULL, 0);
     CHECK(near(sum.all.loss, 0.5 * 42 / 63), "%.15g", sum.all.loss);
-    CHECK(near(sum.alone_loss, 3) && near(sum.alone_accuracy, 6.0 / 63), "%.15g %.15g", sum.alone_loss,
-          sum.alone_accuracy);
-    CHECK(near(sum.control_loss[CONTROL_SWAPPED], 2) && near(sum.control_loss[CONTROL_ZERO], 0), "%.15g",
-          sum.control_loss[CONTROL_SWAPPED]);
+    CHECK(near(sum.conditions[EVAL_ALONE].loss, 3) && near(sum.conditions[EVAL_ALONE].accuracy, 6.0 / 63),
+          "%.15g %.15g", sum.conditions[EVAL_ALONE].loss, sum.conditions[EVAL_ALONE].accuracy);
+    CHECK(near(sum.conditions[EVAL_SWAPPED].loss, 2) && near(sum.conditions[EVAL_ZERO].loss, 0), "%.15g",
+          sum.conditions[EVAL_SWAPPED].loss);
     CHECK(near(sum.all.late_errors, 0.75), "slices 15 to 19: %.15g", sum.all.late_errors);
     eval_free(&s);
 }

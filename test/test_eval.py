@@ -259,7 +259,7 @@ def refused(name, args, says, out, files=(), stdin=b""):
 def test_bad_input(tmp, model):
     out = os.path.join(tmp, "bad")
     good = json.dumps({"text": "a page"}).encode() + b"\n"
-    refused("a page the model cannot take is named", ["-m", model, "-"], ["stdin: named: 500 tokens", "400", "-skip"], out,
+    refused("a page the model cannot take is named", ["-m", model, "-"], ["stdin:2: named: 500 tokens", "400", "-skip"], out,
             stdin=good + b'{"id": "named", "text": "%s"}\n' % (b"x" * 500))
     refused("or -maxlen forbids", ["-m", model, "-maxlen", "16", "-"], ["20 tokens", "16", "-maxlen"], out,
             stdin=b'{"text": "%s"}\n' % (b"x" * 20))

@@ -106,7 +106,7 @@ static void fill_requests(const Fixture *f, GeneratePage *pages) {
 static int generate(Fixture *f, GeneratePage *pages, int n, int slots, int max_new, int ngram) {
     Error err = {""};
     Generator *g;
-    GeneratorLimits l = {.pages = slots, .context = CONTEXT, .max_new = max_new};
+    GeneratorLimits l = {.pages = slots, .together = slots, .context = CONTEXT, .max_new = max_new};
     int bad = generator_create(&g, &f->m, &prompt, &l, &err) || generate_pages(g, pages, n, ngram, NULL, NULL, &err);
     CHECK(!bad, "%s", err.text);
     generator_free(g);
@@ -246,6 +246,17 @@ static void test_limits(void) {
     tear_down(&f);
 }
 
+// The latents of a page, (N,D_enc), from the model's own encoder.
+static void encode(Fixture *f, float *latents, const int32_t *context, int n_context) {
+    C3 *m = &f->m;
+    ShardPage page = generate_prompt(context, n_context);
+    batch_build(&f->batch, &page, NULL, 1, &prompt, m->config.latents, UINT32_MAX, NULL);
+    f->b->upload(f->b, m->batch_device, f->batch.block, f->batch.bytes);
+    MicroBatch d = batch_view(&f->batch, m->batch_device);
+    c3_encode(m, &d.enc);
+    f->b->download(f->b, latents, m->enc_acts.out, (size_t)m->config.latents * m->config.enc.D * sizeof *latents);
+}
+
 static void test_given_latents(void) {
     Fixture f;
     GeneratePage pages[2] = {{0}}, given[2] = {{0}};
@@ -259,7 +270,7 @@ static void test_given_latents(void) {
     CHECK(generator_create(&g, &f.m, &prompt, &l, &err) == 0, "%s", err.text);
     for (int p = 0; p < 2; p++) {
         pages[p] = (GeneratePage){.context = f.texts[p + 1], .n_context = f.lengths[p + 1]};
-        generate_latents(g, latents + p * 5 * 64, pages[p].context, pages[p].n_context, &err);
+        encode(&f, latents + p * 5 * 64, pages[p].context, pages[p].n_context);
         given[p].latents = latents + p * 5 * 64;
     }
     CHECK(generate_pages(g, pages, 2, 0, NULL, NULL, &err) == 0, "%s", err.text);
@@ -343,7 +354,7 @@ static int generate_sampled(Fixture *f, GeneratePage *pages, int slots, int ngra
                             Heard *heard) {
     Error err = {""};
     Generator *g;
-    GeneratorLimits l = {.pages = slots, .context = CONTEXT, .max_new = MAX_NEW};
+    GeneratorLimits l = {.pages = slots, .together = slots, .context = CONTEXT, .max_new = MAX_NEW};
     int bad = generator_create(&g, &f->m, &prompt, &l, &err);
     if (!bad) {
         generator_sampling(g, sampling);

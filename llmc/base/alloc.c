@@ -63,7 +63,7 @@ char *string_format(const char *format, ...) {
     return text;
 }
 
-int string_append(char **text, const char *format, ...) {
+void string_append(char **text, const char *format, ...) {
     va_list args;
     va_start(args, format);
     char *more = print(format, args);
@@ -72,5 +72,4 @@ int string_append(char **text, const char *format, ...) {
     *text = alloc_resize(*text, before + n, 1, "text");
     memcpy(*text + before, more, n);
     free(more);
-    return 0;
 }

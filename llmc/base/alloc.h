@@ -24,7 +24,7 @@ void *alloc_grow(void *p, size_t n, size_t *room, size_t size, const char *what)
 char *string_copy(const char *text);
 // printf into a new string, or at the end of an allocated one (NULL: an empty one).
 char *string_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
-int string_append(char **text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void string_append(char **text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 // The rank in the line; dist_start sets it. Until then the line names none.
 void alloc_set_rank(int rank);

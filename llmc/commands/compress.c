@@ -20,7 +20,7 @@ static void show_pages(void *what, int done, int n) {
     fflush(stderr);
 }
 
-static CompressProgress *progress(void) { return isatty(STDERR_FILENO) ? show_pages : NULL; }
+static PagesDone *progress(void) { return isatty(STDERR_FILENO) ? show_pages : NULL; }
 
 // ---- compress ------------------------------------------------------------------------------------------------------
 

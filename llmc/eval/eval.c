@@ -1,11 +1,11 @@
-// eval.c: see eval.h. Reading and decoding; eval_forced.c holds teacher-forced rows and controls, eval_sum.c the sums,
-// eval_report.c the files.
+// eval.c: see eval.h. Reading and decoding. Teacher-forced rows and controls: eval_forced.c; sums: eval_sum.c; files:
+// eval_report.c; the printed table: eval_table.c.
 #include "llmc/eval/eval.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "llmc/base/file.h" // string_format
+#include "llmc/base/alloc.h"
 #include "llmc/text/pages.h"
 
 // ---- reading -------------------------------------------------------------------------------------------------------
@@ -30,110 +30,100 @@ void eval_free(EvalSet *s) {
 static int read_page(EvalPage *p, const Page *in, const Tokenizer *tok, int *is_nfc, Error *err) {
     const char *text = in->answer ? in->answer : in->text;
     size_t length = in->answer ? in->answer_length : in->length;
-    *p = (EvalPage){.id = strdup(in->id)};
-    if (!p->id) return error_set(err, "out of memory");
-    if (text_nfc(&p->reference, &p->n_reference, text, length, err) != 0 ||
-        tokenizer_encode(tok, &p->context, in->text, in->length, err) != 0 ||
-        (in->answer && tokenizer_encode(tok, &p->answer, in->answer, in->answer_length, err) != 0))
-        return error_prefix(err, "%s", in->id);
+    *p = (EvalPage){.id = string_copy(in->id)};
+    TRY(text_nfc(&p->reference, &p->n_reference, text, length, err));
+    TRY(tokenizer_encode(tok, &p->context, in->text, in->length, err));
+    if (in->answer) TRY(tokenizer_encode(tok, &p->answer, in->answer, in->answer_length, err));
     *is_nfc = p->n_reference == length && memcmp(p->reference, text, length) == 0;
     return 0;
 }
 
-// The same of the perturbed text.
+// The same with a perturbed text.
 static int read_perturbed(EvalPage *p, const Page *in, const Tokenizer *tok, const EvalOptions *o, uint64_t number,
                           Error *err) {
     Page other = {.id = in->id};
     char *text;
     int is_nfc;
-    if (perturb_text(&text, &other.length, in->text, in->length, o->perturb, (o->seed << 32) + number, tok, err) != 0)
-        return error_prefix(err, "%s", in->id);
+    TRY(perturb_text(&text, &other.length, in->text, in->length, o->perturb, (o->seed << 32) + number, tok, err));
     other.text = text;
     int bad = read_page(p, &other, tok, &is_nfc, err);
     free(text);
     return bad;
 }
 
-// Longest decoder and encoder sequence the model and the user allow.
-static void limits_of(int *dec, int *enc, const Model *m, const EvalOptions *o) {
-    const C3Config *c = &m->files.config;
-    *dec = o->maxlen > 0 && o->maxlen < c->dec.max_positions ? o->maxlen : c->dec.max_positions;
-    *enc = c->enc.max_positions;
-}
-
-// 1: left out, 0: usable, -1: refused.
+// 1: left out; 0: usable; -1: refused.
 static int check_length(EvalSet *s, const EvalPage *p, const Model *m, const EvalOptions *o, Error *err) {
-    int dec_limit, enc_limit, N = m->files.config.latents;
-    limits_of(&dec_limit, &enc_limit, m, o);
+    const C3Config *c = &m->files.config;
+    const size_t tokens = eval_answer(p)->n, N = (size_t)c->latents;
+    int dec_limit = o->maxlen > 0 && o->maxlen < c->dec.max_positions ? o->maxlen : c->dec.max_positions;
+    int enc_limit = c->enc.max_positions;
     // the end mark counts, as it does in training
-    size_t dec = (size_t)template_overhead(&m->t, N) + eval_answer(p)->n + 1, enc = p->context.n + 1 + (size_t)N;
+    size_t dec = (size_t)template_overhead(&m->t, c->latents) + tokens + 1, enc = p->context.n + 1 + N;
     s->too_long.all_pages++;
-    s->too_long.all_tokens += eval_answer(p)->n;
+    s->too_long.all_tokens += tokens;
     if (dec <= (size_t)dec_limit && enc <= (size_t)enc_limit) return 0;
     s->too_long.pages++;
-    s->too_long.tokens += eval_answer(p)->n;
+    s->too_long.tokens += tokens;
     if (o->skip) return 1;
     int is_dec = dec > (size_t)dec_limit;
-    return error_set(err, "%s: %zu tokens make %s sequence of %zu, the longest is %d (hint: -skip leaves it out%s)",
-                     p->id, p->context.n, is_dec ? "a decoder" : "an encoder", is_dec ? dec : enc,
+    return error_set(err, "%zu tokens make %s sequence of %zu, the longest is %d (hint: -skip leaves it out%s)",
+                     p->context.n, is_dec ? "a decoder" : "an encoder", is_dec ? dec : enc,
                      is_dec ? dec_limit : enc_limit, is_dec ? "; -maxlen" : "");
 }
 
-static int keep_page(EvalSet *s, const EvalPage *p, int *room, Error *err) {
-    if (s->n == *room) {
-        int more = *room ? 2 * *room : 64;
-        EvalPage *grown = realloc(s->pages, (size_t)more * sizeof *grown);
-        if (!grown) return error_set(err, "out of memory (%d pages)", more);
-        s->pages = grown;
-        *room = more;
-    }
-    s->pages[s->n++] = *p;
-    return 0;
-}
-
-static int add_page(EvalSet *s, const Page *in, const Model *m, const EvalOptions *o, uint64_t number, int *room,
+static int add_page(EvalSet *s, const Page *in, const Model *m, const EvalOptions *o, uint64_t number, size_t *room,
                     Error *err) {
     EvalPage p = {0};
     int is_nfc = 1;
     int bad = o->perturb == PERTURB_NONE ? read_page(&p, in, m->tok, &is_nfc, err)
                                          : read_perturbed(&p, in, m->tok, o, number, err);
     int left_out = bad ? -1 : check_length(s, &p, m, o, err);
-    if (left_out == 0 && keep_page(s, &p, room, err) == 0) {
-        s->not_nfc += !is_nfc;
-        return 0;
+    if (left_out != 0) {
+        free_page(&p);
+        return left_out < 0 ? -1 : 0;
     }
-    free_page(&p);
-    return left_out == 1 ? 0 : -1;
+    s->pages = alloc_grow(s->pages, (size_t)s->n, room, sizeof p, "pages");
+    s->pages[s->n++] = p;
+    s->not_nfc += !is_nfc;
+    return 0;
+}
+
+// Says where the page is: "FILE:number" and, where the page has another one, its id.
+static int prefix_page(Error *err, const char *file, const Page *in) {
+    char *place = string_format("%s:%llu", file, (unsigned long long)in->number);
+    int named = strcmp(in->id, place) != 0;
+    error_prefix(err, "%s%s%s", place, named ? ": " : "", named ? in->id : "");
+    free(place);
+    return -1;
 }
 
 int eval_read(EvalSet *s, const Model *m, const char *path, const EvalOptions *o, Error *err) {
-    *s = (EvalSet){0};
+    const char *file = strcmp(path, "-") ? path : "stdin";
     PageReader *r;
     Page page;
-    int more = 0, room = 0;
-    uint64_t number = 0;
+    size_t room = 0;
+    int more = 0;
+    *s = (EvalSet){0};
     TRY(pages_open(&r, path, err));
-    while ((o->limit == 0 || s->n < o->limit) && (more = pages_next(r, &page, err)) > 0) {
-        more = add_page(s, &page, m, o, number++, &room, err);
-        if (more < 0) break;
+    for (uint64_t i = 0; (o->limit == 0 || s->n < o->limit) && (more = pages_next(r, &page, err)) > 0; i++) {
+        if (add_page(s, &page, m, o, i, &room, err) == 0) continue;
+        more = prefix_page(err, file, &page);
+        break;
     }
     s->without_text = (int)pages_without_text(r);
     pages_close(r);
     if (more >= 0 && s->n == 0)
-        more = error_set(err, "no page to work on (%d without text, %d longer than the model takes)", s->without_text,
-                         (int)s->too_long.pages);
+        more = error_set(err, "%s: no page to work on (%d without text, %d longer than the model takes)", file,
+                         s->without_text, (int)s->too_long.pages);
     if (more >= 0) return 0;
     eval_free(s);
-    const char *file = strcmp(path, "-") ? path : "stdin"; // a page with an id of its own does not say where it stands
-    return strncmp(err->text, file, strlen(file)) ? error_prefix(err, "%s", file) : -1;
+    return -1;
 }
 
 // ---- free-running reconstruction -----------------------------------------------------------------------------------
 
 int eval_new_tokens(const EvalPage *p, const Model *m, const EvalOptions *o) {
-    const C3Config *c = &m->files.config;
-    int room = c->dec.max_positions - template_overhead(&m->t, c->latents);
-    return generate_new_tokens((int)eval_answer(p)->n, o->max_new, room);
+    return model_new_tokens(m, (int)eval_answer(p)->n, o->max_new);
 }
 
 int eval_longest_new(const EvalSet *s, const Model *m, const EvalOptions *o) {
@@ -152,27 +142,30 @@ double eval_tokens(const EvalSet *s) {
 }
 
 int eval_generator(Generator **g, const EvalSet *s, const Model *m, const EvalOptions *o, Error *err) {
-    const size_t most = (size_t)4 << 30; // bytes of caches and activations when nobody chose the number of pages
-    GeneratorLimits l = {.pages = o->pages > 0 ? o->pages : 64};
+    GeneratorLimits l = {.pages = s->n, .together = o->pages, .max_new = eval_longest_new(s, m, o)};
     for (int i = 0; i < s->n; i++) {
         int context = (int)s->pages[i].context.n;
         if (context > l.context) l.context = context;
     }
-    l.max_new = eval_longest_new(s, m, o);
-    if (l.pages > s->n) l.pages = s->n;
-    size_t bytes;
-    for (;; l.pages = (l.pages + 1) / 2) {
-        if (generator_memory(&bytes, &m->c3, &m->t, &l) != 0) return error_set(err, "out of memory");
-        if (bytes <= most || l.pages == 1 || o->pages > 0) break;
-    }
-    return generator_create(g, &m->c3, &m->t, &l, err);
+    TRY(generator_create(g, &m->c3, &m->t, &l, err));
+    if (o->progress) generator_listen(*g, progress_token, o->progress);
+    return 0;
 }
 
-static int take_output(EvalPage *p, const GeneratePage *g, const Tokenizer *tok, Error *err) {
+GeneratePage *eval_requests(const EvalSet *s, int shift, const Model *m, const EvalOptions *o) {
+    GeneratePage *pages = alloc((size_t)s->n, sizeof *pages, "pages");
+    for (int i = 0; i < s->n; i++) {
+        const Tokens *context = &s->pages[(i + shift) % s->n].context;
+        pages[i] = (GeneratePage){
+            .context = context->ids, .n_context = (int)context->n, .max_new = eval_new_tokens(&s->pages[i], m, o)};
+    }
+    return pages;
+}
+
+static int set_output(EvalPage *p, const GeneratePage *g, const Tokenizer *tok, Error *err) {
     size_t length;
     const Tokens *answer = eval_answer(p);
     char *text = generate_text(tok, g->ids, g->n, &length);
-    if (!text) return error_set(err, "out of memory");
     int bad = text_nfc(&p->output, &p->n_output, text, length, err);
     if (!bad && (length != p->n_output || memcmp(text, p->output, length) != 0)) p->written = text;
     else free(text);
@@ -194,25 +187,16 @@ static int measure(EvalSet *s, Error *err) {
 }
 
 int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, Error *err) {
-    GeneratePage *pages = calloc((size_t)s->n, sizeof *pages);
-    Generator *g = NULL;
-    if (!pages) return error_set(err, "out of memory");
-    for (int i = 0; i < s->n; i++) {
-        const EvalPage *p = &s->pages[i];
-        pages[i] = (GeneratePage){
-            .context = p->context.ids, .n_context = (int)p->context.n, .max_new = eval_new_tokens(p, m, o)};
-    }
-    int bad = eval_generator(&g, s, m, o, err);
-    if (!bad) {
-        generator_sampling(g, &o->sampling);
-        if (o->progress) generator_listen(g, progress_token, o->progress);
-        progress_phase(o->progress, "decoding", PROGRESS_DECODE, s->n, eval_tokens(s));
-        bad = generate_pages(g, pages, s->n, o->no_repeat_ngram, progress_pages, o->progress, err);
-        progress_phase(o->progress, "comparing", PROGRESS_PREFILL, 0, 0);
-    }
-    for (int i = 0; i < s->n && !bad; i++) bad = take_output(&s->pages[i], &pages[i], m->tok, err) != 0;
+    Generator *g;
+    TRY(eval_generator(&g, s, m, o, err));
+    GeneratePage *pages = eval_requests(s, 0, m, o);
+    generator_sampling(g, &o->sampling);
+    progress_phase(o->progress, "decoding", PROGRESS_DECODE, s->n, eval_tokens(s));
+    int bad = generate_pages(g, pages, s->n, o->no_repeat_ngram, progress_pages, o->progress, err);
+    progress_phase(o->progress, "comparing", PROGRESS_PREFILL, 0, 0);
+    for (int i = 0; i < s->n && !bad; i++) bad = set_output(&s->pages[i], &pages[i], m->tok, err);
     generate_free(pages, s->n);
-    generator_free(g);
     free(pages);
+    generator_free(g);
     return bad ? -1 : measure(s, err);
 }

@@ -1,8 +1,8 @@
-// eval.h: how well a model reconstructs held-out pages: decoding, metrics, controls, and the tables of the paper
-// (buckets by length, accuracy by position).
+// eval.h: how well a model reconstructs held-out pages: decoding, metrics, controls, and the paper's tables (by length,
+// by position). The room eval/ uses infer/ and the rooms above it.
 //
-// Everything is free-running greedy decoding, except what is called teacher-forced: token_accuracy, loss and perplexity
-// are taken over the supervised rows (the text's tokens and the end mark), each predicted from the true text before it.
+// Decoding is free-running and greedy. Teacher-forced are token_accuracy, loss and perplexity: over the supervised rows
+// (the text's tokens and the end mark), each predicted from the true text before it.
 //
 // OUT/eval.json, the file other programs read. Accuracies and precisions are fractions of 1, losses nats a token.
 //   "model" "source" "dtype" "perturb" "seed" "latents" "pages"  what was evaluated; perturb: none, random or shuffle
@@ -21,17 +21,16 @@
 //                 from 0
 //   "pages_cut_at_max_new" "pages_not_nfc" "left_out_empty" (without text) "left_out_too_long"
 //   "left_out_too_long_tokens" "left_out_of_tokens"  counts; the last: tokens of all pages with text
-//   "max_new" "no_repeat_ngram"                                  as given
+//   "max_new" "no_repeat_ngram"                                  the options
 //   "definitions" {key: what it means}
-// OUT/pages.jsonl, a page a line, in the order of the file:
+// OUT/pages.jsonl, one page per line, in the order of the file:
 //   "id" "text" "reconstruction" "tokens" "latents" "char_precision" "edit_distance" "exact" "output_tokens" "ended"
-//                                  the reconstruction as the model wrote it, while NFC forms are compared
+//                                  the reconstruction as the model wrote it; NFC forms are compared
 //   "same_tokens"                  positions where output and original have the same token
-//   "forced_rows" "forced_correct" "loss"  teacher-forced: tokens and end mark; how many are right; mean of -ln p
+//   "forced_rows" "forced_correct" "loss"  teacher-forced: tokens and end mark; right ones; mean of -ln p
 //   "decoder_alone"                {"correct","loss"} of the same rows
 //   "control_..."                  {"char_precision","correct","loss"}, as in eval.json
-// Everything else is made of these two: metrics of words, tables, the worst pages (scripts/score.py),
-// scripts/report.py.
+// scripts/score.py (word metrics, tables) and scripts/report.py work from these two files.
 #ifndef LLMC_EVAL_H
 #define LLMC_EVAL_H
 
@@ -46,34 +45,42 @@
 #include "llmc/infer/model.h"
 #include "llmc/text/perturb.h"
 
-// Controls show how much of a result comes through the latents.
-typedef enum Control {
-    CONTROL_SWAPPED,    // page i is decoded from the latents of page i+1 (the last from the first's)
-    CONTROL_NO_LATENTS, // every page from the same latents: their mean over the pages (position by position, at the
-                        // encoder's output); all that is left is what the decoder knows about such texts at large
-    CONTROL_ZERO,       // every page from latents that are zero (the projector's bias remains)
-    N_CONTROLS
-} Control;
+// What the decoder is given in place of a page. The last three, the controls, show how much of a result comes through
+// the latents.
+typedef enum EvalCondition {
+    EVAL_OWN,     // the page's own latents
+    EVAL_ALONE,   // none: the decoder alone, see eval_forced()
+    EVAL_SWAPPED, // the latents of page i+1 (for the last page the first's)
+    EVAL_MEAN,    // the mean latents of all pages (position by position, at the encoder's output): what is left is what
+                  // the decoder knows about such texts in general
+    EVAL_ZERO,    // latents that are zero (the projector's bias remains)
+    N_CONDITIONS
+} EvalCondition;
+
+typedef struct EvalConditionInfo {
+    const char *key, *what;      // in both files
+    const char *label;           // in the printed table
+    const char *pass, *decoding; // phases (progress.h)
+} EvalConditionInfo;
+extern const EvalConditionInfo eval_conditions[N_CONDITIONS];
 
 // The supervised rows of one page under one condition.
 typedef struct EvalForced {
-    double loss; // sum over the rows of -log p(label), nats
-    int correct; // rows whose label has the largest logit
+    double loss;           // sum over the rows of -log p(label), nats
+    int correct;           // rows whose label has the largest logit
+    double char_precision; // of the decoded text; controls only
 } EvalForced;
 
 typedef struct EvalPage {
     char *id;                     // as in the file
     char *reference, *output;     // NFC, UTF-8, zero-terminated
     size_t n_reference, n_output; // bytes
-    char *written;                // what the model wrote, where that is not its NFC form; else NULL
-    Tokens context, answer;       // what the encoder reads; what shall come back (answer.n == 0: the context)
+    char *written;                // what the model wrote, if that is not in NFC; else NULL
+    Tokens context, answer;       // what the encoder reads; what is to come back (answer.n == 0: the context)
     int output_tokens, ended;     // ended = 0: cut at the limit of new tokens
     int same_tokens;              // positions where output and reference tokens are equal
     int forced_rows;              // tokens of the answer + 1
-    EvalForced forced;            // from the page's own latents
-    EvalForced alone;             // the decoder alone, see eval_forced()
-    EvalForced control[N_CONTROLS];
-    double control_precision[N_CONTROLS];
+    EvalForced forced[N_CONDITIONS];
     PageMetrics m;
 } EvalPage;
 
@@ -86,26 +93,26 @@ typedef struct EvalSet {
 } EvalSet;
 
 typedef struct EvalOptions {
-    int pages;   // decoded together; 0: as many as fit into a few gigabytes, at most 64
+    int pages;   // decoded together, as GeneratorLimits.together
     int max_new; // new tokens of a page; 0: what generate_new_tokens chooses
     int no_repeat_ngram;
     Sampling sampling;  // of eval_reconstruct
-    Progress *progress; // who watches; NULL: nobody
-    int maxlen;         // longest decoder sequence; the model's own limit holds as well
-    int limit;          // pages read at most; 0: all
-    int skip;           // pages longer than the model takes: 1 leaves them out and counts them, 0 refuses
-    Perturb perturb;    // what is done to the texts before anything else; the answer is then the context
+    Progress *progress; // may be NULL
+    int maxlen;         // longest decoder sequence, besides the model's own limit
+    int limit;          // most pages that are read; 0: all
+    int skip;           // pages longer than the model takes: 1 leaves them out and counts them, 0 refuses them
+    Perturb perturb;    // how texts are changed first; the answer is then the context
     uint64_t seed;      // of the perturbation
 } EvalOptions;
 
-// Means over pages, unless it is said.
+// Means over pages, unless noted.
 typedef struct EvalMeans {
-    int pages, cut;                              // cut: did not end by themselves
+    int pages, cut;                              // cut: at the limit of new tokens
     double char_precision, char_precision_micro; // micro: 1 - all edits / all longer lengths
     double exact_match;
     double token_match;                 // free-running: equal positions / reference tokens, over all tokens
     double token_accuracy, loss;        // teacher-forced, over all rows
-    double compression;                 // text tokens a latent
+    double compression;                 // text tokens per latent
     double by_position[METRICS_SLICES]; // 1 - errors / characters of that twentieth of the pages, not below 0
     double late_errors;                 // errors in the last quarter of the pages / all errors; 0 without errors
 } EvalMeans;
@@ -120,11 +127,13 @@ enum { EVAL_MAX_BUCKETS = 64, EVAL_WORST = 10 };
 typedef struct EvalSummary {
     int latents;
     EvalMeans all;
-    double alone_loss, alone_accuracy;
-    double control_precision[N_CONTROLS], control_accuracy[N_CONTROLS], control_loss[N_CONTROLS];
+    struct {
+        double loss, accuracy; // per row
+        double char_precision; // controls only
+    } conditions[N_CONDITIONS];
     EvalBucket buckets[EVAL_MAX_BUCKETS];
     int n_buckets;
-    int worst[EVAL_WORST]; // (n_worst) pages that did not come back whole, lowest char_precision first
+    int worst[EVAL_WORST]; // (n_worst) pages with errors, lowest char_precision first
     int n_worst;
 } EvalSummary;
 
@@ -135,29 +144,27 @@ void eval_free(EvalSet *s);
 // Limits of a model that can run eval_forced on these pages (inference).
 C3Limits eval_limits(const EvalSet *s, const Model *m);
 
-// Tells o->follow what will come, when eval_forced comes behind eval_reconstruct: its phases, and how many tokens each
-// is likely to take.
+// Announces the phases of eval_reconstruct and eval_forced, with their likely numbers of tokens, to o->progress.
 void eval_expect(const EvalSet *s, const Model *m, const EvalOptions *o, int controls);
-// Writes every page again and compares: output, output_tokens, ended, same_tokens, m.
+// Decodes every page and compares: output, output_tokens, ended, same_tokens, m.
 int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, Error *err);
-// Teacher-forced rows: forced_rows, forced and alone; with controls also control and control_precision.
-// alone: the decoder's sequence without its N latent positions (`<img></img>` stands empty), else the same. Its
-// perplexity is how well the decoder predicts each token of the text, and the end mark, from the tokens before it: what
-// its language model knows by itself. The decoder has not been trained on an empty `<img></img>`; one that was made
-// from nothing has never seen a text without latents, and may do far worse than a guess with equal chances.
+// Teacher-forced rows: forced_rows and forced, of the first two conditions or, with controls, of all.
+// EVAL_ALONE: the decoder's sequence without its N latent positions (`<img></img>` is empty). Its perplexity says how
+// well the decoder's language model predicts the text by itself. No decoder was trained on an empty `<img></img>`; one
+// trained from scratch has never seen text without latents, and may do far worse than a uniform guess.
 // no_latents_text: what the decoder writes from the mean latents, malloc'ed (NULL without controls).
 int eval_forced(EvalSet *s, Model *m, const EvalOptions *o, int controls, char **no_latents_text, Error *err);
 
-// edges: n_edges ascending bucket borders in text tokens; n_edges = 0: the paper's (600, 700, ... 1300) when more than
-// half of the pages lie between them, else round steps from the data, at most 8 buckets.
+// edges: n_edges ascending bucket borders in text tokens; n_edges = 0: the paper's (600, 700, ... 1300) if more than
+// half of the pages lie between them, else round numbers that fit the data, at most 8 buckets.
 void eval_summarise(EvalSummary *out, const EvalSet *s, int latents, const int *edges, int n_edges);
 
-// "600,700,800" or "600..1300:100" -> edges (room for EVAL_MAX_BUCKETS + 1). Returns how many, -1 on an error.
+// "600,700,800" or "600..1300:100" -> edges (room for EVAL_MAX_BUCKETS + 1). Returns how many; -1: an error.
 int eval_parse_edges(int *edges, const char *text, Error *err);
 
-// What stands beside the numbers in the files.
+// What the files say of the evaluation, besides its numbers.
 typedef struct EvalFiles {
-    const char *out; // folder, made if it is not there
+    const char *out; // folder, made if missing
     const char *model, *source, *dtype;
     int vocab;                   // rows of the decoder's vocabulary
     const char *no_latents_text; // NULL: no controls were run
@@ -166,27 +173,26 @@ typedef struct EvalFiles {
 
 // Creates the folder and checks that a file can be written there, before hours of decoding.
 int eval_try_folder(const char *out, Error *err);
-// Writes OUT/eval.json and OUT/pages.jsonl. Both are written before the first gets its name: when one cannot be, the
-// folder stays as it was.
+// Writes OUT/eval.json and OUT/pages.jsonl, both or none: both are written before either is renamed.
 int eval_write(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum, Error *err);
-// The table a person reads.
+// Prints the results as tables.
 void eval_print(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum);
-// Page i as a line of pages.jsonl, malloc'ed, no newline; NULL when memory ran out. f NULL: without evaluation, the
-// keys up to char_precision alone.
+// Page i as a line of pages.jsonl, malloc'ed, no newline. f NULL: only the keys up to char_precision.
 char *eval_page_json(const EvalSet *s, int i, int latents, const EvalFiles *f);
 
-// ---- shared by the files of this part ------------------------------------------------------------------------------
+// ---- shared by the files of this room ------------------------------------------------------------------------------
 
-const Tokens *eval_answer(const EvalPage *p); // what shall come back
+const Tokens *eval_answer(const EvalPage *p); // what is to come back
 int eval_new_tokens(const EvalPage *p, const Model *m, const EvalOptions *o);
+// (n) requests for generate_pages, page i with the context of page i + shift; malloc'ed.
+GeneratePage *eval_requests(const EvalSet *s, int shift, const Model *m, const EvalOptions *o);
 double eval_tokens(const EvalSet *s);                                         // of the answers and their end marks
 int eval_longest_new(const EvalSet *s, const Model *m, const EvalOptions *o); // most new tokens of a page
 int eval_generator(Generator **g, const EvalSet *s, const Model *m, const EvalOptions *o, Error *err);
-// A condition's key in both files, and which of them mean something: a single page cannot be swapped, and its own
-// latents are their mean.
-extern const char *const eval_control_name[N_CONTROLS];
-int eval_control_ran(const EvalFiles *f, const EvalSet *s, int control);
-// The bucket's place among the published ones (baselines.h); -1: it is none of them.
+// Whether a condition other than EVAL_OWN was run and means something: a single page cannot be swapped, and the mean is
+// its own latents.
+int eval_condition_ran(const EvalFiles *f, const EvalSet *s, EvalCondition condition);
+// Index of the bucket among the published ones (baselines.h); -1: none of them.
 int eval_published_bucket(const EvalBucket *k);
 
 #endif

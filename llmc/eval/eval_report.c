@@ -1,5 +1,6 @@
-// eval_report.c: eval.json and pages.jsonl. See eval.h, which says what is in them.
+// eval_report.c: eval.json and pages.jsonl, as described in eval.h.
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,45 +9,36 @@
 #include "llmc/base/json.h"
 #include "llmc/eval/baselines.h"
 
-const char *const eval_control_name[N_CONTROLS] = {"control_swapped_latents", "control_no_latents",
-                                                   "control_zero_latents"};
-
-int eval_control_ran(const EvalFiles *f, const EvalSet *s, int control) {
-    return f->no_latents_text && (s->n > 1 || control == CONTROL_ZERO);
+int eval_condition_ran(const EvalFiles *f, const EvalSet *s, EvalCondition condition) {
+    return condition == EVAL_ALONE || (f->no_latents_text && (s->n > 1 || condition == EVAL_ZERO));
 }
 
-// The means by name: keys of eval.json.
-enum { N_MEANS = 7 };
-typedef struct NamedMean {
+// The means and their keys in eval.json; the perplexity comes last.
+static const struct {
     const char *key, *what;
-    double value;
-} NamedMean;
-
-static void name_means(NamedMean out[N_MEANS], const EvalMeans *m) {
-    const NamedMean list[N_MEANS] = {
-        {"char_precision",
-         "1 - Levenshtein distance / length of the longer text, in Unicode characters of the NFC form; mean over pages",
-         m->char_precision},
-        {"char_precision_micro", "1 - all distances / all longer lengths", m->char_precision_micro},
-        {"exact_match", "share of pages that came back without an error", m->exact_match},
-        {"token_match", "free-running: positions with the same token in both texts / tokens of the originals",
-         m->token_match},
-        {"token_accuracy",
-         "teacher-forced: rows whose largest logit is the true token, the end mark included, the text before it the "
-         "true one",
-         m->token_accuracy},
-        {"loss", "teacher-forced: mean of -ln p over the same rows, nats a token", m->loss},
-        {"perplexity", "exp(loss)", exp(m->loss)},
-    };
-    memcpy(out, list, sizeof list);
-}
+    size_t offset; // of the double in EvalMeans
+} means[] = {
+    {"char_precision",
+     "1 - Levenshtein distance / length of the longer text, in Unicode characters of the NFC form; mean over pages",
+     offsetof(EvalMeans, char_precision)},
+    {"char_precision_micro", "1 - all distances / all longer lengths", offsetof(EvalMeans, char_precision_micro)},
+    {"exact_match", "share of pages that came back without an error", offsetof(EvalMeans, exact_match)},
+    {"token_match", "free-running: positions with the same token in both texts / tokens of the originals",
+     offsetof(EvalMeans, token_match)},
+    {"token_accuracy",
+     "teacher-forced: rows whose largest logit is the true token, the end mark included, the text before it the true "
+     "one",
+     offsetof(EvalMeans, token_accuracy)},
+    {"loss", "teacher-forced: mean of -ln p over the same rows, nats a token", offsetof(EvalMeans, loss)},
+};
+enum { N_MEANS = sizeof means / sizeof *means };
 
 // ---- eval.json -----------------------------------------------------------------------------------------------------
 
 static void json_means(cJSON *root, const EvalMeans *m) {
-    NamedMean list[N_MEANS];
-    name_means(list, m);
-    for (int i = 0; i < N_MEANS; i++) cJSON_AddNumberToObject(root, list[i].key, list[i].value);
+    for (int i = 0; i < N_MEANS; i++)
+        cJSON_AddNumberToObject(root, means[i].key, *(const double *)((const char *)m + means[i].offset));
+    cJSON_AddNumberToObject(root, "perplexity", exp(m->loss));
 }
 
 static void json_positions(cJSON *root, const EvalMeans *m) {
@@ -93,30 +85,17 @@ static void json_published(cJSON *root) {
     }
 }
 
-static cJSON *json_forced(cJSON *root, const char *key, double loss, double accuracy, const char *what) {
-    cJSON *o = cJSON_AddObjectToObject(root, key);
-    cJSON_AddNumberToObject(o, "token_accuracy", accuracy);
-    cJSON_AddNumberToObject(o, "loss", loss);
-    cJSON_AddNumberToObject(o, "perplexity", exp(loss));
-    cJSON_AddStringToObject(o, "what", what);
-    return o;
-}
-
-static void json_controls(cJSON *root, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
-    static const char *const what[N_CONTROLS] = {
-        "page i decoded from the latents of page i+1",
-        "every page decoded from the mean of all pages' latents: one text for all",
-        "every page decoded from latents of zeros: one text for all"};
-    cJSON *alone = json_forced(
-        root, "decoder_alone", sum->alone_loss, sum->alone_accuracy,
-        "teacher-forced without latents: the decoder's sequence with their positions left out, <img></img> empty; each "
-        "token of the text, and the end mark, predicted from the tokens before it");
-    cJSON_AddNumberToObject(alone, "uniform_perplexity", f->vocab);
-    for (int c = 0; c < N_CONTROLS; c++) {
-        if (!eval_control_ran(f, s, c)) continue;
-        cJSON *o = json_forced(root, eval_control_name[c], sum->control_loss[c], sum->control_accuracy[c], what[c]);
-        cJSON_AddNumberToObject(o, "char_precision", sum->control_precision[c]);
-        if (c == CONTROL_NO_LATENTS) cJSON_AddStringToObject(o, "text", f->no_latents_text);
+static void json_conditions(cJSON *root, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
+    for (EvalCondition c = EVAL_ALONE; c < N_CONDITIONS; c++) {
+        if (!eval_condition_ran(f, s, c)) continue;
+        cJSON *o = cJSON_AddObjectToObject(root, eval_conditions[c].key);
+        cJSON_AddNumberToObject(o, "token_accuracy", sum->conditions[c].accuracy);
+        cJSON_AddNumberToObject(o, "loss", sum->conditions[c].loss);
+        cJSON_AddNumberToObject(o, "perplexity", exp(sum->conditions[c].loss));
+        cJSON_AddStringToObject(o, "what", eval_conditions[c].what);
+        if (c == EVAL_ALONE) cJSON_AddNumberToObject(o, "uniform_perplexity", f->vocab);
+        else cJSON_AddNumberToObject(o, "char_precision", sum->conditions[c].char_precision);
+        if (c == EVAL_MEAN) cJSON_AddStringToObject(o, "text", f->no_latents_text);
     }
 }
 
@@ -136,6 +115,7 @@ static void json_worst(cJSON *root, const EvalSet *s, const EvalSummary *sum) {
 
 static void json_definitions(cJSON *root) {
     static const char *const more[][2] = {
+        {"perplexity", "exp(loss)"},
         {"tokens_per_latent", "text tokens / latents, mean over pages"},
         {"by_position",
          "accuracy in each twentieth of a page: 1 - errors / characters there, over all pages; an error stands where "
@@ -145,11 +125,8 @@ static void json_definitions(cJSON *root) {
         {"published",
          "figures of arXiv 2511.15244 on the Fox benchmark, English; it does not define its precision, so none of "
          "these metrics is the same quantity by definition"}};
-    const EvalMeans none = {0};
-    NamedMean list[N_MEANS];
-    name_means(list, &none);
     cJSON *o = cJSON_AddObjectToObject(root, "definitions");
-    for (int i = 0; i < N_MEANS; i++) cJSON_AddStringToObject(o, list[i].key, list[i].what);
+    for (int i = 0; i < N_MEANS; i++) cJSON_AddStringToObject(o, means[i].key, means[i].what);
     for (size_t i = 0; i < sizeof more / sizeof *more; i++) cJSON_AddStringToObject(o, more[i][0], more[i][1]);
 }
 
@@ -180,7 +157,7 @@ static cJSON *summary_json(const EvalFiles *f, const EvalSet *s, const EvalSumma
         cJSON_AddNumberToObject(root, numbers[i].key, numbers[i].value);
     json_positions(root, &sum->all);
     json_buckets(root, sum);
-    json_controls(root, f, s, sum);
+    json_conditions(root, f, s, sum);
     json_worst(root, s, sum);
     json_published(root);
     json_definitions(root);
@@ -189,14 +166,7 @@ static cJSON *summary_json(const EvalFiles *f, const EvalSet *s, const EvalSumma
 
 // ---- pages.jsonl ---------------------------------------------------------------------------------------------------
 
-static cJSON *page_rows(cJSON *page, const char *key, const EvalForced *f, int rows) {
-    cJSON *o = cJSON_AddObjectToObject(page, key);
-    cJSON_AddNumberToObject(o, "correct", f->correct);
-    cJSON_AddNumberToObject(o, "loss", f->loss / rows);
-    return o;
-}
-
-// What only an evaluation knows.
+// What only an evaluation measures.
 static void page_measured(cJSON *page, const EvalSet *s, const EvalPage *p, const EvalFiles *f) {
     cJSON_AddNumberToObject(page, "edit_distance", (double)p->m.edit_distance);
     cJSON_AddBoolToObject(page, "exact", p->m.exact);
@@ -204,13 +174,14 @@ static void page_measured(cJSON *page, const EvalSet *s, const EvalPage *p, cons
     cJSON_AddBoolToObject(page, "ended", p->ended);
     cJSON_AddNumberToObject(page, "same_tokens", p->same_tokens);
     cJSON_AddNumberToObject(page, "forced_rows", p->forced_rows);
-    cJSON_AddNumberToObject(page, "forced_correct", p->forced.correct);
-    cJSON_AddNumberToObject(page, "loss", p->forced.loss / p->forced_rows);
-    page_rows(page, "decoder_alone", &p->alone, p->forced_rows);
-    for (int c = 0; c < N_CONTROLS; c++) {
-        if (!eval_control_ran(f, s, c)) continue;
-        cJSON *o = page_rows(page, eval_control_name[c], &p->control[c], p->forced_rows);
-        cJSON_AddNumberToObject(o, "char_precision", p->control_precision[c]);
+    cJSON_AddNumberToObject(page, "forced_correct", p->forced[EVAL_OWN].correct);
+    cJSON_AddNumberToObject(page, "loss", p->forced[EVAL_OWN].loss / p->forced_rows);
+    for (EvalCondition c = EVAL_ALONE; c < N_CONDITIONS; c++) {
+        if (!eval_condition_ran(f, s, c)) continue;
+        cJSON *o = cJSON_AddObjectToObject(page, eval_conditions[c].key);
+        cJSON_AddNumberToObject(o, "correct", p->forced[c].correct);
+        cJSON_AddNumberToObject(o, "loss", p->forced[c].loss / p->forced_rows);
+        if (c != EVAL_ALONE) cJSON_AddNumberToObject(o, "char_precision", p->forced[c].char_precision);
     }
 }
 
@@ -233,15 +204,13 @@ char *eval_page_json(const EvalSet *s, int i, int latents, const EvalFiles *f) {
 
 static int create(FileWriter *w, const char *folder, const char *name, Error *err) {
     char *path = string_format("%s/%s", folder, name);
-    if (!path) return error_set(err, "out of memory");
     int bad = file_create(w, path, err);
     free(path);
     return bad;
 }
 
-// Frees the line; NULL: memory ran out.
+// Frees the line.
 static int write_line(FileWriter *w, char *line, Error *err) {
-    if (!line) return error_set(err, "%s: out of memory", w->path);
     int bad = file_write(w, line, strlen(line), err) != 0 || file_write(w, "\n", 1, err) != 0;
     free(line);
     return bad ? -1 : 0;
@@ -253,14 +222,14 @@ static int write_files(FileWriter *pages, FileWriter *summary, const EvalFiles *
     TRY(create(summary, f->out, "eval.json", err));
     for (int i = 0; i < s->n; i++) TRY(write_line(pages, eval_page_json(s, i, sum->latents, f), err));
     cJSON *root = summary_json(f, s, sum);
-    char *text = root ? cJSON_Print(root) : NULL;
+    char *text = cJSON_Print(root);
     cJSON_Delete(root);
     TRY(write_line(summary, text, err));
     FileWriter *w[] = {pages, summary};
     for (int i = 0; i < 2; i++)
         if (fflush(w[i]->stream) != 0) return error_set(err, "%s: cannot write: disk full?", w[i]->path);
     TRY(file_commit(pages, err));
-    return file_commit(summary, err); // the last to get its name: when it is there, the other is
+    return file_commit(summary, err); // last: when it is there, so is the other
 }
 
 int eval_write(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum, Error *err) {
@@ -275,7 +244,7 @@ int eval_write(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum, Err
 int eval_try_folder(const char *out, Error *err) {
     TRY(file_make_dirs(out, err));
     char *path = string_format("%s/eval.json", out);
-    int bad = path ? file_check_writable(path, err) : error_set(err, "out of memory");
+    int bad = file_check_writable(path, err);
     free(path);
     return bad;
 }

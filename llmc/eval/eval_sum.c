@@ -8,7 +8,7 @@
 
 static int page_tokens(const EvalPage *p) { return (int)p->context.n; }
 
-// The paper's borders when most pages lie between them. 0: they do not.
+// The paper's borders if most pages lie between them; else 0.
 static int paper_edges(int *edges, const EvalSet *s) {
     int inside = 0, last = BASELINE_FROM + BASELINE_BUCKETS * BASELINE_STEP;
     for (int i = 0; i < s->n; i++) {
@@ -78,18 +78,15 @@ static void add_page(EvalMeans *m, Sums *t, const EvalPage *p) {
     t->answer_tokens += (double)eval_answer(p)->n;
     t->same += p->same_tokens;
     t->rows += p->forced_rows;
-    t->loss += p->forced.loss;
-    t->correct += p->forced.correct;
+    t->loss += p->forced[EVAL_OWN].loss;
+    t->correct += p->forced[EVAL_OWN].correct;
     for (int i = 0; i < METRICS_SLICES; i++) {
         t->errors[i] += (double)k->slice_errors[i];
         t->chars[i] += (double)k->slice_chars[i];
     }
 }
 
-static double share(double part, double whole, double of_nothing) { return whole > 0 ? part / whole : of_nothing; }
-
-// The sum at *mean of `pages` pages becomes their mean.
-static void divide(double *mean, int pages) { *mean = share(*mean, pages, 0); }
+static double share(double part, double whole) { return whole > 0 ? part / whole : 0; }
 
 // Of the pages with from <= tokens < to.
 static EvalMeans means_of(const EvalSet *s, int from, int to, int latents) {
@@ -100,26 +97,26 @@ static EvalMeans means_of(const EvalSet *s, int from, int to, int latents) {
         int tokens = page_tokens(&s->pages[i]);
         if (tokens >= from && tokens < to) add_page(&m, &t, &s->pages[i]);
     }
-    divide(&m.char_precision, m.pages);
-    divide(&m.exact_match, m.pages);
-    m.char_precision_micro = 1 - share(t.edits, t.longer, 0);
-    m.token_match = share(t.same, t.answer_tokens, 0);
-    m.token_accuracy = share(t.correct, t.rows, 0);
-    m.loss = share(t.loss, t.rows, 0);
-    m.compression = share(t.tokens, (double)m.pages * latents, 0);
+    m.char_precision = share(m.char_precision, m.pages);
+    m.exact_match = share(m.exact_match, m.pages);
+    m.char_precision_micro = 1 - share(t.edits, t.longer);
+    m.token_match = share(t.same, t.answer_tokens);
+    m.token_accuracy = share(t.correct, t.rows);
+    m.loss = share(t.loss, t.rows);
+    m.compression = share(t.tokens, (double)m.pages * latents);
     for (int i = 0; i < METRICS_SLICES; i++) {
-        double accuracy = 1 - share(t.errors[i], t.chars[i], 0);
+        double accuracy = 1 - share(t.errors[i], t.chars[i]);
         m.by_position[i] = accuracy > 0 ? accuracy : 0; // insertions may outnumber the characters
         errors += t.errors[i];
         if (i >= METRICS_SLICES / 4 * 3) late += t.errors[i];
     }
-    m.late_errors = share(late, errors, 0);
+    m.late_errors = share(late, errors);
     return m;
 }
 
 // ---- the worst pages -----------------------------------------------------------------------------------------------
 
-// Inserts pages in turn into the sorted list, equal ones in the order of the file.
+// Inserts the pages into the sorted list, ties in the order of the file.
 static void find_worst(EvalSummary *out, const EvalSet *s) {
     for (int i = 0; i < s->n; i++) {
         if (s->pages[i].m.exact) continue;
@@ -136,25 +133,19 @@ static void find_worst(EvalSummary *out, const EvalSet *s) {
 
 void eval_summarise(EvalSummary *out, const EvalSet *s, int latents, const int *edges, int n_edges) {
     int own[EVAL_MAX_BUCKETS + 1];
-    double rows = 0, alone_loss = 0, alone_correct = 0, loss[N_CONTROLS] = {0}, correct[N_CONTROLS] = {0};
     *out = (EvalSummary){.latents = latents, .all = means_of(s, 0, INT32_MAX, latents)};
-    for (int i = 0; i < s->n; i++) {
-        const EvalPage *p = &s->pages[i];
-        rows += p->forced_rows;
-        alone_loss += p->alone.loss;
-        alone_correct += p->alone.correct;
-        for (int c = 0; c < N_CONTROLS; c++) {
-            out->control_precision[c] += p->control_precision[c];
-            loss[c] += p->control[c].loss;
-            correct[c] += p->control[c].correct;
+    for (int c = 0; c < N_CONDITIONS; c++) {
+        double rows = 0, loss = 0, correct = 0, precision = 0;
+        for (int i = 0; i < s->n; i++) {
+            const EvalForced *f = &s->pages[i].forced[c];
+            rows += s->pages[i].forced_rows;
+            loss += f->loss;
+            correct += f->correct;
+            precision += f->char_precision;
         }
-    }
-    out->alone_loss = share(alone_loss, rows, 0);
-    out->alone_accuracy = share(alone_correct, rows, 0);
-    for (int c = 0; c < N_CONTROLS; c++) {
-        divide(&out->control_precision[c], s->n);
-        out->control_accuracy[c] = share(correct[c], rows, 0);
-        out->control_loss[c] = share(loss[c], rows, 0);
+        out->conditions[c].loss = share(loss, rows);
+        out->conditions[c].accuracy = share(correct, rows);
+        out->conditions[c].char_precision = share(precision, s->n);
     }
     find_worst(out, s);
     if (s->n == 0) return;

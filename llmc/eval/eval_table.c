@@ -1,4 +1,4 @@
-// eval_table.c: the table a person reads of an evaluation. See eval.h.
+// eval_table.c: the results of an evaluation as printed tables. See eval.h.
 #include <math.h>
 
 #include "llmc/base/clean.h"
@@ -40,8 +40,9 @@ static void print_metrics(FILE *out, const EvalFiles *f, const EvalSummary *sum)
     print_share(out, "token accuracy", m->token_accuracy, "teacher-forced, the end mark included");
     fprintf(out, "%-26s %8.4g  teacher-forced, from the page's latents (%.4f nats a token)\n", "perplexity",
             exp(m->loss), m->loss);
+    const double alone = sum->conditions[EVAL_ALONE].loss;
     fprintf(out, "%-26s %8.4g  the decoder with its latents left out, <img></img> empty (%.4f);\n",
-            "perplexity without latents", exp(sum->alone_loss), sum->alone_loss);
+            "perplexity without latents", exp(alone), alone);
     fprintf(out, "%-26s %8d  a guess with equal chances (%.4f), which a decoder that never saw text\n", "", f->vocab,
             log(f->vocab));
     fprintf(out, "%-26s %8s  without latents may miss by far\n", "", "");
@@ -95,14 +96,13 @@ static void print_positions(FILE *out, const EvalMeans *m) {
 }
 
 static void print_controls(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
-    static const char *const names[N_CONTROLS] = {"from the next page's latents", "from the pages' mean latents",
-                                                  "from latents of zeros"};
     if (!f->no_latents_text) return;
     fprintf(out, "\ncontrols: the same pages      char precision  token accuracy  perplexity\n");
-    for (int c = 0; c < N_CONTROLS; c++) {
-        if (eval_control_ran(f, s, c))
-            fprintf(out, "%-30s %12.2f%% %14.2f%% %11.4g\n", names[c], 100 * sum->control_precision[c],
-                    100 * sum->control_accuracy[c], exp(sum->control_loss[c]));
+    for (EvalCondition c = EVAL_SWAPPED; c < N_CONDITIONS; c++) {
+        if (eval_condition_ran(f, s, c))
+            fprintf(out, "%-30s %12.2f%% %14.2f%% %11.4g\n", eval_conditions[c].label,
+                    100 * sum->conditions[c].char_precision, 100 * sum->conditions[c].accuracy,
+                    exp(sum->conditions[c].loss));
     }
 }
 

@@ -4,57 +4,40 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "llmc/weights/run.h"
-#include "llmc/weights/weights.h"
 #include "llmc/base/clean.h"
-#include "llmc/text/chunk.h"
 #include "llmc/base/file.h"
 #include "llmc/base/format.h"
-#include "llmc/weights/latents.h"
+#include "llmc/infer/model.h"
+#include "llmc/text/chunk.h"
 #include "llmc/text/pages.h"
-
-static int no_memory(Error *err) { return error_set(err, "out of memory"); }
-
-int compress_longest_page(const Model *m) {
-    const C3Config *c = &m->files.config;
-    return config_longest_page(c, template_overhead(&m->t, c->latents));
-}
+#include "llmc/weights/latents.h"
+#include "llmc/weights/weights.h" // checkpoint_fingerprint
 
 // ---- reading and cutting -------------------------------------------------------------------------------------------
 
-// The pages of a run: their tokens while they wait for the encoder, and the file they go into.
+// Pages waiting for the encoder, and the file they go into.
 typedef struct Compressor {
     Model *m;
+    CompressSizes *sizes;
     LatentFile file;
     Tokens *tokens; // (file.n_pages)
-    int page_room, document_room;
+    size_t page_room, token_room, document_room;
     int longest; // tokens
     LatentHeader header;
-    Untrained untrained;
 } Compressor;
-
-static int grow(void **array, int *room, int n, size_t size, Error *err) {
-    if (n < *room) return 0;
-    int more = *room ? 2 * *room : 64;
-    void *bigger = realloc(*array, (size_t)more * size);
-    if (!bigger) return no_memory(err);
-    *array = bigger;
-    *room = more;
-    return 0;
-}
 
 static int add_page(Compressor *c, const char *text, size_t length, Error *err) {
     LatentFile *f = &c->file;
-    int room = c->page_room;
-    TRY(grow((void **)&f->pages, &room, f->n_pages, sizeof *f->pages, err));
-    TRY(grow((void **)&c->tokens, &c->page_room, f->n_pages, sizeof *c->tokens, err));
+    const size_t n = (size_t)f->n_pages;
+    f->pages = alloc_grow(f->pages, n, &c->page_room, sizeof *f->pages, "pages");
+    c->tokens = alloc_grow(c->tokens, n, &c->token_room, sizeof *c->tokens, "pages");
     LatentPage *page = &f->pages[f->n_pages];
     Tokens *tokens = &c->tokens[f->n_pages++];
     *tokens = (Tokens){0};
     TRY(tokenizer_encode(c->m->tok, tokens, text, length, err));
     page->tokens = (int)tokens->n;
     if (page->tokens > c->longest) c->longest = page->tokens;
-    untrained_add(&c->untrained, tokens->n);
+    untrained_add(&c->sizes->untrained, tokens->n);
     latents_hash(page->sha256, text, length);
     return 0;
 }
@@ -63,13 +46,12 @@ static int add_page(Compressor *c, const char *text, size_t length, Error *err) 
 static int add_spans(Compressor *c, LatentDocument *doc, const PageSpan *spans, int n, const char *text, size_t length,
                      Error *err) {
     size_t at = 0;
-    doc->gaps = calloc((size_t)n + 1, sizeof *doc->gaps);
-    if (!doc->gaps) return no_memory(err);
+    doc->gaps = alloc_zeroed((size_t)n + 1, sizeof *doc->gaps, "a document's pages");
     doc->first = c->file.n_pages;
     doc->pages = n;
     for (int i = 0; i <= n; i++) {
         size_t begin = i < n ? spans[i].begin : length;
-        if (!(doc->gaps[i] = strndup(text + at, begin - at))) return no_memory(err);
+        doc->gaps[i] = string_format("%.*s", (int)(begin - at), text + at);
         if (i == n) break;
         TRY(add_page(c, text + begin, spans[i].end - begin, err));
         at = spans[i].end;
@@ -83,7 +65,8 @@ static double count_characters(const char *text, size_t n) {
     return (double)characters;
 }
 
-static void count_cut(CompressSizes *sizes, const Compressor *c, const LatentDocument *doc) {
+static void count_cut(const Compressor *c, const LatentDocument *doc) {
+    CompressSizes *sizes = c->sizes;
     uint64_t tokens = 0;
     for (int i = 0; i < doc->pages; i++) tokens += (uint64_t)c->file.pages[doc->first + i].tokens;
     sizes->cut.all_pages++;
@@ -94,36 +77,36 @@ static void count_cut(CompressSizes *sizes, const Compressor *c, const LatentDoc
     sizes->chunk_pages += doc->pages;
 }
 
-static int add_document(Compressor *c, CompressSizes *sizes, const Page *in, int page_tokens, Error *err) {
+static int add_document(Compressor *c, const Page *in, Error *err) {
     LatentFile *f = &c->file;
+    CompressSizes *sizes = c->sizes;
     char *text;
     size_t length;
     PageSpan *spans;
     int n;
-    TRY(grow((void **)&f->documents, &c->document_room, f->n_documents, sizeof *f->documents, err));
     TRY(text_nfc(&text, &length, in->text, in->length, err));
-    int bad = chunk_pages(&spans, &n, text, length, c->m->tok, page_tokens, err);
+    int bad = chunk_pages(&spans, &n, text, length, c->m->tok, sizes->page_tokens, err);
     if (!bad) {
+        f->documents =
+            alloc_grow(f->documents, (size_t)f->n_documents, &c->document_room, sizeof *f->documents, "documents");
         LatentDocument *doc = &f->documents[f->n_documents++]; // from here on latents_free frees it
-        *doc = (LatentDocument){.id = strdup(in->id)};
+        *doc = (LatentDocument){.id = string_copy(in->id)};
         doc->is_nfc = length == in->length && memcmp(text, in->text, length) == 0;
-        bad = doc->id ? add_spans(c, doc, spans, n, text, length, err) : no_memory(err);
+        bad = add_spans(c, doc, spans, n, text, length, err);
         sizes->not_nfc += !doc->is_nfc;
         sizes->text_bytes += (double)length;
         sizes->characters += count_characters(text, length);
-        if (!bad) count_cut(sizes, c, doc);
+        if (!bad) count_cut(c, doc);
     }
     free(spans);
     free(text);
     return bad ? error_prefix(err, "%.200s", in->id) : 0;
 }
 
-// Room for the last document in the file's header?
-static int check_room(Compressor *c, const char *path, Error *err) {
+// Does the last document fit into the file's header?
+static int check_header(Compressor *c, const char *path, Error *err) {
     const LatentFile *f = &c->file;
-    int fits = latents_header_add(&c->header, f, &f->documents[f->n_documents - 1]);
-    if (fits < 0) return no_memory(err);
-    if (fits) return 0;
+    if (latents_header_add(&c->header, f, &f->documents[f->n_documents - 1])) return 0;
     return error_set(
         err,
         "%s: more documents than one .c3 holds: its list of pages may have %d MB, which the first %d documents "
@@ -131,45 +114,35 @@ static int check_room(Compressor *c, const char *path, Error *err) {
         path, SAFETENSORS_MAX_HEADER / 1000000, f->n_documents - 1);
 }
 
-static int read_documents(Compressor *c, CompressSizes *sizes, const char *path, int page_tokens, Error *err) {
+static int read_documents(Compressor *c, const char *path, Error *err) {
     PageReader *r;
     Page page;
-    int more;
+    int more, bad = 0;
     TRY(pages_open(&r, path, err));
-    while ((more = pages_next(r, &page, err)) > 0) {
-        if (add_document(c, sizes, &page, page_tokens, err) != 0 || check_room(c, path, err) != 0) {
-            more = -1;
-            break;
-        }
-    }
-    sizes->without_text = (int)pages_without_text(r);
-    sizes->page_tokens = page_tokens;
+    while (!bad && (more = pages_next(r, &page, err)) != 0)
+        bad = more < 0 || add_document(c, &page, err) != 0 || check_header(c, path, err) != 0;
+    c->sizes->without_text = (int)pages_without_text(r);
     pages_close(r);
-    if (more == 0 && c->file.n_documents == 0)
-        return error_set(err, "%s: no page to work on (%d without text)", path, sizes->without_text);
-    return more;
+    if (!bad && c->file.n_documents == 0)
+        bad = error_set(err, "%s: no page to work on (%d without text)", path, c->sizes->without_text);
+    return bad ? -1 : 0;
 }
 
 // ---- encoding ------------------------------------------------------------------------------------------------------
 
-// Rows of the encoder's batches: enough for efficient products. Fewest tokens that hold any character.
+// Rows of the encoder's batches: enough for efficient products. Fewest tokens that can hold any character.
 enum { ENCODE_ROWS = 4096, FEWEST_TOKENS = 16 };
 
-// What the model was trained on, else the paper's length, within the `most` it takes.
-static int usual_page_tokens(const C3Config *c, int most) {
-    int usual = c->trained_tokens[1] ? c->trained_tokens[1] : COMPRESS_PAGE_TOKENS;
-    return usual < FEWEST_TOKENS ? FEWEST_TOKENS : usual < most ? usual : most;
-}
-
-// page_tokens as it was asked for, or what 0 stands for; an error when the model does not take so much.
+// asked = 0: the longest the model was trained on, else the paper's, within the `most` it takes.
 static int choose_page_tokens(int *out, const Model *m, int asked, Error *err) {
-    int most = compress_longest_page(m);
+    int most = model_longest_page(m), trained = m->files.config.trained_tokens[1];
+    int usual = trained ? trained : COMPRESS_PAGE_TOKENS;
     if (most < FEWEST_TOKENS) return error_set(err, "%s: takes pages of at most %d tokens", m->folder, most);
     if (asked && asked < FEWEST_TOKENS)
         return error_set(err, "-page_tokens %d: expected at least %d", asked, FEWEST_TOKENS);
     if (asked > most)
         return error_set(err, "-page_tokens %d: the model %s takes pages of at most %d tokens", asked, m->folder, most);
-    *out = asked ? asked : usual_page_tokens(&m->files.config, most);
+    *out = asked ? asked : usual < FEWEST_TOKENS ? FEWEST_TOKENS : usual < most ? usual : most;
     return 0;
 }
 
@@ -179,38 +152,36 @@ static C3Limits encode_limits(const Compressor *c) {
     l.enc_rows = page > ENCODE_ROWS ? page : ENCODE_ROWS;
     l.pages = l.enc_rows / (2 + N);
     if (l.pages > c->file.n_pages) l.pages = c->file.n_pages;
-    l.dec_rows = l.pages * overhead; // batch_build packs prompts as well; they are not used
+    l.dec_rows = l.pages * overhead; // batch_build packs the decoder's prompts as well
     l.dec_outputs = l.pages;
     return l;
 }
 
-// Pages first.. that fit into one batch. Returns how many.
+// Packs pages from `first` on, as many as fit into one batch. Returns how many.
 static int pack(const Compressor *c, MicroBatch *batch, ShardPage *pages, int first) {
-    static const uint32_t nothing[1];
     const C3Limits *l = &c->m->c3.limits;
     int N = c->file.latents, n = 0, rows = 0;
     for (; n < l->pages && first + n < c->file.n_pages; n++) {
         const Tokens *t = &c->tokens[first + n];
         rows += (int)t->n + 1 + N;
         if (rows > l->enc_rows) break;
-        pages[n] =
-            (ShardPage){.context = (const uint32_t *)t->ids, .context_length = (uint32_t)t->n, .answer = nothing};
+        pages[n] = generate_prompt(t->ids, (int)t->n);
     }
     batch_build(batch, pages, NULL, n, &c->m->t, N, UINT32_MAX, NULL);
     return n;
 }
 
-static int encode(Compressor *c, CompressProgress *progress, void *arg, Error *err) {
+static int encode(Compressor *c, PagesDone *progress, void *arg, Error *err) {
     C3 *m = &c->m->c3;
     Backend *b = c->m->b;
     LatentFile *f = &c->file;
     MicroBatch batch = {0};
     const C3Limits *l = &m->limits;
     size_t page = (size_t)f->latents * (size_t)f->width * dtype_size(f->dtype);
-    ShardPage *pages = malloc((size_t)l->pages * sizeof *pages);
     f->data = f->memory = malloc((size_t)f->n_pages * page);
-    int bad = pages && f->memory ? batch_create(&batch, b, c3_batch_rows(l), err)
-                                 : error_set(err, "out of memory for the latents of %d pages", f->n_pages);
+    if (!f->memory) return error_set(err, "out of memory for the latents of %d pages", f->n_pages);
+    ShardPage *pages = alloc((size_t)l->pages, sizeof *pages, "a batch of pages");
+    int bad = batch_create(&batch, b, c3_batch_rows(l), err);
     for (int first = 0; first < f->n_pages && !bad;) {
         int n = pack(c, &batch, pages, first);
         b->upload(b, m->batch_device, batch.block, batch.bytes);
@@ -227,7 +198,7 @@ static int encode(Compressor *c, CompressProgress *progress, void *arg, Error *e
 
 // ---- compress ------------------------------------------------------------------------------------------------------
 
-static void fill_sizes(CompressSizes *s, const LatentFile *f, uint64_t file_bytes) {
+static void count_sizes(CompressSizes *s, const LatentFile *f, uint64_t file_bytes) {
     s->documents = f->n_documents;
     s->pages = f->n_pages;
     for (int i = 0; i < f->n_pages; i++) s->tokens += f->pages[i].tokens;
@@ -238,16 +209,16 @@ static void fill_sizes(CompressSizes *s, const LatentFile *f, uint64_t file_byte
     s->file_bytes = (double)file_bytes;
 }
 
-static int compress_all(Compressor *c, CompressSizes *sizes, const CompressModel *model, const char *input,
-                        const char *output, int page_tokens, CompressProgress *progress, void *arg, Error *err) {
+static int compress(Compressor *c, const CompressModel *model, const char *input, const char *output, int page_tokens,
+                    PagesDone *progress, void *arg, Error *err) {
     Model *m = c->m;
     LatentFile *f = &c->file;
     uint64_t bytes;
     TRY(model_open(m, model->folder, model->tokenizer, err));
-    TRY(choose_page_tokens(&page_tokens, m, page_tokens, err));
+    TRY(choose_page_tokens(&c->sizes->page_tokens, m, page_tokens, err));
     TRY(file_check_writable(output, err));
-    c->untrained = untrained_count(m->files.config.trained_tokens);
-    TRY(read_documents(c, sizes, input, page_tokens, err));
+    c->sizes->untrained = untrained_count(m->files.config.trained_tokens);
+    TRY(read_documents(c, input, err));
     C3Limits limits = encode_limits(c);
     TRY(checkpoint_fingerprint(f->model, m->folder, err));
     TRY(model_load(m, model->device, model->dtype, model->threads, &limits, err));
@@ -256,17 +227,16 @@ static int compress_all(Compressor *c, CompressSizes *sizes, const CompressModel
     f->dtype = m->b->dtype;
     TRY(encode(c, progress, arg, err));
     TRY(latents_write(f, output, &bytes, err));
-    fill_sizes(sizes, f, bytes);
-    sizes->untrained = c->untrained;
+    count_sizes(c->sizes, f, bytes);
     return 0;
 }
 
 int compress_file(CompressSizes *sizes, const CompressModel *model, const char *input, const char *output,
-                  int page_tokens, CompressProgress *progress, void *arg, Error *err) {
+                  int page_tokens, PagesDone *progress, void *arg, Error *err) {
     Model m = {0};
-    Compressor c = {.m = &m};
+    Compressor c = {.m = &m, .sizes = sizes};
     *sizes = (CompressSizes){0};
-    int bad = compress_all(&c, sizes, model, input, output, page_tokens, progress, arg, err);
+    int bad = compress(&c, model, input, output, page_tokens, progress, arg, err);
     for (int i = 0; i < c.file.n_pages; i++) tokens_free(&c.tokens[i]);
     free(c.tokens);
     latents_free(&c.file);

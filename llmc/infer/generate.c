@@ -1,20 +1,24 @@
 // generate.c: decoding, see generate.h.
 //
-// A generator has `pages` slots; slot s owns the cache rows s*slot_rows .. (s+1)*slot_rows-1. Two kinds of step:
-//   fill    free slots take waiting pages: encoder over the new pages, projector, decoder over their prompts, one
-//           packed batch, whose last row of each page gives the first token
-//   decode  one row a live page through the decoder; its keys and values are appended to the slot's cache rows
-// Nothing is allocated in between but the array of a finished page.
+// A generator has slots for pages; slot s owns the cache rows s*slot_rows .. (s+1)*slot_rows-1. Two kinds of step:
+//   prefill  free slots take waiting pages: encoder over the new pages, projector, decoder over their prompts in one
+//            packed batch; the last row of each page gives its first token
+//   decode   one row per live page through the decoder; its keys and values are appended to the slot's cache rows
+// Nothing is allocated in between but the tokens of a finished page.
 #include "llmc/infer/generate.h"
 
 #include <math.h> // INFINITY
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
+#include "llmc/base/arena.h"
 #include "llmc/text/text_stream.h"
 
-// Rows of a fill: enough for efficient products, few enough that its activations stay small beside the weights.
-enum { FILL_ROWS = 4096 };
+// Rows of a prefill: enough for efficient products, few enough that the activations stay small beside the weights.
+enum { PREFILL_ROWS = 4096, MOST_SLOTS = 64 };
+// Device bytes of a generator whose number of slots nobody chose.
+static const size_t most_bytes = (size_t)4 << 30;
 
 typedef struct Slot {
     GeneratePage *page; // NULL: free
@@ -23,7 +27,7 @@ typedef struct Slot {
     int limit;          // n at which the page is cut
 } Slot;
 
-// Index arrays of one decoder step, one block. decode: a row a page; fill: only the cache part is used.
+// Index arrays of one decoder step, one block. decode: one row per page; prefill: only the cache part is used.
 typedef struct StepArrays {
     int *ids, *positions; // (pages)
     int *cu;              // (pages+1)
@@ -37,17 +41,18 @@ struct Generator {
     const Template *t;
     Backend *b;
     Qwen2 enc, dec; // the model's stacks with rotary tables of their own length
-    int slots, slot_rows, overhead, fill;
+    int slots, slot_rows, overhead;
+    int prefill; // most pages of a prefill
     int context, enc_rows, dec_rows, max_new;
-    Slot *slot;            // (slots)
-    int *live;             // (slots) the occupied ones of a step, ascending
-    MicroBatch batch;      // fill: host side
-    ShardPage *fill_pages; // (fill)
-    void *step_host;       // StepArrays, host side
-    int *chosen;           // (slots) host: largest logit of each row
-    elem_t *row;           // (V) host: one row of logits ...
-    float *row_f32;        // (V) ... in fp32; -Inf: may not be chosen
-    int32_t *work;         // (V) host: of sample_token
+    Slot *slot;         // (slots)
+    int *live;          // (slots) the occupied ones of a step, ascending
+    MicroBatch batch;   // prefill: host side
+    ShardPage *prompts; // (prefill)
+    void *step_host;    // StepArrays, host side
+    int *chosen;        // (slots) host: largest logit of each row
+    elem_t *row;        // (V) host: one row of logits ...
+    float *row_f32;     // (V) ... in fp32; -Inf: may not be chosen
+    int32_t *work;      // (V) host: of sample_token
     Sampling sampling;
     void (*token)(void *arg, int page, int32_t id);
     void *token_arg;
@@ -56,28 +61,25 @@ struct Generator {
     // device
     void *arena, *batch_device, *step_device;
     StackActs enc_acts, dec_acts;
-    elem_t *projected; // (fill*N,D_dec)
+    elem_t *projected; // (prefill*N,D_dec)
     elem_t *logits;    // (slots,params_head_rows(V))
     int *argmax;       // (slots)
-    float *latents;    // (N,D_enc) fp32 on its way in or out
+    float *latents;    // (N,D_enc) given latents in fp32
     elem_t *kv;        // (L,slots*slot_rows,2*KV*HS)
 };
 
+// The arrays of a step of `pages` pages and `rows` rows in a block; block NULL: their size alone.
 static StepArrays step_arrays(void *block, int pages, int rows) {
-    int *p = block;
-    size_t n = 0;
-    StepArrays a = {0};
-#define PART(field, count)                                                                                             \
-    a.field = p ? p + n : NULL;                                                                                        \
-    n += (size_t)(count)
-    PART(ids, pages);
-    PART(positions, pages);
-    PART(cu, pages + 1);
-    PART(k_begin, pages);
-    PART(k_end, pages);
-    PART(write_rows, rows);
-#undef PART
-    a.bytes = n * sizeof(int);
+    Arena arena = {.base = block};
+    const size_t each = (size_t)pages * sizeof(int);
+    StepArrays a;
+    a.ids = arena_take(&arena, each);
+    a.positions = arena_take(&arena, each);
+    a.cu = arena_take(&arena, each + sizeof(int));
+    a.k_begin = arena_take(&arena, each);
+    a.k_end = arena_take(&arena, each);
+    a.write_rows = arena_take(&arena, (size_t)rows * sizeof(int));
+    a.bytes = arena.used;
     return a;
 }
 
@@ -87,80 +89,79 @@ C3Limits generator_model_limits(void) {
 
 // ---- creation ------------------------------------------------------------------------------------------------------
 
-static void set_sizes(Generator *g, const C3 *m, const Template *t, const GeneratorLimits *l) {
-    int N = m->config.latents;
-    g->m = m;
-    g->t = t;
-    g->b = m->b;
-    g->slots = l->pages;
+static void set_sizes(Generator *g, const GeneratorLimits *l, int slots) {
+    int N = g->m->config.latents;
+    g->slots = slots;
     g->context = l->context;
     g->max_new = l->max_new;
-    g->overhead = template_overhead(t, N);
+    g->overhead = template_overhead(g->t, N);
     g->slot_rows = g->overhead + l->max_new;
-    g->fill = FILL_ROWS / g->overhead;
-    if (g->fill < 1) g->fill = 1;
-    if (g->fill > g->slots) g->fill = g->slots;
-    g->dec_rows = g->fill * g->overhead;
-    if (g->dec_rows < g->slots) g->dec_rows = g->slots;
-    int64_t page = l->context + 1 + N, rows = page * g->fill, most = page > FILL_ROWS ? page : FILL_ROWS;
+    g->prefill = PREFILL_ROWS / g->overhead;
+    if (g->prefill < 1) g->prefill = 1;
+    if (g->prefill > slots) g->prefill = slots;
+    g->dec_rows = g->prefill * g->overhead;
+    if (g->dec_rows < slots) g->dec_rows = slots;
+    int64_t page = l->context + 1 + N, rows = page * g->prefill, most = page > PREFILL_ROWS ? page : PREFILL_ROWS;
     g->enc_rows = (int)(rows < most ? rows : most);
 }
 
-static int carve(Generator *g, Arena *arena) {
+static void carve(Generator *g, Arena *arena) {
     const C3Config *c = &g->m->config;
     DType dtype = g->b->dtype;
     size_t e = dtype_size(dtype), N = (size_t)c->latents, slots = (size_t)g->slots;
-    if (qwen2_carve(&g->enc_acts, arena, &c->enc, dtype, g->enc_rows, g->fill * c->latents, KEEP_NOTHING) != 0)
-        return -1;
-    if (qwen2_carve(&g->dec_acts, arena, &c->dec, dtype, g->dec_rows, g->slots, KEEP_NOTHING) != 0) return -1;
-    g->projected = arena_take(arena, (size_t)g->fill * N * c->dec.D * e);
+    qwen2_carve(&g->enc_acts, arena, &c->enc, dtype, g->enc_rows, g->prefill * c->latents, KEEP_NOTHING);
+    qwen2_carve(&g->dec_acts, arena, &c->dec, dtype, g->dec_rows, g->slots, KEEP_NOTHING);
+    g->projected = arena_take(arena, (size_t)g->prefill * N * c->dec.D * e);
     g->logits = arena_take(arena, slots * (size_t)params_head_rows(c->dec.V) * e);
     g->argmax = arena_take(arena, slots * sizeof(int));
     g->latents = arena_take(arena, N * c->enc.D * sizeof(float));
     g->kv = arena_take(arena, (size_t)c->dec.L * slots * g->slot_rows * 2 * c->dec.KV * c->dec.HS * e);
     g->step_device = arena_take(arena, step_arrays(NULL, g->slots, g->dec_rows).bytes);
-    g->batch_device = arena_take(arena, batch_capacity((BatchRows){g->fill, g->enc_rows, g->dec_rows, g->fill}));
-    return 0;
+    g->batch_device = arena_take(arena, batch_capacity((BatchRows){g->prefill, g->enc_rows, g->dec_rows, g->prefill}));
 }
 
-int generator_memory(size_t *bytes, const C3 *m, const Template *t, const GeneratorLimits *limits) {
-    Generator counted = {0};
+// Device bytes with so many slots.
+static size_t count_bytes(const Generator *g, const GeneratorLimits *l, int slots) {
+    Generator counted = {.m = g->m, .t = g->t, .b = g->b};
     Arena arena = {0};
-    set_sizes(&counted, m, t, limits);
-    int bad = carve(&counted, &arena);
+    set_sizes(&counted, l, slots);
+    carve(&counted, &arena);
     qwen2_release(&counted.enc_acts);
     qwen2_release(&counted.dec_acts);
-    *bytes = arena.used;
-    return bad;
+    return arena.used;
+}
+
+static int choose_slots(const Generator *g, const GeneratorLimits *l) {
+    int slots = l->together > 0 ? l->together : MOST_SLOTS;
+    if (slots > l->pages) slots = l->pages;
+    while (l->together == 0 && slots > 1 && count_bytes(g, l, slots) > most_bytes) slots = (slots + 1) / 2;
+    return slots;
 }
 
 static int allocate_host(Generator *g, Error *err) {
+    static const char what[] = "decoding";
     size_t slots = (size_t)g->slots, V = (size_t)g->m->config.dec.V;
-    g->slot = calloc(slots, sizeof *g->slot);
-    g->live = malloc(slots * sizeof *g->live);
-    g->fill_pages = malloc((size_t)g->fill * sizeof *g->fill_pages);
-    g->step_host = malloc(step_arrays(NULL, g->slots, g->dec_rows).bytes);
-    g->chosen = malloc(slots * sizeof *g->chosen);
-    g->row = malloc(V * dtype_size(g->b->dtype));
-    g->row_f32 = malloc(V * sizeof *g->row_f32);
-    g->work = malloc(V * sizeof *g->work);
-    g->history = malloc(slots * g->slot_rows * sizeof *g->history);
-    if (!g->slot || !g->live || !g->fill_pages || !g->step_host || !g->chosen || !g->row || !g->row_f32 || !g->work ||
-        !g->history)
-        return error_set(err, "decoding: out of memory");
+    g->slot = alloc_zeroed(slots, sizeof *g->slot, what);
+    g->live = alloc(slots, sizeof *g->live, what);
+    g->prompts = alloc((size_t)g->prefill, sizeof *g->prompts, what);
+    g->step_host = alloc(step_arrays(NULL, g->slots, g->dec_rows).bytes, 1, what);
+    g->chosen = alloc(slots, sizeof *g->chosen, what);
+    g->row = alloc(V, dtype_size(g->b->dtype), what);
+    g->row_f32 = alloc(V, sizeof *g->row_f32, what);
+    g->work = alloc(V, sizeof *g->work, what);
+    g->history = alloc(slots * g->slot_rows, sizeof *g->history, what);
     for (int s = 0; s < g->slots; s++) g->slot[s].history = g->history + (size_t)s * g->slot_rows;
-    return batch_create(&g->batch, g->b, (BatchRows){g->fill, g->enc_rows, g->dec_rows, g->fill}, err);
+    return batch_create(&g->batch, g->b, (BatchRows){g->prefill, g->enc_rows, g->dec_rows, g->prefill}, err);
 }
 
 static int allocate(Generator *g, const GeneratorLimits *limits, Error *err) {
     const C3 *m = g->m;
-    size_t bytes;
+    size_t bytes = count_bytes(g, limits, g->slots);
     TRY(allocate_host(g, err));
-    if (generator_memory(&bytes, m, g->t, limits) != 0) return error_set(err, "decoding: out of memory");
     TRY(g->b->alloc(g->b, &g->arena, bytes, "decoding (caches and activations)", err));
     Arena arena = {.base = g->arena};
-    if (carve(g, &arena) != 0) return error_set(err, "decoding: out of memory");
-    // rows that no page has written yet are never read, but a stray NaN there must not depend on what memory held
+    carve(g, &arena);
+    // rows that no page has written are never read; zeros, so that a mistake there would at least be reproducible
     g->b->zero(g->b, g->arena, bytes);
     TRY(qwen2_create(&g->enc, &m->config.enc, &m->params.enc, g->b, m->weights, NULL,
                      g->context + 1 + m->config.latents, err));
@@ -169,9 +170,9 @@ static int allocate(Generator *g, const GeneratorLimits *limits, Error *err) {
 
 int generator_create(Generator **out, const C3 *m, const Template *t, const GeneratorLimits *limits, Error *err) {
     *out = NULL;
-    Generator *g = calloc(1, sizeof *g);
-    if (!g) return error_set(err, "decoding: out of memory");
-    set_sizes(g, m, t, limits);
+    Generator *g = alloc(1, sizeof *g, "decoding");
+    *g = (Generator){.m = m, .t = t, .b = m->b};
+    set_sizes(g, limits, choose_slots(g, limits));
     if (allocate(g, limits, err) != 0) {
         generator_free(g);
         return -1;
@@ -188,7 +189,7 @@ void generator_free(Generator *g) {
     qwen2_release(&g->dec_acts);
     if (g->arena) g->b->release(g->b, g->arena);
     batch_free(&g->batch);
-    void *host[] = {g->slot, g->live, g->fill_pages, g->step_host, g->chosen, g->row, g->row_f32, g->work, g->history};
+    void *host[] = {g->slot, g->live, g->prompts, g->step_host, g->chosen, g->row, g->row_f32, g->work, g->history};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
     free(g);
 }
@@ -202,13 +203,14 @@ void generator_listen(Generator *g, void (*token)(void *arg, int page, int32_t i
 
 // ---- which token comes next ----------------------------------------------------------------------------------------
 
-// Would `token` complete n tokens in a row that already stand in the history?
-static int repeats(const Slot *s, int n, int32_t token) {
-    if (s->n < n) return 0;
-    const int32_t *tail = s->history + s->n - (n - 1);
+// Do the last n-1 tokens of the history stand at i as well? Then history[i + n - 1] would complete a repeated n-gram.
+static int is_tail(const Slot *s, int n, int i) {
+    return memcmp(s->history + i, s->history + s->n - (n - 1), (size_t)(n - 1) * sizeof *s->history) == 0;
+}
+
+static int is_repeated(const Slot *s, int n, int32_t token) {
     for (int i = 0; i + n <= s->n; i++) {
-        if (s->history[i + n - 1] == token && memcmp(s->history + i, tail, (size_t)(n - 1) * sizeof *tail) == 0)
-            return 1;
+        if (s->history[i + n - 1] == token && is_tail(s, n, i)) return 1;
     }
     return 0;
 }
@@ -225,20 +227,17 @@ static void read_row(Generator *g, int r) {
     }
 }
 
-// Every token that would complete n tokens in a row that stand in the history.
 static void ban_repeats(Generator *g, const Slot *s, int n) {
-    const int32_t *tail = s->history + s->n - (n - 1);
     for (int i = 0; i + n <= s->n; i++) {
         int32_t next = s->history[i + n - 1];
-        if (next < g->m->config.dec.V && memcmp(s->history + i, tail, (size_t)(n - 1) * sizeof *tail) == 0)
-            g->row_f32[next] = -INFINITY;
+        if (next < g->m->config.dec.V && is_tail(s, n, i)) g->row_f32[next] = -INFINITY;
     }
 }
 
 // The next token of a page, from row r of the logits; the end mark when nothing else is left.
 static int32_t choose_token(Generator *g, const Slot *s, int r, int ngram) {
     const Sampling *o = &g->sampling;
-    if (o->temperature <= 0 && !(ngram > 0 && repeats(s, ngram, g->chosen[r]))) return g->chosen[r];
+    if (o->temperature <= 0 && !(ngram > 0 && is_repeated(s, ngram, g->chosen[r]))) return g->chosen[r];
     read_row(g, r);
     if (ngram > 0) ban_repeats(g, s, ngram);
     double u = sample_uniform(o->seed, (uint64_t)(s->page - g->pages), (uint64_t)(s->n - g->overhead));
@@ -252,38 +251,37 @@ static int ends_page(const Generator *g, int32_t token) {
     return ends;
 }
 
-static int finish(Slot *s, int ended, int overhead, Error *err) {
+// Hands the page its tokens and frees its slot.
+static void end_page(Slot *s, int ended, int overhead) {
     GeneratePage *p = s->page;
     s->page = NULL;
     p->n = s->n - overhead;
     p->ended = ended;
-    p->ids = malloc((size_t)(p->n ? p->n : 1) * sizeof *p->ids);
-    if (!p->ids) return error_set(err, "decoding: out of memory");
+    p->ids = alloc((size_t)p->n, sizeof *p->ids, "tokens of a page");
     memcpy(p->ids, s->history + overhead, (size_t)p->n * sizeof *p->ids);
-    return 0;
 }
 
-// Head over the first n rows of the decoder's output; row i belongs to slot slots[i]. Appends each row's token to its
-// page; pages that end leave their slot. Returns how many left, -1 on an error.
-static int choose_tokens(Generator *g, const int *slots, int n, int ngram, Error *err) {
+// Head over the first n rows of the decoder's output; row i belongs to slot live[i]. Appends each row's token to its
+// page. Returns how many pages ended.
+static int choose_tokens(Generator *g, int n, int ngram) {
     Backend *b = g->b;
     const Qwen2Config *c = &g->m->config.dec;
-    int left = 0;
+    int done = 0;
     b->matmul_forward(b, g->logits, g->dec_acts.out, elem_at(b, g->m->weights, g->m->params.dec.head), NULL, n, c->D,
                       params_head_rows(c->V));
     b->argmax(b, g->argmax, g->logits, n, c->V, params_head_rows(c->V));
     b->download(b, g->chosen, g->argmax, (size_t)n * sizeof *g->chosen);
     for (int i = 0; i < n; i++) {
-        Slot *s = &g->slot[slots[i]];
+        Slot *s = &g->slot[g->live[i]];
         int32_t token = choose_token(g, s, i, ngram);
         int ended = ends_page(g, token);
         if (!ended) s->history[s->n++] = token;
         if (!ended && g->token) g->token(g->token_arg, (int)(s->page - g->pages), token);
         if (!ended && s->n < s->limit) continue;
-        TRY(finish(s, ended, g->overhead, err));
-        left++;
+        end_page(s, ended, g->overhead);
+        done++;
     }
-    return left;
+    return done;
 }
 
 // ---- the two kinds of step -----------------------------------------------------------------------------------------
@@ -295,7 +293,7 @@ static KVCache cache_view(const Generator *g, const StepArrays *d, const int *cu
         .kv = g->kv, .rows = g->slots * g->slot_rows, .write_rows = d->write_rows, .pages = p, .outputs = p};
 }
 
-// The prompt as tokens, for no_repeat_ngram; the latents stand in it as `<imgpad>`.
+// The history begins with the prompt, for no_repeat_ngram; latents count as `<imgpad>`.
 static void start_slot(Generator *g, Slot *s, GeneratePage *page) {
     const Template *t = g->t;
     int N = g->m->config.latents;
@@ -307,18 +305,17 @@ static void start_slot(Generator *g, Slot *s, GeneratePage *page) {
     s->limit = g->overhead + (page->max_new > 0 && page->max_new < g->max_new ? page->max_new : g->max_new);
 }
 
-// A page whose text is still to be written: its only supervised row is the last of the prompt.
-static ShardPage prompt_page(const int32_t *context, int n) {
+ShardPage generate_prompt(const int32_t *context, int n) {
     static const uint32_t nothing[1];
     return (ShardPage){
         .context = n ? (const uint32_t *)context : nothing, .context_length = (uint32_t)n, .answer = nothing};
 }
 
-// The encoder over the batch of g->fill_pages: enc_acts.out (n*N,D_enc). Returns the device view.
+// The encoder over g->prompts: enc_acts.out (n*N,D_enc). Returns the batch's device view.
 static MicroBatch encode(Generator *g, int n) {
     Backend *b = g->b;
     const C3 *m = g->m;
-    batch_build(&g->batch, g->fill_pages, NULL, n, g->t, m->config.latents, UINT32_MAX, NULL);
+    batch_build(&g->batch, g->prompts, NULL, n, g->t, m->config.latents, UINT32_MAX, NULL);
     b->upload(b, g->batch_device, g->batch.block, g->batch.bytes);
     MicroBatch d = batch_view(&g->batch, g->batch_device);
     qwen2_forward(&g->enc, &g->enc_acts, &d.enc, elem_at(b, m->weights, m->params.Q), NULL);
@@ -340,16 +337,16 @@ static void project(Generator *g, GeneratePage *const *pages, int n) {
 }
 
 // Takes the first of the waiting pages into free slots, as many as fit into one batch, and writes their first tokens.
-// *taken: how many. Returns how many are done already, -1 on an error.
-static int fill_slots(Generator *g, GeneratePage **waiting, int n_waiting, int *taken, int ngram, Error *err) {
+// *taken: how many. Returns how many are already done.
+static int prefill(Generator *g, GeneratePage **waiting, int n_waiting, int *taken, int ngram) {
     int n = 0, rows = 0, N = g->m->config.latents;
-    for (int s = 0; s < g->slots && n < g->fill && n < n_waiting; s++) {
+    for (int s = 0; s < g->slots && n < g->prefill && n < n_waiting; s++) {
         if (g->slot[s].page) continue;
         GeneratePage *p = waiting[n];
         int length = p->latents ? 0 : p->n_context;
         if (rows + length + 1 + N > g->enc_rows) break;
         rows += length + 1 + N;
-        g->fill_pages[n] = prompt_page(p->context, length);
+        g->prompts[n] = generate_prompt(p->context, length);
         start_slot(g, &g->slot[s], p);
         g->live[n++] = s;
     }
@@ -371,11 +368,11 @@ static int fill_slots(Generator *g, GeneratePage **waiting, int n_waiting, int *
     cache.outputs.max_q = d.dec.longest_output;
     cache.outputs.cu_q = d.dec.output_cu;
     qwen2_forward(&g->dec, &g->dec_acts, &d.dec, g->projected, &cache);
-    return choose_tokens(g, g->live, n, ngram, err);
+    return choose_tokens(g, n, ngram);
 }
 
-// One token more for every live page. Returns how many are done with it, -1 on an error.
-static int decode_step(Generator *g, int ngram, Error *err) {
+// One more token for every live page. Returns how many are done with it.
+static int decode_step(Generator *g, int ngram) {
     int n = 0, longest = 0;
     for (int s = 0; s < g->slots; s++) {
         if (g->slot[s].page) g->live[n++] = s;
@@ -404,7 +401,7 @@ static int decode_step(Generator *g, int ngram, Error *err) {
                     .positions = device.positions,
                     .cu = device.cu};
     qwen2_forward(&g->dec, &g->dec_acts, &d, NULL, &cache);
-    return choose_tokens(g, g->live, n, ngram, err);
+    return choose_tokens(g, n, ngram);
 }
 
 // ---- all pages -----------------------------------------------------------------------------------------------------
@@ -415,46 +412,32 @@ static int longer_context(const void *a, const void *b) {
     return x < y ? -1 : x > y; // equal lengths: in the order given
 }
 
-static int check_pages(const Generator *g, const GeneratePage *pages, int n, Error *err) {
+int generate_pages(Generator *g, GeneratePage *pages, int n, int no_repeat_ngram, PagesDone *progress, void *arg,
+                   Error *err) {
+    for (int i = 0; i < n; i++) {
+        pages[i].ids = NULL;
+        pages[i].n = pages[i].ended = 0;
+    }
     for (int i = 0; i < n; i++) {
         if (!pages[i].latents && pages[i].n_context > g->context)
             return error_set(err, "page %d has %d tokens, decoding was prepared for %d", i + 1, pages[i].n_context,
                              g->context);
     }
-    return 0;
-}
-
-int generate_pages(Generator *g, GeneratePage *pages, int n, int no_repeat_ngram,
-                   void (*progress)(void *arg, int done, int n), void *arg, Error *err) {
-    for (int i = 0; i < n; i++) {
-        pages[i].ids = NULL;
-        pages[i].n = pages[i].ended = 0;
-    }
-    TRY(check_pages(g, pages, n, err));
     if (n <= 0) return 0;
     g->pages = pages;
-    GeneratePage **waiting = malloc((size_t)n * sizeof *waiting);
-    if (!waiting) return error_set(err, "decoding: out of memory");
+    GeneratePage **waiting = alloc((size_t)n, sizeof *waiting, "decoding");
     for (int i = 0; i < n; i++) waiting[i] = &pages[i];
     qsort(waiting, (size_t)n, sizeof *waiting, longer_context);
-    int next = 0, done = 0, bad = 0;
-    while (done < n && !bad) {
-        int left, taken = 0;
-        if (next < n && next - done < g->slots) {
-            left = fill_slots(g, waiting + next, n - next, &taken, no_repeat_ngram, err);
-            next += taken;
-        } else {
-            left = decode_step(g, no_repeat_ngram, err);
-        }
-        bad = left < 0;
-        if (left > 0) done += left;
-        if (left > 0 && progress) progress(arg, done, n);
+    for (int next = 0, done = 0; done < n;) {
+        int ended, taken = 0;
+        if (next < n && next - done < g->slots) ended = prefill(g, waiting + next, n - next, &taken, no_repeat_ngram);
+        else ended = decode_step(g, no_repeat_ngram);
+        next += taken;
+        done += ended;
+        if (ended > 0 && progress) progress(arg, done, n);
     }
     free(waiting);
-    if (!bad) return 0;
-    for (int s = 0; s < g->slots; s++) g->slot[s].page = NULL;
-    generate_free(pages, n);
-    return -1;
+    return 0;
 }
 
 void generate_free(GeneratePage *pages, int n) {
@@ -464,22 +447,10 @@ void generate_free(GeneratePage *pages, int n) {
     }
 }
 
-int generate_latents(Generator *g, float *latents, const int32_t *context, int n_context, Error *err) {
-    Backend *b = g->b;
-    size_t size = (size_t)g->m->config.latents * g->m->config.enc.D;
-    GeneratePage page = {.context = context, .n_context = n_context};
-    TRY(check_pages(g, &page, 1, err));
-    g->fill_pages[0] = prompt_page(context, n_context);
-    encode(g, 1);
-    b->cast_to_f32(b, g->latents, g->enc_acts.out, size);
-    b->download(b, latents, g->latents, size * sizeof *latents);
-    return 0;
-}
-
 // ---- ids to text ---------------------------------------------------------------------------------------------------
 
 int generate_new_tokens(int tokens, int asked, int room) {
-    int most = tokens < GENERATE_MAX_NEW ? GENERATE_MAX_NEW : tokens + 1; // an exact page always fits
+    int most = tokens < GENERATE_MAX_NEW ? GENERATE_MAX_NEW : tokens + 1; // the page itself always fits
     int n = asked > 0 ? asked : tokens < most / 2 ? 2 * tokens + 32 : most;
     if (asked <= 0 && n > most) n = most;
     return n < room ? n : room;
@@ -487,9 +458,16 @@ int generate_new_tokens(int tokens, int asked, int room) {
 
 char *generate_text(const Tokenizer *tok, const int32_t *ids, int n, size_t *length) {
     TextStream stream = {0};
-    char *text = text_stream_tokens(&stream, tok, ids, n, length); // leaves room for what ends it
-    if (!text) return NULL;
+    char *text = text_stream_tokens(&stream, tok, ids, n, length); // has room for text_stream_end
     *length += text_stream_end(&stream, text + *length);
     text[*length] = 0;
     return text;
+}
+
+int generate_nfc(char **text, size_t *length, const Tokenizer *tok, const GeneratePage *page, Error *err) {
+    size_t n;
+    char *raw = generate_text(tok, page->ids, page->n, &n);
+    int bad = text_nfc(text, length, raw, n, err);
+    free(raw);
+    return bad;
 }

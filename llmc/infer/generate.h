@@ -1,5 +1,5 @@
-// generate.h: decoding. The decoder writes a page from its latents, a token at a time, with a key/value cache;
-// many pages are decoded together so that every product is a matrix, and a page that ends gives its place to the next.
+// generate.h: decoding. The decoder writes a page from its latents, a token at a time, with a key/value cache; pages
+// are decoded in batches, and a page that ends gives its place to the next.
 #ifndef LLMC_GENERATE_H
 #define LLMC_GENERATE_H
 
@@ -17,15 +17,16 @@ extern "C" {
 
 // The released code's limit of new tokens.
 enum { GENERATE_MAX_NEW = 4096 };
-// New tokens of a page of `tokens`: `asked`, or where that is 0 twice as many + 32, at most 4096, but always the page
-// itself and its end mark. room: positions the decoder has left for them.
+// Most new tokens of a page of `tokens` tokens: `asked`, or if that is 0 twice as many + 32, at most 4096, but always
+// enough for the page itself and its end mark. room: positions the decoder has for them.
 int generate_new_tokens(int tokens, int asked, int room);
 
 // What a generator is made for: everything is allocated for these numbers at its creation.
 typedef struct GeneratorLimits {
-    int pages;   // decoded together
-    int context; // tokens of the longest page the encoder reads
-    int max_new; // new tokens of one page, the end mark included
+    int pages;    // in all
+    int together; // pages decoded together; 0: as many as fit into 4 GB of caches and activations, at most 64
+    int context;  // tokens of the longest page the encoder reads
+    int max_new;  // new tokens of one page, the end mark included
 } GeneratorLimits;
 
 // One page to write.
@@ -34,43 +35,44 @@ typedef struct GeneratePage {
     int n_context;
     const float *latents; // (N,D_enc) host, not NULL: in place of the encoder's output (before the projector)
     int max_new;          // 0: the generator's
-    int32_t *ids;         // out (n): the text without the end mark, malloc'ed; generate_free() frees it
+    int32_t *ids;         // out (n): the text without the end mark; generate_free() frees it
     int n;
-    int ended; // out: 1 when the end mark or a stop token came, 0 when max_new did
+    int ended; // out: 1: by the end mark or a stop token; 0: cut at max_new
 } GeneratePage;
 
 typedef struct Generator Generator;
 
-// The limits to create a model with that only generators will use: they bring activations of their own.
+// Told of pages done out of n.
+typedef void PagesDone(void *arg, int done, int n);
+
+// The limits of a model that only generators use: they have activations of their own.
 C3Limits generator_model_limits(void);
 
-// Borrows the model's weights, configuration and backend, which must outlive it; its activations and caches are its
-// own, so that a model in training can be looked at between two steps. t must outlive it too.
+// Borrows the model's weights, configuration and backend, and t, which must outlive it. Activations and caches are its
+// own, so that a model can generate between two steps of its training.
 int generator_create(Generator **out, const C3 *m, const Template *t, const GeneratorLimits *limits, Error *err);
 void generator_free(Generator *g);
-// How tokens are chosen from now on; greedy until it is called. s->stop must outlive the generator's use.
+// How tokens are chosen from now on (default: greedy). s->stop must outlive the generator's use.
 void generator_sampling(Generator *g, const Sampling *s);
-// From now on told of every token of a text as soon as it is chosen: page counts in the array given to generate_pages.
-// NULL: nobody is.
+// token, if not NULL, is told of every token as soon as it is chosen; page: its index in generate_pages' array.
 void generator_listen(Generator *g, void (*token)(void *arg, int page, int32_t id), void *arg);
-// Device bytes of a generator; -1 when memory ran out.
-int generator_memory(size_t *bytes, const C3 *m, const Template *t, const GeneratorLimits *limits);
 
-// Writes all pages, the longest contexts first, as many together as the generator was made for. no_repeat_ngram = n >
-// 0: no n tokens in a row stand twice in prompt and text together, as in Hugging Face's generate (latents count as
-// `<imgpad>` tokens). A page's text does not depend on the pages beside it: on the CPU bit for bit, elsewhere but for
-// the rounding of the matrix products. progress, if not NULL, is told of each page that is done. -1: a page longer than
-// the generator was made for, or out of memory; then no page has ids.
-int generate_pages(Generator *g, GeneratePage *pages, int n, int no_repeat_ngram,
-                   void (*progress)(void *arg, int done, int n), void *arg, Error *err);
+// Writes all pages, the longest contexts first. no_repeat_ngram = n > 0: no n-gram occurs twice in prompt and text, as
+// in Hugging Face's generate (latents count as `<imgpad>` tokens). A page's text does not depend on the pages beside
+// it: on the CPU bit for bit, elsewhere but for rounding in matrix products. progress, if not NULL, is told when pages
+// are done. The error: a page longer than the generator was made for; then no page is written.
+int generate_pages(Generator *g, GeneratePage *pages, int n, int no_repeat_ngram, PagesDone *progress, void *arg,
+                   Error *err);
 void generate_free(GeneratePage *pages, int n);
 
-// The latents of one page, (N,D_enc) fp32 on the host: what GeneratePage.latents takes.
-int generate_latents(Generator *g, float *latents, const int32_t *context, int n_context, Error *err);
+// A page whose text is still to be written: its only supervised row is the last of the prompt.
+ShardPage generate_prompt(const int32_t *context, int n);
 
-// The text of ids as valid UTF-8 (text_stream.h while they come), malloc'ed and zero-terminated; bytes that are no
-// UTF-8 (a model may end inside a character) become U+FFFD. NULL when memory ran out.
+// The text of ids as valid UTF-8, malloc'ed and zero-terminated (text_stream.h: piece by piece); invalid bytes (a model
+// may stop inside a character) become U+FFFD.
 char *generate_text(const Tokenizer *tok, const int32_t *ids, int n, size_t *length);
+// The text of a page that was written, in NFC.
+int generate_nfc(char **text, size_t *length, const Tokenizer *tok, const GeneratePage *page, Error *err);
 
 #ifdef __cplusplus
 }

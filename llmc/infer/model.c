@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-#include "llmc/weights/run.h" // checkpoint_release
+#include "llmc/infer/generate.h" // generate_new_tokens
+#include "llmc/weights/run.h"    // checkpoint_release
 
 int model_open(Model *m, const char *folder, const char *tokenizer, Error *err) {
     *m = (Model){.dist = dist_alone()};
@@ -19,11 +20,11 @@ int model_load(Model *m, const char *device, const char *dtype, int threads, con
     DType type = strcmp(dtype, "fp32") == 0   ? DTYPE_F32
                  : strcmp(dtype, "bf16") == 0 ? DTYPE_BF16
                                               : m->files.config.dtype;
-    if (type == DTYPE_F16) type = DTYPE_F32; // fp16 is a type of files alone
+    if (type == DTYPE_F16) type = DTYPE_F32; // fp16 occurs in files only
     TRY(backend_create(&m->b, device, type, threads, &m->dist, NULL, err));
     TRY(c3_create(&m->c3, &m->files.config, m->b, limits, err));
     TRY(model_files_load(&m->files, &m->c3, 0, err));
-    checkpoint_release(&m->files.hold); // nothing more is read there
+    checkpoint_release(&m->files.hold); // nothing more is read from the folder
     return 0;
 }
 
@@ -34,4 +35,14 @@ void model_close(Model *m) {
     tokenizer_free(m->tok);
     model_files_close(&m->files);
     *m = (Model){0};
+}
+
+int model_longest_page(const Model *m) {
+    const C3Config *c = &m->files.config;
+    return config_longest_page(c, template_overhead(&m->t, c->latents));
+}
+
+int model_new_tokens(const Model *m, int tokens, int asked) {
+    const C3Config *c = &m->files.config;
+    return generate_new_tokens(tokens, asked, c->dec.max_positions - template_overhead(&m->t, c->latents));
 }

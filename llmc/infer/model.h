@@ -1,4 +1,5 @@
-// model.h: a trained model as a user means it: a folder that becomes something to decode with.
+// model.h: a trained model, from its folder, for decoding. The room infer/ holds decoding and what is built on it: it
+// uses weights/, model/, data/, text/ and base/.
 #ifndef LLMC_MODEL_H
 #define LLMC_MODEL_H
 
@@ -11,7 +12,7 @@
 #include "llmc/text/tokenizer.h"
 
 typedef struct Model {
-    const char *folder; // the step folder itself, also when a run's folder was named; the source's
+    const char *folder; // of the checkpoint, also when a run's folder was named; owned by files
     ModelFiles files;
     Tokenizer *tok;
     Template t;
@@ -20,12 +21,17 @@ typedef struct Model {
     C3 c3;      // weights; inference only
 } Model;
 
-// Reads configuration and tokenizer, and compares the weights' shapes. folder: a C3 checkpoint, or a run's folder,
-// which stands for its newest complete step. tokenizer: a path, or NULL for the folder's own.
+// Reads configuration and tokenizer, and checks the weights' shapes. folder: a C3 checkpoint, or a run's folder (its
+// newest complete step). tokenizer: a path; NULL: the folder's own.
 int model_open(Model *m, const char *folder, const char *tokenizer, Error *err);
-// Reads the weights. device "auto", "cuda" or "cpu"; dtype "auto" (the files' own), "bf16" or "fp32"; threads 0: all
+// Reads the weights. device: "auto", "cuda" or "cpu"; dtype: "auto" (the files'), "bf16" or "fp32"; threads 0: all
 // cores.
 int model_load(Model *m, const char *device, const char *dtype, int threads, const C3Limits *limits, Error *err);
 void model_close(Model *m);
+
+// Tokens of the longest page that both stacks take.
+int model_longest_page(const Model *m);
+// generate_new_tokens, with the positions that this decoder has.
+int model_new_tokens(const Model *m, int tokens, int asked);
 
 #endif

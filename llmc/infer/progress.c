@@ -15,12 +15,12 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-// ---- how far -------------------------------------------------------------------------------------------------------
+// ---- the bar -------------------------------------------------------------------------------------------------------
 
-// A token that is only looked at costs less than one that is written: the demo's model on a CPU a fifth to a half.
+// Reading a token costs less than writing one: a fifth to a half for the demo's model on a CPU.
 static double cost(ProgressKind kind, double tokens) { return kind == PROGRESS_DECODE ? tokens : 0.3 * tokens; }
 
-// Of the phase under way. Tokens run ahead of the pages that they finish, and there may be more of them than thought.
+// Of the current phase. Tokens run ahead of the pages they finish, and there may be more of them than expected.
 static double share_of_phase(const Progress *f) {
     double pages = f->pages > 0 ? (double)f->done / f->pages : 0;
     if (f->kind == PROGRESS_PREFILL) return pages;
@@ -33,7 +33,7 @@ static double share_of_all(const Progress *f) {
     return work > 0 ? (f->over + part * share_of_phase(f)) / work : 0;
 }
 
-// Tokens behind the first by the time since the first: without the prompt.
+// Tokens after the first per second since the first: without the prompt.
 static double rate(double tokens, double seconds) { return tokens > 0 && seconds > 0 ? tokens / seconds : 0; }
 
 static void show(Progress *f, double time) {
@@ -44,7 +44,7 @@ static void show(Progress *f, double time) {
     f->shown = time;
     for (int i = 0; i < CELLS; i++) bar[i] = i < (int)(share * CELLS) ? '=' : ' ';
     bar[CELLS] = 0;
-    if (share > 0.01) // of less nothing can be said
+    if (share > 0.01) // below that an estimate means nothing
         snprintf(left, sizeof left, "%s left | ", format_time(text, spent * (1 - share) / share));
     if (f->pages) snprintf(pages, sizeof pages, ": %d of %d pages", f->done, f->pages);
     if (f->tokens > 1) snprintf(speed, sizeof speed, ", %.1f tokens/s", rate((double)f->tokens - 1, time - f->first));
@@ -53,7 +53,7 @@ static void show(Progress *f, double time) {
     fflush(f->line);
 }
 
-// ---- what is told --------------------------------------------------------------------------------------------------
+// ---- events --------------------------------------------------------------------------------------------------------
 
 void progress_expect(Progress *f, ProgressKind kind, double tokens) {
     if (f) f->work += cost(kind, tokens);
@@ -93,8 +93,8 @@ void progress_token(void *arg, int page, int32_t id) {
     if (!f->text) return;
     size_t length;
     char *text = text_stream_tokens(&f->stream, f->tok, &id, 1, &length);
-    if (text) clean_print(f->text, text, length);
-    if (!text || fflush(f->text) != 0) f->failed = 1;
+    clean_print(f->text, text, length);
+    if (fflush(f->text) != 0) f->failed = 1;
     free(text);
 }
 

@@ -1,5 +1,5 @@
-// progress.h: a person watches decoding and evaluation: a bar with the time left through all phases of the work, or the
-// text itself as it is written. With a NULL Progress every function does nothing.
+// progress.h: progress of decoding and evaluation at a terminal: a bar with the time left over all phases of the work,
+// or the text as it is written. With a NULL Progress every function but progress_token does nothing.
 #ifndef LLMC_PROGRESS_H
 #define LLMC_PROGRESS_H
 
@@ -11,38 +11,38 @@
 
 // What kind of work a phase is.
 typedef enum ProgressKind {
-    PROGRESS_PREFILL, // looks at tokens that are known: many at once
-    PROGRESS_DECODE,  // writes them one after the other
+    PROGRESS_PREFILL, // reads known tokens, many at once
+    PROGRESS_DECODE,  // writes tokens one after the other
 } ProgressKind;
 
 typedef struct Progress {
-    FILE *line;           // gets the line, rewritten in place; NULL: none
-    FILE *text;           // gets the text of a single page; NULL: none
+    FILE *line;           // for the bar, rewritten in place; NULL: none
+    FILE *text;           // for the text of a single page; NULL: none
     const Tokenizer *tok; // for text
-    int failed;           // the text could not be written, or memory ran out
-    // ---- its own
+    int failed;           // 1: the text could not be written
+    // ---- private
     TextStream stream;
-    double work, over; // expected of all phases, and of those that are over, in tokens written
+    double work, over; // expected work of all phases and of the finished ones, in written tokens
     int phases;        // begun
     double began, shown;
-    const char *what; // the phase under way
+    const char *what; // of the current phase
     ProgressKind kind;
-    double expected; // of it, tokens
+    double expected; // its tokens
     int pages, done;
-    int64_t tokens;         // written in it
-    double first;           // when the first of them was
-    int64_t written, timed; // in the phases that are over; all but the first of each, whose time is the prompt's
-    double writing;         // seconds the timed ones took
+    int64_t tokens;         // written in it so far
+    double first;           // time of the first of them
+    int64_t written, timed; // in finished phases; without the first of each, whose time is the prompt's
+    double writing;         // seconds for the timed ones
 } Progress;
 
-// Announces a phase of about so many tokens before the work begins: what the time left is reckoned from.
+// Announces a phase of about so many tokens, before the work begins: the time left is estimated from these.
 void progress_expect(Progress *f, ProgressKind kind, double tokens);
-// The next phase begins. what: "decoding"; a string that lives as long as f.
+// Begins the next phase. what: "decoding"; must live as long as f.
 void progress_phase(Progress *f, const char *what, ProgressKind kind, int pages, double tokens);
-// What generator_listen and generate_pages take, arg: the Progress.
+// Callbacks for generator_listen and generate_pages; arg: the Progress.
 void progress_token(void *arg, int page, int32_t id);
 void progress_pages(void *arg, int done, int n);
-// Clears the line, or ends the text; a summary in its place: "decoded 123 tokens in 4.5 s, 27.3 tokens/s".
+// Clears the bar, or ends the text, and prints a summary: "decoded 123 tokens in 4.5 s, 27.3 tokens/s".
 void progress_end(Progress *f);
 
 #endif

@@ -5,7 +5,7 @@
 
 #include "llmc/base/random.h"
 
-// Probabilities below e^-60 of the largest change no draw: a double's sum does not hold them.
+// Probabilities below e^-60 of the largest change no draw: they vanish in the sum of doubles.
 static const double FARTHEST = 60;
 
 double sample_uniform(uint64_t seed, uint64_t page, uint64_t position) {
@@ -24,7 +24,7 @@ static double weight(const float *logits, int32_t id, double maximum, double tem
     return exp(((double)logits[id] - maximum) / temperature);
 }
 
-// ---- ids by probability: a heap whose root is the most likely one, equal ones by id ----
+// ---- ids by probability: a heap whose root is the most likely one, ties by id ----
 
 static int before(const float *logits, int32_t a, int32_t b) {
     return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
@@ -40,7 +40,7 @@ static void sift_down(int32_t *heap, int n, int at, const float *logits) {
     }
 }
 
-// Moves the most likely of n ids to the end of the array, behind the n-1 others.
+// Moves the most likely of n ids to the end of the array.
 static int32_t pop(int32_t *heap, int n, const float *logits) {
     const int32_t top = heap[0];
     heap[0] = heap[n - 1];

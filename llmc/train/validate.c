@@ -39,33 +39,28 @@ Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch 
 
 // ---- samples -------------------------------------------------------------------------------------------------------
 
-static int log_sample(Log *log, const Tokenizer *tok, ShardPage page, const GeneratePage *written) {
+static void log_sample(Log *log, const Tokenizer *tok, ShardPage page, const GeneratePage *written) {
     size_t n_text = 0, n_output = 0;
     char *text = generate_text(tok, (const int32_t *)page.answer, (int)page.answer_length, &n_text);
     char *output = generate_text(tok, written->ids, written->n, &n_output);
-    char *ops = NULL;
-    size_t n_ops = 0;
+    char *ops;
+    size_t n_ops;
     PageMetrics m;
-    int bad = !text || !output;
-    if (!bad) {
-        metrics_page(&m, text, n_text, output, n_output);
-        metrics_align(&ops, &n_ops, text, n_text, output, n_output);
-    }
-    if (!bad) {
-        log_note(log, "sample: %u tokens, character precision %.3f", page.answer_length, m.char_precision);
-        int colour = render_wants_colour(stdout);
-        render_marked(stdout, text, n_text, ops, n_ops, RENDER_REFERENCE, colour);
-        render_marked(stdout, output, n_output, ops, n_ops, RENDER_OUTPUT, colour);
-    }
+    metrics_page(&m, text, n_text, output, n_output);
+    metrics_align(&ops, &n_ops, text, n_text, output, n_output);
+    log_note(log, "sample: %u tokens, character precision %.3f", page.answer_length, m.char_precision);
+    int colour = render_wants_colour(stdout);
+    render_marked(stdout, text, n_text, ops, n_ops, RENDER_REFERENCE, colour);
+    render_marked(stdout, output, n_output, ops, n_ops, RENDER_OUTPUT, colour);
     free(ops);
     free(text);
     free(output);
-    return bad ? -1 : 0;
 }
 
 int validate_samples(C3 *m, const Dataset *d, const Template *prompt, const Tokenizer *tokenizer, int n, Log *log,
                      Error *err) {
-    GeneratorLimits limits = {.pages = n, .context = (int)d->longest_context, .max_new = (int)d->longest_answer + 1};
+    GeneratorLimits limits = {
+        .pages = n, .together = n, .context = (int)d->longest_context, .max_new = (int)d->longest_answer + 1};
     GeneratePage *pages = alloc_zeroed((size_t)n, sizeof *pages, "samples");
     ShardPage *originals = alloc((size_t)n, sizeof *originals, "samples");
     Generator *g = NULL;
@@ -76,9 +71,7 @@ int validate_samples(C3 *m, const Dataset *d, const Template *prompt, const Toke
         pages[i].n_context = (int)originals[i].context_length;
     }
     if (!bad) bad = generate_pages(g, pages, n, 0, NULL, NULL, err);
-    for (int i = 0; !bad && i < n; i++) {
-        if (log_sample(log, tokenizer, originals[i], &pages[i]) != 0) bad = error_set(err, "samples: out of memory");
-    }
+    for (int i = 0; !bad && i < n; i++) log_sample(log, tokenizer, originals[i], &pages[i]);
     generate_free(pages, n);
     generator_free(g);
     free(originals);

@@ -67,23 +67,15 @@ static int error_no_model(const ModelChoice *o, Error *err) {
         default_enc, default_dec, o->pages, default_enc);
 }
 
-// The vocabulary of the training pages.
-static int pages_vocabulary(int *base, const ModelChoice *o, Error *err) {
-    uint32_t vocab;
-    TRY(dataset_vocabulary(&vocab, o->pages, err));
-    *base = config_base((int)vocab);
-    return 0;
-}
-
 // Without -vocab a preset takes the vocabulary of the pages; has_pages = 0: it keeps its own.
 static int from_preset(ModelFiles *s, const ModelChoice *o, int has_pages, Error *err) {
     C3Config *c = &s->config;
-    int base = o->vocab;
-    TRY(config_preset(c, o->preset, base, err));
+    uint32_t vocab;
+    TRY(config_preset(c, o->preset, o->vocab, err));
     snprintf(s->text, sizeof s->text, "preset %s, random weights", o->preset);
-    if (!base && has_pages) {
-        int own = c->base_vocab;
-        TRY(pages_vocabulary(&base, o, err));
+    if (!o->vocab && has_pages) {
+        TRY(dataset_vocabulary(&vocab, o->pages, err));
+        int own = c->base_vocab, base = config_base((int)vocab);
         TRY(config_preset(c, o->preset, base, err));
         if (base != own)
             snprintf(s->text, sizeof s->text, "preset %s, random weights, vocabulary of the pages: %d, not %d",

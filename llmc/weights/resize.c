@@ -112,7 +112,7 @@ typedef struct RowCount {
     int kept, fresh;
 } RowCount;
 
-static int fill_table(const Resizer *a, const Param *p, const SafeTensors *s, const SafeTensor *t, int base,
+static int read_table(const Resizer *a, const Param *p, const SafeTensors *s, const SafeTensor *t, int base,
                       RowCount *count, Error *err) {
     Numbering model = numbering(a->base, p->rows), files = numbering(base, (int)t->shape[0]);
     Rows rows = {0};
@@ -178,7 +178,7 @@ int resize_stack(Resizer *a, ParamOwner owner, const SafeTensors *s, FileVocab c
             continue;
         }
         RowCount count;
-        TRY(fill_table(a, p, s, t, config.base, &count, err));
+        TRY(read_table(a, p, s, t, config.base, &count, err));
         note_table(a, p, s, config.base, (int)t->shape[0], count);
     }
     return 0;

@@ -132,16 +132,6 @@ static void add_config(Travel *t, const Tokenizer *tokenizer) {
     add_data(t, config_name, text, n, 0);
 }
 
-// The file the tokenizer was read from, under a name that loaders look for.
-static int add_verbatim(Travel *t, const char *path, const char *name, Error *err) {
-    struct stat st;
-    char *data;
-    size_t size;
-    TRY(file_read(&data, &size, path, err));
-    add_data(t, name, data, size, stat(path, &st) == 0 ? st.st_mode & 0777 : 0);
-    return 0;
-}
-
 // The companions of a tokenizer.json that is saved unchanged.
 static void add_companions(Travel *t, const char *path, int code) {
     static const char *const names[] = {config_name, "special_tokens_map.json", "added_tokens.json",
@@ -155,36 +145,24 @@ static void add_companions(Travel *t, const char *path, int code) {
     if (config && !code && needs_code(config)) remove_file(t, config_name);
 }
 
-// 1 or 0; -1: the file cannot be read.
-static int is_json(const char *path, Error *err) {
-    FileMap map;
-    TRY(file_map(&map, path, err));
-    size_t i = 0;
-    while (i < map.size && strchr(" \n\r\t", map.data[i])) i++;
-    int yes = i < map.size && map.data[i] == '{';
-    file_unmap(&map);
-    return yes;
-}
-
+// The tokenizer: the file it was read from (original), written anew (text), or both; see travel.h.
 static int add_tokenizer(Travel *t, const Tokenizer *tokenizer, const char *path, int code, Error *err) {
-    const int json = is_json(path, err), whole = tokenizer_base(tokenizer) == QWEN_BASE_RANKS;
-    if (json < 0) return -1;
-    if (json && whole) {
-        TRY(add_verbatim(t, path, "tokenizer.json", err));
-        add_companions(t, path, code);
-        add_config(t, tokenizer);
-        return 0;
-    }
-    char *text;
-    size_t n;
+    const int whole = tokenizer_base(tokenizer) == QWEN_BASE_RANKS;
+    char *original, *text = NULL;
+    size_t size, n;
+    struct stat st;
     Error why;
-    if (tokenizer_json(&text, &n, tokenizer, &why) == 0) {
-        add_data(t, "tokenizer.json", text, n, 0);
-        add_config(t, tokenizer);
-        return whole ? add_verbatim(t, path, "qwen.tiktoken", err) : 0;
-    }
-    note_left_out(t, "tokenizer.json for transformers", why.text);
-    return add_verbatim(t, path, json ? "tokenizer.json" : "qwen.tiktoken", err);
+    TRY(file_read(&original, &size, path, err));
+    const unsigned mode = stat(path, &st) == 0 ? st.st_mode & 0777 : 0;
+    const int json = original[strspn(original, " \n\r\t")] == '{';
+    if (!(json && whole) && tokenizer_json(&text, &n, tokenizer, &why) != 0)
+        note_left_out(t, "tokenizer.json for transformers", why.text);
+    if (text) add_data(t, "tokenizer.json", text, n, 0);
+    if (!text || (whole && !json)) add_data(t, json ? "tokenizer.json" : "qwen.tiktoken", original, size, mode);
+    else free(original);
+    if (json && whole) add_companions(t, path, code);
+    if (text || whole) add_config(t, tokenizer);
+    return 0;
 }
 
 // ---- the source ----------------------------------------------------------------------------------------------------

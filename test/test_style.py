@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SKIPPED = {".git", ".venv", ".setup", ".cuda", "build", "models", "runs", "__pycache__", "data/cache", "data/qwen2.5",
@@ -57,7 +58,7 @@ def guard_fault(text):
 
 def command_fault(*command):
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-    return (done.stderr + done.stdout).strip() if done.returncode else None
+    return (done.stdout + done.stderr).strip() if done.returncode else None
 
 
 def tools_faults(files):
@@ -65,8 +66,23 @@ def tools_faults(files):
     here = os.path.dirname(sys.executable)
     code = [f for f in files if f.endswith((".c", ".h", ".cu", ".cuh", ".inc", ".cpp"))]
     for name, command in (("clang-format (hint: make format)", [f"{here}/clang-format", "--dry-run", "-Werror", *code]),
-                          ("ruff", [f"{here}/ruff", "check", "--no-cache", "--output-format", "concise", "."])):
+                          ("ruff", [f"{here}/ruff", "check", "--no-cache", "--output-format", "concise", "."]),
+                          ("shellcheck", [f"{here}/shellcheck", "-S", "warning", "-f", "gcc",
+                                          *(f for f in files if f.endswith(".sh")), ".ci/run"])):
         yield name, command_fault(*command)
+    yield "clang-tidy", tidy_fault(here, files)
+
+
+def tidy_fault(here, files):
+    """Host C of the product; kernels are compiled by their own rules."""
+    host = [f for f in files if f.endswith(".c") and f.startswith(("llmc/", "c3.c")) and not
+            f.startswith(("llmc/cpu/kernels/", "llmc/cuda/"))]
+    ask = lambda *command: subprocess.run(command, capture_output=True, text=True).stdout.split()
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-I.", "-fopenmp", "-DHAVE_MPI", *ask("mpicc", "--showme:compile"),
+             "-isystem", ask("clang", "-print-resource-dir")[0] + "/include"]  # the wheel has no stddef.h
+    parts = [[f"{here}/clang-tidy", "--quiet", *host[i::4], "--", *flags] for i in range(4)]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return "\n".join(filter(None, pool.map(lambda part: command_fault(*part), parts))) or None
 
 
 def faults_of(path, guards):

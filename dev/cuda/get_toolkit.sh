@@ -44,7 +44,7 @@ find_toolkit() {
     return 1
 }
 fetch_toolkit() {
-    local v=13.0.* toolkit=$root/toolkit/nvidia/cu13 part
+    local v="13.0.*" toolkit=$root/toolkit/nvidia/cu13 part
     wheels toolkit "nvidia-cuda-nvcc==$v" "nvidia-cuda-crt==$v" "nvidia-nvvm==$v" "nvidia-cuda-cccl==$v" \
         "nvidia-cuda-runtime==$v" "nvidia-nvtx==$v" nvidia-cublas==13.* nvidia-nccl-cu13
     # NCCL comes in a folder of its own; linkers want names without a version, nvcc wants lib64.

@@ -24,7 +24,7 @@ void watch_check(const Dist *d, int code, const char *call);
 // Waits until n requests are done, for as long as there is hope.
 void watch_finish(const Dist *d, MPI_Request *requests, int n, const char *call);
 // See dist_roll_call.
-void watch_roll_call(const Dist *d, int number, double seconds, int *numbers);
+void watch_roll_call(const Dist *d, int number, double patience, int *numbers);
 // Does not return.
 void watch_abort(int code) __attribute__((noreturn));
 

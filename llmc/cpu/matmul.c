@@ -141,7 +141,8 @@ static void matmul_backward_weight(Backend *b, float *dw, float *dbias, const el
     }
     if (dbias) {
         enum { COLUMNS = 64 };
-        CPU_PARALLEL_ROWS(b, (N + COLUMNS - 1) / COLUMNS, COLUMNS * (double)T, {
+        const int groups = (N + COLUMNS - 1) / COLUMNS;
+        CPU_PARALLEL_ROWS(b, groups, COLUMNS * (double)T, {
             const int last = end * COLUMNS < N ? end * COLUMNS : N;
             cpu_kernels(b)->column_sums(dbias, dout, N, T, begin * COLUMNS, last, accumulate);
         });

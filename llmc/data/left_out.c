@@ -36,6 +36,6 @@ void untrained_warn(FILE *out, const Untrained *u, const char *path) {
     if (u->shorter + u->longer == 0) return;
     const char *how = !u->longer ? "shorter" : !u->shorter ? "longer" : "shorter or longer";
     fprintf(out, "c3: warning: %s: %lld of %lld pages are %s than any this model was trained on", path,
-            (long long)(u->shorter + u->longer), (long long)u->pages, how);
+            (long long)u->shorter + (long long)u->longer, (long long)u->pages, how);
     fprintf(out, ", which had %d to %d tokens: expect errors in them\n", u->least, u->most);
 }

@@ -34,8 +34,8 @@ int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *
             // the inverse frequency is rounded to fp32 before it is multiplied, as in the reference implementation
             float inv_freq = (float)(1.0 / pow(c->rope_theta, 2.0 * i / c->HS));
             float angle = (float)t * inv_freq;
-            table[(size_t)t * c->HS + i] = (float)cos(angle);
-            table[(size_t)t * c->HS + half + i] = (float)sin(angle);
+            table[(size_t)t * c->HS + i] = (float)cos((double)angle);
+            table[(size_t)t * c->HS + half + i] = (float)sin((double)angle);
         }
     }
     int bad = b->alloc(b, (void **)&q->cos_sin, n * sizeof *table, "rotary table", err);

@@ -255,7 +255,7 @@ static int give_name(const Saving *s, Error *err) {
 // Rank 0, when every rank's files are durable. all (ranks): the optimizer files.
 static int complete(Saving *s, const FileSum *mine, const FileSum *all, int keep, Error *err) {
     int ranks = s->job->dist->ranks;
-    FileSum *sums = alloc((size_t)(RANK0_FILES + ranks), sizeof *sums, "sums of files");
+    FileSum *sums = alloc(RANK0_FILES + (size_t)ranks, sizeof *sums, "sums of files");
     memcpy(sums, mine, RANK0_FILES * sizeof *sums);
     memcpy(sums + RANK0_FILES, all, (size_t)ranks * sizeof *sums);
     for (int r = 0; r < ranks; r++) { // kept for files on other disks only

@@ -45,7 +45,8 @@ static int scaled(int rows, int parts) { return (int)(((int64_t)rows * parts + P
 // Micro-batches of average pages that a device batch of these limits takes; 0: not one.
 static double whole_micro_batches(const PlanShape *s, const C3Limits *l) {
     double n = floor(fmin(l->enc_rows / s->enc, fmin(l->dec_rows / s->dec, l->dec_outputs / s->outputs)) / s->b + 1e-9);
-    return fmin(n, (double)(l->pages / s->b));
+    const int whole = l->pages / s->b;
+    return fmin(n, whole);
 }
 
 static double device_batches(const PlanShape *s, const C3Limits *l, int fuse) {

@@ -25,7 +25,7 @@ typedef struct SafeTensor {
 // All tensors of one file, or of a folder: FOLDER/model.safetensors, or the files FOLDER/model.safetensors.index.json
 // names (a tensor whose file is missing, or that lies in another one, is an error that names both).
 typedef struct SafeTensors SafeTensors;
-int safetensors_open(SafeTensors **out, const char *file_or_folder, Error *err);
+int safetensors_open(SafeTensors **out, const char *path, Error *err);
 void safetensors_close(SafeTensors *s);
 int safetensors_count(const SafeTensors *s);
 const SafeTensor *safetensors_at(const SafeTensors *s, int i);              // sorted by name
@@ -37,7 +37,7 @@ const char *safetensors_path(const SafeTensors *s, const SafeTensor *t);    // i
 void safetensors_convert(void *out, DType out_type, const void *in, DType in_type, size_t n);
 
 // Index of the first of n elements that is NaN or infinite; n when there is none.
-size_t safetensors_not_finite(const void *x, DType type, size_t n);
+size_t safetensors_not_finite(const void *data, DType type, size_t n);
 
 // Writing: declare all tensors, then write their bytes in this order, in pieces of any size.
 typedef struct SafeWriter SafeWriter;

@@ -52,10 +52,10 @@ def qwen2(folder, V, heads, kv, hd, layers, F, tied, dtype, shard, theta=1e6):
 
 
 def write_inputs(path, pages):
-    words = {"words.before": reference.WORDS.before, "words.after": reference.WORDS.after,
-             "words.end_img": [reference.WORDS.end, reference.WORDS.img]}
-    words = {k: torch.tensor(v, dtype=torch.int32) for k, v in words.items()}
-    save_file(reference.ragged("context", pages) | words, path)
+    prompt = {"prompt.prefix": reference.WORDS.before, "prompt.suffix": reference.WORDS.after,
+              "prompt.end_img": [reference.WORDS.end, reference.WORDS.img]}
+    prompt = {k: torch.tensor(v, dtype=torch.int32) for k, v in prompt.items()}
+    save_file(reference.ragged("context", pages) | prompt, path)
 
 
 def ours(folder, name, *args):

@@ -2,7 +2,7 @@
 //
 //   model_logits -pages IN.safetensors -o OUT.safetensors [-m DIR] [-enc DIR -dec DIR] [-n N] [-dtype bf16] [-save DIR]
 //
-// IN has the tensors `context`, `context.cu`, `words.before`, `words.after`, `words.end_img` (all I32) that
+// IN has the tensors `context`, `context.cu`, `prompt.prefix`, `prompt.suffix`, `prompt.end_img` (all I32) that
 // dev/reference.py writes; pages answer with their context. OUT gets `latents` (pages*N,D) and `logits` (rows,V) in
 // fp32. -save writes the model as a checkpoint.
 #include <stdio.h>

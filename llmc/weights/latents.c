@@ -99,12 +99,9 @@ int latents_write(const LatentFile *f, const char *path, uint64_t *bytes, Error 
     int bad = safetensors_writer_open(&w, path, &entry, 1, metadata, sizeof metadata / sizeof *metadata, err);
     cJSON_free(documents);
     if (bad) return -1;
-    if (safetensors_writer_data(w, f->data, latents_bytes(f), err) == 0) {
-        (void)safetensors_writer_crc(w, bytes);
-        return safetensors_writer_commit(w, err);
-    }
-    safetensors_writer_discard(w);
-    return -1;
+    bad = safetensors_writer_data(w, f->data, latents_bytes(f), err);
+    safetensors_writer_crc(w, bytes);
+    return safetensors_writer_end(w, bad, err);
 }
 
 // ---- reading: documents --------------------------------------------------------------------------------------------

@@ -75,49 +75,50 @@ static const cJSON *only_member(const cJSON *entry, const char *key) {
     return found;
 }
 
-static int parse_shape(SafeTensor *t, const cJSON *shape, const char *path, Error *err) {
+static int parse_shape(SafeTensor *t, const cJSON *shape, Error *err) {
     const int64_t most = (int64_t)1 << 53;
     const cJSON *item;
-    if (!cJSON_IsArray(shape)) return error_set(err, "%s: tensor \"%s\": expected a list \"shape\"", path, t->name);
+    if (!cJSON_IsArray(shape)) return error_set(err, "expected a list \"shape\"");
     cJSON_ArrayForEach(item, shape) {
-        if (t->dims == SAFETENSORS_MAX_DIMS)
-            return error_set(err, "%s: tensor \"%s\": more than %d dimensions", path, t->name, SAFETENSORS_MAX_DIMS);
+        if (t->dims == SAFETENSORS_MAX_DIMS) return error_set(err, "more than %d dimensions", SAFETENSORS_MAX_DIMS);
         if (json_whole(&t->shape[t->dims++], item, 0, most) != 0)
-            return error_set(err, "%s: tensor \"%s\": \"shape\": expected whole numbers from 0", path, t->name);
+            return error_set(err, "\"shape\": expected whole numbers from 0");
     }
+    return 0;
+}
+
+static int parse_entry(SafeTensor *t, const cJSON *entry, const File *f, Error *err) {
+    if (!cJSON_IsObject(entry)) return error_set(err, "expected an object");
+    const char *dtype = cJSON_GetStringValue(only_member(entry, "dtype"));
+    const cJSON *offsets = only_member(entry, "data_offsets");
+    const int type = dtype ? find_type(dtype) : -1;
+    if (type < 0)
+        return error_set(err, "\"dtype\": expected a type such as F32 or BF16, found %s", dtype ? dtype : "none");
+    t->type = types[type].name;
+    t->supported = type < 3;
+    t->dtype = type == 0 ? DTYPE_F32 : type == 1 ? DTYPE_BF16 : DTYPE_F16;
+    TRY(parse_shape(t, only_member(entry, "shape"), err));
+    int64_t begin = 0, end = 0;
+    if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 ||
+        json_whole(&begin, cJSON_GetArrayItem(offsets, 0), 0, INT64_MAX) != 0 ||
+        json_whole(&end, cJSON_GetArrayItem(offsets, 1), 0, INT64_MAX) != 0)
+        return error_set(err, "\"data_offsets\": expected two whole numbers");
+    if (begin > end || (uint64_t)end > f->size)
+        return error_set(err, "bytes %lld to %lld: expected inside the %zu bytes of data (truncated?)",
+                         (long long)begin, (long long)end, f->size);
+    uint64_t bytes = 0;
+    if (shape_bytes(&bytes, t->shape, t->dims, types[type].bits) != 0 || bytes != (uint64_t)(end - begin))
+        return error_set(err, "%lld bytes of data do not fit its shape and type %s", (long long)(end - begin), t->type);
+    t->data = f->data + begin;
+    t->bytes = (size_t)bytes;
     return 0;
 }
 
 // One entry of the header.
 static int parse_tensor(SafeTensor *t, const cJSON *entry, const File *f, Error *err) {
-    const char *path = f->path;
     *t = (SafeTensor){.name = entry->string};
-    if (!cJSON_IsObject(entry)) return error_set(err, "%s: tensor \"%s\": expected an object", path, t->name);
-    const cJSON *dtype = only_member(entry, "dtype"), *offsets = only_member(entry, "data_offsets");
-    int type = dtype && cJSON_IsString(dtype) ? find_type(dtype->valuestring) : -1;
-    if (type < 0)
-        return error_set(err, "%s: tensor \"%s\": \"dtype\": expected a type such as F32 or BF16, found %s", path,
-                         t->name, dtype && cJSON_IsString(dtype) ? dtype->valuestring : "none");
-    t->type = types[type].name;
-    t->supported = type < 3;
-    t->dtype = type == 0 ? DTYPE_F32 : type == 1 ? DTYPE_BF16 : DTYPE_F16;
-    TRY(parse_shape(t, only_member(entry, "shape"), path, err));
-    int64_t begin = 0, end = 0;
-    if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 ||
-        json_whole(&begin, cJSON_GetArrayItem(offsets, 0), 0, INT64_MAX) != 0 ||
-        json_whole(&end, cJSON_GetArrayItem(offsets, 1), 0, INT64_MAX) != 0)
-        return error_set(err, "%s: tensor \"%s\": \"data_offsets\": expected two whole numbers", path, t->name);
-    if (begin > end || (uint64_t)end > f->size)
-        return error_set(err,
-                         "%s: tensor \"%s\": bytes %lld to %lld: expected inside the %zu bytes of data (truncated?)",
-                         path, t->name, (long long)begin, (long long)end, f->size);
-    uint64_t bytes = 0;
-    if (shape_bytes(&bytes, t->shape, t->dims, types[type].bits) != 0 || bytes != (uint64_t)(end - begin))
-        return error_set(err, "%s: tensor \"%s\": %lld bytes of data do not fit its shape and type %s", path, t->name,
-                         (long long)(end - begin), t->type);
-    t->data = f->data + begin;
-    t->bytes = (size_t)bytes;
-    return 0;
+    if (parse_entry(t, entry, f, err) == 0) return 0;
+    return error_prefix(err, "%s: tensor \"%s\"", f->path, t->name);
 }
 
 // ---- one file ------------------------------------------------------------------------------------------------------

@@ -137,11 +137,9 @@ static int ends_with(const char *text, const char *end) {
 
 const Param *weights_param(const ParamTable *table, ParamOwner owner, const char *name) {
     const Param *p = params_find(table, owner, name);
-    for (int i = 0; i < table->n && !p; i++) {
-        const Param *q = &table->params[i];
-        if (q->owner == owner && has_prefix(q->name) && strcmp(q->name + BASE_MODEL, name) == 0) p = q;
-    }
-    return p;
+    char full[2 * sizeof p->name];
+    snprintf(full, sizeof full, "%s%s", base_model, name);
+    return p ? p : params_find(table, owner, full);
 }
 
 int weights_check_layers(const SafeTensors *s, const ParamTable *table, ParamOwner owner, Error *err) {

@@ -4,15 +4,13 @@
 //
 // One rank is one process. Every rank reads the same options, works out the same order of pages without talking, packs
 // its own micro-batches and meets the others once a step, when gradients are summed. Errors are agreed on by all ranks
-// and printed once. Written in the common subset of C11 and C++17.
+// and printed once. Written in the common subset of C11 and C++17: nvcc compiles it where there is a CUDA toolkit, the
+// C compiler elsewhere.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef __cplusplus
-extern "C" {
-#endif
 #include "llmc/train/agreement.h" // all ranks mean the same run
 #include "llmc/backend.h"
 #include "llmc/model/cascade.h"    // c3_forward_backward
@@ -35,9 +33,6 @@ extern "C" {
 #include "llmc/weights/travel.h"      // tokenizer and code of a checkpoint
 #include "llmc/train/validate.h"      // validation loss, samples
 #include "llmc/version.h"             // what --version prints
-#ifdef __cplusplus
-}
-#endif
 
 typedef struct Trainer {
     Dist dist;

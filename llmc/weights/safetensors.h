@@ -9,6 +9,10 @@
 #include "llmc/backend.h" // DType
 #include "llmc/base/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { SAFETENSORS_MAX_DIMS = 8, SAFETENSORS_MAX_HEADER = 100000000 }; // bytes of a header, the format's own limit
 
 typedef struct SafeTensor {
@@ -57,4 +61,7 @@ uint32_t safetensors_writer_crc(const SafeWriter *w, uint64_t *bytes);
 int safetensors_writer_commit(SafeWriter *w, Error *err);
 void safetensors_writer_discard(SafeWriter *w);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -9,6 +9,10 @@
 #include "llmc/weights/safetensors.h"
 #include "llmc/weights/travel.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // ---- a whole model ----
 
 // Fills the weight arena (device, element type of b) from a C3 folder. Every tensor of the table must be there with its
@@ -61,4 +65,8 @@ int weights_open_c3(SafeTensors *files[2], const char *folder, Error *err);
 // config.json, model.safetensors, llm1/: the model alone. sums (2): what was written.
 int weights_save(Backend *b, const elem_t *weights, const C3Params *p, const C3Config *c, const char *folder,
                  FileSum sums[2], Error *err);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -89,9 +89,10 @@ $(BIN)train_c3: $(BUILD)/train_c3.o $(BUILD)/facts.o $(BUILD)/libc3.a
 	$(link)
 $(BIN)c3: $(BUILD)/c3.o $(BUILD)/facts.o $(BUILD)/libc3.a
 	$(link)
-$(BUILD)/train_c3.o: train_c3.cu
+# C11 and C++17 at once: nvcc compiles it where there is one, else the C compiler.
+$(BUILD)/train_c3.o: train_c3.cu $(BUILD)/cuda.key
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -x c -c $< -o $@
+	$(if $(CUDA_OBJ),$(NVCC) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d),$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -x c) -c $< -o $@
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -c $< -o $@

@@ -3,17 +3,15 @@
 //
 //     mpirun -np 8 ./train_c3 -b 2 -g 16 -lr 1e-5 -steps 40000
 //
-// One rank is one process. Every rank reads the same options, works out the same order of pages without communication,
-// packs its own micro-batches and meets the others once a step, when gradients are summed. Errors are agreed on by all
-// ranks and printed once. Written in the common subset of C11 and C++17.
+// One rank is one process. Every rank reads the same options, works out the same order of pages without talking, packs
+// its own micro-batches and meets the others once a step, when gradients are summed. Errors are agreed on by all ranks
+// and printed once. Written in the common subset of C11 and C++17: nvcc compiles it where there is a CUDA toolkit, the
+// C compiler elsewhere.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef __cplusplus
-extern "C" {
-#endif
 #include "llmc/base/file.h"        // the standard streams
 #include "llmc/base/stop.h"        // signals, OUT/stop
 #include "llmc/data/loader.h"      // loader_next: which pages
@@ -22,9 +20,6 @@ extern "C" {
 #include "llmc/train/trainer.h"    // what a run holds, and its start
 #include "llmc/train/validate.h"   // validation loss, samples
 #include "llmc/version.h"          // what --version prints
-#ifdef __cplusplus
-}
-#endif
 
 // ---- the loop ------------------------------------------------------------------------------------------------------
 

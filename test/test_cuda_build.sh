@@ -37,6 +37,9 @@ expect "several, in order; PTX of the newest" "code=sm_80 .*code=sm_90 .*arch=co
     would "GPU_ARCH=100 80 90"
 expect "all of them" "code=sm_80 .*code=sm_90 " would GPU_ARCH=all
 expect "kernels are linked into the programs that can use a GPU" "test_ops .*llmc/cuda/nccl.o.*libcudart_static.a" would
+expect "nvcc compiles the trainer" "nvcc .* -c train_c3.cu " make -n -B BUILD="$empty" CUDA_HOME="$toolkit" "$empty/train_c3.o"
+expect "without CUDA the C compiler does" "^ *[a-z0-9-]*cc .* -x c -c train_c3.cu " \
+    make -n -B BUILD="$empty" NO_CUDA=1 "$empty/train_c3.o"
 expect "NO_CUDA=1 says so" "^CUDA no: NO_CUDA=1" found NO_CUDA=1
 expect "NO_CUDA=1 links no kernels" "!llmc/cuda/[a-z]+\\.o .*test_ops|cudart|nvcc" make -n -B BUILD="$empty" NO_CUDA=1 "$empty/test/test_ops"
 expect "sanitizers look at host code" "^CUDA no: host code" found SANITIZE=1

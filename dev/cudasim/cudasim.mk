@@ -57,8 +57,8 @@ $(CUDASIM)/$(1)/%.o: $(CUDASIM)/src/%.cu.cpp
 	@echo "  cudasim $$@"; $$(CUDASIM_CXX) $$(CUDASIM_FLAGS) $$(CUDASIM_WARN) $$(CUDASIM_KERNEL_$(1)) -iquote $$(dir $$*) -c $$< -o $$@
 $(CUDASIM)/$(1)/test_%: $(CUDASIM)/$(1)/dev/cudasim/tests/test_%.o $$(call cudasim_lib,$(1))
 	@echo "  cudasim $$@"; $$(CUDASIM_CXX) $$(CUDASIM_LINK_$(1)) $$^ -o $$@ $$(MPI_LIBS) $$(CUDASIM_LIBS)
-# A product: main's object, then what it shares with the others.
-$(CUDASIM)/$(1)/train_c3: $(BUILD)/train_c3.o
+# A product: main's object (the trainer's is C++ here, as nvcc sees it), then what it shares with the others.
+$(CUDASIM)/$(1)/train_c3: $(CUDASIM)/$(1)/train_c3.o
 $(CUDASIM)/$(1)/c3: $(BUILD)/c3.o
 $(CUDASIM)/$(1)/test_ops: $(BUILD)/test/test_ops.o
 $(CUDASIM)/$(1)/parity_check: $(BUILD)/test/parity_check.o

@@ -5,7 +5,7 @@
 
 TEST is a program of build/cudasim/VARIANT (its arguments after -a), FILE a source it is made of. Mutated, each once:
     __syncthreads(), __syncwarp(), __threadfence(), cp_async_commit()     removed
-    cp_async_wait<N>(), cp_async_wait_all()                               removed; and <N> made <N + 1>
+    cp_async_wait<N>()                                                    removed; and <N> made <N + 1>
     cudaStreamWaitEvent, cudaEventRecord, cudaStreamSynchronize, cudaEventSynchronize (in CUDA_CHECK too) removed
 The sources are copied to build/mutants; nothing else is touched. -l lists the mutations, -n does some of them.
 A mutation that no build notices is a hole in the test, or a synchronisation that is not needed. Exit code: their
@@ -25,7 +25,7 @@ RUNS = [("opt", "forward", {}), ("opt", "reverse", {"SIM_ORDER": "reverse"}),
         ("opt", "random", {"SIM_ORDER": "random:1"}),
         ("opt", "lazy", {"SIM_ORDER": "random:2", "SIM_ASYNC": "lazy"}), ("race", "race", {})]
 HOST = r"(?:cudaStreamWaitEvent|cudaEventRecord|cudaStreamSynchronize|cudaEventSynchronize)\([^;]*\)"
-CALL = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|__threadfence\(\);|cp_async_commit\(\);|cp_async_wait_all\(\);|"
+CALL = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|__threadfence\(\);|cp_async_commit\(\);|"
                   r"cp_async_wait<(\d+)>\(\);|CUDA_CHECK\(" + HOST + r"\);|(?<![\w(])" + HOST + ";")
 SECONDS = 600  # of a build, of a run
 

@@ -5,6 +5,10 @@
 
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct Arena {
     char *base;  // NULL while counting
     size_t used; // bytes handed out so far
@@ -17,4 +21,7 @@ static inline void *arena_take(Arena *a, size_t bytes) {
     return p;
 }
 
+#ifdef __cplusplus
+}
+#endif
 #endif

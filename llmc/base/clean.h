@@ -10,6 +10,10 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum {
     CLEAN_BYTES = 8,         // most bytes of one character, escaped or not, with the zero byte
     CLEAN_BROKEN = 0x110000, // in place of a code point: this and the byte that is no UTF-8
@@ -29,4 +33,7 @@ const char *clean(const char *text);
 // n bytes, line ends and tabs kept.
 void clean_print(FILE *out, const char *text, size_t n);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

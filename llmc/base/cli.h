@@ -8,6 +8,10 @@
 
 #include "llmc/base/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // An option, or a heading, which has a help alone.
 typedef struct Option {
     const char *name; // without the dash
@@ -74,4 +78,7 @@ double cli_number(const Option *o);
 // {"lr":1e-05,"b":2,...} of all options; the caller frees it.
 char *cli_json(const OptionTable *t);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -9,6 +9,10 @@
 #ifndef LLMC_ERROR_H
 #define LLMC_ERROR_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct Error {
     char text[1024]; // one line, no newline at the end, always terminated
 } Error;
@@ -26,4 +30,7 @@ int error_prefix(Error *err, const char *format, ...) __attribute__((format(prin
         if ((call) != 0) return -1;                                                                                    \
     } while (0)
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -14,6 +14,10 @@
 #include "llmc/base/alloc.h" // string_format
 #include "llmc/base/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // Opens a regular file for reading: a descriptor, or -1. A pipe or a device is refused and not waited for.
 int file_open(const char *path, Error *err);
 
@@ -83,4 +87,7 @@ int file_free_bytes(uint64_t *bytes, const char *path, Error *err); // free spac
 // CRC-32 (zlib's polynomial); start with crc = 0 and pass the last result to go on.
 uint32_t file_crc32(uint32_t crc, const void *data, size_t size);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -11,6 +11,10 @@
 
 #include "llmc/base/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { JSON_MAX_VALUES = 1 << 22 }; // cJSON takes 64 bytes a value
 
 // Parses `size` bytes of text (no zero byte needed behind them). `where` names the source in errors. The root must be
@@ -38,4 +42,7 @@ int json_whole(int64_t *out, const cJSON *item, int64_t min, int64_t max);
 // Adds a float in the fewest digits that read back as the same float ("1e-06", not "9.99999997e-07"). NULL: no memory.
 cJSON *json_add_float(cJSON *object, const char *key, float value);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

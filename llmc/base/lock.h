@@ -9,6 +9,10 @@
 
 #include "llmc/base/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct Lock {
     int fd;     // -1: not held
     char *path; // of the file, malloc'ed
@@ -24,4 +28,7 @@ int lock_take(Lock *lock, const char *path, const char *what, int *unsure, Error
 // Removes the file and lets go; harmless on LOCK_NONE.
 void lock_release(Lock *lock);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -1,7 +1,7 @@
-// attention.cu: the two operations of the Backend table: picks the kernels for element type, alignment and head size.
+// attention.cu: the two attention operations of the Backend table; picks kernels by element type and alignment.
 #include "llmc/cuda/attention.cuh"
 
-static bool aligned(const void *p, int ld) { return (uintptr_t)p % 16 == 0 && ld % 8 == 0; }
+static bool rows_aligned(const void *p, int ld) { return aligned16(p) && ld % 8 == 0; }
 
 static void check_head(int NH, int KV, int HS) {
     if ((HS != 32 && HS != 64 && HS != 128) || NH % KV)
@@ -19,8 +19,8 @@ static void attention_forward(Backend *b, elem_t *out, float *lse, const elem_t 
         return;
     }
     const AttentionInput<bf16> in = attention_input<bf16>(q, ldq, k, v, ldk, pages, NH, KV, HS);
-    if (aligned(q, ldq) && aligned(k, ldk) && aligned(v, ldk) && aligned(out, 0))
-        attention_forward_bf16(b, (bf16 *)out, lse, in, pages->max_q, pages->max_k, HS);
+    if (rows_aligned(q, ldq) && rows_aligned(k, ldk) && rows_aligned(v, ldk) && aligned16(out))
+        attention_forward_bf16(b, (bf16 *)out, lse, in, pages->max_q, HS);
     else attention_forward_plain(b, (bf16 *)out, lse, in, pages->max_q, HS);
 }
 
@@ -36,8 +36,8 @@ static void attention_backward(Backend *b, elem_t *dq, int ldq, elem_t *dk, elem
         return;
     }
     const AttentionInput<bf16> in = attention_input<bf16>(q, ldq, k, v, ldk, pages, NH, KV, HS);
-    const bool all = aligned(q, ldq) && aligned(k, ldk) && aligned(v, ldk) && aligned(dq, ldq) && aligned(dk, ldk) &&
-                     aligned(dv, ldk) && aligned(dout, 0) && aligned(out, 0);
+    const bool all = rows_aligned(q, ldq) && rows_aligned(k, ldk) && rows_aligned(v, ldk) && rows_aligned(dq, ldq) &&
+                     rows_aligned(dk, ldk) && rows_aligned(dv, ldk) && aligned16(dout) && aligned16(out);
     (all ? attention_backward_bf16 : attention_backward_plain<bf16>)(b, (bf16 *)dq, (bf16 *)dk, (bf16 *)dv,
                                                                      (const bf16 *)dout, (const bf16 *)out, lse, in,
                                                                      pages->max_q, pages->max_k, HS);

@@ -1,19 +1,18 @@
 // attention.cuh: what the attention kernels share.
 //
 // Packed rows: the query heads that share one key/value head are stacked into one matrix. Row r of a page and a
-// key/value head is query r / group with head r % group of the group; rows are so in the order of their positions, and
-// tiles of them
-//   - meet every key of the page once for the whole group,
+// key/value head is query r / group of head r % group in the group, so rows are ordered by position, and tiles of them
+//   - read every key of the page once for the whole group,
 //   - end close to the diagonal: 128 rows are 16 to 22 queries of Qwen2's groups of 6 to 8, not 128,
 //   - are full even when a page has few queries (decoding).
 // dK and dV of a group are one sum over its rows.
 //
-// Blocks of the tensor-core kernels are 4 warps. Tiles in shared memory hold rows of HS bf16 without padding; their
-// 16-byte chunks are XORed with the row, so that the 8 rows of an ldmatrix lie in different banks.
+// Blocks of the tensor-core kernels have 4 warps. Tiles in shared memory hold rows of HS bf16 without padding; the
+// index of a 16-byte chunk is XORed with the row, so that the 8 rows of an ldmatrix lie in different banks.
 #ifndef LLMC_CUDA_ATTENTION_CUH
 #define LLMC_CUDA_ATTENTION_CUH
 
-#include "llmc/cuda/cuda.h"
+#include "llmc/cuda/common.cuh"
 #include "llmc/cuda/ptx.cuh"
 
 constexpr float LOG2E = 1.4426950408889634f;
@@ -25,7 +24,7 @@ template <class T> struct AttentionInput {
     const int *cu_q, *k_begin, *k_end;
     int pages, NH, KV;
     int group;              // NH / KV
-    unsigned group_inverse; // ceil(2^31 / group)
+    unsigned group_inverse; // 2^31 / group, rounded up
     float scale;            // 1 / sqrt(HS)
     float scale_log2;       // the same times log2(e)
 };
@@ -43,40 +42,40 @@ template <class T> __device__ __forceinline__ AttentionPart attention_part(const
 template <class T> __device__ __forceinline__ int query_of(const AttentionInput<T> &in, int row) {
     return (int)((unsigned long long)(unsigned)row * in.group_inverse >> 31);
 }
-// Keys that a row sees: the first so many of its page.
+// How many keys a row sees: the first ones of its page.
 template <class T>
 __device__ __forceinline__ int visible(const AttentionInput<T> &in, const AttentionPart &p, int row) {
     return p.k_len - p.q_len + query_of(in, row) + 1;
 }
-// Place of a packed row in arrays (Tq,NH), such as lse.
+// Index of a packed row in arrays (Tq,NH), such as lse.
 template <class T>
 __device__ __forceinline__ size_t row_head(const AttentionInput<T> &in, const AttentionPart &p, int row) {
     const int query = query_of(in, row);
     return (size_t)(p.q0 + query) * in.NH + p.kv * in.group + row - query * in.group;
 }
-// Place of its first element in q (rows ldq apart).
+// Index of its first element in q (rows ldq apart).
 template <int HS, class T>
 __device__ __forceinline__ size_t row_of_q(const AttentionInput<T> &in, const AttentionPart &p, int row) {
     const int query = query_of(in, row);
     return (size_t)(p.q0 + query) * in.ldq + (p.kv * in.group + row - query * in.group) * HS;
 }
-// Place of the first element of a key in k and v.
+// Index of the first element of a key in k and v.
 template <int HS, class T>
 __device__ __forceinline__ size_t row_of_k(const AttentionInput<T> &in, const AttentionPart &p, int key) {
     return (size_t)(p.k0 + key) * in.ldk + p.kv * HS;
 }
 
 // ---- tiles ----
-// Place of a chunk; that of chunk ^ c is place ^ 8 c.
-template <int HS> __device__ __forceinline__ int tile_place(int row, int chunk) {
+// Offset of a chunk; that of chunk ^ c is offset ^ 8 c.
+template <int HS> __device__ __forceinline__ int tile_offset(int row, int chunk) {
     const int swizzle = HS >= 64 ? row & 7 : row >> 1 & 3;
     return row * HS + (chunk ^ swizzle) * 8;
 }
 template <int HS> __device__ __forceinline__ bf16 *tile_at(bf16 *tile, int row, int chunk) {
-    return tile + tile_place<HS>(row, chunk);
+    return tile + tile_offset<HS>(row, chunk);
 }
 
-// Starts to copy keys (or values) first .. first + KEYS - 1; zeros beyond the page.
+// Starts copying keys (or values) first .. first + KEYS - 1; zeros beyond the page.
 template <int HS, int KEYS>
 __device__ __forceinline__ void load_keys(bf16 *tile, const bf16 *from, const AttentionInput<bf16> &in,
                                           const AttentionPart &p, int first) {
@@ -108,19 +107,15 @@ __device__ __forceinline__ void load_rows(bf16 *tile, const bf16 *from, const At
 
 // ---- fragments of mma.m16n8k16 ----
 // All come from 16x16 pieces of tiles by the same ldmatrix: matrices (rows 0-7, 8-15) x (columns 0-7), then x (8-15).
-// Pieces begin at rows that are multiples of 8: then a lane's places are HS/16 numbers, the same for all of them.
-template <int HS> __device__ __forceinline__ int lane_place(int column) { // column: of the piece, a multiple of 16
-    return tile_place<HS>(threadIdx.x % 16, threadIdx.x / 16 % 2) ^ column;
+// Pieces begin at rows that are multiples of 8, so a lane's offsets are the same HS/16 numbers for all of them.
+template <int HS> __device__ __forceinline__ int lane_offset(int column) { // column: of the piece, a multiple of 16
+    return tile_offset<HS>(threadIdx.x % 16, threadIdx.x / 16 % 2) ^ column;
 }
 // a[m]: rows row + 16 m .. row + 16 m + 15, columns 16 kk .. 16 kk + 15 of a tile.
 template <int HS, int M>
 __device__ __forceinline__ void load_fragments(uint32_t (&a)[M][4], bf16 *tile, int row, int kk) {
 #pragma unroll
-    for (int m = 0; m < M; m++) ldmatrix_x4(a[m], tile + (row + 16 * m) * HS + lane_place<HS>(kk * 16));
-}
-__device__ __forceinline__ uint32_t pack(float low, float high) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<const uint32_t &>(pair);
+    for (int m = 0; m < M; m++) ldmatrix_x4(a[m], tile + (row + 16 * m) * HS + lane_offset<HS>(kk * 16));
 }
 // Two neighbouring 16x8 results, rounded to bf16, are a 16x16 operand.
 __device__ __forceinline__ void to_fragment(uint32_t (&a)[4], const float (&left)[4], const float (&right)[4]) {
@@ -135,7 +130,7 @@ __device__ __forceinline__ void multiply_rows(float (&c)[M][NB][4], const uint32
 #pragma unroll
     for (int n = 0; n < NB; n += 2) {
         uint32_t b[4];
-        ldmatrix_x4(b, tile + n * 8 * HS + lane_place<HS>(kk * 16));
+        ldmatrix_x4(b, tile + n * 8 * HS + lane_offset<HS>(kk * 16));
 #pragma unroll
         for (int m = 0; m < M; m++) {
             mma_m16n8k16_bf16(c[m][n], a[m], b[0], b[2]);
@@ -150,7 +145,7 @@ __device__ __forceinline__ void multiply_columns(float (&c)[M][HS / 8][4], const
 #pragma unroll
     for (int n = 0; n < HS / 8; n += 2) {
         uint32_t b[4];
-        ldmatrix_x4_trans(b, tile + row * HS + lane_place<HS>(n * 8));
+        ldmatrix_x4_trans(b, tile + row * HS + lane_offset<HS>(n * 8));
 #pragma unroll
         for (int m = 0; m < M; m++) {
             mma_m16n8k16_bf16(c[m][n], a[m], b[0], b[1]);
@@ -158,11 +153,11 @@ __device__ __forceinline__ void multiply_columns(float (&c)[M][HS / 8][4], const
         }
     }
 }
-// Puts a warp's result (16, HS), times `low` for rows 0-7 and `high` for rows 8-15, as bf16 into rows of a tile that no
-// other warp uses, from where it is stored 16 bytes at a time.
+// Writes a warp's result (16, HS), times `low` for rows 0-7 and `high` for rows 8-15, as bf16 into rows of a tile that
+// no other warp uses; from there it is stored 16 bytes at a time.
 template <int HS>
 __device__ __forceinline__ void stage_result(bf16 *tile, int row, const float (&c)[HS / 8][4], float low, float high) {
-    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
 #pragma unroll
     for (int n = 0; n < HS / 8; n++) {
         *reinterpret_cast<uint32_t *>(tile_at<HS>(tile, row + g, n) + 2 * t) = pack(c[n][0] * low, c[n][1] * low);
@@ -190,15 +185,14 @@ AttentionInput<T> attention_input(const elem_t *q, int ldq, const elem_t *k, con
     in.NH = NH;
     in.KV = KV;
     in.group = NH / KV;
-    in.group_inverse = (unsigned)(((1ull << 31) + in.group - 1) / in.group);
+    in.group_inverse = (unsigned)ceil_divide(1u << 31, in.group);
     in.scale = 1.0f / sqrtf((float)HS);
     in.scale_log2 = in.scale * LOG2E;
     return in;
 }
-static inline unsigned tiles_of(long long n, int tile) { return (unsigned)((n + tile - 1) / tile); }
 
-// Scratch for delta (Tq,NH). The host knows no more of Tq than pages * max_q >= Tq, and that the scratch was reserved
-// for the batch's rows: *capacity floats are there, and the kernel that writes delta stops the run if they are too few.
+// Scratch for delta (Tq,NH). The host only knows that Tq <= pages * max_q, and that the scratch was reserved for the
+// batch's rows: it gets *capacity floats, and the kernel that writes delta traps if they are too few.
 template <class T> float *delta_scratch(Backend *b, const AttentionInput<T> &in, int max_q, size_t *capacity) {
     *capacity = (size_t)in.pages * max_q * in.NH;
     if (*capacity > cuda_state(b)->scratch_bytes / sizeof(float))
@@ -207,8 +201,7 @@ template <class T> float *delta_scratch(Backend *b, const AttentionInput<T> &in,
 }
 
 // attention_forward.cu, attention_backward.cu: tensor cores; pointers and row distances are multiples of 16 bytes.
-void attention_forward_bf16(Backend *b, bf16 *out, float *lse, const AttentionInput<bf16> &in, int max_q, int max_k,
-                            int HS);
+void attention_forward_bf16(Backend *b, bf16 *out, float *lse, const AttentionInput<bf16> &in, int max_q, int HS);
 void attention_backward_bf16(Backend *b, bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *out,
                              const float *lse, const AttentionInput<bf16> &in, int max_q, int max_k, int HS);
 // attention_plain.cu: fp32 arithmetic on either element type, of any alignment. T: float, bf16

@@ -1,35 +1,30 @@
 // attention_backward.cu: FlashAttention-2's backward (Dao 2023, algorithm 2) for bf16 on tensor cores, no atomics.
 //
-// Every sum belongs to one block and runs in a fixed order: a block owns 64 keys and walks over the packed rows that
-// see them (attention.cuh: all queries, all heads of the group) for dK and dV; another owns 64 packed rows and walks
-// over their keys for dQ. So scores and dP are computed twice: 7 products instead of 5, 40 % more mma than with
-// atomics. The other ways cost more: partial dQ by key tile would write and read 70 MB a page of 950 tokens and 16
-// heads of 128 (21 us at 3.35 TB/s) where the two products more take 3.8 GFLOP (10 us at 400 TFLOP/s); ordered
-// additions make blocks wait for each other.
+// Every sum belongs to one block and runs in a fixed order. For dK and dV a block owns 64 keys and walks over the
+// packed rows that see them (attention.cuh: all queries, all heads of the group); for dQ another owns 64 packed rows
+// and walks over their keys. So scores and dP are computed twice: 7 products instead of the 5 that atomics would need.
+// Partial sums of dQ by key tile would cost more in memory traffic, ordered additions would make blocks wait for each
+// other.
 //
-// Both kinds of block are of one launch: those of dK and dV first, the longest ones first, those of dQ fill the gaps.
-// There are few of the former, one per 64 keys and key/value head, and the first ones have the whole page's rows to do:
-// with 2 key/value heads and 132 SMs, about 5 pages of 950 tokens are needed until the launch does not wait for those.
+// One launch has both kinds of block: first those of dK and dV, the longest ones first; those of dQ fill the gaps.
+// There are few of the former, one per 64 keys and key/value head, so a launch of few pages waits for the longest of
+// them.
 //   shared memory   both kinds: 64 KB at HS 128, 32 at 64, 16 at 32; and 640 bytes of statistics and the page
 //     dK, dV        K, V (64,HS), two buffers of Q, dout (32,HS)
 //     dQ            two buffers of K, V (64,HS); Q, dout come in through the second one and stay in registers
 //   registers       dK, dV: 2 x HS/2 sums, 2 x 16 scores and dP, HS/4 fragments of K; dQ: HS/2 sums, 2 x 32, 2 x HS/4;
-//                   at most 255 at HS 128: two blocks an SM; at most 168 at 64 and 32: three
+//                   two blocks an SM at HS 128, three at 64 and 32
 //   copies          the next tile is fetched while one is computed; one barrier a tile
-// Scores are kept transposed (keys, rows) in the first kind: then P and dS are in the registers in which dV = P^T dout
-// and dK = dS^T Q need them, as in the forward, and neither passes through shared memory.
-//
-// Predicted, HS 128, long pages: a mma reads 288 bytes of shared memory in the first kind, 256 in the second: 9 and 8
-// cycles of a scheduler's quarter, where the tensor core needs 8 on an A100 (and wgmma's peak would be 4 on an H100). A
-// tile is 128 mma and 700 other instructions of a warp, or 192 and 740 (sm_90). With half of the others hidden under
-// another warp's mma that is 73 % of the A100's peak and 36 % of the H100's for the 7 products, 52 and 26 % counted as
-// 5. FlashAttention-2 reports up to 63 % on an A100, with atomics.
+// The first kind keeps scores transposed (keys, rows): then P and dS are in the registers in which dV = P^T dout and
+// dK = dS^T Q need them, as in the forward, and neither passes through shared memory.
+// Predicted upper bound on long pages at HS 128, from instruction counts: 73 % of an A100's peak and 36 % of an H100's,
+// counting the 7 products.
 #include "llmc/cuda/attention.cuh"
 
 constexpr int KEYS = 64, STEP_ROWS = 32, ROWS = 64; // dK, dV: KEYS meet STEP_ROWS at a time; dQ: ROWS meet KEYS
 
 // ---- kernels ----
-// delta (Tq,NH) = sums of dout * out over the head: what the softmax's backward subtracts. 16 bytes a lane.
+// delta (Tq,NH) = sums of dout * out over the head: what the softmax's backward subtracts. 16 bytes per lane.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_delta_kernel(float *delta, const bf16 *dout, const bf16 *out, const int *cu_q, int pages, int NH,
@@ -39,21 +34,18 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     if (n > capacity) __trap();
     float sum = 0;
     if (i < n) {
-        const size_t place = i * LANES + threadIdx.x % LANES;
-        const uint4 x = reinterpret_cast<const uint4 *>(dout)[place], y = reinterpret_cast<const uint4 *>(out)[place];
-        // pairs: a bf16 is the upper half of a float
-        const unsigned a[4] = {x.x, x.y, x.z, x.w}, b[4] = {y.x, y.y, y.z, y.w};
+        const size_t place = i * HS + threadIdx.x % LANES * 8;
+        float x[8], y[8];
+        load(x, dout + place), load(y, out + place);
 #pragma unroll
-        for (int e = 0; e < 4; e++)
-            sum += __uint_as_float(a[e] << 16) * __uint_as_float(b[e] << 16) +
-                   __uint_as_float(a[e] & 0xffff0000u) * __uint_as_float(b[e] & 0xffff0000u);
+        for (int e = 0; e < 8; e += 2) sum += x[e] * y[e] + x[e + 1] * y[e + 1];
     }
 #pragma unroll
-    for (int d = LANES / 2; d; d /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, d);
+    for (int d = LANES / 2; d; d /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, d);
     if (i < n && threadIdx.x % LANES == 0) delta[i] = sum;
 }
 
-// exp2(score * scale_log2 - lse_log2) is the softmax; rows that do not exist get +inf, which makes it 0.
+// exp2(score * scale_log2 - lse_log2) is the softmax; rows beyond the page get +inf, which makes it 0.
 __device__ __forceinline__ float lse_log2(const float *lse, const AttentionInput<bf16> &in, const AttentionPart &p,
                                           int row) {
     return row < p.rows ? lse[row_head(in, p, row)] * LOG2E : INFINITY;
@@ -62,20 +54,20 @@ __device__ __forceinline__ float delta_of(const float *delta, const AttentionInp
                                           int row) {
     return row < p.rows ? delta[row_head(in, p, row)] : 0.0f;
 }
-// Of the STEP_ROWS from row0: the first warp fetches lse, the second delta.
+// Of STEP_ROWS rows from row0, the first warp fetches lse, the second delta.
 __device__ __forceinline__ float statistic(const float *lse, const float *delta, const AttentionInput<bf16> &in,
                                            const AttentionPart &p, int row0) {
-    const int row = row0 + threadIdx.x % 32;
+    const int row = row0 + threadIdx.x % WARP;
     return threadIdx.x < 32 ? lse_log2(lse, in, p, row) : threadIdx.x < 64 ? delta_of(delta, in, p, row) : 0.0f;
 }
 
-// Stores a warp's 16 keys of dK or dV by way of its own rows of a tile.
+// Stores a warp's 16 keys of dK or dV through its own rows of a tile.
 template <int HS>
 __device__ __forceinline__ void store_keys(bf16 *to, bf16 *tile, const float (&c)[HS / 8][4], float factor,
                                            int warp_key, int ld, int keys) {
     stage_result<HS>(tile, warp_key, c, factor, factor);
     __syncwarp();
-    for (int i = threadIdx.x % 32; i < 16 * HS / 8; i += 32) {
+    for (int i = threadIdx.x % WARP; i < 16 * HS / 8; i += WARP) {
         const int key = warp_key + i / (HS / 8), chunk = i % (HS / 8);
         if (key < keys) copy_16(to + (size_t)key * ld + chunk * 8, tile_at<HS>(tile, key, chunk));
     }
@@ -88,7 +80,7 @@ __device__ __forceinline__ void backward_keys(bf16 *tiles, float *stats, bf16 *d
                                               const AttentionPart &p, int key0) {
     bf16 *tile_k = tiles, *tile_v = tile_k + KEYS * HS, *buffers = tile_v + KEYS * HS; // Q then dout, twice
     if (key0 >= p.k_len) return;
-    const int lane = threadIdx.x % 32, warp_key = threadIdx.x / 32 * 16, g = lane / 4, t = lane % 4;
+    const int lane = threadIdx.x % WARP, warp_key = threadIdx.x / WARP * 16, g = lane / 4, t = lane % 4;
     const int first = max(0, key0 - (p.k_len - p.q_len)) * in.group; // row that sees the block's first key
 
     load_keys<HS, KEYS>(tile_k, in.k, in, p, key0);
@@ -158,7 +150,7 @@ __device__ __forceinline__ void backward_keys(bf16 *tiles, float *stats, bf16 *d
             multiply_columns<HS>(sum_k, a, tile_q, kk * 16);
         }
     }
-    // The warp's rows of K and V are read no more (ldmatrix and mma are the whole warp's): the results go through them.
+    // The warp no longer needs its rows of K and V: the results go through them.
     const size_t block_place = row_of_k<HS>(in, p, key0);
     store_keys<HS>(dk + block_place, tile_k, sum_k[0], in.scale, warp_key, in.ldk, p.k_len - key0);
     store_keys<HS>(dv + block_place, tile_v, sum_v[0], 1.0f, warp_key, in.ldk, p.k_len - key0);
@@ -170,7 +162,7 @@ __device__ __forceinline__ void backward_rows(bf16 *tiles, bf16 *dq, const bf16 
                                               const float *delta, const AttentionInput<bf16> &in,
                                               const AttentionPart &p, int row0) {
     if (row0 >= p.rows) return;
-    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16, row = row0 + warp_row + lane / 4;
+    const int lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * 16, row = row0 + warp_row + lane / 4;
     const int keys = visible(in, p, min(row0 + ROWS, p.rows) - 1);
 
     bf16 *second = tiles + 2 * KEYS * HS;
@@ -236,7 +228,7 @@ __device__ __forceinline__ void backward_rows(bf16 *tiles, bf16 *dq, const bf16 
     bf16 *tile = tiles + now * 2 * KEYS * HS; // the buffer that the last tile did not use
     stage_result<HS>(tile, warp_row, sum[0], in.scale, in.scale);
     __syncwarp();
-    for (int i = lane; i < 16 * HS / 8; i += 32) {
+    for (int i = lane; i < 16 * HS / 8; i += WARP) {
         const int at = warp_row + i / (HS / 8), chunk = i % (HS / 8);
         if (row0 + at < p.rows) copy_16(dq + row_of_q<HS>(in, p, row0 + at) + chunk * 8, tile_at<HS>(tile, at, chunk));
     }
@@ -249,7 +241,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 128 ? 2 : 3)
                               AttentionInput<bf16> in, int key_tiles) {
     extern __shared__ __align__(128) bf16 tiles[];
     __shared__ float stats[4 * STEP_ROWS]; // two buffers of lse and delta
-    __shared__ AttentionPart p;            // looked at once a tile: not worth registers, which are short
+    __shared__ AttentionPart p;            // read once a tile: not worth scarce registers
     if (threadIdx.x == 0) p = attention_part(in, blockIdx.x);
     __syncthreads();
     const int tile = blockIdx.y;
@@ -264,13 +256,13 @@ static void backward(Backend *b, bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout,
     size_t capacity;
     float *delta = delta_scratch(b, in, max_q, &capacity);
     if (capacity) {
-        const unsigned blocks = tiles_of((long long)capacity * (HS / 8), ATTENTION_THREADS);
+        const unsigned blocks = (unsigned)ceil_divide(capacity * (HS / 8), ATTENTION_THREADS);
         attention_delta_kernel<HS>
             <<<blocks, ATTENTION_THREADS, 0, cuda_stream(b)>>>(delta, dout, out, in.cu_q, in.pages, in.NH, capacity);
         CUDA_CHECK_LAUNCH("attention_delta_kernel");
     }
-    const unsigned key_tiles = tiles_of(max_k, KEYS), row_tiles = tiles_of((long long)max_q * in.group, ROWS);
-    const dim3 grid(in.pages * in.KV, key_tiles + row_tiles);
+    const size_t key_tiles = ceil_divide(max_k, KEYS), row_tiles = ceil_divide((size_t)max_q * in.group, ROWS);
+    const dim3 grid(in.pages * in.KV, (unsigned)(key_tiles + row_tiles));
     const size_t shared = 4 * KEYS * HS * sizeof(bf16);
     CUDA_CHECK(
         cudaFuncSetAttribute(attention_backward_kernel<HS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));

@@ -1,27 +1,21 @@
 // attention_forward.cu: FlashAttention-2's forward (Dao 2023, algorithm 1) for bf16 on tensor cores.
 //
 // A block owns 128 packed rows (attention.cuh) of one page and key/value head and walks over the keys in tiles of 64,
-// with an online softmax in fp32. Each warp owns 32 rows, so that one ldmatrix of keys or values feeds two blocks of 16
-// rows: 160 bytes of shared memory a mma, where 16 rows a warp would need 256, all that an SM delivers in a mma's time.
+// with an online softmax in fp32. Each warp owns 32 rows, so that one ldmatrix of keys or values feeds two mma blocks
+// of 16 rows: 160 bytes of shared memory per mma instead of 256, which is all an SM delivers in the time of an mma.
 //   shared memory   Q (128,HS), K (64,HS), V (64,HS): 64 KB at HS 128, 32 at 64, 16 at 32
-//   registers       output 2 x HS/2, scores 2 x 32 a thread: 255 at HS 128, at most 208 at 64: two blocks an SM;
-//                   at most 168 at 32: three
-//   copies          V of a tile is fetched under the product with its K, the next K under softmax and product with V
-//   FLOPs           4 HS a row and key, over tiles of keys up to the diagonal: (k_len/2 + 40) keys a query of a page
-//                   read alone, 8 % above the bare triangle at 950 tokens
-//
-// Predicted, HS 128, long pages: a tile is 256 mma and 840 other instructions of a warp (sm_90's machine code without
-// the rare rescaling). 256 mma take 2,048 cycles of a tensor core of an A100, about 1,650 on an H100, where mma.sync is
-// known to reach 62 % of what wgmma does, 1,024. Two warps share a scheduler: with half of the others hidden under the
-// other warp's mma, and all copies, that is 2,048 / (2,048 + 420) = 83 % of the A100's peak and 1,024 / (1,650 + 420) =
-// 49 % of the H100's: upper bounds. FlashAttention-2, of the same structure, reports up to 73 and about 35 to 40 %.
+//   registers       output 2 x HS/2, scores 2 x 32 per thread: two blocks an SM at HS 128 and 64, three at 32
+//   copies          V of a tile arrives during the product with its K, the next K during softmax and product with V
+//   FLOPs           4 HS per row and key, over whole tiles of keys up to the diagonal
+// Predicted upper bound on long pages at HS 128, from instruction counts: 83 % of an A100's peak, 49 % of an H100's
+// (mma without wgmma).
 #include "llmc/cuda/attention.cuh"
 
 constexpr int ROWS = 128, KEYS = 64, WARP_ROWS = 32;
 
 // ---- kernels ----
-// Scores of keys that a row does not see become -inf. row: the thread's first; those beyond the last row of the page
-// compute what nobody stores.
+// Scores of keys that a row does not see become -inf. row: the thread's first; results of rows beyond the page's last
+// are not stored.
 __device__ __forceinline__ void mask_scores(float (&s)[2][KEYS / 8][4], const AttentionInput<bf16> &in,
                                             const AttentionPart &p, int row, int first_key) {
 #pragma unroll
@@ -36,15 +30,15 @@ __device__ __forceinline__ void mask_scores(float (&s)[2][KEYS / 8][4], const At
 }
 
 // Rows g (r = 0) or g + 8 of a block: scores become exp2(scaled - reference). The reference is the largest score so
-// far, but it is left alone while it is less than 2^8 behind: then nothing has to be rescaled, and the sums stay far
-// from overflow. Returns the factor that what was summed so far needs, mostly 1.
+// far, but it is not raised while it trails by at most 8 (a factor 2^8): then nothing has to be rescaled, and the sums
+// stay far from overflow. Returns the factor by which earlier sums must be scaled, mostly 1.
 __device__ __forceinline__ float softmax_step(float (&s)[KEYS / 8][4], int r, float &reference, float &sum,
                                               float scale_log2) {
     float m = reference;
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++) m = fmaxf(m, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
-    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
-    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
+    m = fmaxf(m, __shfl_xor_sync(ALL_LANES, m, 1));
+    m = fmaxf(m, __shfl_xor_sync(ALL_LANES, m, 2));
     float factor = 1;
     if (!((m - reference) * scale_log2 <= 8)) {
         factor = exp2_approx((reference - m) * scale_log2);
@@ -60,16 +54,15 @@ __device__ __forceinline__ float softmax_step(float (&s)[KEYS / 8][4], int r, fl
     return factor;
 }
 
-// lse (Tq,NH) may be NULL. Grid: (pages * KV, tiles of the longest page); the last rows have most keys, and go first.
+// lse (Tq,NH) may be NULL. Grid: (pages * KV, tiles of the longest page); the last rows have most keys and go first.
 template <int HS>
 __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
     attention_forward_kernel(bf16 *out, float *lse, AttentionInput<bf16> in) {
     extern __shared__ __align__(128) bf16 tiles[];
     bf16 *tile_q = tiles, *tile_k = tile_q + ROWS * HS, *tile_v = tile_k + KEYS * HS;
-    // Looked at once a tile, and not worth registers, which are short: it lies where the compiler cannot know that it
-    // stays the same.
+    // Read once a tile, and not worth scarce registers: it lies where the compiler must assume that it changes.
     AttentionPart &p = *reinterpret_cast<AttentionPart *>(tile_v + KEYS * HS);
-    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * WARP_ROWS;
+    const int lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * WARP_ROWS;
     const int row0 = (gridDim.y - 1 - blockIdx.y) * ROWS;
     if (threadIdx.x == 0) p = attention_part(in, blockIdx.x);
     __syncthreads();
@@ -108,7 +101,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
         for (int m = 0; m < 2; m++) {
             const float low = softmax_step(s[m], 0, reference[2 * m], sum[2 * m], in.scale_log2);
             const float high = softmax_step(s[m], 1, reference[2 * m + 1], sum[2 * m + 1], in.scale_log2);
-            if (__any_sync(0xffffffffu, low != 1 || high != 1)) {
+            if (__any_sync(ALL_LANES, low != 1 || high != 1)) {
 #pragma unroll
                 for (int n = 0; n < HS / 8; n++)
 #pragma unroll
@@ -124,11 +117,11 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
         }
     }
 
-    // The warp's rows of Q are read no more: the output goes through them.
+    // The warp no longer needs its rows of Q: the output goes through them.
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 1);
-        sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 2);
+        sum[i] += __shfl_xor_sync(ALL_LANES, sum[i], 1);
+        sum[i] += __shfl_xor_sync(ALL_LANES, sum[i], 2);
         const int row = row0 + warp_row + lane / 4 + 8 * i;
         if (lse && lane % 4 == 0 && row < p.rows) lse[row_head(in, p, row)] = reference[i] * in.scale + logf(sum[i]);
     }
@@ -136,7 +129,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
     for (int m = 0; m < 2; m++)
         stage_result<HS>(tile_q, warp_row + 16 * m, acc[m], __fdividef(1, sum[2 * m]), __fdividef(1, sum[2 * m + 1]));
     __syncwarp();
-    for (int i = lane; i < WARP_ROWS * HS / 8; i += 32) {
+    for (int i = lane; i < WARP_ROWS * HS / 8; i += WARP) {
         const int row = warp_row + i / (HS / 8), chunk = i % (HS / 8);
         if (row0 + row < p.rows)
             copy_16(out + row_head(in, p, row0 + row) * HS + chunk * 8, tile_at<HS>(tile_q, row, chunk));
@@ -146,16 +139,14 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, HS == 32 ? 3 : 2)
 // ---- launchers ----
 template <int HS> static void forward(Backend *b, bf16 *out, float *lse, const AttentionInput<bf16> &in, int max_q) {
     const size_t shared = (ROWS + 2 * KEYS) * HS * sizeof(bf16) + sizeof(AttentionPart);
-    const dim3 grid(in.pages * in.KV, tiles_of((long long)max_q * in.group, ROWS));
+    const dim3 grid(in.pages * in.KV, (unsigned)ceil_divide((size_t)max_q * in.group, ROWS));
     CUDA_CHECK(
         cudaFuncSetAttribute(attention_forward_kernel<HS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
     attention_forward_kernel<HS><<<grid, ATTENTION_THREADS, shared, cuda_stream(b)>>>(out, lse, in);
     CUDA_CHECK_LAUNCH("attention_forward_kernel");
 }
 
-void attention_forward_bf16(Backend *b, bf16 *out, float *lse, const AttentionInput<bf16> &in, int max_q, int max_k,
-                            int HS) {
-    (void)max_k;
+void attention_forward_bf16(Backend *b, bf16 *out, float *lse, const AttentionInput<bf16> &in, int max_q, int HS) {
     if (HS == 128) forward<128>(b, out, lse, in, max_q);
     else if (HS == 64) forward<64>(b, out, lse, in, max_q);
     else forward<32>(b, out, lse, in, max_q);

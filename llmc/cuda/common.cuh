@@ -1,4 +1,4 @@
-// common.cuh: the words the kernels share: W elements at a time as fp32, sums in a fixed order, sizes of launches.
+// common.cuh: what the kernels share: loads and stores of W elements as fp32, sums in a fixed order, launch sizes.
 //
 // Kernels are templates over the element type E and the elements W of one access: 16 bytes' worth where all rows start
 // on 16-byte borders, else 1. Arithmetic is fp32; what is stored is rounded to E once. No sum depends on which thread
@@ -66,9 +66,8 @@ template <int W> __device__ __forceinline__ void store(bf16 *p, const float (&v)
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }
-// What is left of x when it is stored as E.
-template <class E> __device__ __forceinline__ float rounded(float x) { return x; }
-template <> __device__ __forceinline__ float rounded<bf16>(float x) { return to_float(__float2bfloat16_rn(x)); }
+template <class E> __device__ __forceinline__ E from_float(float x) { return x; }
+template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloat16_rn(x); }
 
 // ---- reductions: a tree within each warp, then the warps in order ----
 template <class T> __device__ __forceinline__ T warp_sum(T v) {

@@ -3,10 +3,7 @@
 // All copies are queued on the compute stream like everything else. `upload` goes through a ring of page-locked memory,
 // so that its caller may go on at once: a copy from pageable memory would wait for all that is queued before it.
 #include "llmc/cuda/cuda.h"
-
-extern "C" {
 #include "llmc/base/gpu_sheets.h"
-}
 
 #include <nvtx3/nvToolsExt.h>
 #include <stdio.h>

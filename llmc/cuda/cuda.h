@@ -11,10 +11,8 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
-extern "C" {
 #include "llmc/backend.h"
 #include "llmc/base/dist.h"
-}
 
 typedef __nv_bfloat16 bf16;
 

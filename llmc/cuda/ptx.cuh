@@ -1,5 +1,5 @@
-// ptx.cuh: all inline PTX, behind small wrappers that take generic pointers. Everything else is plain CUDA C++; in
-// simulation dev/cudasim/include/ptx.cuh stands for this file. sm_80 and newer.
+// ptx.cuh: all inline PTX, in small wrappers that take generic pointers. Everything else is plain CUDA C++; the
+// simulation replaces this file by dev/cudasim/include/ptx.cuh. sm_80 and newer.
 #ifndef LLMC_CUDA_PTX_CUH
 #define LLMC_CUDA_PTX_CUH
 
@@ -19,19 +19,7 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Lane l gives the address of row l % 8 of 8x8 matrix l / 8 (of .x2: lanes 0-15, of .x4: all).
-__device__ __forceinline__ void ldmatrix_x2(uint32_t (&r)[2], const void *row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];\n"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
-__device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&r)[2], const void *row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];\n"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
+// Four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -45,19 +33,19 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void *
                  : "memory");
 }
 
-// 16 bytes global -> shared; zeros when not valid, and then src is not read.
+// Copies 16 bytes from global to shared memory; when not valid, writes zeros and does not read src.
 __device__ __forceinline__ void cp_async_16(void *dst, const void *src, bool valid) {
     int n = valid ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(dst)), "l"(src), "r"(n)
                  : "memory");
 }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
-template <int N> __device__ __forceinline__ void cp_async_wait() { // until at most the N newest groups are under way
+// Waits until at most the N newest groups are in flight.
+template <int N> __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;\n" ::"n"(N) : "memory");
 }
-__device__ __forceinline__ void cp_async_wait_all() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
 
-// 2^x: one instruction, 2 ulp; -inf gives 0, results below 2^-126 are 0.
+// 2^x in one instruction, within 2 ulp; -inf gives 0, and so do results below 2^-126.
 __device__ __forceinline__ float exp2_approx(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(1024)
             float d[W];
             load(d, delta + row + i);
 #pragma unroll
-            for (int j = 0; j < W; j++) v[j] = rounded<E>(v[j] + d[j]); // backward sees the stored sum
+            for (int j = 0; j < W; j++) v[j] = to_float(from_float<E>(v[j] + d[j])); // backward sees the stored sum
             store(sum + row + i, v);
         }
 #pragma unroll

@@ -14,6 +14,10 @@
 #include "llmc/data/left_out.h"
 #include "llmc/data/shard.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // All shards of a list of names and patterns, in sorted order, as one numbered list of pages.
 //
 // Commas part the list. What is there under the very name it is given by is taken first, commas, brackets and
@@ -83,4 +87,7 @@ int loader_open(Loader **out, const Dataset *d, const LoaderConfig *config, Load
 const LoaderStep *loader_next(Loader *l);
 void loader_close(Loader *l);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -14,6 +14,10 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct ShardPage {
     const uint32_t *context; // (context_length) tokens the encoder reads
     const uint32_t *answer;  // (answer_length) tokens the decoder writes; == context for the paper's task
@@ -57,4 +61,7 @@ void shard_writer_discard(ShardWriter *w);
 // Makes n finished shards, which nobody reads yet, the set of paths[0..n-1].
 int shard_make_set(char *const *paths, int n, Error *err);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

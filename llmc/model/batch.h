@@ -11,6 +11,10 @@
 #include "llmc/data/loader.h"
 #include "llmc/text/tokenizer.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // What stands around the latents and the text in the decoder's sequence.
 typedef struct Template {
     int32_t *prefix,
@@ -79,4 +83,7 @@ void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids
 // The same micro-batch with every pointer moved from m->block to `block` (device memory that holds a copy of it).
 MicroBatch batch_view(const MicroBatch *m, void *block);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

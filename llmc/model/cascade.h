@@ -13,6 +13,10 @@
 #include "llmc/model/params.h"
 #include "llmc/model/qwen2.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // What one micro-batch may hold at most: everything is allocated for these numbers before step 0.
 typedef struct C3Limits {
     int pages;              // pages a micro-batch
@@ -111,4 +115,7 @@ C3Flops c3_flops(const C3Config *c, const MicroBatch *host, int backward);
 // The same for one page of `tokens` text tokens and `before_text` decoder rows before the text.
 C3Flops c3_page_flops(const C3Config *c, int tokens, int before_text, int backward);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -6,6 +6,10 @@
 #include "llmc/base/error.h"
 #include "llmc/text/tokenizer.h" // SpecialTokens
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // One Qwen2 stack. Short names as everywhere: V rows of the vocabulary, D width, L layers, NH query heads, KV key/value
 // heads, HS head size, F MLP width.
 typedef struct Qwen2Config {
@@ -54,4 +58,7 @@ int config_rows(int base_vocab);
 // K again from these rows.
 int config_base(int rows);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

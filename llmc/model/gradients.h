@@ -11,6 +11,10 @@
 #include "llmc/base/error.h"
 #include "llmc/model/params.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct Gradients {
     int zero;
     size_t elements; // of the arena, fp32
@@ -25,4 +29,7 @@ size_t gradients_elements(const C3Params *p, int zero);
 int gradients_create(Gradients *g, const C3Params *p, int zero, float *arena, Error *err);
 void gradients_free(Gradients *g);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

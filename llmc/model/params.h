@@ -8,6 +8,10 @@
 
 #include "llmc/model/config.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum ParamOwner { OWNER_ENCODER, OWNER_DECODER, OWNER_CASCADE } ParamOwner; // llm1/ file, root file, root file
 typedef enum ParamGroup { GROUP_ENCODER, GROUP_DECODER, GROUP_LATENT, N_GROUPS } ParamGroup;
 typedef enum ParamInit { INIT_NORMAL, INIT_ZERO, INIT_ONE } ParamInit; // normal(0, 0.02)
@@ -70,4 +74,7 @@ int params_build(C3Params *p, const C3Config *c, int ranks, Error *err);
 void params_free(C3Params *p);
 const Param *params_find(const ParamTable *t, ParamOwner owner, const char *name); // NULL: not there
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -14,6 +14,10 @@
 #include "llmc/model/gradients.h"
 #include "llmc/model/params.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // What the forward pass keeps for the backward pass. The result does not depend on it, bit for bit.
 typedef enum Recompute {
     RECOMPUTE_NONE,  // everything
@@ -97,4 +101,7 @@ void qwen2_forward(const Qwen2 *q, StackActs *a, const StackBatch *d, const elem
 void qwen2_backward(const Qwen2 *q, StackActs *a, const StackBatch *d, const elem_t *dout, float *dslots,
                     int accumulate, void (*ready)(void *arg, int bucket), void *arg);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

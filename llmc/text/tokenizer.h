@@ -11,6 +11,10 @@
 
 #include "llmc/base/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { QWEN_BASE_RANKS = 151643 };
 
 typedef struct Tokenizer Tokenizer;
@@ -52,4 +56,7 @@ char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t 
 // NFC of valid UTF-8 in allocated, zero-terminated memory. Invalid UTF-8 is an error that names the byte offset.
 int text_nfc(char **out, size_t *out_length, const char *text, size_t n, Error *err);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -27,6 +27,10 @@
 #include "llmc/weights/travel.h"
 #include "llmc/weights/weights.h" // checkpoint_load_weights
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct TrainState {
     int64_t step; // optimizer steps done
     LoaderState loader;
@@ -64,4 +68,7 @@ int checkpoint_verify(int *files, const char *folder, Error *err);
 // Bytes a checkpoint of this model takes, all ranks together.
 uint64_t checkpoint_bytes(const C3Params *p, DType dtype);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

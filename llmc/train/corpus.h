@@ -10,6 +10,10 @@
 #include "llmc/train/step.h"
 #include "llmc/text/tokenizer.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct Corpus {
     Tokenizer *tokenizer;
     Template prompt;
@@ -41,4 +45,7 @@ uint32_t corpus_cut(const Corpus *c, int64_t step);
 StepConfig corpus_packing(const Corpus *c, const TrainOptions *o, const C3Config *model, BatchRows most, int fuse,
                           int ranks);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -21,6 +21,10 @@
 
 #include "llmc/base/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // A clock that only goes forward.
 double log_seconds(void);
 
@@ -57,4 +61,7 @@ void log_validation(Log *log, const LogValidation *v);
 // A line for people: stdout alone.
 void log_note(Log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+#ifdef __cplusplus
+}
+#endif
 #endif

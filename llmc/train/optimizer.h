@@ -15,6 +15,10 @@
 #include "llmc/model/gradients.h"
 #include "llmc/model/params.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum Schedule { SCHEDULE_COSINE, SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_WSD } Schedule;
 
 typedef struct OptimizerConfig {
@@ -71,4 +75,7 @@ const float *optimizer_gradients(const Optimizer *o, int bucket, size_t *begin, 
 void optimizer_owned(const Optimizer *o, int bucket, size_t *begin, size_t *count, size_t *at);
 void optimizer_held(const Optimizer *o, int bucket, size_t *begin, size_t *count, size_t *at);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

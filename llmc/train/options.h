@@ -9,6 +9,10 @@
 #include "llmc/weights/model_files.h" // ModelChoice
 #include "llmc/model/qwen2.h"         // Recompute
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct TrainOptions {
     // model
     const char *model, *enc, *dec, *preset, *template_name, *tokenizer;
@@ -64,4 +68,7 @@ void options_print_given(FILE *out, const OptionTable *t);
 int options_compare(char **notes, const char *saved_json, const OptionTable *t, int64_t pages_a_step, int force,
                     Error *err);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

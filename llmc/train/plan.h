@@ -15,6 +15,10 @@
 #include "llmc/train/roofline.h"
 #include "llmc/train/optimizer.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // What a run computes on; all zero: a CPU with this host's memory.
 typedef struct PlanMachine {
     int is_gpu;
@@ -92,4 +96,7 @@ int plan_check_disk(const Plan *p, Error *err);
 // the same; it is an error only where -gpu asked for a machine to fit into.
 int plan_run(FILE *out, const TrainOptions *o, const Dist *dist, const PlanMachine *machine, Error *err);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -8,6 +8,10 @@
 #include "llmc/model/config.h"
 #include "llmc/model/qwen2.h" // Recompute
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // What one GPU really delivers, by this model.
 typedef struct RooflineRates {
     double products;  // FLOP/s of large matrix products
@@ -81,4 +85,7 @@ const char *roofline_part_name(int part);
 // The assumptions in lines, for -plan.
 const char *roofline_assumptions(void);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

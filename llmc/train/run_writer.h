@@ -11,6 +11,10 @@
 #include "llmc/base/lock.h"
 #include "llmc/weights/run.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // What run.json says of a run besides run.h's keys: "host" of rank 0, "command", "build" of its last start, and
 // "started", when it began: 2026-01-31T12:00:00Z.
 typedef struct RunOrigin {
@@ -62,4 +66,7 @@ int run_prune(const char *run, const RunInfo *info, Error *err);
 // Makes room for a folder of this name: what this run made is removed, anything else is set aside.
 int run_clear(const char *run, const char *path, const RunInfo *info, Error *err);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

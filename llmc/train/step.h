@@ -9,6 +9,10 @@
 #include "llmc/data/loader.h"
 #include "llmc/train/optimizer.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct StepConfig {
     const C3Config *model;
     const Template *prompt;
@@ -50,4 +54,7 @@ void step_queue(const StepPack *p, C3 *m, Optimizer *o);
 // Adds the page to the sum and returns 1, or returns 0 when the sum would pass `most`.
 int step_add_page(BatchRows *sum, BatchRows page, BatchRows most);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -11,6 +11,10 @@
 #include "llmc/train/run_writer.h"
 #include "llmc/train/step.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct Trainer {
     Dist dist;
     TrainOptions o;
@@ -58,4 +62,7 @@ void trainer_print_settings(const Trainer *t);
 int64_t trainer_pages_a_step(const Trainer *t);
 CheckpointJob trainer_checkpoint_job(Trainer *t);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

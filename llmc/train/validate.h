@@ -8,6 +8,10 @@
 #include "llmc/data/loader.h"
 #include "llmc/train/log.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct Validation {
     double loss;           // mean over supervised rows
     double token_accuracy; // teacher-forced: share of rows whose label had the largest logit
@@ -22,4 +26,7 @@ Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch 
 int validate_samples(C3 *m, const Dataset *d, const Template *prompt, const Tokenizer *tokenizer, int n, Log *log,
                      Error *err);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -10,6 +10,10 @@
 #include "llmc/model/params.h"
 #include "llmc/weights/safetensors.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct Resizer {
     Backend *backend;
     elem_t *weights; // the arena of `params`; NULL: compare only
@@ -39,4 +43,7 @@ int resize_queries(Resizer *a, const SafeTensors *s, int latents, Error *err);
 // Fills the projector.
 int resize_projector(Resizer *a, const SafeTensors *s, Error *err);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

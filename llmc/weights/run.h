@@ -15,6 +15,10 @@
 
 #include "llmc/base/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct RunInfo {
     char id[17];          // of the run; "" without run.json
     char last[32];        // name of the last checkpoint; "": none yet
@@ -50,4 +54,7 @@ int checkpoint_folder(char **out, const char *folder, Error *err);
 int checkpoint_hold(char **out, int *hold, const char *folder, Error *err);
 void checkpoint_release(int *hold);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

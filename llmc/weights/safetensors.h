@@ -9,6 +9,10 @@
 #include "llmc/backend.h" // DType
 #include "llmc/base/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { SAFETENSORS_MAX_DIMS = 8, SAFETENSORS_MAX_HEADER = 100000000 }; // bytes of a header, the format's own limit
 
 typedef struct SafeTensor {
@@ -59,4 +63,7 @@ void safetensors_writer_discard(SafeWriter *w);
 // Commits; or, after an error (bad != 0), discards and returns -1 (w may then be NULL).
 int safetensors_writer_end(SafeWriter *w, int bad, Error *err);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

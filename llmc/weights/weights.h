@@ -10,6 +10,10 @@
 #include "llmc/model/params.h"
 #include "llmc/weights/safetensors.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // ---- a whole model ----
 
 // Fills the weight arena (device, element type of b) from a C3 folder. Every tensor of the table must be there with its
@@ -61,4 +65,8 @@ int weights_check_layers(const SafeTensors *s, const ParamTable *table, ParamOwn
 // Opens the files of a C3 folder: files[0] its own, files[1] the encoder's.
 int weights_open_c3(SafeTensors *files[2], const char *folder, Error *err);
 void weights_close_c3(SafeTensors *files[2]);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

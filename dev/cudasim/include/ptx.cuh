@@ -15,12 +15,11 @@ struct Mma {
 };
 void mma_leader(void *const *arg, uint32_t mask);
 struct LoadMatrix {
-    uint32_t *out; // (matrices)
+    uint32_t *out; // (4)
     const void *row;
-    int matrices;
     bool transposed;
 };
-void load_matrix(uint32_t *out, const void *row, int matrices, bool transposed);
+void load_matrix(uint32_t *out, const void *row, bool transposed);
 } // namespace sim
 
 // D = A(16x16, row major) * B(16x8, column major) + D; bf16 in, fp32 out.
@@ -29,18 +28,15 @@ inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0
     sim::collective(~0u, "mma.m16n8k16", &m, sim::mma_leader);
 }
 
-// Lane l gives the address of row l % 8 of 8x8 matrix l / 8 (of .x2: lanes 0-15, of .x4: all).
-inline void ldmatrix_x2(uint32_t (&r)[2], const void *row) { sim::load_matrix(r, row, 2, false); }
-inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void *row) { sim::load_matrix(r, row, 2, true); }
-inline void ldmatrix_x4(uint32_t (&r)[4], const void *row) { sim::load_matrix(r, row, 4, false); }
-inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void *row) { sim::load_matrix(r, row, 4, true); }
+// Four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
+inline void ldmatrix_x4(uint32_t (&r)[4], const void *row) { sim::load_matrix(r, row, false); }
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void *row) { sim::load_matrix(r, row, true); }
 
 // 16 bytes global -> shared; zeros when not valid, and then src is not read.
 inline void cp_async_16(void *dst, const void *src, bool valid) { sim::cp_async(dst, src, 16, valid ? 16 : 0); }
 inline void cp_async_commit() { sim::cp_async_commit(); }
-// Until at most the N newest groups are under way.
+// Waits until at most the N newest groups are in flight.
 template <int N> inline void cp_async_wait() { sim::cp_async_wait(N); }
-inline void cp_async_wait_all() { sim::cp_async_wait_all(); }
 
 inline float exp2_approx(float x) { return ::exp2f(x); }
 

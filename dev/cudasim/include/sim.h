@@ -45,7 +45,6 @@ bool is_shared(const void *p, size_t n); // inside one variable of the running b
 void cp_async(void *dst, const void *src, unsigned n, unsigned valid);
 void cp_async_commit();
 void cp_async_wait(unsigned groups_left);
-void cp_async_wait_all();
 
 // ---- atomics: a read-modify-write is old = begin(), then end(new) ----
 void atomic_begin(void *p, void *old, size_t n);

@@ -36,7 +36,6 @@ void cp_async_wait(unsigned groups_left) {
     unsigned groups = the_block->thread[the_block->current].groups;
     if (groups > groups_left) finish_copies(groups - groups_left);
 }
-void cp_async_wait_all() { finish_copies(~0u); } // those not committed too
 
 // ---- mma ----
 static float low(uint32_t pair) { return __uint_as_float(pair << 16); }
@@ -69,10 +68,9 @@ void mma_leader(void *const *arg, uint32_t) {
 
 // ---- ldmatrix: lane l gets elements 2 (l % 4) and one more of row l / 4; of the transposed matrix with .trans ----
 static void load_matrix_leader(void *const *arg, uint32_t) {
-    int matrices = ((const LoadMatrix *)arg[0])->matrices;
     for (int lane = 0; lane < 32; lane++) {
         LoadMatrix *self = (LoadMatrix *)arg[lane];
-        for (int i = 0; i < matrices; i++) {
+        for (int i = 0; i < 4; i++) {
             auto row = [&](int r) { return (const uint16_t *)((const LoadMatrix *)arg[i * 8 + r])->row; };
             int r = lane / 4, c = lane % 4 * 2;
             uint16_t pair[2];
@@ -82,15 +80,12 @@ static void load_matrix_leader(void *const *arg, uint32_t) {
         }
     }
 }
-void load_matrix(uint32_t *out, const void *row, int matrices, bool transposed) {
-    if ((int)lane_id() < matrices * 8) { // the other lanes' addresses are not used
-        if ((uintptr_t)row % 16) fail("ldmatrix: the row's address is not aligned to 16 bytes");
-        if (!is_shared(row, 16)) fail("ldmatrix: the row is not inside a variable in shared memory");
-        if (race) race->read(row, 16);
-    }
-    LoadMatrix m{out, row, matrices, transposed};
-    const char *names[] = {"ldmatrix.x2", "ldmatrix.x2.trans", "ldmatrix.x4", "ldmatrix.x4.trans"};
-    collective(~0u, names[(matrices == 4) * 2 + transposed], &m, load_matrix_leader);
+void load_matrix(uint32_t *out, const void *row, bool transposed) {
+    if ((uintptr_t)row % 16) fail("ldmatrix: the row's address is not aligned to 16 bytes");
+    if (!is_shared(row, 16)) fail("ldmatrix: the row is not inside a variable in shared memory");
+    if (race) race->read(row, 16);
+    LoadMatrix m{out, row, transposed};
+    collective(~0u, transposed ? "ldmatrix.x4.trans" : "ldmatrix.x4", &m, load_matrix_leader);
 }
 
 } // namespace sim

@@ -110,9 +110,8 @@ static int carve(Generator *g, Arena *arena) {
     const C3Config *c = &g->m->config;
     DType dtype = g->b->dtype;
     size_t e = dtype_size(dtype), N = (size_t)c->latents, slots = (size_t)g->slots;
-    if (qwen2_carve(&g->enc_acts, arena, &c->enc, dtype, g->enc_rows, g->fill * c->latents, KEEP_NOTHING) != 0)
-        return -1;
-    if (qwen2_carve(&g->dec_acts, arena, &c->dec, dtype, g->dec_rows, g->slots, KEEP_NOTHING) != 0) return -1;
+    qwen2_carve(&g->enc_acts, arena, &c->enc, dtype, g->enc_rows, g->fill * c->latents, KEEP_NOTHING);
+    qwen2_carve(&g->dec_acts, arena, &c->dec, dtype, g->dec_rows, g->slots, KEEP_NOTHING);
     g->projected = arena_take(arena, (size_t)g->fill * N * c->dec.D * e);
     g->logits = arena_take(arena, slots * (size_t)params_head_rows(c->dec.V) * e);
     g->argmax = arena_take(arena, slots * sizeof(int));

@@ -16,11 +16,8 @@ size_t plan_reserve(size_t memory, int is_gpu) {
     return is_gpu ? (size_t)(0.04 * (double)memory) + (size_t)1500000000 : 0;
 }
 
-static int count_bytes(PlanBytes *bytes, const PlanShape *s, const C3Limits *limits, Error *err) {
-    C3Memory m;
-    *bytes = (PlanBytes){0};
-    if (c3_memory(&m, s->config, s->params, limits, s->dtype, s->is_gpu) != 0)
-        return error_set(err, "plan: out of memory");
+static void count_bytes(PlanBytes *bytes, const PlanShape *s, const C3Limits *limits) {
+    C3Memory m = c3_memory(s->config, s->params, limits, s->dtype, s->is_gpu);
     *bytes = (PlanBytes){.parameters = m.parameters,
                          .gradients = m.gradients + optimizer_shard_bytes(s->params, s->zero),
                          .optimizer = optimizer_bytes(s->params, s->dtype, s->zero),
@@ -32,7 +29,6 @@ static int count_bytes(PlanBytes *bytes, const PlanShape *s, const C3Limits *lim
     bytes->total =
         bytes->parameters + bytes->gradients + bytes->optimizer + bytes->activations + bytes->inputs + bytes->scratch;
     bytes->checkpoint = checkpoint_bytes(s->params, s->dtype);
-    return 0;
 }
 
 static int fits(const PlanBytes *b) { return b->memory == 0 || b->total + b->reserve <= b->memory; }
@@ -81,39 +77,37 @@ static int most_parts(const PlanShape *s) {
     return (int)((pages < most ? pages : most) * PART);
 }
 
-// The largest batch of this mode that fits. *found = 0: not even one longest page does; then c is that one page.
-static int largest(PlanChoice *c, int *found, const PlanShape *s, Recompute mode, Error *err) {
+// The largest batch of this mode that fits. 0: not even one longest page does; then c is that one page.
+static int largest(PlanChoice *c, const PlanShape *s, Recompute mode) {
     int low = PART, high = most_parts(s);
     *c = candidate(s, mode, low);
-    TRY(count_bytes(&c->bytes, s, &c->limits, err));
-    *found = fits(&c->bytes);
-    while (*found && low < high) {
+    count_bytes(&c->bytes, s, &c->limits);
+    if (!fits(&c->bytes)) return 0;
+    while (low < high) {
         int middle = low + (high - low + 1) / 2;
         PlanChoice tried = candidate(s, mode, middle);
-        TRY(count_bytes(&tried.bytes, s, &tried.limits, err));
+        count_bytes(&tried.bytes, s, &tried.limits);
         if (fits(&tried.bytes)) low = middle;
         else high = middle - 1;
     }
-    if (!*found) return 0;
     *c = candidate(s, mode, low);
     // no more room than the same number of batches needs when all pages are of the longest
     double needed = ceil(s->g / c->batches) * s->b * PART;
     if (low > needed && needed >= PART) *c = candidate(s, mode, (int)needed);
-    return count_bytes(&c->bytes, s, &c->limits, err);
+    count_bytes(&c->bytes, s, &c->limits);
+    return 1;
 }
 
 // ---- the load ------------------------------------------------------------------------------------------------------
-
-static double pairs(double n, double k) { return k * (n - k) + k * (k + 1) / 2; } // seen by the last k of n rows
 
 RooflineLoad plan_load(const PlanShape *s, const PlanChoice *c) {
     double pages = (double)s->b * s->g / c->batches; // of a device batch, on average
     int shared = s->dtype == DTYPE_F32 ? 0 : 1;      // a master copy beside the weights
     return (RooflineLoad){
-        .stacks = {{&s->config->enc, pages * s->enc, pages * s->config->latents, pages * pairs(s->enc, s->enc),
-                    pages * pairs(s->enc, s->config->latents)},
-                   {&s->config->dec, pages * s->dec, pages * s->outputs, pages * pairs(s->dec, s->dec),
-                    pages * pairs(s->dec, s->outputs)}},
+        .stacks = {{&s->config->enc, pages * s->enc, pages * s->config->latents, pages * causal_pairs(s->enc, s->enc),
+                    pages * causal_pairs(s->enc, s->config->latents)},
+                   {&s->config->dec, pages * s->dec, pages * s->outputs, pages * causal_pairs(s->dec, s->dec),
+                    pages * causal_pairs(s->dec, s->outputs)}},
         .n_stacks = 2,
         .head_rows = pages * s->outputs,
         .D = s->config->dec.D,
@@ -156,7 +150,8 @@ typedef struct Remedies {
 static void remedy(Remedies *r, const PlanShape *changed, Recompute mode, size_t total, const char *what) {
     PlanChoice c = candidate(changed, mode, PART);
     PlanBytes bytes;
-    if (r->n == MAX_REMEDIES || count_bytes(&bytes, changed, &c.limits, NULL) != 0) return;
+    if (r->n == MAX_REMEDIES) return;
+    count_bytes(&bytes, changed, &c.limits);
     double saved = (double)total - (double)bytes.total;
     if (saved < 0.01 * (double)total) return;
     r->all[r->n] = (struct Remedy){.saved = saved, .enough = fits(&bytes)};
@@ -251,11 +246,10 @@ int plan_choose(PlanChoice *c, const PlanShape *s, Error *err) {
         return error_set(err, "-b %d x -g %d pages of up to %d tokens: more rows a step than 500 million", s->b, s->g,
                          s->longest.outputs);
     PlanChoice tried;
-    int chosen = 0, found;
+    int chosen = 0;
     double best = INFINITY;
     for (int mode = (int)first; mode <= (int)last; mode++) {
-        TRY(largest(&tried, &found, s, (Recompute)mode, err));
-        if (!found) continue;
+        if (!largest(&tried, s, (Recompute)mode)) continue;
         // on a CPU whatever keeps micro-batches whole, and of that what recomputes least
         double seconds = s->is_gpu ? predicted_seconds(s, &tried) : tried.batches + 1e-3 * mode;
         if (seconds >= best) continue;

@@ -49,7 +49,7 @@ static inline void rig_open(Rig *r, C3Config config, DType dtype, int zero) {
     must(r->b->alloc(r->b, &r->weights, r->params.table.total * dtype_size(dtype), "weights", &err), &err);
     must(r->b->alloc(r->b, (void **)&r->grads, r->params.table.total * sizeof(float), "gradients", &err), &err);
     r->b->zero(r->b, r->weights, r->params.table.total * dtype_size(dtype));
-    must(gradients_create(&r->places, &r->params, zero, r->grads, &err), &err);
+    gradients_create(&r->places, &r->params, zero, r->grads);
     OptimizerConfig oc = {
         .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .steps = 10, .zero = zero, .group_scale = {1, 1, 1}};
     must(optimizer_create(&r->optimizer, &oc, &r->params, r->b, r->weights, &r->places, &r->norm, &err), &err);

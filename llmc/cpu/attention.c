@@ -1,6 +1,6 @@
-// attention.c: attention over a packed batch as independent pieces of (page, key/value head), and in the forward also
-// of query rows when there are few of those: a piece belongs to one thread, so nothing is added across threads. Pages
-// differ in length: threads take the next piece when they are done with one.
+// attention.c: attention over a packed batch as independent pieces, one a page and key/value head; in the forward pass
+// queries are divided further where there are fewer pieces than threads want. One thread does a piece, so nothing is
+// added across threads. Pages differ in length: a thread that is done takes the next piece.
 #include "llmc/cpu/cpu.h"
 
 #include <math.h>
@@ -26,7 +26,7 @@ static AttentionHead head_of(Backend *b, const AttentionPages *pages, int page, 
 }
 
 static double pairs_of(const AttentionPages *pages, int NH, int HS) { // an upper bound of the work
-    const double lanes = pages->max_q > 2 ? 16 : 4; // in decoding a sum across a vector's lanes stands behind each pair
+    const double lanes = pages->max_q > 2 ? 16 : 4; // decoding adds across a vector's lanes for each pair
     return (double)pages->cu_q[pages->pages] * pages->max_k * NH * HS / lanes;
 }
 
@@ -35,7 +35,7 @@ static void attention_forward(Backend *b, elem_t *out, float *lse, const elem_t 
     const CpuKernels *kernels = cpu_kernels(b);
     const int count = cpu_threads(b, pairs_of(pages, NH, HS));
     const size_t bytes = kernels->attention_forward_scratch(pages->max_k, HS);
-    // Pieces of a page and head: one, unless threads would go without.
+    // Pieces a page and head: one, unless threads would be idle.
     const int heads = pages->pages * KV, cuts = count == 1 || heads >= 4 * count ? 1 : (4 * count + heads - 1) / heads;
     atomic_int next = 0;
     CPU_PARALLEL(count, {

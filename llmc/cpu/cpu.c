@@ -1,8 +1,9 @@
-// cpu.c: the CPU backend's birth: which kernels this processor runs, memory, scratch.
+// cpu.c: creation of the CPU backend, choice of kernels, memory, scratch.
 //
 // Kernels are compiled for several instruction sets (variants.mk) and chosen here at run time. C3_CPU_ISA in the
 // environment (base, avx512, avx512_bf16) forces one, for tests and measurements.
 #include "llmc/cpu/cpu.h"
+#include "llmc/base/alloc.h"
 #include "llmc/base/dist.h" // Dist.cores
 
 #include <stdio.h>
@@ -49,7 +50,7 @@ static int memory_alloc(Backend *b, void **memory, size_t bytes, const char *wha
                          what, bytes, (double)bytes / 1e6);
     }
 #ifdef MADV_HUGEPAGE
-    if (is_large) madvise(*memory, bytes, MADV_HUGEPAGE); // a wish
+    if (is_large) madvise(*memory, bytes, MADV_HUGEPAGE); // a hint
 #endif
     return 0;
 }
@@ -75,7 +76,7 @@ static void memory_zero(Backend *b, void *device, size_t bytes) {
 
 static void synchronize(Backend *b) { (void)b; }
 
-// The number that a line of a small text file holds in this format, or `otherwise`.
+// The number in the first line of a text file that matches the format, or `otherwise`.
 static size_t read_number(const char *path, const char *format, size_t otherwise) {
     FILE *f = fopen(path, "r");
     char line[256];
@@ -90,7 +91,7 @@ static size_t read_number(const char *path, const char *format, size_t otherwise
     return value;
 }
 
-// What the kernel would give without swapping, and no more than this container's limit leaves.
+// Memory available without swapping, within the limit of this container.
 static void memory_size(Backend *b, size_t *available, size_t *total) {
     (void)b;
     *total = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGE_SIZE);
@@ -103,7 +104,7 @@ static void memory_size(Backend *b, size_t *available, size_t *total) {
     if (left < *available) *available = left;
 }
 
-static int reserve(Backend *b, int rows, int heads, int width, Error *err) { // scratch grows by itself here
+static int reserve(Backend *b, int rows, int heads, int width, Error *err) { // scratch grows on demand
     (void)b, (void)rows, (void)heads, (void)width, (void)err;
     return 0;
 }
@@ -127,12 +128,12 @@ typedef struct Variant {
     const char *isa;
     const CpuKernels *f32, *bf16;
     int runs; // on this processor
-    int pays; // is not slower there than the one before
+    int pays; // is not slower there than the previous one
 } Variant;
 
-// From the plainest to the fastest. bf16 dot products are twice as fast as fp32 FMAs on AMD's processors; on Intel's
-// they are issued every other cycle, half the rate (GFLOP/s of the inner loop, one thread: Zen 4 117 and 235, Sapphire
-// Rapids 175 and 88): there only C3_CPU_ISA takes them.
+// From the plainest to the fastest. bf16 dot products run at twice the rate of fp32 FMAs on AMD's processors, at half
+// the rate on Intel's (GFLOP/s of the inner loop, one thread: Zen 4 117 and 235, Sapphire Rapids 175 and 88), where
+// only C3_CPU_ISA selects them.
 static int variants(Variant v[3]) {
     v[0] = (Variant){"base", &cpu_kernels_base_f32, &cpu_kernels_base_bf16, 1, 1};
 #ifdef CPU_HAVE_X86_VARIANTS
@@ -163,7 +164,7 @@ static int choose_kernels(const CpuKernels **out, DType dtype, Error *err) {
         if (is_forced)
             return error_set(err, "C3_CPU_ISA=%s: not an instruction set of this build and processor (hint: base%s%s)",
                              wanted, n > 1 && v[1].runs ? ", avx512" : "", n > 1 && v[2].runs ? ", avx512_bf16" : "");
-        return error_set(err, "cpu: this build needs a processor with AVX2 and FMA, this one has not both");
+        return error_set(err, "cpu: this build needs a processor with AVX2 and FMA, this one lacks them");
     }
     *out = dtype == DTYPE_F32 ? v[chosen].f32 : v[chosen].bf16;
     return 0;
@@ -177,13 +178,11 @@ const char *backend_cpu_kernels(DType dtype) {
 static void destroy(Backend *b) {
     if (!b) return;
     CpuState *s = b->state;
-    if (s) {
-        for (int i = 0; s->thread_scratch && i < b->threads; i++) free(s->thread_scratch[i]);
-        free(s->thread_scratch);
-        free(s->thread_scratch_bytes);
-        free(s->shared_scratch);
-        free(s);
-    }
+    for (int i = 0; i < b->threads; i++) free(s->thread_scratch[i]);
+    free(s->thread_scratch);
+    free(s->thread_scratch_bytes);
+    free(s->shared_scratch);
+    free(s);
     free(b);
 }
 
@@ -199,21 +198,12 @@ int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Erro
     const CpuKernels *kernels = NULL;
     TRY(choose_kernels(&kernels, dtype, err));
 
-    Backend *b = calloc(1, sizeof *b);
-    CpuState *s = calloc(1, sizeof *s);
-    if (!b || !s) {
-        free(b);
-        free(s);
-        return error_set(err, "cpu: out of memory");
-    }
+    Backend *b = alloc(1, sizeof *b, "cpu backend");
+    CpuState *s = alloc_zeroed(1, sizeof *s, "cpu backend");
     *b = (Backend){.dtype = dtype, .threads = threads, .dist = dist, .state = s};
     s->kernels = kernels;
-    s->thread_scratch = calloc((size_t)threads, sizeof *s->thread_scratch);
-    s->thread_scratch_bytes = calloc((size_t)threads, sizeof *s->thread_scratch_bytes);
-    if (!s->thread_scratch || !s->thread_scratch_bytes) {
-        destroy(b);
-        return error_set(err, "cpu: out of memory");
-    }
+    s->thread_scratch = alloc_zeroed((size_t)threads, sizeof *s->thread_scratch, "cpu backend");
+    s->thread_scratch_bytes = alloc_zeroed((size_t)threads, sizeof *s->thread_scratch_bytes, "cpu backend");
     snprintf(s->name, sizeof s->name, "cpu %s", kernels->isa);
     b->name = s->name;
     b->destroy = destroy;
@@ -240,21 +230,20 @@ int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Erro
 
 void backend_cpu_prepare(char **argv) {
 #ifdef __linux__
-    // libgomp's own choice for a machine it knows to be oversubscribed; its default is 300 times that. On two cores
-    // with one busy elsewhere a step of the tiny preset took more than 10,000 ms with the default, 250 ms with 0 or
-    // 1000.
+    // 1000 is what libgomp takes on a machine it knows to be oversubscribed; its default is 300 times that. On two
+    // cores, one of them busy, a step of the tiny preset took over 10,000 ms with the default, 250 ms with 0 or 1000.
     char self[4096];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n <= 0 || (size_t)n >= sizeof self - 1) return;
     self[n] = 0;
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY") || setenv("GOMP_SPINCOUNT", "1000", 1) != 0) return;
-    execv(self, argv); // returns only when it failed: then threads spin, and nothing else is lost
+    execv(self, argv); // returns only on failure: then threads spin
 #else
     (void)argv;
 #endif
 }
 
-// Time this thread has computed: what else runs on the machine does not count.
+// CPU time of this thread, in which other processes do not count.
 static double thread_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
@@ -263,8 +252,8 @@ static double thread_seconds(void) {
 
 double backend_cpu_measure_peak(Backend *b) {
     enum { RUNS = 8, REPEATS = 200 };
-    double *best = calloc((size_t)b->threads, sizeof *best), sum = 0; // each thread's fastest run
-    if (!best) return 0;
+    double *best = alloc_zeroed((size_t)b->threads, sizeof *best, "peak measurement"); // each thread's fastest run
+    double sum = 0;
     for (int run = 0; run < RUNS; run++) {
         CPU_PARALLEL(b->threads, {
             (void)threads;

@@ -1,7 +1,8 @@
-// cpu.h: inside the CPU backend: the table of kernels each ISA variant fills, and how work is divided among threads.
+// cpu.h: inside the CPU backend: the table of kernels that each ISA variant fills, and how work is divided among
+// threads.
 //
 // Kernels are single-threaded and work on a range; the files beside this header split the ranges and own the parallel
-// regions. No kernel splits a sum by thread: results do not depend on the number of threads.
+// regions. No kernel splits a sum by thread: results do not depend on the number of threads. Uses base and backend.h.
 #ifndef LLMC_CPU_H
 #define LLMC_CPU_H
 
@@ -85,7 +86,7 @@ extern const CpuKernels cpu_kernels_avx512_f32, cpu_kernels_avx512_bf16, cpu_ker
 typedef struct CpuState {
     const CpuKernels *kernels;
     char name[32];
-    // Memory for work, grown when a shape first needs more: one piece per thread, and one shared by all.
+    // Scratch, grown on demand: one piece per thread, and one shared by all.
     void **thread_scratch;
     size_t *thread_scratch_bytes;
     void *shared_scratch;
@@ -97,8 +98,8 @@ static inline const CpuKernels *cpu_kernels(const Backend *b) { return ((const C
 void *cpu_thread_scratch(Backend *b, int thread, size_t bytes);
 void *cpu_shared_scratch(Backend *b, size_t bytes);
 
-// Threads worth using for `work` (about one unit per element touched, or per vector multiply-add): waking the others
-// costs some 20 us, which is what one thread needs for 80,000 units.
+// Threads worth using for `work` (one unit per element touched, or per vector multiply-add): waking the others costs
+// about 20 us, in which one thread does 80,000 units.
 static inline int cpu_threads(const Backend *b, double work) {
     return b->threads > 1 && work > 262144.0 ? b->threads : 1;
 }
@@ -108,7 +109,7 @@ static inline size_t cpu_split(size_t n, int thread, int threads) {
     return n / (size_t)threads * (size_t)thread + n % (size_t)threads * (size_t)thread / (size_t)threads;
 }
 
-// Runs the statements on `count` threads; inside, `thread` and `threads` say which part to do. One thread enters no
+// Runs the statements on `count` threads, of which `thread` of `threads` is this one. A single thread enters no
 // parallel region.
 #define CPU_PARALLEL(count, ...)                                                                                       \
     do {                                                                                                               \

@@ -1,5 +1,5 @@
-// layers.c: everything but matrix products and attention, divided among threads by rows, by columns, or by fixed blocks
-// whose partial sums are added in order: the same bits with any number of threads.
+// layers.c: everything but matrix products and attention, divided among threads by rows or by fixed blocks whose
+// partial sums are added in order: the same bits with any number of threads.
 #include "llmc/cpu/cpu.h"
 #include "llmc/base/dist.h"
 
@@ -160,7 +160,7 @@ static void clip_scale(Backend *b, float *scale, double *norm, const double *par
     *scale = isfinite(*norm) ? (float)(factor < 1.0 ? factor : 1.0) : NAN;
 }
 
-// ---- collectives: done at once, so there is nothing to wait for ----
+// ---- collectives: done at once, with nothing to wait for ----
 static void reduce_scatter(Backend *b, float *shard, float *buffer, size_t n, int accumulate, int tag) {
     (void)tag;
     const int ranks = b->dist ? b->dist->ranks : 1, rank = b->dist ? b->dist->rank : 0;

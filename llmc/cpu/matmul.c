@@ -1,5 +1,5 @@
-// matmul.c: the three products of a linear layer, as calls of the one-thread product of kernels/gemm.inc on a grid of
-// row and column parts. The contraction is never divided: every element is the same sum with any number of threads.
+// matmul.c: the three products of a linear layer, as calls of the single-threaded product of kernels/gemm.inc on a grid
+// of row and column parts. K is never divided: every element is the same sum with any number of threads.
 //
 // Why no GEMM library: measured against oneDNN 2.6.3 on a Zen 4 core (GFLOP/s, one thread, dev/bench_ops.c; forward /
 // d input / d weight; peak 117 fp32, 235 bf16):
@@ -8,9 +8,9 @@
 //     rows 900, 512 -> 192          115 114 112      110 115 116      229 225 217      230 229 222
 //     rows 1320, 320 -> 1792        109 108  99      111 112 110      223 229 209      218 216 205
 //     rows 550, 896 -> 9728         110 106 104      106 112 110      219 216 205      188 180 196
-// It is as fast, needs no plan per shape (0.2-0.5 ms each in oneDNN, more than a small product takes, and the rows of a
-// packed batch change every step), serves every instruction set from one source, gives a row the same bits whatever
-// else is in the batch and however many threads there are, and its register tiles also make the attention.
+// It is as fast, needs no plan per shape (0.2-0.5 ms each in oneDNN, while the rows of a packed batch change every
+// step), serves every instruction set from one source, gives a row the same bits whatever else is in the batch, and
+// attention uses its register tiles.
 #include "llmc/cpu/cpu.h"
 
 #include <stdatomic.h>
@@ -20,7 +20,7 @@ typedef struct Grid {
     int m, n;
 } Grid;
 
-// The grid with the shortest longest part. A thread packs its own copy of its columns of B: columns weigh a bit more.
+// The grid whose largest part is smallest. Each thread packs its own columns of B, which makes columns cost more.
 static Grid choose_grid(const CpuKernels *k, int M, int N, int threads) {
     const double pack_rows = 8; // packing a column of B costs about as much as multiplying it with this many rows
     Grid best = {1, threads};
@@ -76,19 +76,19 @@ static void multiply(Backend *b, const Gemm *g) {
     });
 }
 
-// Few rows, as in decoding: the weights are read once, at the memory's speed. Threads take the next columns when they
-// are done with some: on a shared machine not all of them are equally fast.
+// Few rows, as in decoding: bound by reading the weights once. A thread that is done takes the next columns, since on a
+// shared machine threads are not equally fast.
 static void multiply_thin(Backend *b, const Gemm *g) {
     enum { MOST_BYTES = 1 << 22, PARTS = 4 };
     const CpuKernels *k = cpu_kernels(b);
-    // Four parts a thread, at most 4 MB: a part begins with weights that nothing has prefetched, and ends with others
-    // that somebody else will read.
+    // Four parts a thread, of at most 4 MB: at its start a part reads what nothing has prefetched, and at its end it
+    // prefetches what another thread reads.
     const int tile = k->tile_cols, tiles = (g->N + tile - 1) / tile, parts = PARTS * b->threads;
     const int most = MOST_BYTES / (tile * g->K * (int)dtype_size(b->dtype) + 1) + 1;
     const int shared = (tiles + parts - 1) / parts, chunk = (shared < most ? shared : most) * tile;
     const int chunks = (g->N + chunk - 1) / chunk;
-    // A column is turned over in registers, which costs as much as multiplying it with four rows. The products of a
-    // step follow one another so soon that the threads are still awake: less work is worth sharing than elsewhere.
+    // Transposing a column in registers costs as much as multiplying it with four rows. The products of a decoding step
+    // follow so closely that threads are still awake: less work is worth sharing than elsewhere.
     const int count = cpu_threads(b, 4.0 * g->N * g->K * (g->M + 4) / 16);
     atomic_int next = 0;
     CPU_PARALLEL(count < chunks ? count : chunks, {

@@ -1,11 +1,12 @@
-// batch.c: see batch.h. One block holds every array, laid out anew for each micro-batch without gaps, so that one copy
-// of m->bytes bytes moves it to the device.
+// batch.c: see batch.h. One block holds all arrays of a micro-batch without gaps, so that one copy of m->bytes bytes
+// moves it to the device.
 #include "llmc/model/batch.h"
 
-#include <assert.h> // a caller that overruns the capacity it asked for
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/arena.h"
 
 static void carve_stack(StackBatch *s, Arena *a, int pages, int rows, int outputs) {
@@ -46,12 +47,10 @@ int batch_create(MicroBatch *m, Backend *b, BatchRows most, Error *err) {
     size_t capacity = batch_capacity(most), longest = (size_t)(most.enc > most.dec ? most.enc : most.dec);
     *m = (MicroBatch){0};
     TRY(b->alloc_host(b, &block, capacity, "micro-batch", err));
-    uint64_t *host = malloc(((size_t)most.pages + 2 * longest) * sizeof *host);
+    uint64_t *host = alloc((size_t)most.pages + 2 * longest, sizeof *host, "micro-batch");
     batch_place(m, block, capacity, host, host + most.pages);
     m->b = b;
-    if (host) return 0;
-    batch_free(m);
-    return error_set(err, "micro-batch: out of memory for %zu rows", longest);
+    return 0;
 }
 
 void batch_free(MicroBatch *m) {
@@ -64,8 +63,8 @@ void batch_free(MicroBatch *m) {
 
 // ---- rows sorted by id ---------------------------------------------------------------------------------------------
 
-// Least significant digit first, so that equal ids keep the order of their rows. slots: no id is below -slots.
-// work (2*rows): id + slots in the upper half, the row in the lower.
+// A radix sort, least significant digit first, so that equal ids keep the order of their rows. No id is below -slots.
+// work (2*rows): id + slots in the upper half, row in the lower.
 static void sort_by_id(StackBatch *s, int slots, uint64_t *work) {
     enum { BITS = 11, DIGITS = 1 << BITS };
     int n = s->rows;
@@ -104,7 +103,7 @@ static int *put(int *to, const int32_t *ids, int n) {
 }
 
 static int *put_text(int *to, const uint32_t *ids, int n) {
-    memcpy(to, ids, (size_t)n * sizeof *to); // the shard's reader has checked that ids are small
+    memcpy(to, ids, (size_t)n * sizeof *to); // the shard's reader has checked that ids fit an int
     return to + n;
 }
 

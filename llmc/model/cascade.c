@@ -1,19 +1,19 @@
-// cascade.c: the cascade, see cascade.h. The only file that knows which stack is the encoder and which the decoder.
+// cascade.c: see cascade.h. The only file that knows which stack is the encoder and which the decoder.
 //
 // One id convention joins the two: the encoder's slots are Q, shared by all pages; the decoder's slots are the
-// projected latents of this batch. The gradient of the decoder's slots is what flows back through projector and
-// encoder.
+// projected latents of the batch, and their gradient flows back through projector and encoder.
 #include "llmc/model/cascade.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/random.h"
 
 // ---- memory --------------------------------------------------------------------------------------------------------
 
-// Rows of logits at a time: a few megabytes, so that a chunk stays in a cache, but enough rows for an efficient
-// product. A GPU wants more of both (2,048 rows fill its processors); `wide` says so.
+// Rows of logits at a time: few enough that a chunk stays in cache, enough for an efficient matrix product. wide: a
+// GPU, which takes 2,048.
 static int head_rows_for(const C3Config *c, const C3Limits *l, int wide) {
     if (l->head_rows > 0) return l->head_rows < l->dec_outputs ? l->head_rows : l->dec_outputs;
     int rows = (int)((2 << 20) / (size_t)c->dec.V);
@@ -23,28 +23,26 @@ static int head_rows_for(const C3Config *c, const C3Limits *l, int wide) {
 
 static int loss_rows(const C3Limits *l) { return l->loss_rows > l->dec_outputs ? l->loss_rows : l->dec_outputs; }
 
-static int carve(C3 *m, Arena *arena, const C3Config *c, const C3Limits *l, DType dtype) {
+static void carve(C3 *m, Arena *arena, const C3Config *c, const C3Limits *l, DType dtype) {
     size_t e = dtype_size(dtype), slots = (size_t)l->pages * c->latents, outputs = (size_t)l->dec_outputs;
     size_t head = (size_t)l->head_rows, losses = (size_t)loss_rows(l);
-    int train = l->recompute != KEEP_NOTHING;
-    if (qwen2_carve(&m->enc_acts, arena, &c->enc, dtype, l->enc_rows, (int)slots, l->recompute) != 0) return -1;
-    if (qwen2_carve(&m->dec_acts, arena, &c->dec, dtype, l->dec_rows, l->dec_outputs, l->recompute) != 0) return -1;
+    qwen2_carve(&m->enc_acts, arena, &c->enc, dtype, l->enc_rows, (int)slots, l->recompute);
+    qwen2_carve(&m->dec_acts, arena, &c->dec, dtype, l->dec_rows, l->dec_outputs, l->recompute);
     m->projected = arena_take(arena, slots * c->dec.D * e);
     m->logits = arena_take(arena, head * (size_t)params_head_rows(c->dec.V) * e);
     m->losses = arena_take(arena, losses * sizeof(float));
     m->correct = arena_take(arena, losses * sizeof(int));
     m->sums = arena_take(arena, 2 * sizeof(double));
-    if (!train) return 0;
+    if (l->recompute == KEEP_NOTHING) return;
     m->dhidden = arena_take(arena, outputs * c->dec.D * e);
     m->dslots = arena_take(arena, slots * c->dec.D * sizeof(float));
     m->dprojected = arena_take(arena, slots * c->dec.D * e);
     m->dlatents = arena_take(arena, slots * c->enc.D * e);
-    return 0;
 }
 
 static int larger(int a, int b) { return a > b ? a : b; }
 
-// What `reserve` of a backend is asked for.
+// The arguments of Backend.reserve.
 static void scratch_shape(const C3Config *c, const C3Limits *l, int *rows, int *heads, int *width) {
     const Qwen2Config *e = &c->enc, *d = &c->dec;
     *rows = larger(l->enc_rows, l->dec_rows);
@@ -52,54 +50,47 @@ static void scratch_shape(const C3Config *c, const C3Limits *l, int *rows, int *
     *width = larger(larger((e->NH + 2 * e->KV) * e->HS, (d->NH + 2 * d->KV) * d->HS), larger(e->D, d->D));
 }
 
-int c3_memory(C3Memory *memory, const C3Config *config, const C3Params *params, const C3Limits *limits, DType dtype,
-              int is_gpu) {
+C3Memory c3_memory(const C3Config *config, const C3Params *params, const C3Limits *limits, DType dtype, int is_gpu) {
     C3 counted = {0};
     Arena arena = {0};
     C3Limits l = *limits;
+    int rows, heads, width;
     l.head_rows = head_rows_for(config, limits, is_gpu);
-    int bad = carve(&counted, &arena, config, &l, dtype), rows, heads, width;
+    carve(&counted, &arena, config, &l, dtype);
     qwen2_release(&counted.enc_acts);
     qwen2_release(&counted.dec_acts);
     scratch_shape(config, &l, &rows, &heads, &width);
-    memory->parameters = params->table.total * dtype_size(dtype);
-    memory->gradients =
-        limits->recompute == KEEP_NOTHING ? 0 : gradients_elements(params, limits->zero) * sizeof(float);
-    memory->activations = arena.used;
-    memory->inputs = batch_capacity(c3_batch_rows(&l));
-    memory->scratch = is_gpu ? backend_scratch_bytes(rows, heads, width) + BACKEND_GEMM_WORKSPACE : 0;
-    return bad;
+    return (C3Memory){
+        .parameters = params->table.total * dtype_size(dtype),
+        .gradients = l.recompute == KEEP_NOTHING ? 0 : gradients_elements(params, l.zero) * sizeof(float),
+        .activations = arena.used,
+        .inputs = batch_capacity(c3_batch_rows(&l)),
+        .scratch = is_gpu ? backend_scratch_bytes(rows, heads, width) + BACKEND_GEMM_WORKSPACE : 0,
+    };
 }
 
 static int allocate(C3 *m, Error *err) {
     Backend *b = m->b;
     const C3Limits *l = &m->limits;
-    C3Memory memory;
+    C3Memory memory = c3_memory(&m->config, &m->params, l, b->dtype, b->is_gpu);
     int rows, heads, width;
-    float *grads = NULL;
-    if (c3_memory(&memory, &m->config, &m->params, l, b->dtype, b->is_gpu) != 0)
-        return error_set(err, "activations: out of memory");
     scratch_shape(&m->config, l, &rows, &heads, &width);
     TRY(b->reserve(b, rows, heads, width, err));
     TRY(b->alloc(b, &m->weights, memory.parameters, "parameters", err));
-    b->zero(b, m->weights, memory.parameters); // the padding of the buckets stays zero for ever
+    b->zero(b, m->weights, memory.parameters); // the padding of the buckets stays zero
     if (memory.gradients) {
+        float *grads;
         TRY(b->alloc(b, (void **)&grads, memory.gradients, "gradients", err));
         b->zero(b, grads, memory.gradients);
-    }
-    if (gradients_create(&m->grads, &m->params, l->zero, grads, err) != 0) {
-        if (grads) b->release(b, grads);
-        return -1;
+        gradients_create(&m->grads, &m->params, l->zero, grads);
     }
     TRY(b->alloc(b, &m->arena, memory.activations, "activations", err));
     TRY(b->alloc(b, &m->batch_device, memory.inputs, "inputs", err));
     Arena arena = {.base = m->arena};
-    if (carve(m, &arena, &m->config, l, b->dtype) != 0) return error_set(err, "activations: out of memory");
+    carve(m, &arena, &m->config, l, b->dtype);
     b->zero(b, m->sums, 2 * sizeof *m->sums);
-    size_t losses = (size_t)l->dec_outputs;
-    m->host_losses = malloc(losses * sizeof(float));
-    m->host_correct = malloc(losses * sizeof(int));
-    if (!m->host_losses || !m->host_correct) return error_set(err, "losses: out of memory (%zu rows)", losses);
+    m->host_losses = alloc((size_t)l->dec_outputs, sizeof *m->host_losses, "losses");
+    m->host_correct = alloc((size_t)l->dec_outputs, sizeof *m->host_correct, "losses");
     return 0;
 }
 
@@ -145,13 +136,9 @@ void c3_initial_values(float *out, const Param *p, uint64_t stream, size_t from,
 int c3_init_weights(C3 *m, uint64_t seed, int only_cascade, Error *err) {
     enum { PIECE = 1 << 16 };
     Backend *b = m->b;
-    float *host = malloc(PIECE * sizeof *host);
-    float *device = NULL;
-    if (!host) return error_set(err, "initial weights: out of memory");
-    if (b->alloc(b, (void **)&device, PIECE * sizeof *device, "initial weights", err) != 0) {
-        free(host);
-        return -1;
-    }
+    float *device;
+    TRY(b->alloc(b, (void **)&device, PIECE * sizeof *device, "initial weights", err));
+    float *host = alloc(PIECE, sizeof *host, "initial weights");
     for (int i = 0; i < m->params.table.n; i++) {
         const Param *p = &m->params.table.params[i];
         if (only_cascade && p->group != GROUP_LATENT) continue;
@@ -193,13 +180,13 @@ static void decode(C3 *m, const StackBatch *d) {
     m->b->range_pop(m->b);
 }
 
-// Where the gradient of a tensor at this offset of the parameter arena lies.
+// The gradient of the tensor at this offset of the parameter arena.
 static float *gradient(const C3 *m, int bucket, size_t offset) {
     return m->grads.at[bucket] + (offset - m->params.table.buckets[bucket].offset);
 }
 
-// Logits, loss and (train) their gradients on the supervised rows, a chunk of rows at a time: no (rows,V) array exists.
-// Rows of logits are padded to whole tiles; the padding's weights, gradients and logits' gradients are zero.
+// Logits, loss and (train) their gradients on the supervised rows, a chunk of rows at a time, so that no (rows,V) array
+// exists. Rows of logits are padded to whole tiles; weights and gradients of the padding are zero.
 static void head(C3 *m, const MicroBatch *d, int train, int accumulate) {
     Backend *b = m->b;
     const C3Params *p = &m->params;
@@ -244,8 +231,7 @@ void c3_forward_latents(C3 *m, const MicroBatch *host, const elem_t *latents) {
     head(m, &d, 0, 0);
 }
 
-// The places that are written before the backward pass of their layers: the previous occupant must have been reduced
-// (ZeRO 2).
+// Buckets written before the backward pass of their layers: their previous contents must have been reduced (ZeRO 2).
 static void wait_for_whole_buckets(C3 *m) {
     const C3Params *p = &m->params;
     int buckets[] = {p->dec.embed_bucket, p->dec.final_bucket, p->enc.embed_bucket, p->enc.final_bucket};
@@ -268,7 +254,7 @@ static void clear_scattered(C3 *m, int accumulate) {
         b->zero(b, gradient(m, p->dec.embed_bucket, p->dec.embed), (size_t)c->dec.V * c->dec.D * sizeof(float));
 }
 
-// From the gradient of the projected latents (m->dslots) to that of the encoder's latents and the projector's weights.
+// Gradients of the encoder's latents and of the projector, from that of the projected latents (m->dslots).
 static void projector_backward(C3 *m, int slots, int accumulate) {
     Backend *b = m->b;
     const C3Config *c = &m->config;
@@ -345,19 +331,16 @@ void c3_read_step(C3 *m, double *loss, double *grad_norm) {
     *grad_norm = sums[1];
 }
 
-// ---- work ----------------------------------------------------------------------------------------------------------
+// ---- FLOPs ---------------------------------------------------------------------------------------------------------
 
-// Products of one stack for `rows` rows of which `outputs` go through the last layer's queries, output and MLP;
-// `pairs` (`output_pairs`): query-key pairs the causal attention looks at.
+// One stack, forward, for `rows` rows of which `outputs` go through the last layer's queries, output projection and
+// MLP; pairs, output_pairs: query-key pairs of a whole layer, and of the last.
 static double stack_flops(const Qwen2Config *c, double rows, double outputs, double pairs, double output_pairs) {
     double D = c->D, F = c->F, heads = (double)c->NH * c->HS, kv = 2.0 * c->KV * c->HS, L = c->L;
     double q_and_rest = D * heads + heads * D + 3 * D * F, keys = D * kv;
     return 2 * ((L - 1) * rows * (q_and_rest + keys) + outputs * q_and_rest + rows * keys) +
            4 * heads * ((L - 1) * pairs + output_pairs);
 }
-
-// Pairs seen by the last k of n rows.
-static double causal_pairs(double n, double k) { return k * (n - k) + k * (k + 1) / 2; }
 
 C3Flops c3_page_flops(const C3Config *c, int tokens, int before_text, int backward) {
     double N = c->latents, e = tokens + 1 + N, d = before_text + tokens, k = tokens + 1, scale = backward ? 3 : 1;

@@ -1,18 +1,19 @@
 // config.c: see config.h. Keys are those of Hugging Face's Qwen2 config and of the released C3 code. transformers 5
-// writes "rope_parameters" and "dtype" where version 4 had "rope_theta" and "torch_dtype": both are read; what is
-// written, both versions read.
+// writes "rope_parameters" and "dtype" where version 4 had "rope_theta" and "torch_dtype". Both are read; what is
+// written here can be read by both.
 #include "llmc/model/config.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"
 
 enum { MAX_CONFIG_BYTES = 1 << 20 };
 
-// Generous bounds of each size: no arithmetic on sizes within them can overflow.
+// Generous limits, within which no arithmetic on sizes can overflow.
 enum {
     MAX_V = 1 << 24,
     MAX_D = 1 << 17,
@@ -105,9 +106,9 @@ static int check_rope_object(const cJSON *o, const char *key, const char *path, 
     return read_only_text(o, "type", "default", path, err);
 }
 
-// transformers 4 keeps rope_theta beside the sizes, transformers 5 in rope_parameters, and takes what stands there when
-// it finds both; rope_scaling, where there is one, it takes in place of rope_parameters. Files in which these differ
-// mean another model to each reader: refused.
+// transformers 4 keeps rope_theta beside the sizes; transformers 5 keeps it in rope_parameters, which win when it finds
+// both, and takes rope_scaling, where present, in place of rope_parameters. Files in which these differ mean a
+// different model to each version, so they are refused.
 static int read_rope(float *theta, const cJSON *json, const char *path, Error *err) {
     static const char *const names[] = {"rope_theta", "rope_parameters.rope_theta", "rope_scaling.rope_theta"};
     const cJSON *v5 = json_find(json, "rope_parameters"), *scaling = json_find(json, "rope_scaling");
@@ -133,10 +134,10 @@ static int read_rope(float *theta, const cJSON *json, const char *path, Error *e
                          "would take the first, which has no rope_theta)",
                          path);
     double value;
-    return first >= 0 ? 0 : json_real(&value, json, "rope_theta", 1, 1e12, path, err); // which says that it is missing
+    return first >= 0 ? 0 : json_real(&value, json, "rope_theta", 1, 1e12, path, err); // an error
 }
 
-// Features of Qwen2 configs that change the mathematics and are not computed here.
+// Features of Qwen2 configs that change the mathematics and are not supported.
 static int refuse_unsupported(const cJSON *json, const char *path, Error *err) {
     TRY(read_only_text(json, "hidden_act", "silu", path, err));
     int sliding = 0;
@@ -194,7 +195,7 @@ static int read_dtype(DType *out, const cJSON *json, const char *path, Error *er
     return error_set(err, "%s: \"%s\": expected float32, bfloat16 or float16, found \"%s\"", path, key, name);
 }
 
-// "C3" or "qwen2"; the hint knows the usual mix-up.
+// expected: "C3" or "qwen2"; each is often given for the other.
 static int check_model_type(const cJSON *json, const char *expected, const char *path, Error *err) {
     const char *found = NULL;
     TRY(json_text(&found, json, "model_type", path, err));
@@ -230,21 +231,18 @@ static int read_qwen2_at(Qwen2Config *c, int *base, const char *path, Error *err
     return bad;
 }
 
-static int read_qwen2_in(Qwen2Config *c, int *base, const char *folder, Error *err) {
+int config_read_qwen2_base(Qwen2Config *c, int *base, const char *folder, Error *err) {
     char *path = string_format("%s/config.json", folder);
-    if (!path) return error_set(err, "%s: out of memory", folder);
     int bad = read_qwen2_at(c, base, path, err);
     free(path);
     return bad;
 }
 
-int config_read_qwen2(Qwen2Config *c, const char *folder, Error *err) { return read_qwen2_in(c, NULL, folder, err); }
-
-int config_read_qwen2_base(Qwen2Config *c, int *base, const char *folder, Error *err) {
-    return read_qwen2_in(c, base, folder, err);
+int config_read_qwen2(Qwen2Config *c, const char *folder, Error *err) {
+    return config_read_qwen2_base(c, NULL, folder, err);
 }
 
-// Which numbering of special tokens the file uses: C3's own, or the one behind a vocabulary cut at K.
+// Special tokens: numbered as by C3, or directly behind a vocabulary cut at K.
 static int read_specials(C3Config *c, const cJSON *json, const char *path, Error *err) {
     int64_t img = 0, img_end = 0, img_pad = 0;
     TRY(json_int(&img, json, "im_start_token", 0, MAX_V, path, err));
@@ -261,7 +259,7 @@ static int read_specials(C3Config *c, const cJSON *json, const char *path, Error
     int wrapped = 1;
     TRY(read_bool(&wrapped, json, "use_im_start_end", 1, path, err));
     if (!wrapped) return error_set(err, "%s: \"use_im_start_end\": expected true, found false", path);
-    if (c->base_vocab == QWEN_BASE_RANKS) return 0; // released checkpoints name <|endoftext|> or <|im_end|> here
+    if (c->base_vocab == QWEN_BASE_RANKS) return 0; // released checkpoints have <|endoftext|> or <|im_end|>
     int64_t eos = 0;
     TRY(json_int(&eos, json, "eos_token_id", 0, MAX_V, path, err));
     if (eos != c->specials.im_end)
@@ -321,7 +319,7 @@ static int read_c3_at(C3Config *c, const char *root, const char *llm1, Error *er
 
 int config_read_c3(C3Config *c, const char *folder, Error *err) {
     char *root = string_format("%s/config.json", folder), *llm1 = string_format("%s/llm1/config.json", folder);
-    int bad = root && llm1 ? read_c3_at(c, root, llm1, err) : error_set(err, "%s: out of memory", folder);
+    int bad = read_c3_at(c, root, llm1, err);
     free(root);
     free(llm1);
     return bad;
@@ -329,94 +327,66 @@ int config_read_c3(C3Config *c, const char *folder, Error *err) {
 
 // ---- writing -------------------------------------------------------------------------------------------------------
 
-// cJSON's Add functions return NULL when memory ran out (and when the object is NULL); remembered until the end.
-typedef struct JsonMaker {
-    cJSON *object;
-    int failed;
-} JsonMaker;
-
-static void put_int(JsonMaker *m, const char *key, int value) {
-    m->failed |= !cJSON_AddNumberToObject(m->object, key, value);
-}
-static void put_text(JsonMaker *m, const char *key, const char *value) {
-    m->failed |= !cJSON_AddStringToObject(m->object, key, value);
-}
-static void put_bool(JsonMaker *m, const char *key, int value) {
-    m->failed |= !cJSON_AddBoolToObject(m->object, key, value);
-}
-static void put_null(JsonMaker *m, const char *key) { m->failed |= !cJSON_AddNullToObject(m->object, key); }
-static void put_float(JsonMaker *m, const char *key, float value) {
-    m->failed |= !json_add_float(m->object, key, value);
-}
-
-static JsonMaker make(const char *architecture, const char *model_type) {
-    JsonMaker m = {.object = cJSON_CreateObject()};
-    cJSON *list = cJSON_AddArrayToObject(m.object, "architectures");
-    m.failed = !m.object || !list || !cJSON_AddItemToArray(list, cJSON_CreateString(architecture));
-    put_text(&m, "model_type", model_type);
-    return m;
+// The keys of one stack. architectures: (1)
+static cJSON *new_config(const char *const *architectures, const char *model_type, const Qwen2Config *c, DType dtype,
+                         const SpecialTokens *s) {
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddItemToObject(o, "architectures", cJSON_CreateStringArray(architectures, 1));
+    cJSON_AddStringToObject(o, "model_type", model_type);
+    cJSON_AddNumberToObject(o, "vocab_size", c->V);
+    cJSON_AddNumberToObject(o, "hidden_size", c->D);
+    cJSON_AddNumberToObject(o, "num_hidden_layers", c->L);
+    cJSON_AddNumberToObject(o, "num_attention_heads", c->NH);
+    cJSON_AddNumberToObject(o, "num_key_value_heads", c->KV);
+    if (c->HS * c->NH != c->D) cJSON_AddNumberToObject(o, "head_dim", c->HS);
+    cJSON_AddNumberToObject(o, "intermediate_size", c->F);
+    cJSON_AddStringToObject(o, "hidden_act", "silu");
+    cJSON_AddNumberToObject(o, "max_position_embeddings", c->max_positions);
+    json_add_float(o, "rope_theta", c->rope_theta);
+    json_add_float(o, "rms_norm_eps", c->rms_eps);
+    cJSON_AddBoolToObject(o, "tie_word_embeddings", c->tied);
+    cJSON_AddBoolToObject(o, "use_sliding_window", 0);
+    cJSON_AddNullToObject(o, "sliding_window"); // a width, even unused, makes transformers 4 warn
+    cJSON_AddStringToObject(o, "torch_dtype", dtype_names[dtype]);
+    cJSON_AddNumberToObject(o, "bos_token_id", s->endoftext);
+    cJSON_AddNumberToObject(o, "eos_token_id", s->im_end);
+    return o;
 }
 
-static void put_stack(JsonMaker *m, const Qwen2Config *c, int tied, DType dtype, const SpecialTokens *s) {
-    put_int(m, "vocab_size", c->V);
-    put_int(m, "hidden_size", c->D);
-    put_int(m, "num_hidden_layers", c->L);
-    put_int(m, "num_attention_heads", c->NH);
-    put_int(m, "num_key_value_heads", c->KV);
-    if (c->HS * c->NH != c->D) put_int(m, "head_dim", c->HS);
-    put_int(m, "intermediate_size", c->F);
-    put_text(m, "hidden_act", "silu");
-    put_int(m, "max_position_embeddings", c->max_positions);
-    put_float(m, "rope_theta", c->rope_theta);
-    put_float(m, "rms_norm_eps", c->rms_eps);
-    put_bool(m, "tie_word_embeddings", tied);
-    put_bool(m, "use_sliding_window", 0);
-    put_null(m, "sliding_window"); // a width, even unused, makes transformers 4 warn
-    put_text(m, "torch_dtype", dtype_names[dtype]);
-    put_int(m, "bos_token_id", s->endoftext);
-    put_int(m, "eos_token_id", s->im_end);
-}
-
-static int finish(JsonMaker *m, const char *folder, const char *name, Error *err) {
-    char *path = string_format("%s/%s", folder, name);
-    int bad =
-        m->failed || !path ? error_set(err, "%s/%s: out of memory", folder, name) : json_write(m->object, path, err);
+static int write_config(cJSON *config, const char *folder, Error *err) {
+    char *path = string_format("%s/config.json", folder);
+    int bad = json_write(config, path, err);
     free(path);
-    cJSON_Delete(m->object);
+    cJSON_Delete(config);
     return bad;
 }
 
 int config_write_qwen2(const Qwen2Config *c, DType dtype, const SpecialTokens *s, const char *folder, Error *err) {
     TRY(config_check_qwen2(c, folder, err));
-    JsonMaker m = make("Qwen2ForCausalLM", "qwen2");
-    put_stack(&m, c, c->tied, dtype, s);
-    return finish(&m, folder, "config.json", err);
+    return write_config(new_config((const char *[]){"Qwen2ForCausalLM"}, "qwen2", c, dtype, s), folder, err);
 }
 
 int config_write_c3(const C3Config *c, const char *folder, Error *err) {
     TRY(config_check_qwen2(&c->dec, folder, err));
     TRY(check_c3(c, folder, err));
     char *llm1 = string_format("%s/llm1", folder);
-    if (!llm1) return error_set(err, "%s: out of memory", folder);
-    // the encoder's head is never used and never stored: told as tied, its folder is a whole model
+    // the encoder's head is neither used nor stored: written as tied, its folder is a complete model
     Qwen2Config enc = c->enc;
     enc.tied = 1;
     int bad = file_make_dirs(llm1, err);
     if (!bad) bad = config_write_qwen2(&enc, c->dtype, &c->specials, llm1, err);
     free(llm1);
     if (bad) return -1;
-    JsonMaker m = make("C3QwenForCausalLM", "C3");
-    put_stack(&m, &c->dec, c->dec.tied, c->dtype, &c->specials);
-    put_int(&m, "latent_token_len", c->latents);
-    put_int(&m, "contexts_compression_llm_hidden_size", c->enc.D);
-    put_int(&m, "im_start_token", c->specials.img);
-    put_int(&m, "im_end_token", c->specials.img_end);
-    put_int(&m, "im_patch_token", c->specials.img_pad);
-    put_bool(&m, "use_im_start_end", 1);
-    if (strcmp(c->template_name, "c3") != 0) put_text(&m, "c3_template", c->template_name);
-    if (c->trained_tokens[1])
-        m.failed |= !cJSON_AddItemToObject(m.object, "c3_trained_tokens", cJSON_CreateIntArray(c->trained_tokens, 2));
-    return finish(&m, folder, "config.json", err);
+    cJSON *o = new_config((const char *[]){"C3QwenForCausalLM"}, "C3", &c->dec, c->dtype, &c->specials);
+    cJSON_AddNumberToObject(o, "latent_token_len", c->latents);
+    cJSON_AddNumberToObject(o, "contexts_compression_llm_hidden_size", c->enc.D);
+    cJSON_AddNumberToObject(o, "im_start_token", c->specials.img);
+    cJSON_AddNumberToObject(o, "im_end_token", c->specials.img_end);
+    cJSON_AddNumberToObject(o, "im_patch_token", c->specials.img_pad);
+    cJSON_AddBoolToObject(o, "use_im_start_end", 1);
+    if (strcmp(c->template_name, "c3") != 0) cJSON_AddStringToObject(o, "c3_template", c->template_name);
+    if (c->trained_tokens[1]) cJSON_AddItemToObject(o, "c3_trained_tokens", cJSON_CreateIntArray(c->trained_tokens, 2));
+    return write_config(o, folder, err);
 }
 
 // ---- page lengths --------------------------------------------------------------------------------------------------

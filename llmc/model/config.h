@@ -10,8 +10,8 @@
 extern "C" {
 #endif
 
-// One Qwen2 stack. Short names as everywhere: V rows of the vocabulary, D width, L layers, NH query heads, KV key/value
-// heads, HS head size, F MLP width.
+// One Qwen2 stack: V rows of the vocabulary, D width, L layers, NH query heads, KV key/value heads, HS head size, F MLP
+// width.
 typedef struct Qwen2Config {
     int V, D, L, NH, KV, HS, F;
     int max_positions;
@@ -23,39 +23,39 @@ typedef struct C3Config {
     Qwen2Config enc, dec;
     int latents; // N
     SpecialTokens specials;
-    int base_vocab;         // K of a truncated vocabulary; 151643 for the whole
+    int base_vocab;         // K of a vocabulary cut at K; 151643: the whole vocabulary
     char template_name[16]; // "c3" or "bare" (key c3_template, absent = "c3")
     DType dtype;            // torch_dtype of the files
-    int trained_tokens[2];  // least and most text tokens of the pages it was trained on (key c3_trained_tokens);
-                            // 0, 0 where nobody knows, as in the checkpoints of others
+    int trained_tokens[2];  // fewest and most text tokens of the pages it was trained on (key c3_trained_tokens);
+                            // 0, 0: unknown
 } C3Config;
 
 // Reads FOLDER/config.json of a plain Qwen2 model. Every number is checked (heads divide, sizes positive and sane).
 int config_read_qwen2(Qwen2Config *c, const char *folder, Error *err);
-// The same and *base, the base tokens of its vocabulary: 151643 where it has as many rows as Qwen2.5, else the K of a
-// vocabulary cut at K, whose eos_token_id is K+2. Rows for all specials need not be there.
+// The same and *base (may be NULL), the base tokens of its vocabulary: 151643 where it has as many rows as Qwen2.5,
+// else the K of a vocabulary cut at K, whose eos_token_id is K+2. Rows for all specials are not required.
 int config_read_qwen2_base(Qwen2Config *c, int *base, const char *folder, Error *err);
 // Reads FOLDER/config.json and FOLDER/llm1/config.json of a C3 checkpoint.
 int config_read_c3(C3Config *c, const char *folder, Error *err);
 // Writes FOLDER/config.json and FOLDER/llm1/config.json as the released code reads them.
 int config_write_c3(const C3Config *c, const char *folder, Error *err);
-// The model is trained on pages of so many text tokens as well.
+// Notes that the model is also trained on pages of `least` to `most` text tokens.
 void config_add_trained(C3Config *c, int least, int most);
 // A plain Qwen2 config.json.
 int config_write_qwen2(const Qwen2Config *c, DType dtype, const SpecialTokens *s, const char *folder, Error *err);
-// Error when sizes do not fit together; used by all readers.
+// Error when sizes are out of range or do not fit together.
 int config_check_qwen2(const Qwen2Config *c, const char *where, Error *err);
 
-// "demo", "tiny", "small", "medium", "paper"; vocab 0 = the preset's own. Latents and template are set as well.
+// "demo", "tiny", "small", "medium", "paper"; vocab 0: the preset's own. Also sets latents and template.
 int config_preset(C3Config *c, const char *name, int vocab, Error *err);
-// Numbers of the specials for a vocabulary cut at K, or C3's own numbers for K = 151643.
+// Ids of the specials: K to K+5 for a vocabulary cut at K; C3's own for K = 151643.
 SpecialTokens config_specials(int base_vocab);
-// Tokens of the longest page a model has positions for: the encoder's text, <img> and queries; the decoder's words and
-// latents (overhead: template_overhead), text and end mark. Longer pages are neither trained on nor read.
+// Text tokens of the longest page a model has positions for, beside <img> and queries in the encoder, the template and
+// latents (overhead: template_overhead) and the end mark in the decoder. Longer pages are neither trained on nor read.
 int config_longest_page(const C3Config *c, int overhead);
-// Rows that hold every token of such a vocabulary: K+6, or 151860.
+// Embedding rows for such a vocabulary: K+6, or 151860.
 int config_rows(int base_vocab);
-// K again from these rows.
+// The inverse: K from the rows.
 int config_base(int rows);
 
 #ifdef __cplusplus

@@ -3,8 +3,10 @@
 
 #include <stdlib.h>
 
-// A stack under ZeRO 2: two places for its layers (of one size, so that padding stays where it is), one each for
-// embedding and final bucket, which are written early in the backward pass and complete only at its end.
+#include "llmc/base/alloc.h"
+
+// A stack under ZeRO 2: two places, of one size, for its layers; one each for the embedding and the final bucket, which
+// are written early in the backward pass and complete only at its end.
 static size_t layout_stack(Gradients *g, const C3Params *p, const StackParams *s, size_t start) {
     const Bucket *k = p->table.buckets;
     int layers = s->final_bucket - s->layer_bucket;
@@ -40,17 +42,12 @@ size_t gradients_elements(const C3Params *p, int zero) {
     return layout(&counted, p, zero);
 }
 
-int gradients_create(Gradients *g, const C3Params *p, int zero, float *arena, Error *err) {
+void gradients_create(Gradients *g, const C3Params *p, int zero, float *arena) {
+    size_t buckets = (size_t)p->table.n_buckets;
     *g = (Gradients){.zero = zero, .arena = arena};
-    if (!arena) return 0;
-    g->at = calloc((size_t)p->table.n_buckets, sizeof *g->at);
-    g->previous = calloc((size_t)p->table.n_buckets, sizeof *g->previous);
-    if (!g->at || !g->previous) {
-        gradients_free(g);
-        return error_set(err, "gradients: out of memory");
-    }
-    g->elements = layout(g, p, zero);
-    return 0;
+    g->at = alloc_zeroed(buckets, sizeof *g->at, "gradients");
+    g->previous = alloc_zeroed(buckets, sizeof *g->previous, "gradients");
+    layout(g, p, zero);
 }
 
 void gradients_free(Gradients *g) {

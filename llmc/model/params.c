@@ -1,15 +1,16 @@
-// params.c: see params.h. The table is laid out once, front to back: buckets in the order in which the forward pass
-// meets them, tensors of a bucket in the order in which they are multiplied, each at a multiple of 64 elements. Only
-// the padding at the end of a bucket depends on the number of ranks.
+// params.c: see params.h. Buckets and their tensors lie in the order of the forward pass, each tensor at a multiple of
+// 64 elements. Only the padding at the end of a bucket depends on the number of ranks.
 #include "llmc/model/params.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
+
 enum { TENSOR_ALIGN = 64, SHARD_ALIGN = 256, LAYER_TENSORS = 12 };
 
-// Table under construction; room for everything is taken at the start.
+// Table under construction.
 typedef struct Builder {
     ParamTable *t;
     size_t at; // next free element
@@ -27,10 +28,10 @@ static int close_bucket(Builder *b) {
     return b->t->n_buckets++;
 }
 
-// What a tensor is decides how it starts and whether it decays.
+// Decides initialization and weight decay.
 typedef enum Kind { MATRIX, EMBEDDING, BIAS, NORM } Kind;
 
-// Appends one tensor and returns its offset. `joined` = 1: it goes on right behind the one before it, as one matrix.
+// Appends one tensor and returns its offset. joined = 1: directly behind the previous one, as one matrix.
 static size_t add(Builder *b, ParamOwner owner, const char *name, Kind kind, int rows, int cols, int joined) {
     if (!joined) b->at = round_up(b->at, TENSOR_ALIGN);
     Param *p = &b->t->params[b->t->n++];
@@ -56,7 +57,7 @@ static size_t add(Builder *b, ParamOwner owner, const char *name, Kind kind, int
     return p->offset;
 }
 
-// The tensors of one layer, in the order of StackParams. Returns where they start, relative to the bucket, in *s.
+// The tensors of one layer; where they start, relative to the bucket, goes to *s.
 static void add_layer(Builder *b, StackParams *s, const Qwen2Config *c, ParamOwner owner, int layer) {
     const int q = c->NH * c->HS, kv = c->KV * c->HS;
     const struct {
@@ -87,7 +88,7 @@ static void add_layer(Builder *b, StackParams *s, const Qwen2Config *c, ParamOwn
     }
 }
 
-// Leaves room for the rows behind the last of a head's matrix.
+// Leaves room for the padding rows of a head's matrix.
 static void pad_head(Builder *b, const Qwen2Config *c) {
     b->at += (size_t)(params_head_rows(c->V) - c->V) * (size_t)c->D;
 }
@@ -116,12 +117,9 @@ int params_build(C3Params *p, const C3Config *c, int ranks, Error *err) {
     if (c->latents < 1) return error_set(err, "parameter table: %d latents: expected at least 1", c->latents);
     ParamTable *t = &p->table;
     t->ranks = ranks;
-    t->params = calloc((size_t)(c->enc.L + c->dec.L) * LAYER_TENSORS + 8, sizeof *t->params);
-    t->buckets = calloc((size_t)(c->enc.L + c->dec.L) + 4, sizeof *t->buckets);
-    if (!t->params || !t->buckets) {
-        params_free(p);
-        return error_set(err, "parameter table: out of memory");
-    }
+    size_t layers = (size_t)(c->enc.L + c->dec.L);
+    t->params = alloc_zeroed(layers * LAYER_TENSORS + 8, sizeof *t->params, "parameter table");
+    t->buckets = alloc_zeroed(layers + 4, sizeof *t->buckets, "parameter table");
     Builder b = {.t = t};
     add_stack(&b, &p->enc, &c->enc, OWNER_ENCODER);
     open_bucket(&b);

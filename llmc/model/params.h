@@ -1,6 +1,5 @@
-// params.h: the tensor table. Each parameter of the model is one row: Hugging Face name, shape, owner, learning-rate
-// group, decay, initialisation, place. Initialisation, loading, saving, AdamW, ZeRO, gradient tests and `c3 info` all
-// walk this table.
+// params.h: the tensor table. One row a parameter: Hugging Face name, shape, owner, learning-rate group, weight decay,
+// initialization, place. Initialization, loading, saving, AdamW, ZeRO, gradient tests and `c3 info` all walk it.
 #ifndef LLMC_PARAMS_H
 #define LLMC_PARAMS_H
 
@@ -29,8 +28,8 @@ typedef struct Param {
     size_t count;  // rows * cols
 } Param;
 
-// A bucket is the unit of reduce-scatter, AdamW shards and all-gather: an embedding; a layer; a stack's final bucket
-// (final norm, untied head, projector and Q). Padded with zeros to ranks x 256 elements.
+// The unit of reduce-scatter, AdamW shards and all-gather: an embedding; a layer; a stack's final bucket (final norm,
+// untied head, projector and Q). Padded with zeros to a multiple of ranks x 256 elements.
 typedef struct Bucket {
     size_t offset, count; // elements; count is a multiple of ranks * 256
     int first, last;      // params first..last-1
@@ -62,11 +61,11 @@ typedef struct C3Params {
     size_t Q, projector, projector_bias;
 } C3Params;
 
-// Rows that a vocabulary of V takes in the arena where it is the head's matrix: whole tiles of the product, rows of
-// logits that begin at multiples of 16 bytes. The rows behind V are zero in weights and gradients and stay so.
+// Rows of the head's matrix for a vocabulary of V, padded so that the matrix product has whole tiles and rows of logits
+// begin at multiples of 16 bytes. Weights and gradients of the padding stay zero.
 static inline int params_head_rows(int V) { return V >= 16384 ? (V + 127) / 128 * 128 : (V + 7) / 8 * 8; }
 
-// Tags of a bucket's collectives (backend.h): its gradients are reduced, its parameters gathered.
+// Tags of a bucket's collectives (backend.h): the reduction of its gradients, the gathering of its parameters.
 static inline int params_reduce_tag(int bucket) { return 2 * bucket; }
 static inline int params_gather_tag(int bucket) { return 2 * bucket + 1; }
 

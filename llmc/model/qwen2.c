@@ -1,17 +1,19 @@
-// qwen2.c: the forward and backward pass of a Qwen2 stack, readable in one sitting. See qwen2.h for sizes and shapes.
+// qwen2.c: the forward and backward pass of a Qwen2 stack. See qwen2.h for sizes and shapes.
 //
 // One layer:   x_mid  = x     + O(attention(rope(QKV(rmsnorm(x)) + bias)))
 //              x_next = x_mid + down(silu(gate(h)) * up(h)),   h = rmsnorm(x_mid)
-// The residual adds are fused into the norm that follows. In the last layer only the output rows need queries, output
-// and MLP, while every row still gives keys and values ("outputs_only").
+// Residual adds are fused into the norm that follows. In the last layer only the output rows need queries, output
+// projection and MLP, while every row still gives keys and values ("outputs_only").
 #include "llmc/model/qwen2.h"
 
 #include <math.h>
 #include <stdlib.h>
 
+#include "llmc/base/alloc.h"
+
 static elem_t *weight(const Qwen2 *q, size_t offset) { return elem_at(q->b, q->weights, offset); }
 static size_t layer_base(const Qwen2 *q, int l) { return q->p.layer0 + (size_t)l * q->p.layer_stride; }
-// Place of a gradient: `within` its bucket. NULL: the stack is frozen.
+// Gradient at offset `within` of its bucket; NULL: the stack is frozen.
 static float *grad(const Qwen2 *q, int bucket, size_t within) {
     return q->train ? q->grads->at[bucket] + within : NULL;
 }
@@ -27,8 +29,8 @@ int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *
     q->outputs_only = 1;
     int half = c->HS / 2;
     size_t n = (size_t)positions * c->HS;
-    float *table = malloc(n * sizeof *table);
-    if (!table) return error_set(err, "rotary table: out of memory (%zu bytes)", n * sizeof *table);
+    TRY(b->alloc(b, (void **)&q->cos_sin, n * sizeof(float), "rotary table", err));
+    float *table = alloc(n, sizeof *table, "rotary table");
     for (int t = 0; t < positions; t++) {
         for (int i = 0; i < half; i++) {
             // the inverse frequency is rounded to fp32 before it is multiplied, as in the reference implementation
@@ -38,10 +40,9 @@ int qwen2_create(Qwen2 *q, const Qwen2Config *c, const StackParams *p, Backend *
             table[(size_t)t * c->HS + half + i] = (float)sin((double)angle);
         }
     }
-    int bad = b->alloc(b, (void **)&q->cos_sin, n * sizeof *table, "rotary table", err);
-    if (!bad) b->upload(b, q->cos_sin, table, n * sizeof *table);
+    b->upload(b, q->cos_sin, table, n * sizeof *table);
     free(table);
-    return bad;
+    return 0;
 }
 
 void qwen2_free(Qwen2 *q) {
@@ -49,9 +50,9 @@ void qwen2_free(Qwen2 *q) {
     q->cos_sin = NULL;
 }
 
-// Buffers that a mode does not keep for every layer are carved once, by layer 0, and shared by the others.
-int qwen2_carve(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype, int rows, int outputs, Recompute mode) {
-    if (!a->layers && !(a->layers = calloc((size_t)c->L, sizeof *a->layers))) return -1;
+// Buffers that a mode does not keep for every layer are carved once, for layer 0, and shared by the others.
+void qwen2_carve(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype, int rows, int outputs, Recompute mode) {
+    if (!a->layers) a->layers = alloc_zeroed((size_t)c->L, sizeof *a->layers, "activations");
     size_t e = dtype_size(dtype), T = (size_t)rows, K = (size_t)outputs, D = (size_t)c->D, F = (size_t)c->F;
     size_t heads = (size_t)c->NH * c->HS, qkv = heads + 2 * (size_t)c->KV * c->HS;
     a->mode = mode;
@@ -81,7 +82,7 @@ int qwen2_carve(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype, i
     a->delta = arena_take(arena, T * D * e);
     a->ln1_out = arena_take(arena, K * D * e);
     a->x_out = arena_take(arena, K * D * e);
-    if (mode == KEEP_NOTHING) return 0;
+    if (mode == KEEP_NOTHING) return;
     a->dx = arena_take(arena, T * D * e);
     a->dx_kept = arena_take(arena, K * D * e);
     a->dln = arena_take(arena, T * D * e);
@@ -89,7 +90,6 @@ int qwen2_carve(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype, i
     a->dact = arena_take(arena, T * F * e);
     a->dattn = arena_take(arena, T * heads * e);
     a->dqkv = arena_take(arena, T * qkv * e);
-    return 0;
 }
 
 void qwen2_release(StackActs *a) {
@@ -97,7 +97,8 @@ void qwen2_release(StackActs *a) {
     *a = (StackActs){0};
 }
 
-// ---- where things lie ----------------------------------------------------------------------------------------------
+// ---- layout of queries, keys, values
+// ----------------------------------------------------------------------------------------------
 
 // Queries, keys and values of a layer: one (T,QKV) matrix, or, outputs_only, (K,NH*HS) followed by (T,2*KV*HS).
 typedef struct QKVView {
@@ -162,8 +163,7 @@ static void attend(const Qwen2 *q, LayerActs *n, int l, const StackBatch *d, int
                          outputs_only ? &cache->outputs : &cache->pages, c->NH, c->KV, c->HS);
 }
 
-// From a layer's input x and ln1 on up to `act`, the input of the last product; R rows behind the attention.
-// skip_act: backward's recomputation has its own use for the rest.
+// From a layer's input x and ln1 up to `act`, the input of its last matrix product; R rows from the attention on.
 static void layer_forward(const Qwen2 *q, StackActs *a, int l, const StackBatch *d, const KVCache *cache) {
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
@@ -184,7 +184,7 @@ void qwen2_forward(const Qwen2 *q, StackActs *a, const StackBatch *d, const elem
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
     int T = d->rows, K = d->outputs, D = c->D, L = c->L;
-    b->wait_for(b, params_gather_tag(q->p.embed_bucket)); // parameters may still be on their way from other ranks
+    b->wait_for(b, params_gather_tag(q->p.embed_bucket)); // the all-gather of parameters may still be running
     b->embedding_forward(b, a->layers[0].x, weight(q, q->p.embed), slots, d->ids, T, D);
     for (int l = 0; l < L; l++) {
         b->range_push(b, "layer", l);
@@ -211,7 +211,7 @@ void qwen2_forward(const Qwen2 *q, StackActs *a, const StackBatch *d, const elem
 
 // ---- backward ------------------------------------------------------------------------------------------------------
 
-// Brings back what the mode did not keep. Deterministic operations on the same inputs: the same bits.
+// Recomputes what the mode did not keep. The operations are deterministic: the same bits.
 static void layer_recompute(const Qwen2 *q, StackActs *a, int l, const StackBatch *d) {
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
@@ -232,8 +232,7 @@ static void layer_recompute(const Qwen2 *q, StackActs *a, int l, const StackBatc
     b->swiglu_forward(b, n->act, n->gate_up, R, c->F);
 }
 
-// din = dout w and dw = dout^T in, for the weight at `w` within layer l; its gradient is skipped when the stack is
-// frozen.
+// din = dout w and, unless the stack is frozen, dw = dout^T in, for the weight at offset `w` of layer l.
 static void linear_backward(const Qwen2 *q, elem_t *din, const elem_t *dout, const elem_t *in, int l, size_t w,
                             float *dbias, int T, int K, int N, int accumulate) {
     q->b->matmul_backward_input(q->b, din, dout, weight(q, layer_base(q, l) + w), T, K, N, 0);
@@ -264,8 +263,8 @@ static void attention_block_backward(const Qwen2 *q, StackActs *a, LayerActs *n,
     b->scatter_add_rows(b, a->dln, a->dln_out, d->output_rows, d->outputs, D);
 }
 
-// dx (R,D): in, the gradient of the residual stream behind the layer (output rows when outputs_only). Returns a->dx
-// (T,D), the gradient at the layer's input.
+// dx (R,D): gradient of the residual stream behind the layer (output rows when outputs_only). Returns the gradient at
+// the layer's input (T,D).
 static elem_t *layer_backward(const Qwen2 *q, StackActs *a, int l, const StackBatch *d, elem_t *dx, int accumulate) {
     Backend *b = q->b;
     const Qwen2Config *c = &q->c;
@@ -275,7 +274,7 @@ static elem_t *layer_backward(const Qwen2 *q, StackActs *a, int l, const StackBa
         F = c->F;
     layer_recompute(q, a, l, d);
     int previous = q->grads->previous[q->p.layer_bucket + l];
-    if (previous >= 0) b->wait_for(b, params_reduce_tag(previous)); // it shares this layer's buffer
+    if (previous >= 0) b->wait_for(b, params_reduce_tag(previous)); // it used this layer's buffer
     // MLP
     linear_backward(q, a->dact, dx, n->act, l, q->p.down, NULL, R, F, D, accumulate);
     b->swiglu_backward(b, n->gate_up, a->dact, n->gate_up, R, F);
@@ -285,7 +284,7 @@ static elem_t *layer_backward(const Qwen2 *q, StackActs *a, int l, const StackBa
     // attention
     linear_backward(q, a->dattn, dx, n->attn, l, q->p.o, NULL, R, c->NH * c->HS, D, accumulate);
     attention_block_backward(q, a, n, l, d, outputs_only, accumulate);
-    if (outputs_only) { // other rows get their gradient through keys and values alone
+    if (outputs_only) { // the other rows get gradients only through keys and values
         b->zero(b, a->dx, (size_t)T * D * dtype_size(b->dtype));
         b->scatter_add_rows(b, a->dx, dx, d->output_rows, d->outputs, D);
         dx = a->dx;

@@ -17,8 +17,7 @@ size_t plan_reserve(size_t memory, int is_gpu) {
 }
 
 static PlanBytes count_bytes(const PlanShape *s, const C3Limits *limits) {
-    C3Memory m;
-    c3_memory(&m, s->config, s->params, limits, s->dtype, s->is_gpu);
+    C3Memory m = c3_memory(s->config, s->params, limits, s->dtype, s->is_gpu);
     PlanBytes bytes = {.parameters = m.parameters,
                        .gradients = m.gradients + optimizer_shard_bytes(s->params, s->zero),
                        .optimizer = optimizer_bytes(s->params, s->dtype, s->zero),
@@ -100,16 +99,14 @@ static PlanChoice largest(const PlanShape *s, Recompute mode) {
 
 // ---- the load ------------------------------------------------------------------------------------------------------
 
-static double pairs(double n, double k) { return k * (n - k) + k * (k + 1) / 2; } // seen by the last k of n rows
-
 RooflineLoad plan_load(const PlanShape *s, const PlanChoice *c) {
     double pages = (double)s->b * s->g / c->batches; // of a device batch, on average
     int shared = s->dtype == DTYPE_F32 ? 0 : 1;      // a master copy beside the weights
     return (RooflineLoad){
-        .stacks = {{&s->config->enc, pages * s->enc, pages * s->config->latents, pages * pairs(s->enc, s->enc),
-                    pages * pairs(s->enc, s->config->latents)},
-                   {&s->config->dec, pages * s->dec, pages * s->outputs, pages * pairs(s->dec, s->dec),
-                    pages * pairs(s->dec, s->outputs)}},
+        .stacks = {{&s->config->enc, pages * s->enc, pages * s->config->latents, pages * causal_pairs(s->enc, s->enc),
+                    pages * causal_pairs(s->enc, s->config->latents)},
+                   {&s->config->dec, pages * s->dec, pages * s->outputs, pages * causal_pairs(s->dec, s->dec),
+                    pages * causal_pairs(s->dec, s->outputs)}},
         .n_stacks = 2,
         .head_rows = pages * s->outputs,
         .D = s->config->dec.D,

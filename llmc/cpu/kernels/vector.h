@@ -1,6 +1,6 @@
-// vector.h: the few words the CPU kernels are written in: vectors of VL floats, loads and stores that convert from and
-// to the element type, sums, exp. Written once with the compiler's vector extensions; each ISA variant compiles it with
-// its own flags. Intrinsics only where the extension has no word for an instruction that pays.
+// vector.h: the vocabulary of the CPU kernels: vectors of VL floats, loads and stores that convert from and to the
+// element type, sums, exp. Written once with the compiler's vector extensions; each ISA variant compiles it with its
+// own flags. Intrinsics only where the extensions do not reach an instruction that pays.
 //
 // ELEM_BF16 (0/1) chooses the element type of this compilation.
 #ifndef LLMC_CPU_VECTOR_H

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "llmc/backend.h"
+#include "llmc/base/alloc.h"
 #include "llmc/train/checkpoint.h"
 #include "llmc/base/cli.h"
 #include "llmc/base/file.h"

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/backend.h"
 
 enum { RUNS = 15 };

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/model/cascade.h"
 #include "llmc/base/cli.h"
 #include "llmc/base/file.h"

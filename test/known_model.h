@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/train/checkpoint.h"
 #include "llmc/base/file.h"
 #include "llmc/weights/safetensors.h"

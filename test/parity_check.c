@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/model/cascade.h"
 #include "llmc/train/checkpoint.h"
 #include "llmc/base/file.h"

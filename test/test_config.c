@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/model/config.h"
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"

@@ -59,7 +59,7 @@ fi
 echo 'int c3_test_library(void) { return 1; }' | gcc -shared -fPIC -x c - -o "$empty/library.so"
 mkdir "$empty/search"
 read -ra mpi <<<"$(mpicc --showme:link)"
-gcc -std=c11 -fopenmp -DHAVE_NCCL -D_GNU_SOURCE -Wall -Wextra -Werror -I. -isystem "$toolkit/include" \
+gcc -std=c11 -fopenmp -DHAVE_NCCL -D_GNU_SOURCE -Wall -Wextra -I. -Werror -O2 -isystem "$toolkit/include" \
     test/cuda/test_libraries.c build/libc3.a "${mpi[@]}" -lcjson -lutf8proc -lz -lcrypto -lm -ldl -o "$empty/test_libraries"
 while IFS= read -r line; do
     case $line in

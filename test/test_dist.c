@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "llmc/base/alloc.h"
 #include "llmc/base/dist.h"
 #include "llmc/base/file.h"
 #include "llmc/base/stop.h"

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
+
 #include "../llmc/eval/eval.h"
 #include "../llmc/base/file.h"
 #include "../llmc/eval/baselines.h"

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/text/chunk.h"
 #include "llmc/base/file.h"
 #include "llmc/weights/latents.h"

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"
 #include "llmc/train/log.h"

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h" // file_remove_tree
 #include "llmc/train/plan.h"
 #include "llmc/train/step.h"

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"
 #include "llmc/train/run_writer.h"

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/data/shard.h"
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/model/config.h"
 #include "llmc/train/step.h"
 

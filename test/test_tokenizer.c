@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/text/pretokenize.h"
 #include "llmc/text/tokenizer.h"

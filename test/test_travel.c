@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/text/tokenizer.h"
 #include "llmc/weights/travel.h"

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <sys/types.h> // mode_t
 
-#include "llmc/base/alloc.h" // string_format
 #include "llmc/base/error.h"
 
 #ifdef __cplusplus

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/train/checkpoint.h"
 #include "llmc/weights/run.h"
 #include "llmc/weights/weights.h"

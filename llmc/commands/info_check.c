@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/train/checkpoint.h"
 #include "llmc/weights/run.h"
 #include "llmc/weights/weights.h"

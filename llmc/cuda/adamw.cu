@@ -1,9 +1,9 @@
 // adamw.cu: AdamW, sums of squares, the clip factor.
 //
-// AdamW is one pass: 16 + 12 bytes an element with a master (gradient, m, v, master in; m, v, master out), and
-// sizeof(elem) for the parameter. Elements that were never touched (rows of the embedding) cost 12: where gradient, m
-// and v are all zero and nothing decays, everything comes out as it went in, so the rest is neither read nor written.
-// The clip factor never leaves the device: not finite, it turns AdamW into nothing.
+// AdamW is one pass over memory: 28 bytes an element with a master (gradient, m, v, master in; m, v, master out), and
+// sizeof(elem) for the parameter. Without weight decay, elements whose gradient, m and v are zero (untouched rows of
+// the embedding) do not change and are skipped: 12 bytes. The clip factor never leaves the device; if it is not finite,
+// AdamW changes nothing.
 #include "llmc/cuda/common.cuh"
 
 // ---- kernels ----

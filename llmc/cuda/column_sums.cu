@@ -1,9 +1,8 @@
 // column_sums.cu: sums over the rows of a matrix: gradients of biases, and the second stage of RMSNorm's.
 //
 // A block owns a strip of 32 W columns and a chunk of rows: its warps take the rows in turn, each lane adding W columns
-// in registers, and the warps' sums are added in order through shared memory. Chunks are added by the same kernel, run
-// on the partial sums. Reads sizeof(elem) bytes an element once, 512 consecutive bytes a warp; the partial sums are 4
-// bytes for every 64 rows.
+// in registers, and the warps' sums are added in order through shared memory. The same kernel, run on the partial sums,
+// adds the chunks. Each element is read once, 512 consecutive bytes a warp.
 #include "llmc/cuda/common.cuh"
 
 // ---- kernel ----

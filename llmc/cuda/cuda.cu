@@ -1,8 +1,10 @@
-// cuda.cu: the CUDA backend's birth: which GPU a rank gets and whether it will do; memory, copies, waiting.
+// cuda.cu: creation of the CUDA backend: choice and check of the GPU; memory, copies, waiting.
 //
-// All copies are queued on the compute stream like everything else. `upload` goes through a ring of page-locked memory,
-// so that its caller may go on at once: a copy from pageable memory would wait for all that is queued before it.
+// All copies are queued on the compute stream. `upload` goes through a ring of page-locked memory, so that it returns
+// at once: a copy from pageable memory would wait for everything queued before it.
 #include "llmc/cuda/cuda.h"
+
+#include "llmc/base/alloc.h"
 #include "llmc/base/gpu_sheets.h"
 
 #include <nvtx3/nvToolsExt.h>
@@ -10,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- failures on the device: the end of all ranks ----
-static const Dist *the_ranks; // of the only backend of this process that has some
+// ---- failures on the device end all ranks ----
+static const Dist *the_ranks; // of this process's only backend with ranks
 
 void cuda_fatal(const char *file, int line, const char *call, const char *text) {
     static const Dist alone = {0, 1, 0, 1, 1, 0};
@@ -76,7 +78,7 @@ static int reserve(Backend *b, int rows, int heads, int width, Error *err) {
     CudaState *s = cuda_state(b);
     const size_t bytes = backend_scratch_bytes(rows, heads, width);
     if (bytes <= s->scratch_bytes) return 0;
-    if (s->scratch) CUDA_CHECK(cudaFree(s->scratch)); // waits for whoever still uses it
+    if (s->scratch) CUDA_CHECK(cudaFree(s->scratch)); // waits for kernels that still use it
     s->scratch_bytes = 0;
     TRY(memory_alloc(b, &s->scratch, bytes, "scratch", err));
     s->scratch_bytes = bytes;
@@ -125,7 +127,7 @@ static void upload_async(Backend *b, void *device, const void *host, size_t byte
     CUDA_CHECK(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda_stream(b)));
 }
 
-// The copy itself waits without a watch, so it starts when all that could hang has ended.
+// The copy's own wait detects no time-out, so everything that could hang is waited for first.
 static void download(Backend *b, void *host, const void *device, size_t bytes) {
     cuda_comm_wait(b, 0);
     CUDA_CHECK(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda_stream(b)));
@@ -180,7 +182,7 @@ static int check_driver(Error *err) {
                      cudaGetErrorString(code));
 }
 
-// Its code is in this program for this GPU, or no kernel's is.
+// If this program has no code for the GPU, asking for this kernel's attributes fails.
 __global__ void any_kernel(int *out) { *out = 1; }
 
 static int check_device(const cudaDeviceProp *p, Error *err) {
@@ -197,8 +199,8 @@ static int check_device(const cudaDeviceProp *p, Error *err) {
                      p->name, p->major, p->minor, cudaGetErrorString(code), p->major, p->minor);
 }
 
-// Takes the GPU of this rank's place on its host. A launcher may show each rank one GPU only, hence the remainder;
-// whether two ranks got the same one is found out by its identity, in check_shared.
+// Takes the GPU whose number is the rank's on its host. A launcher may show each rank a single GPU, hence the
+// remainder; check_shared finds out by identity whether two ranks got the same one.
 static int take_device(CudaState *s, cudaDeviceProp *p, const Dist *d, Error *err) {
     TRY(check_driver(err));
     s->device = (d ? d->local_rank : 0) % backend_cuda_devices();
@@ -214,11 +216,10 @@ static int take_device(CudaState *s, cudaDeviceProp *p, const Dist *d, Error *er
     return check_device(p, err);
 }
 
-// NCCL refuses two ranks on one GPU. All ranks come here.
+// Refuses two ranks on one GPU, as NCCL does. Called by all ranks.
 static int check_shared(const cudaDeviceProp *p, const Dist *d, Error *err) {
     const size_t size = sizeof p->uuid;
-    char *all = (char *)malloc((size_t)d->ranks * size);
-    if (!all) cuda_fatal(__FILE__, __LINE__, "malloc", "out of memory");
+    char *all = (char *)alloc((size_t)d->ranks, size, "identities of GPUs");
     dist_all_gather(d, all, &p->uuid, size);
     int other = -1;
     for (int r = 0; r < d->ranks; r++) {
@@ -233,7 +234,7 @@ static int check_shared(const cudaDeviceProp *p, const Dist *d, Error *err) {
                      d->local_ranks, gpus, d->rank, other, gpus < d->local_ranks ? gpus : d->local_ranks);
 }
 
-// ---- birth and end ----
+// ---- creation and end ----
 static void destroy(Backend *b) {
     if (!b) return;
     CudaState *s = cuda_state(b);
@@ -251,7 +252,7 @@ static void destroy(Backend *b) {
     free(b);
 }
 
-static void fill(Backend *b) {
+static void fill_table(Backend *b) {
     b->destroy = destroy;
     b->alloc = memory_alloc;
     b->release = memory_release;
@@ -287,7 +288,7 @@ static int create_resources(Backend *b, Error *err) {
     return cuda_matmul_create(b, err);
 }
 
-// Every step in which a rank can fail alone is agreed on, so that no rank waits for one that has given up.
+// Ranks agree on every step in which one can fail alone, so that none waits for one that has given up.
 static int create(Backend *b, Error *err) {
     CudaState *s = cuda_state(b);
     cudaDeviceProp p;
@@ -299,7 +300,7 @@ static int create(Backend *b, Error *err) {
         TRY(dist_agree(b->dist, bad, err));
     }
     TRY(bad);
-    fill(b);
+    fill_table(b);
     b->name = s->name;
     const Gpu *sheet = gpu_find(p.name);
     if (sheet) b->sheet_flops = b->dtype == DTYPE_BF16 ? sheet->bf16 : sheet->fp32;
@@ -317,13 +318,8 @@ int backend_cuda_create(Backend **out, DType dtype, Dist *dist, Error *err) {
     *out = NULL;
     if (dtype != DTYPE_F32 && dtype != DTYPE_BF16)
         return error_set(err, "cuda: element type must be fp32 or bf16, found type %d", (int)dtype);
-    Backend *b = (Backend *)calloc(1, sizeof *b);
-    CudaState *s = (CudaState *)calloc(1, sizeof *s);
-    if (!b || !s) {
-        free(b);
-        free(s);
-        return error_set(err, "cuda: out of memory");
-    }
+    Backend *b = (Backend *)alloc_zeroed(1, sizeof *b, "cuda backend");
+    CudaState *s = (CudaState *)alloc_zeroed(1, sizeof *s, "cuda backend");
     b->dtype = dtype;
     b->threads = 1;
     b->is_gpu = 1;

@@ -1,9 +1,9 @@
-// cuda.h: inside the CUDA backend: its state, checks, and what each file beside it fills in of the table.
+// cuda.h: inside the CUDA backend: its state, checks, and which part of the table each file fills.
 //
-// Everything is queued on one compute stream; collectives run on a second stream, tied to the first by events; nothing
-// waits on the host but download and synchronize. Files: cuda.cu (birth, memory, streams), rows.cu, rmsnorm.cu,
-// rope.cu, swiglu.cu, loss.cu, adamw.cu, attention*.cu (kernels, then launchers), matmul.cu (cuBLASLt), nccl.cu
-// (collectives).
+// Everything is queued on one compute stream; collectives run on a second stream, tied to the first by events; only
+// download and synchronize wait on the host. Files: cuda.cu (creation, memory, streams), rows.cu, rmsnorm.cu, rope.cu,
+// swiglu.cu, loss.cu, adamw.cu, attention*.cu (kernels, then launchers), matmul.cu (cuBLASLt), nccl.cu (collectives).
+// Uses base and backend.h.
 #ifndef LLMC_CUDA_CUDA_H
 #define LLMC_CUDA_CUDA_H
 
@@ -19,8 +19,8 @@ typedef __nv_bfloat16 bf16;
 typedef struct CudaMatmul CudaMatmul; // matmul.cu: handle, workspace, plans by shape
 typedef struct CudaComm CudaComm;     // nccl.cu: communicator, stream, events by tag
 
-// Page-locked memory through which `upload` sends: a ring of segments, filled one after the other. A segment is filled
-// again when its event, recorded behind its last copy, has passed.
+// Page-locked memory through which `upload` sends: a ring of segments. A segment is reused once its event, recorded
+// after its last copy, has passed.
 enum { CUDA_STAGING_SEGMENTS = 4, CUDA_STAGING_SEGMENT = 4 << 20 };
 typedef struct CudaStaging {
     char *memory;
@@ -43,8 +43,8 @@ typedef struct CudaState {
 static inline CudaState *cuda_state(const Backend *b) { return (CudaState *)b->state; }
 static inline cudaStream_t cuda_stream(const Backend *b) { return cuda_state(b)->stream; }
 
-// At least `bytes` of 256-byte aligned device memory, contents undefined, free to the next operation in the stream.
-// `reserve` sized it: a request beyond that is a bug and ends all ranks, naming `who`.
+// At least `bytes` of 256-byte aligned device memory, contents undefined, valid until the next operation that asks for
+// scratch. `reserve` sized it: a request beyond that is a bug and ends all ranks, naming `who`.
 void *cuda_scratch(Backend *b, size_t bytes, const char *who);
 
 // Prints "rank R on HOST: FILE:LINE: CALL: text" and ends all ranks.
@@ -55,7 +55,7 @@ void *cuda_scratch(Backend *b, size_t bytes, const char *who);
         if (cuda_check_code != cudaSuccess)                                                                            \
             cuda_fatal(__FILE__, __LINE__, #call, cudaGetErrorString(cuda_check_code));                                \
     } while (0)
-// Behind every launch.
+// After every launch.
 #define CUDA_CHECK_LAUNCH(kernel)                                                                                      \
     do {                                                                                                               \
         cudaError_t cuda_check_code = cudaGetLastError();                                                              \
@@ -69,12 +69,12 @@ void *cuda_scratch(Backend *b, size_t bytes, const char *who);
             cuda_fatal(__FILE__, __LINE__, #call, cublasLtGetStatusString(cublas_check_code));                         \
     } while (0)
 
-// Loads cuBLASLt, and NCCL when it is asked for (libraries.c; NULL in the simulation, which brings its own).
+// Loads cuBLASLt and, if asked to, NCCL (libraries.c; NULL in the simulation, which has its own).
 extern "C" int cuda_libraries_load(int with_nccl, Error *err) __attribute__((weak));
 // Paths of the files that were loaded; static memory.
 extern "C" const char *cuda_libraries_text(void) __attribute__((weak));
 
-// What fills the Backend.
+// Each fills its part of the Backend.
 void cuda_rows_fill(Backend *b);                // rows.cu: embedding, gather, scatter, casts
 void cuda_rmsnorm_fill(Backend *b);             // rmsnorm.cu
 void cuda_rope_fill(Backend *b);                // rope.cu
@@ -88,8 +88,8 @@ void cuda_matmul_free(Backend *b);
 double cuda_matmul_peak(Backend *b);
 int cuda_comm_create(Backend *b, Error *err); // nccl.cu; also fills; one rank: nothing but the fill
 void cuda_comm_free(Backend *b);
-// Waits for the compute stream and, if asked to, for collectives that nobody awaits, watching them: an error or a
-// time-out names rank and operation and ends all ranks.
+// Waits for the compute stream and, if asked to, for all collectives. An error or a time-out of one names rank and
+// operation and ends all ranks.
 void cuda_comm_wait(Backend *b, int collectives);
 
 #endif

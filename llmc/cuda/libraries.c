@@ -1,9 +1,9 @@
 // libraries.c: cuBLASLt and NCCL, loaded when the first GPU is opened instead of when the program starts.
 //
-// cuBLASLt alone is a file of 540 MB: linked the usual way it costs every start of the program half a second and
-// 200 MB, also on the CPU and for -h, and the program would not start at all where only the CPU is to be used and the
-// libraries are not there. So each function that the backend calls is defined here and hands on to the library's.
-// The headers' own prototypes guard the signatures. (The simulation brings its own definitions and leaves this out.)
+// Linked the usual way, cuBLASLt (540 MB) would cost every start half a second and 200 MB, even on the CPU and for -h,
+// and the program would not start where the libraries are missing. So each function that the backend calls is defined
+// here and forwards to the library's. The headers' prototypes check the signatures. (The simulation has its own
+// definitions and leaves this file out.)
 #include <cublasLt.h>
 #include <dlfcn.h>
 #include <glob.h>
@@ -17,6 +17,7 @@
 #include <nccl.h>
 #endif
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/error.h"
 
 int cuda_libraries_load(int with_nccl, Error *err);
@@ -68,35 +69,36 @@ static const char *python_folder(char buffer[PATH_MAX]) {
 
 typedef struct Search {
     void *library;
-    char looked[1024], other[PATH_MAX]; // the folders, for the error; a file of another major version
+    char *looked; // the folders, for the error
+    char *other;  // a file of another major version; NULL: none
 } Search;
 
-// Opens the newest of a folder's files of this name.
+// Opens the newest of the files that match FOLDER/NAME, where there is one.
 static void search_folder(Search *s, const char *folder, const char *name) {
-    char pattern[2 * PATH_MAX];
-    glob_t found = {0};
-    snprintf(pattern, sizeof pattern, "%s/%s", folder, name);
+    char *pattern = string_format("%s/%s", folder, name);
+    char *versions = string_format("%s/%.*s.so.[0-9]*", folder, (int)strcspn(name, "."), name);
+    glob_t found = {0}, others = {0};
     if (glob(pattern, 0, NULL, &found) == 0) {
         for (size_t k = found.gl_pathc; k > 0 && !s->library; k--)
             s->library = dlopen(found.gl_pathv[k - 1], RTLD_NOW | RTLD_LOCAL);
     }
+    if (!s->library && !s->other && glob(versions, 0, NULL, &others) == 0) s->other = string_copy(others.gl_pathv[0]);
     globfree(&found);
-    snprintf(pattern, sizeof pattern, "%s/%.*s.so.[0-9]*", folder, (int)strcspn(name, "."), name);
-    if (!s->library && !s->other[0] && glob(pattern, 0, NULL, &found) == 0)
-        snprintf(s->other, sizeof s->other, "%s", found.gl_pathv[0]);
-    globfree(&found);
+    globfree(&others);
+    free(pattern);
+    free(versions);
 }
 
 static void search(Search *s, const char *name) {
-    char python[PATH_MAX], folder[2 * PATH_MAX];
+    char python[PATH_MAX];
     for (int i = 0; i < N_PLACES && !s->library; i++) {
         const char *variable = places[i].variable;
         const char *base = !variable ? "" : strcmp(variable, "PATH") == 0 ? python_folder(python) : getenv(variable);
         if (!base || (variable && !*base)) continue;
-        snprintf(folder, sizeof folder, "%s%s", base, places[i].pattern);
+        char *folder = string_format("%s%s", base, places[i].pattern);
         search_folder(s, folder, name);
-        const size_t at = strlen(s->looked);
-        snprintf(s->looked + at, sizeof s->looked - at, "%s%s", at ? ", " : "", folder);
+        string_append(&s->looked, "%s%s", s->looked ? ", " : "", folder);
+        free(folder);
     }
 }
 
@@ -104,16 +106,20 @@ static int load(void **library, const char *name, Error *err) {
     if (*library || (*library = dlopen(name, RTLD_NOW | RTLD_LOCAL))) return 0;
     Search s = {0};
     search(&s, name);
-    if ((*library = s.library)) return 0;
-    if (s.other[0])
-        return error_set(err,
-                         "%s: not found, and %s is of another major version than this program was built for (hint: "
-                         "install CUDA %d, or name its folder in LD_LIBRARY_PATH; or -device cpu)",
-                         name, s.other, CUBLAS_VER_MAJOR);
-    return error_set(
-        err,
-        "%s: not found by name nor in %s (hint: install it, or name its folder in LD_LIBRARY_PATH; or -device cpu)",
-        name, s.looked);
+    *library = s.library;
+    if (!s.library && s.other)
+        error_set(err,
+                  "%s: not found, and %s is of another major version than this program was built for (hint: install "
+                  "CUDA %d, or name its folder in LD_LIBRARY_PATH; or -device cpu)",
+                  name, s.other, CUBLAS_VER_MAJOR);
+    else if (!s.library)
+        error_set(err,
+                  "%s: not found by name nor in %s (hint: install it, or name its folder in LD_LIBRARY_PATH; or "
+                  "-device cpu)",
+                  name, s.looked);
+    free(s.looked);
+    free(s.other);
+    return *library ? 0 : -1;
 }
 
 // Path of a library that was loaded; "": it was not.
@@ -133,12 +139,12 @@ int cuda_libraries_load(int with_nccl, Error *err) {
 }
 
 const char *cuda_libraries_text(void) {
-    static char text[2 * PATH_MAX + 16];
-    snprintf(text, sizeof text, "%s%s%s", path_of(cublaslt), nccl ? ", " : "", path_of(nccl));
+    static char *text;
+    if (!text) text = string_format("%s%s%s", path_of(cublaslt), nccl ? ", " : "", path_of(nccl));
     return text;
 }
 
-// The library was loaded and is of the major version it was compiled for; only a broken one lacks the function.
+// The library is loaded and of the right major version: only a broken one lacks the function.
 static void *find(void *library, const char *name) {
     void *function = library ? dlsym(library, name) : NULL;
     if (function) return function;

@@ -3,9 +3,7 @@
 // A block is a row: 152,000 logits are 300 KB in bf16, more than a multiprocessor holds, so the row is read twice. The
 // first pass keeps a running maximum, its lowest index and the sum of exponentials relative to it (online softmax), the
 // second replaces the logits by their gradient, from the row's end backwards: what was read last is still in L2.
-// Bytes an element, e = sizeof(elem): loss alone e; with the gradient 2e to 3e, as much as L2 keeps of the second read
-// (two rows a multiprocessor are under way: 80 MB on an H100, whose L2 has 50). Fast exponentials: their error,
-// |x - max| roundings of fp32, is weighted by exp(x - max).
+// Fast exponentials: their error, |x - max| roundings of fp32, is weighted by exp(x - max).
 #include "llmc/cuda/common.cuh"
 
 // ---- kernels ----
@@ -137,7 +135,7 @@ __global__ void __launch_bounds__(1024)
 }
 
 // ---- launchers ----
-// Four accesses a thread at least: fewer threads meet sooner at the end of a short row.
+// At least four accesses a thread: for short rows the final reduction of fewer threads is faster.
 template <int W> static int row_threads(int V) { return threads_for(ceil_divide((size_t)V, 4 * W), 1024); }
 
 template <class E, int W>

@@ -1,18 +1,19 @@
-// matmul.cu: the three products of a linear layer through cuBLASLt, biases' gradients, this GPU's measured peak.
+// matmul.cu: the three products of a linear layer through cuBLASLt, gradients of biases, measurement of the GPU's peak.
 //
 // cuBLASLt is column-major: a row-major (T,N) is its N x T. So, with in (T,K), w (N,K), out (T,N):
 //     forward    out  (N x T) = w^T (K x N, transposed)  in (K x T)           + bias along N
 //     d input    din  (K x T) = w (K x N)                dout (N x T)
 //     d weight   dw   (K x N) = in (K x T)               dout^T (N x T, transposed)      fp32 out
 // No leading dimension depends on T. A plan (descriptor, layouts, algorithm) is kept for each kind, K, N, alignment of
-// the pointers and bucket of T: packed batches change T every step, and 8 buckets an octave hold them all. The
-// algorithm is the heuristic's choice for the bucket's largest T; the layouts carry the exact T, and
-// cublasLtMatmulAlgoCheck says whether the algorithm takes it. Where it does not, T gets a plan of its own. Sums over
-// split K are added in fp32, so that a bf16 result is rounded once. fp32 products do not use TF32.
+// the pointers and bucket of T: packed batches change T every step, and there are 8 buckets from one power of two to
+// the next. The algorithm is the heuristic's choice for the bucket's largest T; the layouts carry the exact T, and if
+// cublasLtMatmulAlgoCheck refuses it, T gets a plan of its own. Partial sums of split K are added in fp32, so that a
+// bf16 result is rounded once. fp32 products do not use TF32.
+#include "llmc/base/alloc.h"
 #include "llmc/cuda/common.cuh"
 
 #include <stdio.h>  // snprintf
-#include <stdlib.h> // calloc
+#include <stdlib.h> // free
 #include <string.h> // memcmp
 
 // ---- plans ----
@@ -75,7 +76,7 @@ static Plan **list_of(CudaMatmul *m, const PlanKey *key) {
     return &m->plans[(hash ^ hash >> 16) % PLAN_LISTS];
 }
 
-// T columns for what has one a row of the batch; of d weight's operands both.
+// Sets T columns in the layouts that have one for each row of the batch; d weight has two of them.
 static void set_rows(Plan *plan, int rows) {
     const uint64_t columns = (uint64_t)rows;
     cublasLtMatrixLayout_t with_rows[2] = {plan->b, plan->key.kind == BACKWARD_WEIGHT ? plan->a : plan->d};
@@ -149,8 +150,7 @@ static Plan *plan_for(Backend *b, const PlanKey *key) {
     for (Plan *p = *list; p; p = p->next) {
         if (!memcmp(&p->key, key, sizeof *key)) return p;
     }
-    Plan *plan = (Plan *)calloc(1, sizeof *plan);
-    if (!plan) cuda_fatal(__FILE__, __LINE__, "calloc", "out of memory on the host");
+    Plan *plan = (Plan *)alloc_zeroed(1, sizeof *plan, "matmul plan");
     plan->key = *key;
     describe(b, plan);
     choose_algorithm(m, plan);
@@ -214,7 +214,7 @@ static void matmul_backward_weight(Backend *b, float *dw, float *dbias, const el
 }
 
 // ---- the peak ----
-// Numbers in (-1, 1) without a pattern: a GPU's clock depends on the bits that flip.
+// Pseudorandom numbers in (-1, 1): a GPU's clock depends on how many bits flip.
 template <class E, int W> __global__ void fill_kernel(E *x, size_t n) {
     const size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
     if (i >= n) return;
@@ -276,10 +276,9 @@ double cuda_matmul_peak(Backend *b) {
     return rate;
 }
 
-// ---- birth and end ----
+// ---- creation and end ----
 int cuda_matmul_create(Backend *b, Error *err) {
-    CudaMatmul *m = (CudaMatmul *)calloc(1, sizeof *m);
-    if (!m) return error_set(err, "out of memory on the host");
+    CudaMatmul *m = (CudaMatmul *)alloc_zeroed(1, sizeof *m, "matmul plans");
     cuda_state(b)->matmul = m;
     b->matmul_forward = matmul_forward;
     b->matmul_backward_input = matmul_backward_input;
@@ -288,8 +287,7 @@ int cuda_matmul_create(Backend *b, Error *err) {
     if (status != CUBLAS_STATUS_SUCCESS)
         return error_set(err, "cuBLASLt does not start: %s (hint: are its libraries those of this CUDA toolkit?)",
                          cublasLtGetStatusString(status));
-    if (b->alloc(b, &m->workspace, BACKEND_GEMM_WORKSPACE, "cuBLASLt's workspace", err)) return -1;
-    return 0;
+    return b->alloc(b, &m->workspace, BACKEND_GEMM_WORKSPACE, "cuBLASLt's workspace", err);
 }
 
 void cuda_matmul_free(Backend *b) {

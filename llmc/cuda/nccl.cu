@@ -1,11 +1,12 @@
-// nccl.cu: collectives, on a stream of their own, and the watch over them.
+// nccl.cu: collectives, on a stream of their own, with error and time-out detection.
 //
-// A collective is tied to the compute stream by two events: it starts behind `ready`, recorded where it was called, and
-// `wait_for` holds the compute stream at `done`. Sums are fp32. Whoever waits on the host polls, and meanwhile asks
-// NCCL for errors and looks at the clock: it runs while the oldest collective that has not ended could run, its input
-// being ready, but waits for other ranks. Time spent computing does not count. With Dist.timeout seconds on it the
-// ranks call the roll, and each names those that did not answer or are behind, and ends all.
+// A collective is tied to the compute stream by two events: it starts after `ready`, recorded where it was called, and
+// `wait_for` makes the compute stream wait for `done`. Sums are fp32. Waits on the host poll, and meanwhile check NCCL
+// for errors and a clock, which runs while the input of the oldest unfinished collective is ready, so that it can only
+// be waiting for other ranks. After Dist.timeout seconds the ranks call the roll; each names those that did not answer
+// or are behind, and ends the run.
 #include "llmc/cuda/cuda.h"
+#include "llmc/base/alloc.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,7 +47,7 @@ static void fill_alone(Backend *b) {
 #include <nccl.h>
 
 // ---- several ----
-typedef struct Flight { // a collective that no wait of the host has seen end
+typedef struct Flight { // a collective that the host has not seen end
     cudaEvent_t ready, done;
     const char *operation;
     size_t bytes; // from each rank
@@ -59,8 +60,8 @@ struct CudaComm {
     double timeout; // seconds
     Flight *flights;
     int n, capacity; // in use; with events
-    int oldest;      // of those that were not seen to end
-    int *last;       // (tags) the last flight of each tag, -1: none that is not awaited
+    int oldest;      // first that was not seen to end
+    int *last;       // (tags) the last flight of each tag; -1: none, or already waited for
     int tags;
     int ended;          // collectives before flights[0]
     double waits_since; // when the oldest was first seen ready and not done; 0: not yet
@@ -73,7 +74,7 @@ static double seconds(void) {
 }
 static void nap(void) { usleep(20); }
 
-// A communicator that does not block: calls may come back early, and are asked after until they have got through.
+// The communicator is non-blocking: a call may return early, and is polled until it is through.
 static ncclResult_t settle(CudaComm *c, ncclResult_t result) {
     const double start = seconds();
     while (result == ncclInProgress && seconds() - start < c->timeout) {
@@ -98,24 +99,18 @@ static const char *explain(CudaComm *c, ncclResult_t result) {
     } while (0)
 
 // ---- flights ----
-static void *grown(void *memory, size_t count, size_t size) {
-    void *larger = realloc(memory, count * size);
-    if (!larger) cuda_fatal(__FILE__, __LINE__, "realloc", "out of memory");
-    return larger;
-}
-
-// A collective's input is ready behind all that is queued so far.
+// Starts a collective, whose input is ready after all that is queued so far.
 static Flight *depart(Backend *b, const char *operation, size_t bytes, int tag) {
     CudaComm *c = cuda_state(b)->comm;
     if (c->n == c->capacity) {
-        c->flights = (Flight *)grown(c->flights, (size_t)c->capacity + 64, sizeof *c->flights);
+        c->flights = (Flight *)alloc_resize(c->flights, (size_t)c->capacity + 64, sizeof *c->flights, "collectives");
         for (int end = c->capacity + 64; c->capacity < end; c->capacity++) {
             CUDA_CHECK(cudaEventCreateWithFlags(&c->flights[c->capacity].ready, cudaEventDisableTiming));
             CUDA_CHECK(cudaEventCreateWithFlags(&c->flights[c->capacity].done, cudaEventDisableTiming));
         }
     }
     if (tag >= c->tags) {
-        c->last = (int *)grown(c->last, (size_t)tag + 1, sizeof *c->last);
+        c->last = (int *)alloc_resize(c->last, (size_t)tag + 1, sizeof *c->last, "collectives");
         while (c->tags <= tag) c->last[c->tags++] = -1;
     }
     c->last[tag] = c->n;
@@ -160,7 +155,7 @@ static int passed(cudaError_t code, const char *call) {
     return 0;
 }
 
-// Ranks do not wait equally long; those that are well come to the roll call within this time.
+// Ranks start waiting at different times; those that are running come to the roll call within this time.
 static double roll_call_seconds(const CudaComm *c) { return c->timeout < 20 ? c->timeout / 4 : 5; }
 
 [[noreturn]] static void overdue(const Backend *b, const CudaComm *c) {
@@ -168,15 +163,15 @@ static double roll_call_seconds(const CudaComm *c) { return c->timeout < 20 ? c-
     const Flight *f = &c->flights[c->oldest];
     const int number = c->ended + c->oldest;
     char call[128], text[512];
-    int length = 0, *numbers = (int *)calloc((size_t)d->ranks, sizeof *numbers);
+    int length = 0, *numbers = (int *)alloc_zeroed((size_t)d->ranks, sizeof *numbers, "roll call");
     snprintf(call, sizeof call, "%s of tag %d (%zu bytes a rank, the %dth)", f->operation, f->tag, f->bytes,
              number + 1);
     snprintf(text, sizeof text,
              "no progress for %.0f s; all ranks are in it (hint: NCCL_DEBUG=INFO says more, "
              "C3_COMM_TIMEOUT=SECONDS allows more time)",
              c->timeout);
-    if (numbers) dist_roll_call(d, number, roll_call_seconds(c), numbers);
-    for (int r = 0; numbers && r < d->ranks && length < 400; r++) {
+    dist_roll_call(d, number, roll_call_seconds(c), numbers);
+    for (int r = 0; r < d->ranks && length < 400; r++) {
         if (numbers[r] >= number) continue;
         if (!length) length = snprintf(text, sizeof text, "no progress for %.0f s: it waits for", c->timeout);
         length += snprintf(text + length, sizeof text - (size_t)length, " rank %d on %.60s (%s)", r, dist_host(d, r),
@@ -202,7 +197,7 @@ static void watch(Backend *b, CudaComm *c) {
     if (now - c->waits_since > c->timeout - roll_call_seconds(c)) overdue(b, c);
 }
 
-// Forgets what has ended; those under way move to the front.
+// Drops finished collectives; the others move to the front.
 static void retire(CudaComm *c) {
     while (c->oldest < c->n && passed(cudaEventQuery(c->flights[c->oldest].done), "collective")) c->oldest++;
     const int gone = c->oldest;
@@ -232,7 +227,7 @@ void cuda_comm_wait(Backend *b, int collectives) {
     retire(c);
 }
 
-// ---- birth and end ----
+// ---- creation and end ----
 static int connect(Backend *b, CudaComm *c, Error *err) {
     const Dist *d = b->dist;
     ncclUniqueId id = {};
@@ -252,11 +247,10 @@ int cuda_comm_create(Backend *b, Error *err) {
     const Dist *d = b->dist;
     fill_alone(b);
     if (!d || d->ranks == 1) return 0;
-    CudaComm *c = (CudaComm *)calloc(1, sizeof *c);
-    if (!c) cuda_fatal(__FILE__, __LINE__, "calloc", "out of memory");
+    CudaComm *c = (CudaComm *)alloc_zeroed(1, sizeof *c, "collectives");
     cuda_state(b)->comm = c;
     c->timeout = d->timeout;
-    int least = 0, greatest = 0; // its kernels are short and others wait for them: they come first
+    int least = 0, greatest = 0; // high priority: its kernels are short, and other ranks wait for them
     CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
     CUDA_CHECK(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, greatest));
     TRY(connect(b, c, err));
@@ -275,7 +269,7 @@ void cuda_comm_free(Backend *b) {
     }
     if (c->nccl) {
         NCCL_CHECK(c, ncclCommFinalize(c->nccl));
-        ncclCommDestroy(c->nccl); // only frees, behind the former
+        ncclCommDestroy(c->nccl);
     }
     if (c->stream) CUDA_CHECK(cudaStreamDestroy(c->stream));
     free(c->flights);

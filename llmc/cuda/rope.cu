@@ -1,7 +1,6 @@
 // rope.cu: rotary embedding, in place on the rows of a fused projection, "rotate half" pairing.
 //
-// A thread turns W pairs (i, i + HS/2): both halves in, both out. 2 sizeof(elem) bytes an element; the row's cosines
-// and sines (4 HS bytes) are read once a head and come from L1 but for the first.
+// A thread rotates W pairs (i, i + HS/2). The row's cosines and sines come from L1 for all heads but the first.
 #include "llmc/cuda/common.cuh"
 
 // ---- kernel ----

@@ -1,10 +1,8 @@
 // rows.cu: embedding, gathers and scatters of rows, casts.
 //
-// Copies move words, not elements: 16 bytes where every row starts on a 16-byte border, else one element. A block is a
-// row. Bytes an element, e = sizeof(elem): copies 2e, scatter_add_rows 3e, casts 4 + e, the embedding's gradient e for
-// a row of dout and 8 for a row of the table that occurs. The embedding's gradient is deterministic: the host has
-// sorted the rows by id, a block owns a run of equal ids and a strip of columns, and nobody else writes there. A long
-// run (a frequent token) is shared by the block's warps.
+// Copies move words, not elements: 16 bytes where every row is 16-byte aligned, else one element. A block is a row. The
+// embedding's gradient is deterministic: the host has sorted the rows by id, and a block alone writes a run of equal
+// ids and a strip of columns. A long run (a frequent token) is shared by the block's warps.
 #include "llmc/cuda/common.cuh"
 
 // ---- kernels ----

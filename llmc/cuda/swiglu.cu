@@ -1,8 +1,7 @@
 // swiglu.cu: out = silu(gate) * up on the rows of a fused gate|up product, and its gradient.
 //
-// A thread does W elements of a row. Bytes an element of out, e = sizeof(elem): forward 3e, backward 5e. The
-// exponential is the fast one: off by at most |gate| roundings of fp32, as is any that starts from a rounded gate *
-// log2(e).
+// A thread does W elements of a row. Fast exponentials: off by at most |gate| roundings of fp32, like any that starts
+// from a rounded gate * log2(e).
 #include "llmc/cuda/common.cuh"
 
 // ---- kernels: grid (T, tiles of a row) ----

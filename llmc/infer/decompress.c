@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"

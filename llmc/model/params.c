@@ -117,7 +117,7 @@ int params_build(C3Params *p, const C3Config *c, int ranks, Error *err) {
     if (c->latents < 1) return error_set(err, "parameter table: %d latents: expected at least 1", c->latents);
     ParamTable *t = &p->table;
     t->ranks = ranks;
-    size_t layers = (size_t)(c->enc.L + c->dec.L);
+    size_t layers = (size_t)c->enc.L + (size_t)c->dec.L;
     t->params = alloc_zeroed(layers * LAYER_TENSORS + 8, sizeof *t->params, "parameter table");
     t->buckets = alloc_zeroed(layers + 4, sizeof *t->buckets, "parameter table");
     Builder b = {.t = t};

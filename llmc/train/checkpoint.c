@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/train/run_writer.h"
 #include "llmc/train/trainer_files.h"

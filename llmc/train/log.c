@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h"
 #include "llmc/base/format.h"

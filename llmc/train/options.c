@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h" // string_format
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h"
 #include "llmc/version.h"

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/weights/run.h" // checkpoint_hold
 #include "llmc/model/config.h"
 #include "llmc/base/file.h"

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/data/loader.h" // dataset_vocabulary
 #include "llmc/weights/run.h" // checkpoint_hold

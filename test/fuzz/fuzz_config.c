@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/model/config.h"
 #include "llmc/base/file.h"
 

@@ -7,6 +7,7 @@
 
 #include <utf8proc.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h" // string_format
 #include "llmc/text/tokenizer.h"
 #include "llmc/base/unicode.h"

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/weights/extract.h"
 #include "llmc/base/file.h"
 #include "llmc/commands/info.h"

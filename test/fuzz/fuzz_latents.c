@@ -6,6 +6,7 @@
 #include <sys/mman.h> // memfd_create
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/weights/latents.h"
 

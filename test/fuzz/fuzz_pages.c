@@ -5,6 +5,7 @@
 #include <sys/mman.h> // memfd_create
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/text/pages.h"
 #include "llmc/base/unicode.h"

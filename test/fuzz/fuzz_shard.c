@@ -5,6 +5,7 @@
 #include <sys/mman.h> // memfd_create
 #include <unistd.h>
 
+#include "llmc/base/alloc.h"
 #include "llmc/data/shard.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -32,7 +32,7 @@ LOGS = os.path.join(ROOT, "build/test-logs")  # whole output of every program
 # These fill both cores (ranks, threads, builds): one at a time, and beside single-threaded programs only.
 WIDE = ("test_train.py", "test_faults.py", "test_simulation.py", "test_cudasim.sh", "test_cuda_attention.sh",
         "test_cuda_build.sh", "test_hf.py", "test_decode.py", "test_demo.py", "test_parity.py", "test_gpu.py",
-        "test_ranks.py", "test_run_folder.py", "test_printed_commands.py", "test_dist.c")
+        "test_ranks.py", "test_run_folder.py", "test_printed_commands.py", "test_dist.c", "test_gpu_check.py")
 
 
 def pytest_collect_file(file_path, parent):

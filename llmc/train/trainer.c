@@ -262,6 +262,7 @@ void trainer_print_settings(const Trainer *t) {
                (long long)t->corpus.maxlen, (long long)t->o.maxlen);
     printf("  %-14s %s\n", "travels along", t->travel.notes ? t->travel.notes : "nothing");
     printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
+    if (t->backend->libraries) printf("  %-14s %s\n", "libraries", clean(t->backend->libraries));
     if (t->notes) printf("  %-14s %s\n", "", clean(t->notes));
     if (t->claim.unsure) printf("  %-14s none on this file system: let no other run write to -o\n", "locks");
     plan_print(stdout, &t->plan);

@@ -1,5 +1,5 @@
-// arena.h: one allocation per kind of memory. Carving runs twice: without a base it only counts the bytes, then, with
-// the allocation of exactly that size, the same code hands out the pointers.
+// arena.h: one allocation for each kind of memory. The same carving code runs twice: without a base it only counts
+// bytes, then it hands out pointers into an allocation of exactly that size.
 #ifndef LLMC_ARENA_H
 #define LLMC_ARENA_H
 

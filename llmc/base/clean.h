@@ -1,8 +1,8 @@
-// clean.h: text from outside (names in files, paths, documents, what a model wrote) made fit to be printed, so that it
-// can neither give orders to a terminal, nor turn its neighbours around, nor pass for a line of ours.
+// clean.h: makes untrusted text (names in files, paths, documents, model output) safe to print: it cannot send control
+// sequences to the terminal, reorder the text around it, or pass for a line of this program.
 //
-// Escaped are control characters (\x1b; C1: \u009b), those that change the direction of writing (\u202e), line and
-// paragraph separators, and bytes that are no UTF-8 (\xff). Everything that prints such text goes through here.
+// Escapes control characters (\x1b; C1: \u009b), bidirectional controls (\u202e), line and paragraph separators, and
+// bytes that are not UTF-8 (\xff). All such text is printed through these functions.
 #ifndef LLMC_CLEAN_H
 #define LLMC_CLEAN_H
 
@@ -15,22 +15,22 @@ extern "C" {
 #endif
 
 enum {
-    CLEAN_BYTES = 8,         // most bytes of one character, escaped or not, with the zero byte
-    CLEAN_BROKEN = 0x110000, // in place of a code point: this and the byte that is no UTF-8
+    CLEAN_BYTES = 8,         // most bytes of one character as printed, with the zero byte
+    CLEAN_BROKEN = 0x110000, // added to a byte that is not UTF-8, in place of a code point
 };
 
-// Bytes of the character at text, of which n > 0 are left, and its code point.
+// Decodes the character at text (n > 0 bytes left): returns its length in bytes and sets its code point.
 size_t clean_next(uint32_t *c, const char *text, size_t n);
-// Must this character be escaped? Line ends and tabs too.
+// Whether a character must be escaped; line ends and tabs count.
 int clean_must(uint32_t c);
-// The character as it is printed; returns its bytes. keep_lines: line ends and tabs stay.
+// Writes one character as it is printed and returns its bytes. keep_lines: line ends and tabs are kept.
 size_t clean_char(char out[CLEAN_BYTES], uint32_t *c, const char *text, size_t n, int keep_lines, size_t *used);
 
-// One line of it, cut at a whole character where `room` (with the zero byte) is short. Cleaning twice changes nothing.
+// Cleans text into one line, cut at a whole character if `room` (zero byte included) is short. Idempotent.
 void clean_text(char *out, size_t room, const char *text);
-// The same for an argument of printf: good until the eighth call after, in this thread; at most 4095 bytes.
+// The same as an argument of printf: valid until the eighth call after it in this thread; at most 4,095 bytes.
 const char *clean(const char *text);
-// n bytes, line ends and tabs kept.
+// Prints n bytes, keeping line ends and tabs.
 void clean_print(FILE *out, const char *text, size_t n);
 
 #ifdef __cplusplus

@@ -1,8 +1,8 @@
-// dist_watch.h: waiting for other ranks with open eyes. For dist.c alone; built only with MPI.
+// dist_watch.h: detects ranks that are gone while others wait for them. Used by dist.c alone; built only with MPI.
 //
-// A thread of each rank sends a beat to every other rank once a second, so that a rank that computes, saves or decodes
-// for hours is known to live, while one that is stopped or cut off is missed after Dist.timeout seconds, named, and the
-// run ended. The same thread ends this process when its launcher is gone, which could not end it any more.
+// A thread in each rank sends a heartbeat to every other rank once a second. A rank that computes, saves or decodes for
+// hours is thus known to be alive; one that is stopped or cut off is missed after Dist.timeout seconds, named, and the
+// run is ended. The same thread ends its own process if the launcher, which could otherwise end it, is gone.
 #ifndef LLMC_DIST_WATCH_H
 #define LLMC_DIST_WATCH_H
 
@@ -11,17 +11,17 @@
 
 #include "llmc/base/dist.h"
 
-// parent: descriptor of the launcher (launch.h) or -1. can_beat: MPI lets several threads call it, one at a time.
+// parent: a descriptor of the launcher (launch.h), or -1. can_beat: MPI may be called by several threads in turn.
 void watch_open(const Dist *d, int parent, int can_beat);
 void watch_close(const Dist *d);
 
-// All calls of MPI stand between these two: one thread at a time.
+// Every MPI call is made between these two, by one thread at a time.
 void watch_lock(void);
 void watch_unlock(void);
 
-// Ends all ranks when a call of MPI failed; the line names rank, host and call.
+// Ends all ranks if an MPI call failed; the line names rank, host and call.
 void watch_check(const Dist *d, int code, const char *call);
-// Waits until n requests are done, for as long as there is hope.
+// Waits for n requests until they are done or a rank is given up.
 void watch_finish(const Dist *d, MPI_Request *requests, int n, const char *call);
 // See dist_roll_call.
 void watch_roll_call(const Dist *d, int number, double patience, int *numbers);

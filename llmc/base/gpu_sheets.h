@@ -1,4 +1,4 @@
-// gpu_sheets.h: what GPUs can do by their data sheets.
+// gpu_sheets.h: GPUs by their data sheets.
 #ifndef LLMC_GPU_SHEETS_H
 #define LLMC_GPU_SHEETS_H
 
@@ -6,7 +6,7 @@
 extern "C" {
 #endif
 
-// Of one GPU; FLOP/s without sparsity, bytes and bytes/s in powers of ten.
+// One GPU: FLOP/s without sparsity; bytes and bytes/s in powers of ten.
 typedef struct Gpu {
     const char *name;  // as -gpu takes it: "h100"
     const char *title; // "H100 SXM, 80 GB"
@@ -17,8 +17,8 @@ typedef struct Gpu {
     int sms;     // streaming multiprocessors
 } Gpu;
 
-// By short name, or by the name the driver gives ("NVIDIA H100 80GB HBM3"); NULL: unknown, also for variants of a known
-// name whose data sheet differs (PCIe, NVL, laptop).
+// Finds a GPU by short name, or by the name the driver gives ("NVIDIA H100 80GB HBM3"). NULL: unknown, which includes
+// variants of a known name with another data sheet (PCIe, NVL, laptop).
 const Gpu *gpu_find(const char *name);
 
 #ifdef __cplusplus

@@ -17,7 +17,7 @@ static inline uint64_t random_next(uint64_t *state) {
     return z ^ (z >> 31);
 }
 
-// One number from one number: what random_next gives for this state.
+// One number from one state: what random_next returns for it.
 static inline uint64_t random_mix(uint64_t state) { return random_next(&state); }
 
 // Uniform below n (n > 0), without bias (Lemire's multiplication).

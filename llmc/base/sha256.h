@@ -1,6 +1,5 @@
-// sha256.h: SHA-256, for fingerprints of models, vocabularies and texts: OpenSSL's, which uses the processor's own
-// instructions, so that a model of 9 GB is named in seconds. The functions end the program when memory for a state of a
-// few hundred bytes cannot be had.
+// sha256.h: SHA-256 for fingerprints of models, vocabularies and texts. OpenSSL's, which uses the processor's own
+// instructions: a model of 9 GB is hashed in seconds. Out of memory (a few hundred bytes of state) ends the program.
 #ifndef LLMC_SHA256_H
 #define LLMC_SHA256_H
 

@@ -1,4 +1,4 @@
-// terminal.h: whether a person watches what is printed, and in how wide a window.
+// terminal.h: whether output goes to a terminal that somebody watches, and how wide it is.
 #ifndef LLMC_TERMINAL_H
 #define LLMC_TERMINAL_H
 
@@ -6,12 +6,12 @@
 extern "C" {
 #endif
 
-// The terminal that what is written to fd ends at, as a descriptor to ask for its width; -1: none. mpirun gives its
-// first rank a pseudo-terminal wherever its own output goes: there mpirun's own output counts. The descriptor is fd or
-// one of our own (terminal_close).
+// The terminal that output to fd ends up on, as a descriptor to ask for its width; -1: none. mpirun gives its first
+// rank a pseudo-terminal wherever its own output goes; in that case mpirun's own output decides. The descriptor is fd
+// or a new one (terminal_close).
 int terminal_behind(int fd);
 void terminal_close(int terminal, int fd);
-// Columns of its window, 80 when it does not say.
+// Its width in columns; 80 if it does not say.
 int terminal_columns(int terminal);
 
 #ifdef __cplusplus

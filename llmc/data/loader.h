@@ -1,9 +1,10 @@
 // loader.h: which pages belong to which step, rank and micro-batch.
 //
-// One permutation per epoch from (seed, epoch); step s takes the next b*g*ranks pages of the endless sequence of epochs
-// (the last pages of one epoch and the first of the next share a step). Inside a step pages are dealt to ranks and
-// micro-batches, balanced by length. State to resume: (seed, epoch, position, dataset fingerprint), and it does not
-// depend on the number of ranks as long as b*g*ranks is the same. Nothing is seen twice or skipped after a resume.
+// Each epoch has one permutation, from (seed, epoch). Step s takes the next b*g*ranks pages of the endless sequence of
+// epochs; the last pages of one epoch and the first of the next can share a step. Within a step pages are distributed
+// over ranks and micro-batches so that their lengths balance. The state for resuming, (seed, epoch, position, dataset
+// fingerprint), does not depend on the number of ranks as long as b*g*ranks is the same. No page is repeated or
+// skipped.
 #ifndef LLMC_LOADER_H
 #define LLMC_LOADER_H
 
@@ -18,20 +19,19 @@
 extern "C" {
 #endif
 
-// All shards of a list of names and patterns, in sorted order, as one numbered list of pages.
+// All shards of a list of names and patterns, sorted, as one numbered list of pages.
 //
-// Commas part the list. What is there under the very name it is given by is taken first, commas, brackets and
-// backslashes included; the rest are patterns as the shell's, in which folders that are there under their very name are
-// not patterns. Shards of one set (shard.h) come whole: a pattern that finds a part of one, or parts of two beside each
-// other, finds a data set that is being written or was not finished, and is refused. Files that are named one by one
-// may be a part.
+// The list is separated by commas. An existing file or folder of exactly the given name is taken first, even if the
+// name contains commas, brackets or backslashes; the rest are shell patterns. Shards of a set (shard.h) must be
+// complete: a pattern that finds part of a set, or parts of two side by side, has found a data set that is being
+// written or was not finished, and is an error. Files named one by one may be a part.
 typedef struct Dataset {
     Shard *shards;
     int n_shards;
     uint64_t pages;                           // usable pages: those longer than maxlen are left out
     LeftOut too_long;                         // pages left out, in answer tokens
-    int trusted;                              // shards whose checksums an earlier check vouches for
-    int unnamed;                              // shards that belong to the sets of the named ones but were not named
+    int trusted;                              // shards whose checksums were verified earlier
+    int unnamed;                              // shards of the named ones' sets that were not named
     uint64_t tokens;                          // answer tokens of the usable pages
     uint32_t longest_context, longest_answer; // among the usable pages
     uint32_t shortest_context;
@@ -42,25 +42,26 @@ typedef struct Dataset {
     uint64_t *page_index;    // (pages) its number in that shard
 } Dataset;
 
-// overhead: decoder tokens that are not text (template + latents + end mark); a page is usable when
-// overhead + answer tokens <= maxlen (maxlen = 0: no limit). No file, no page: an error that names the pattern.
+// overhead: decoder tokens that are not text (template + latents + end mark). A page is usable if overhead + answer
+// tokens
+// <= maxlen (0: no limit). No file or no page is an error that names the pattern.
 int dataset_open(Dataset *d, const char *globs, uint32_t overhead, uint32_t maxlen, Error *err);
-// The vocabulary of the first file, out of its header: dataset_open checks the rest.
+// The vocabulary of the first file, from its header; dataset_open checks the rest.
 int dataset_vocabulary(uint32_t *vocab, const char *globs, Error *err);
 void dataset_close(Dataset *d);
 ShardPage dataset_page(const Dataset *d, uint64_t page);
-// "FILE page N (from 1)" of a page number, for messages; the caller frees it.
+// "FILE page N (from 1)" for a page number, for messages; the caller frees it.
 char *dataset_page_name(const Dataset *d, uint64_t page);
 
 typedef struct LoaderState {
-    uint64_t seed, epoch, position; // position: pages of this epoch already given out
+    uint64_t seed, epoch, position; // position: pages of this epoch already taken
     uint32_t dataset;               // Dataset.identity
 } LoaderState;
 
 // The pages of one rank in one step.
 typedef struct LoaderStep {
     uint64_t *pages;           // (n) page numbers, micro-batch after micro-batch
-    int *micro_begin;          // (g+1) borders of the micro-batches in pages
+    int *micro_begin;          // (g+1) boundaries of the micro-batches in pages
     int n, micro;              // pages of this rank; micro-batches (g)
     uint64_t total_pages;      // of the whole step, all ranks
     uint64_t total_supervised; // supervised rows of the whole step (sum of cut answer lengths + 1), all ranks
@@ -71,19 +72,19 @@ typedef struct LoaderStep {
 typedef struct LoaderConfig {
     int b, g; // pages a micro-batch, micro-batches a rank
     int rank, ranks;
-    int keep_micro; // 1 (-loss_norm micro): micro-batches keep their b pages, only whole ones move between ranks
+    int keep_micro; // 1 (-loss_norm micro): micro-batches keep their b pages and move between ranks only as a whole
     int shuffle;    // 0: the order of the files (validation)
-    int prefetch;   // 1: a thread works out the next step ahead; the steps are the same without
+    int prefetch;   // 1: a thread prepares the next step; the steps are the same without
     uint32_t (*cut)(void *arg, uint64_t step); // page length limit of a step, a function of the step alone; NULL: none.
     void *cut_arg;                             // Called on the prefetch thread
 } LoaderConfig;
 
-// start: {seed, 0, 0, dataset identity} for a new run, or the state saved after the last step; one of another dataset
-// is refused. The dataset must outlive the loader.
+// start: {seed, 0, 0, dataset identity} for a new run, or the state saved after the last step; a state of another
+// dataset is refused. The dataset must outlive the loader.
 typedef struct Loader Loader;
 int loader_open(Loader **out, const Dataset *d, const LoaderConfig *config, LoaderState start, uint64_t first_step,
                 Error *err);
-// The next step; valid until the next call. A thread of its own has already worked it out and touched its tokens.
+// The next step, valid until the next call. A thread has already prepared it and touched its tokens.
 const LoaderStep *loader_next(Loader *l);
 void loader_close(Loader *l);
 

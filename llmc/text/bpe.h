@@ -1,4 +1,4 @@
-// bpe.h: byte-pair merging by rank: one hash table from bytes to rank is all it needs.
+// bpe.h: byte-pair merging by rank, with one hash table from bytes to rank.
 #ifndef LLMC_BPE_H
 #define LLMC_BPE_H
 
@@ -18,8 +18,8 @@ void bpe_free(Bpe *b);
 // readable: bytes that may be read from p on, at least n. Thread-safe.
 size_t bpe_encode(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable);
 
-// The two tokens that merging joins last when it makes the token `rank` out of its bytes: its line in a list of merges.
-// -1 when it does not come to two: no list of merges makes such a vocabulary.
+// The two tokens whose merge makes the token `rank`: its line in a list of merges. -1 if merging its bytes does not
+// come to two tokens: no list of merges makes such a vocabulary.
 int bpe_parts(const Bpe *b, int rank, int32_t parts[2]);
 
 #endif

@@ -1,4 +1,4 @@
-// chunk.h: long documents into pages a model can take.
+// chunk.h: splits long documents into pages that a model can take.
 #ifndef LLMC_CHUNK_H
 #define LLMC_CHUNK_H
 
@@ -9,14 +9,13 @@
 
 typedef struct PageSpan {
     size_t begin, end; // bytes of the document
-    int tokens;        // 1 to the most that was asked for
+    int tokens;        // 1 to `most`
 } PageSpan;
 
-// Cuts text (NFC) into pages of at most `most` tokens, each as long as it can be. A page ends where a paragraph ends
-// (an empty line); where none does in reach, at the end of a line, then of a sentence, then of a word, then anywhere
-// between two characters. ASCII white space between pages, before the first and behind the last belongs to none:
-// everything else is in exactly one page, in order. *out (*n) is malloc'ed; *n = 0 when there is nothing but white
-// space.
+// Splits text (NFC) into pages of at most `most` tokens, each as long as possible. A page ends at the end of a
+// paragraph (an empty line); if none is in reach, of a line, then of a sentence, then of a word, then between any two
+// characters. ASCII white space between pages, before the first and after the last belongs to none; everything else is
+// in exactly one page, in order. *out (*n) is allocated; *n = 0 if there is nothing but white space.
 int chunk_pages(PageSpan **out, int *n, const char *text, size_t length, const Tokenizer *tok, int most, Error *err);
 
 #endif

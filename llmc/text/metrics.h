@@ -1,4 +1,4 @@
-// metrics.h: how well a text came back. All on Unicode code points of the NFC form.
+// metrics.h: how closely a text was reconstructed, on Unicode code points of the NFC form.
 #ifndef LLMC_METRICS_H
 #define LLMC_METRICS_H
 
@@ -17,8 +17,8 @@ typedef struct PageMetrics {
 // Both texts are valid UTF-8.
 void metrics_page(PageMetrics *m, const char *reference, size_t n_reference, const char *output, size_t n_output);
 
-// The alignment itself, for showing errors: ops (allocated, *n of them): '=' match, 's' substitute, 'd' delete (only in
-// the reference), 'i' insert (only in the output), in text order over code points.
+// The alignment, for showing errors: ops (allocated, *n of them) in text order over code points: '=' match, 's'
+// substitute, 'd' delete (only in the reference), 'i' insert (only in the output).
 void metrics_align(char **ops, size_t *n, const char *reference, size_t n_reference, const char *output,
                    size_t n_output);
 

@@ -1,5 +1,5 @@
-// perturb.h: texts with no language in them, made from a corpus: what comes back of them has come through the latents,
-// for no language model could guess it. With the corpus as it is they are the kinds of text of the paper's Figure 4.
+// perturb.h: texts without language, made from a corpus. No language model could guess them, so what is reconstructed
+// has come through the latents. With the unchanged corpus these are the kinds of text of the paper's Figure 4.
 #ifndef LLMC_PERTURB_H
 #define LLMC_PERTURB_H
 
@@ -11,7 +11,7 @@
 
 typedef enum Perturb {
     PERTURB_NONE,
-    PERTURB_RANDOM,  // letters and digits drawn with equal chances, a blank in place of about one in seven
+    PERTURB_RANDOM,  // letters and digits with equal chances, and about one blank in seven
     PERTURB_SHUFFLE, // the text's own characters (NFC) in random order
 } Perturb;
 
@@ -19,9 +19,9 @@ typedef enum Perturb {
 const char *perturb_name(Perturb kind);
 int perturb_parse(Perturb *kind, const char *name, Error *err);
 
-// The perturbed text, malloc'ed and zero-terminated, NFC. It has at most as many tokens as the text has, so that pages
-// keep their bucket and their compression ratio: a random text is drawn until it has them, a shuffled one, whose
-// characters no longer make words, is cut. seed: same seed and text, same result.
+// The perturbed text, allocated, zero-terminated, NFC. It has at most as many tokens as the original, so that pages
+// keep their bucket and compression ratio: a random text is drawn until it has them; a shuffled one, whose characters
+// no longer form words, is cut. The same seed and text give the same result.
 int perturb_text(char **out, size_t *n_out, const char *text, size_t n, Perturb kind, uint64_t seed,
                  const Tokenizer *tok, Error *err);
 

@@ -1,5 +1,5 @@
-// text_stream.h: text while it is written. Tokens are bytes, and a character may begin in one and end in the next: what
-// comes out is always whole characters, and all pieces together are the text of all tokens.
+// text_stream.h: text as it is decoded. A character may begin in one token and end in the next; only whole characters
+// are returned, and together they are the text of all tokens.
 #ifndef LLMC_TEXT_STREAM_H
 #define LLMC_TEXT_STREAM_H
 
@@ -13,14 +13,14 @@ extern "C" {
 #endif
 
 typedef struct TextStream {
-    unsigned char tail[4]; // bytes of a character that is not whole yet
+    unsigned char tail[4]; // bytes of an incomplete character
     int n_tail;
 } TextStream;
 
-// Writes to `out` what n more bytes make whole and returns its length; out holds 3 (n + 3) bytes at least. Bytes that
-// belong to no character become U+FFFD, one each. A stream of zeros is a new one.
+// Writes the characters completed by n more bytes to `out` (at least 3 (n + 3) bytes) and returns their length. Bytes
+// that belong to no character become U+FFFD, one each. A zeroed stream is a new one.
 size_t text_stream_add(TextStream *s, char *out, const char *bytes, size_t n);
-// The same at the end of the text: what is left is no character (out: 9 bytes).
+// The same at the end of the text: an incomplete character is broken (out: 9 bytes).
 size_t text_stream_end(TextStream *s, char *out);
 
 // The text of n tokens more as valid UTF-8, allocated and zero-terminated (it may be empty).

@@ -1,8 +1,8 @@
 // tokenizer.h: the Qwen byte-level BPE, read from qwen.tiktoken or from a Hugging Face tokenizer.json.
 //
 // Text is NFC-normalised, split by Qwen's pre-tokeniser expression, and each piece is merged by rank. Special tokens
-// are never made from text, even when the text spells one. Exactly equal, id by id, to the reference implementations.
-// A vocabulary cut at K keeps the base ranks 0..K-1 (itself a valid BPE) and puts six specials behind them.
+// are never made from text, even if the text spells one. Ids are exactly those of the reference implementations. A
+// vocabulary cut at K keeps the base ranks 0..K-1 (a valid BPE by itself), followed by six specials.
 #ifndef LLMC_TOKENIZER_H
 #define LLMC_TOKENIZER_H
 
@@ -19,12 +19,12 @@ enum { QWEN_BASE_RANKS = 151643 };
 
 typedef struct Tokenizer Tokenizer;
 
-// Ids of the special tokens C3 uses.
+// The ids of the special tokens that C3 uses.
 typedef struct SpecialTokens {
     int endoftext, im_start, im_end, img, img_end, img_pad;
 } SpecialTokens;
 
-// Growing array of ids; zero-initialise it, tokens_free() it.
+// A growing array of ids; zero-initialise it, release it with tokens_free().
 typedef struct Tokens {
     int32_t *ids;
     size_t n, room;
@@ -46,14 +46,14 @@ const uint8_t *tokenizer_fingerprint(const Tokenizer *t); // (32)
 // Appends the ids of n bytes of UTF-8 text. Invalid UTF-8 is an error that names the byte offset. Thread-safe.
 int tokenizer_encode(const Tokenizer *t, Tokens *out, const char *text, size_t n, Error *err);
 
-// Bytes of one id: base tokens and specials (their spelling, e.g. "<|im_end|>"); ids outside give length 0.
+// The bytes of an id: a base token, or a special as it is spelled ("<|im_end|>"); length 0 for any other id.
 const char *tokenizer_bytes(const Tokenizer *t, int id, size_t *length);
-// The two tokens whose merge makes the base token `rank` >= 256; -1: there are no such two (bpe.h).
+// The two tokens whose merge makes the base token `rank` >= 256; -1: there are none (bpe.h).
 int tokenizer_merge(const Tokenizer *t, int rank, int32_t parts[2]);
-// Decodes n ids to allocated, zero-terminated bytes (specials are left out).
+// Decodes n ids to allocated, zero-terminated bytes, leaving out specials.
 char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, size_t *length);
 
-// NFC of valid UTF-8 in allocated, zero-terminated memory. Invalid UTF-8 is an error that names the byte offset.
+// NFC of valid UTF-8, allocated and zero-terminated. Invalid UTF-8 is an error that names the byte offset.
 int text_nfc(char **out, size_t *out_length, const char *text, size_t n, Error *err);
 
 #ifdef __cplusplus

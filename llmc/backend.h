@@ -12,11 +12,11 @@
 //   (a,b)     shape of a dense row-major array; ld = distance between rows, in elements, where rows are not dense
 // Outputs come first, then inputs, then sizes. Every pointer is device memory unless it says "host". All operations are
 // queued in order on one compute stream (the CPU does them at once), collectives on a second one. `download` waits for
-// the compute stream, and so for the collectives that were awaited; `synchronize` for both streams. Between the first
-// operation of a step and its one download the host never waits. An operation that fails on the device ends all ranks
-// with a line that names it: there is no way back.
-// Sums run in a fixed order: same inputs, same build, same thread count -> same bits.
-// `accumulate` = 0 overwrites a gradient, 1 adds to it. Output and input may not overlap unless it is said.
+// the compute stream, and so for collectives that it waited for; `synchronize` waits for both streams. Between the
+// first operation of a step and its one download the host never waits. An operation that fails on the device ends all
+// ranks with a line that names it; there is no recovery. Sums run in a fixed order: same inputs, same build, same
+// thread count -> same bits. `accumulate` = 0 overwrites a gradient, 1 adds to it. Output and input may not overlap
+// unless stated.
 #ifndef LLMC_BACKEND_H
 #define LLMC_BACKEND_H
 
@@ -39,7 +39,7 @@ typedef struct Dist Dist; // dist.h: the ranks
 
 // The pages of a packed batch, as attention sees them. Queries are a suffix of their page: query i of a page with
 // q_len queries and k_len keys stands at key position k_len - q_len + i and sees the keys 0..that position.
-// Training, outputs_only last layers and decoding with a KV cache are all this one form.
+// This form covers training, last layers that compute outputs only, and decoding with a KV cache.
 typedef struct AttentionPages {
     int pages;
     int max_q, max_k;   // longest q_len and k_len
@@ -80,12 +80,12 @@ struct Backend {
     // elements whose columns are summed: backend_scratch_bytes(). Called before the first step; larger requests win.
     int (*reserve)(Backend *b, int rows, int heads, int width, Error *err);
     void (*upload)(Backend *b, void *device, const void *host, size_t bytes); // host may be reused at return
-    // host, from alloc_host, stays as it is until a later download or synchronize has returned
+    // host (from alloc_host) must not change until a later download or synchronize has returned
     void (*upload_async)(Backend *b, void *device, const void *host, size_t bytes);
     void (*download)(Backend *b, void *host, const void *device, size_t bytes); // waits
     void (*copy)(Backend *b, void *to, const void *from, size_t bytes);         // device to device
     void (*zero)(Backend *b, void *device, size_t bytes);
-    void (*synchronize)(Backend *b); // also for collectives that nobody awaits
+    void (*synchronize)(Backend *b); // also for collectives that nothing waited for
     void (*cast_from_f32)(Backend *b, elem_t *out, const float *in, size_t n);
     void (*cast_to_f32)(Backend *b, float *out, const elem_t *in, size_t n);
 
@@ -193,8 +193,8 @@ static inline elem_t *elem_at(const Backend *b, const elem_t *x, size_t i) {
     return (char *)(uintptr_t)x + i * dtype_size(b->dtype);
 }
 
-// TempFile of a GPU backend for `reserve`: row sums of the attention's backward pass (rows, heads), and the partial
-// sums of RMSNorm's and the biases' gradients, at most BACKEND_SUM_BLOCKS rows of `width`; all fp32.
+// Scratch memory of a GPU backend for `reserve`: row sums of the attention's backward pass (rows, heads), and the
+// partial sums of RMSNorm's and the biases' gradients, at most BACKEND_SUM_BLOCKS rows of `width`; all fp32.
 enum { BACKEND_SUM_BLOCKS = 512, BACKEND_GEMM_WORKSPACE = 64 << 20 };
 static inline size_t backend_scratch_bytes(int rows, int heads, int width) {
     return ((size_t)rows * (size_t)heads + (size_t)BACKEND_SUM_BLOCKS * (size_t)width) * sizeof(float) + 65536;

@@ -1,6 +1,6 @@
 // test_model.c: what must not depend on how the cascade is computed. Bit-equal: recompute modes, inference against
-// training. Within rounding: the outputs_only last layer against the whole one, one micro-batch against several, pages
-// alone against pages packed. And: directional finite differences of the loss of the whole model.
+// training. Within rounding: a last layer that computes outputs only against the whole one, one micro-batch against
+// several, pages alone against pages packed. And: directional finite differences of the loss of the whole model.
 #include <math.h>
 #include <stdlib.h>
 
@@ -291,7 +291,7 @@ int main(void) {
     test_recompute(DTYPE_F32);
     check_begin("bf16: recompute modes and inference are bit-equal");
     test_recompute(DTYPE_BF16);
-    check_begin("outputs_only or not, packed or alone, one micro-batch or several: tied, 2 layers");
+    check_begin("outputs only or not, packed or alone, one micro-batch or several: tied, 2 layers");
     test_same_mathematics(1, 2);
     check_begin("the same: untied, 1 layer");
     test_same_mathematics(0, 1);

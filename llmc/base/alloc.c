@@ -13,7 +13,7 @@ static int our_rank = -1;
 
 void alloc_set_rank(int rank) { our_rank = rank; }
 
-// No atexit handlers and no buffers of others: they may want memory too.
+// Runs no atexit handlers and flushes no buffers: they might allocate.
 static _Noreturn void out_of_memory(size_t n, size_t size, const char *what) {
     char who[24] = "", line[256];
     if (our_rank >= 0) snprintf(who, sizeof who, "rank %d: ", our_rank);

@@ -170,7 +170,7 @@ int cli_parse(OptionTable *t, int argc, char **argv, const char **positional, in
             if (i > option) value = i;
         } else if (positional) {
             positional[(*n_positional)++] = argv[i];
-        } else if (i > 1 && value == i - 1) { // what the shell makes of -data d/*.bin
+        } else if (i > 1 && value == i - 1) { // the shell has expanded -data d/*.bin
             return error_set(err, "unexpected word \"%s\" after %s %s (hint: quote a pattern: %s '*.bin')", argv[i],
                              argv[i - 2], argv[i - 1], argv[i - 2]);
         } else {
@@ -187,7 +187,7 @@ int cli_parse(OptionTable *t, int argc, char **argv, const char **positional, in
 
 // ---- printing ------------------------------------------------------------------------------------------------------
 
-// In few digits, and in as many more as it takes to read back the same number.
+// In as few digits as read back as the same number, but at least 10 significant ones.
 static void print_real(char *buffer, size_t room, double value) {
     for (int digits = 10; digits <= 17; digits++) {
         snprintf(buffer, room, "%.*g", digits, value);

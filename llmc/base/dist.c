@@ -80,10 +80,11 @@ int dist_same(const Dist *d, const char *record, Error *err) {
 #ifdef HAVE_MPI
 #include "llmc/base/dist_watch.h"
 
-// One message; larger buffers are cut, so that beats come through between. Also the unit in which reduce-scatter adds.
+// The size of a message: larger buffers are split, so that heartbeats get through. Also reduce-scatter's unit of
+// addition.
 enum { SLAB_BYTES = 1 << 20, HOST_BYTES = 64 };
 
-static char (*hosts)[HOST_BYTES]; // (ranks) of the life of the process
+static char (*hosts)[HOST_BYTES]; // (ranks) never freed
 
 const char *dist_host(const Dist *d, int rank) { return hosts && rank < d->ranks ? hosts[rank] : "this host"; }
 
@@ -103,7 +104,7 @@ static void gather_hosts(const Dist *d) {
                 "MPI_Allgather");
 }
 
-// This rank's part of the cores it may use: ranks of the host that may use some of them too share them.
+// This rank's share of its cores: ranks on the same host that may use some of the same cores share them.
 static int share_cores(const Dist *d, MPI_Comm host) {
     cpu_set_t mine, both, *all = alloc_zeroed((size_t)d->local_ranks, sizeof *all, "cores of ranks");
     int sharing = 0;
@@ -126,7 +127,7 @@ static void look_around(Dist *d, int parent) {
     MPI_Comm_rank(host, &d->local_rank);
     MPI_Comm_size(host, &d->local_ranks);
     gather_hosts(d);
-    // On some hosts only one rank can tell what mpirun was told.
+    // On some hosts only one rank can see mpirun's options.
     watch_check(d, MPI_Allreduce(MPI_IN_PLACE, seen, 2, MPI_INT, MPI_MAX, MPI_COMM_WORLD), "MPI_Allreduce");
     if (seen[1] && !seen[0]) launch_take_mask(parent);
     d->cores = share_cores(d, host);
@@ -170,7 +171,7 @@ static int start(Dist *d, int *argc, char ***argv, Error *err) {
 const char *dist_library(void) {
     static char text[MPI_MAX_LIBRARY_VERSION_STRING];
     int n = 0;
-    MPI_Get_library_version(text, &n); // also before MPI is started
+    MPI_Get_library_version(text, &n); // works before MPI_Init
     text[strcspn(text, ",\n")] = 0;
     return text;
 }
@@ -189,7 +190,7 @@ static int running(void) {
 
 void dist_finalize(Dist *d) {
     if (!running()) return;
-    dist_barrier(d); // MPI_Finalize would wait as well, but for ever
+    dist_barrier(d); // MPI_Finalize would also wait, but without a timeout
     watch_close(d);
     MPI_Finalize();
 }
@@ -224,7 +225,7 @@ void dist_max_int(const Dist *d, int *values, int n) {
         MEET(d, request, MPI_Iallreduce(MPI_IN_PLACE, values, n, MPI_INT, MPI_MAX, MPI_COMM_WORLD, &request));
 }
 
-// Sends to the rank `shift` places on, receives from the one as far behind.
+// Sends to the rank `shift` places after this one and receives from the one as far before it.
 static void exchange(const Dist *d, int shift, const void *out, void *in, size_t bytes) {
     MPI_Request requests[2];
     int to = (d->rank + shift) % d->ranks, from = (d->rank + d->ranks - shift) % d->ranks, n = (int)bytes;
@@ -253,7 +254,7 @@ void dist_all_gather_in_place(const Dist *d, void *buffer, size_t bytes) {
 void dist_reduce_scatter(const Dist *d, float *buffer, size_t n) {
     if (d->ranks == 1) return;
     enum { SLAB = SLAB_BYTES / (int)sizeof(float) };
-    static float *received; // (ranks,SLAB) of the life of the process
+    static float *received; // (ranks,SLAB) never freed
     if (!received) received = alloc((size_t)d->ranks * SLAB, sizeof *received, "reduce-scatter");
     float *mine = buffer + (size_t)d->rank * n;
     for (size_t at = 0; at < n; at += SLAB) {

@@ -15,29 +15,29 @@
 #include "llmc/base/alloc.h"
 #include "llmc/base/stop.h" // stop_signal
 
-// What a rank tells the others about itself.
+// What a rank tells the others.
 typedef struct Beat {
-    int32_t passed; // waits that have ended: all ranks meet in the same order
-    int32_t waits;  // 1: it waits for others
-    int32_t number; // of its roll call; -1: there was none
+    int32_t passed; // waits completed so far; the order is the same on all ranks
+    int32_t waits;  // 1: waiting for others
+    int32_t number; // its number in a roll call; -1: none
 } Beat;
 
 typedef struct Peer {
     Beat heard, sent; // in flight
-    Beat last;        // heard before
+    Beat last;        // received before
     double heard_at;  // seconds
     MPI_Request in, out;
 } Peer;
 
 static struct Watch {
-    pthread_mutex_t lock; // of all that follows, and of MPI
-    pthread_cond_t wake;  // the thread is to end
+    pthread_mutex_t lock; // protects what follows, and MPI
+    pthread_cond_t wake;  // asks the thread to end
     pthread_t thread;
     int runs, ending, parent;
     MPI_Comm comm; // MPI_COMM_NULL: no beats
     Peer *peers;   // (ranks)
     Beat mine;
-    double interval, quiet; // seconds between beats; without one until a rank is worth a word
+    double interval, quiet; // seconds between heartbeats; of silence before a rank is mentioned
     double beat_at, changed_at, said_at;
 } watch = {.lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP, // who ends the run may hold it
            .comm = MPI_COMM_NULL,
@@ -57,8 +57,8 @@ void watch_unlock(void) { pthread_mutex_unlock(&watch.lock); }
 
 void watch_abort(int code) {
     signal(SIGALRM, SIG_DFL);
-    alarm(10);      // a launcher that does not answer must not keep us
-    usleep(200000); // the launcher passes on what was said; Open MPI 5 drops what it has not read by then
+    alarm(10);      // do not hang on a launcher that does not answer
+    usleep(200000); // time for the launcher to forward the output; Open MPI 5 drops what it has not read
     watch_lock();
     MPI_Abort(MPI_COMM_WORLD, code);
     _exit(code);
@@ -96,10 +96,10 @@ static int is_done(const Dist *d, MPI_Request *request) { // not MPI_Testall: th
     return done;
 }
 
-// Takes what has come and, when it is time, sends. Under the lock.
+// Receives what has arrived and, when due, sends. Called with the lock held.
 static void beat(const Dist *d, double now) {
     if (watch.comm == MPI_COMM_NULL) return;
-    // Whoever was stopped or starved itself has heard nothing, and learned nothing from that.
+    // If this process itself was stopped or starved, its silence says nothing about the others.
     int was_away = now - watch.beat_at > 4 * watch.interval, is_time = now - watch.beat_at >= watch.interval;
     for (int r = 0; r < d->ranks; r++) {
         Peer *p = &watch.peers[r];
@@ -162,7 +162,7 @@ void watch_open(const Dist *d, int parent, int can_beat) {
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(&watch.wake, &clock);
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); // signals are the main thread's
+    pthread_sigmask(SIG_SETMASK, &all, &before); // signals go to the main thread
     watch.runs = pthread_create(&watch.thread, NULL, run, (void *)d) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!watch.runs) die(d, "cannot start a thread");
@@ -215,7 +215,7 @@ static int name_them(const Dist *d, char text[512], double now, double limit) {
     return n;
 }
 
-// The lowest of those that wait and live speaks first; the others only when it does not.
+// The lowest rank that is alive and waiting reports first; the others only if it does not.
 static int is_speaker(const Dist *d, double now) {
     for (int r = 0; r < d->rank; r++) {
         if (watch.peers[r].last.waits && !is_silent(d, r, now, watch.quiet)) return 0;
@@ -223,7 +223,7 @@ static int is_speaker(const Dist *d, double now) {
     return 1;
 }
 
-// Do all ranks wait, and did none of them get further for that long?
+// Whether all ranks have been waiting that long without progress.
 static int is_stuck(const Dist *d, double now, double since, double limit) {
     for (int r = 0; r < d->ranks; r++) {
         if (r != d->rank && !watch.peers[r].last.waits) return 0;
@@ -231,13 +231,13 @@ static int is_stuck(const Dist *d, double now, double since, double limit) {
     return now - watch.changed_at > limit && now - since > limit;
 }
 
-// Called now and then, under the lock, by a rank that waits since `since`.
+// Called from time to time, with the lock held, by a rank that has been waiting since `since`.
 static void look(const Dist *d, double now, double since, const char *call) {
     static const char hint[] = "C3_COMM_TIMEOUT=SECONDS allows more time";
     char names[512];
     int asked = stop_signal() != 0, speaks = is_speaker(d, now);
     double late = speaks ? 0 : 2 * watch.interval;
-    double limit = (asked ? watch.quiet : d->timeout) + late; // asked to stop: nothing is left to hope for
+    double limit = (asked ? watch.quiet : d->timeout) + late; // after a request to stop, waiting longer gains nothing
     if (now - since > watch.quiet && count_silent(d, now, limit)) {
         name_them(d, names, now, limit);
         die(d, "%s waits in vain%s: %s (hint: that process is stopped, or the network is down; %s)", call,
@@ -256,8 +256,8 @@ static void look(const Dist *d, double now, double since, const char *call) {
     }
 }
 
-// At first others may come any moment; later a nap costs little of what was waited, and gives the core to whoever
-// works.
+// At first the others may arrive at any moment. Later a nap is short beside the wait so far, and leaves the core to
+// others that work.
 static void pause_after(double waited) {
     if (waited < 500e-6) {
         sched_yield();
@@ -295,7 +295,7 @@ void watch_roll_call(const Dist *d, int number, double patience, int *numbers) {
     for (int i = 0, missing = 1; i < PAUSES && missing; i++) {
         watch_lock();
         watch.mine.number = number;
-        if (i == 0) watch.beat_at -= watch.interval; // now, not at the next turn
+        if (i == 0) watch.beat_at -= watch.interval; // now, not when next due
         beat(d, seconds());
         missing = 0;
         for (int r = 0; r < d->ranks; r++) {

@@ -6,7 +6,7 @@
 
 #include "llmc/base/clean.h"
 
-enum { RAW_BYTES = 4096 }; // of a line before it is cleaned and cut
+enum { RAW_BYTES = 4096 }; // of a line before it is cleaned and truncated
 
 int error_set(Error *err, const char *format, ...) {
     if (!err) return -1;

@@ -24,8 +24,8 @@ uint32_t file_crc32(uint32_t crc, const void *data, size_t size) { return (uint3
 
 // ---- mappings whose file was cut -----------------------------------------------------------------------------------
 
-// A mapping; they stand in a list that only grows, and a free one is used again. The handler of SIGBUS reads the one
-// the faulting thread is reading from, which therefore nobody is changing: it needs no lock.
+// A mapping, in a list that only grows; free entries are reused. The SIGBUS handler reads the entry of the mapping that
+// the faulting thread is reading from. Nobody changes that entry, so the handler needs no lock.
 typedef struct FileMapping {
     _Atomic uintptr_t begin, end; // both 0: free
     char *path, *notes;           // "PROGRAM: PATH: " as it is printed
@@ -33,10 +33,10 @@ typedef struct FileMapping {
 } FileMapping;
 
 static _Atomic(FileMapping *) mappings;
-static pthread_mutex_t mappings_lock = PTHREAD_MUTEX_INITIALIZER; // of those who change the list
+static pthread_mutex_t mappings_lock = PTHREAD_MUTEX_INITIALIZER; // for changes of the list
 static pthread_once_t handler_once = PTHREAD_ONCE_INIT;
 
-// Ends the program with one line, of whichever thread comes first. Calls only what a handler may call.
+// Ends the program with one line from the first thread that gets here. Async-signal-safe.
 static void end_program(const FileMapping *m, size_t size) {
     static atomic_flag told = ATOMIC_FLAG_INIT;
     if (atomic_flag_test_and_set(&told)) {
@@ -50,7 +50,7 @@ static void end_program(const FileMapping *m, size_t size) {
     size_t head = strlen(m->notes), tail = strlen(what);
     memcpy(line, m->notes, head);
     memcpy(line + head, what, tail);
-    (void)!write(STDERR_FILENO, line, head + tail); // nobody else is left to be told
+    (void)!write(STDERR_FILENO, line, head + tail); // there is nobody else to tell
     _exit(1);
 }
 
@@ -61,7 +61,7 @@ static void on_bus_error(int number, siginfo_t *info, void *context) {
         const uintptr_t begin = atomic_load(&m->begin), end = atomic_load(&m->end);
         if (at >= begin && at < end) end_program(m, end - begin);
     }
-    signal(number, SIG_DFL); // not one of ours: comes again, as it would have without us
+    signal(number, SIG_DFL); // not one of our mappings: the fault repeats with the default action
 }
 
 static void install_handler(void) {
@@ -106,7 +106,7 @@ static void forget_mapping(FileMapping *m) {
 // ---- reading -------------------------------------------------------------------------------------------------------
 
 static int open_regular(struct stat *st, const char *path, Error *err) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); // O_NONBLOCK: for what is refused below
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); // O_NONBLOCK: pipes are refused below
     if (fd < 0) return error_set(err, "%s: cannot open: %s", path, strerror(errno));
     if (fstat(fd, st) == 0 && S_ISREG(st->st_mode)) return fd;
     close(fd);
@@ -142,7 +142,7 @@ void file_map_in_order(const FileMap *map) {
     if (map->data) (void)madvise((void *)(uintptr_t)map->data, map->size, MADV_SEQUENTIAL);
 }
 
-// Whole pages: the one the bytes begin in, not the one they end in, where the next ones begin.
+// Whole pages: the first one included, the last one not, because the next bytes begin there.
 void file_map_done(const void *data, size_t bytes) {
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t begin = (uintptr_t)data / page * page, end = ((uintptr_t)data + bytes) / page * page;

@@ -26,7 +26,7 @@ static const char *base_of(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-// N when the name is /proc/self/fd/N, in any spelling; -1: no descriptor of this process.
+// N if the name means /proc/self/fd/N, however it is spelled; -1: not a descriptor of this process.
 static int own_descriptor(const char *path) {
     const char *base = base_of(path);
     size_t digits = strspn(base, "0123456789");
@@ -40,13 +40,13 @@ static int own_descriptor(const char *path) {
 // Where the bytes of a file go.
 typedef struct Target {
     char *name;  // allocated
-    int fd;      // this descriptor of ours; -1: the name
-    int is_file; // a regular file, or one that is still to be made
+    int fd;      // a descriptor of this process; -1: use the name
+    int is_file; // a regular file, or one that does not exist yet
     int exists;
-    struct stat st; // of what exists
+    struct stat st; // if it exists
 } Target;
 
-// Follows the symlinks of the last part of a name; a link to nothing gives the name that is to be made.
+// Follows the symlinks of the last part of a name; a dangling link gives the name to create.
 static int follow_links(Target *t, const char *path, Error *err) {
     enum { MOST = 40 };
     t->name = string_copy(path);
@@ -76,7 +76,7 @@ static int find_target(Target *t, const char *path, Error *err) {
 
 // ---- temporary files -----------------------------------------------------------------------------------------------
 
-// ".NAME.c3-XXXXXX.tmp"; of a long NAME its beginning.
+// ".NAME.c3-XXXXXX.tmp", with a long NAME shortened.
 static const char mark[] = ".c3-", ending[] = ".tmp", letters[] = "abcdefghijklmnopqrstuvwxyz234567";
 enum { RANDOM = 6, LONGEST_BASE = NAME_MAX - 1 - (sizeof mark - 1) - RANDOM - (sizeof ending - 1) };
 
@@ -104,7 +104,7 @@ static int is_temporary_of(const char *name, const char *base) {
     return strspn(name, letters) == RANDOM && strcmp(name + RANDOM, ending) == 0;
 }
 
-// Removes what killed writers of this target left: files of ours that nobody holds a lock on.
+// Removes what killed writers of this target left behind: our files on which nobody holds a lock.
 static void remove_leftovers(const char *target) {
     char *folder = folder_of(target);
     DIR *dir = folder ? opendir(folder) : NULL;
@@ -121,14 +121,14 @@ static void remove_leftovers(const char *target) {
     free(folder);
 }
 
-// A new locked file beside the target, of `mode` less the umask. Where there are no locks it is made without.
+// Creates and locks a file beside the target, with `mode` less the umask; unlocked if the file system has no locks.
 static int open_temporary(char **name, const char *target, const char *path, mode_t mode, Error *err) {
     for (;;) {
         *name = temporary_name(target);
         int fd = open(*name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode), code = errno;
         struct stat st;
         if (fd >= 0) {
-            int taken = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK; // for a leftover, just now
+            int taken = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK; // mistaken for a leftover
             if (!taken && fstat(fd, &st) == 0 && st.st_nlink > 0) return fd;
             close(fd);
             unlink(*name);
@@ -141,7 +141,7 @@ static int open_temporary(char **name, const char *target, const char *path, mod
 
 // ---- writing -------------------------------------------------------------------------------------------------------
 
-// What gets a file's name gets its mode, and its owner where we may give it.
+// The new file takes over the mode of the old one, and its owner where that is permitted.
 static int open_beside(FileWriter *w, const Target *t, Error *err) {
     remove_leftovers(t->name);
     int fd = open_temporary(&w->temporary, t->name, w->path, t->exists ? t->st.st_mode & 0666 : 0666, err);
@@ -151,7 +151,7 @@ static int open_beside(FileWriter *w, const Target *t, Error *err) {
     return fd;
 }
 
-// A descriptor is used as it is, where it stands: what was printed there goes first.
+// A descriptor is used as it is, at its current position, after what was printed to it.
 static int open_in_place(const Target *t, const char *path, Error *err) {
     if (t->fd == STDOUT_FILENO) fflush(stdout);
     int fd = t->fd >= 0 ? fcntl(t->fd, F_DUPFD_CLOEXEC, 3) : open(t->name, O_WRONLY | O_CLOEXEC | O_NOCTTY);
@@ -214,7 +214,7 @@ FILE *file_spool(const char *path, Error *err) {
     return f;
 }
 
-// The checksum comes first: should the bytes lie in a mapping that was cut, they are to blame and not this file.
+// The checksum comes first: if the bytes are in a mapping of a truncated file, the error names that file and not this.
 int file_write(FileWriter *w, const void *data, size_t size, Error *err) {
     uint32_t crc = file_crc32(w->crc, data, size);
     if (fwrite(data, 1, size, w->stream) != size)
@@ -232,7 +232,7 @@ static int sync_parent(const char *path, Error *err) {
     return bad;
 }
 
-// A pipe or a device has nothing that could be made durable.
+// Pipes and devices have nothing to sync.
 static int sync_stream(const FileWriter *w) {
     if (fflush(w->stream) != 0 || ferror(w->stream)) return -1;
     return fsync(fileno(w->stream)) == 0 || (!w->temporary && (errno == EINVAL || errno == EROFS || errno == ENOTSUP))
@@ -247,7 +247,7 @@ int file_commit(FileWriter *w, Error *err) {
         free(w->temporary);
         w->temporary = NULL;
     }
-    if (fclose(w->stream) != 0 && !bad) { // the lock ends here, when the file has its name
+    if (fclose(w->stream) != 0 && !bad) { // releases the lock, now that the file has its name
         bad = 1;
         code = errno;
     }
@@ -287,7 +287,7 @@ void file_discard(FileWriter *w) {
 // ---- the standard streams ------------------------------------------------------------------------------------------
 
 void file_hold_standard(void) {
-    static const int unusable[] = {O_WRONLY, O_RDONLY, O_RDONLY}; // the wrong way round
+    static const int unusable[] = {O_WRONLY, O_RDONLY, O_RDONLY}; // opened the wrong way round
     for (int fd = 0; fd <= STDERR_FILENO; fd++) {
         if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
         (void)!open("/dev/null", unusable[fd]); // gets the lowest free number, which is this one

@@ -16,7 +16,7 @@ static const Gpu gpus[] = {
     {"4090", "GeForce RTX 4090, 24 GB", 165.2e12, 82.6e12, 1.008e12, 25.3e9, 32e9, 128},
 };
 
-static int contains(const char *text, const char *word) { // without regard to case
+static int contains(const char *text, const char *word) { // ignoring case
     size_t n = strlen(word);
     for (; *text; text++) {
         size_t i = 0;

@@ -10,17 +10,17 @@
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h"
 
-// What is parsed is bounded (JSON_MAX_VALUES), and what is built is the program's own: running out of memory ends the
-// run, as in alloc.h, and none of cJSON's functions returns NULL for want of it.
+// Input is bounded (JSON_MAX_VALUES) and output is the program's own, so cJSON allocates as in alloc.h: running out of
+// memory ends the run, and none of its functions returns NULL for it.
 static void *take(size_t bytes) { return alloc(bytes, 1, "JSON"); }
 __attribute__((constructor)) static void use_alloc(void) {
     cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = take, .free_fn = free});
 }
 
-// cJSON recurses with the nesting. Headers of safetensors and configs need 4 levels.
+// cJSON recurses for each level of nesting. Safetensors headers and configs need 4.
 enum { MAX_DEPTH = 32 };
 
-// Walks over the text once, before the parser does, and counts.
+// Counts levels and values in one pass before the parser runs.
 static int check_bounds(const char *text, size_t size, const char *where, Error *err) {
     int depth = 0, in_string = 0;
     size_t values = 0;
@@ -95,7 +95,7 @@ char *json_line(const cJSON *value) {
     char *text = value ? cJSON_PrintUnformatted(value) : NULL, *line = NULL;
     size_t size = 0;
     FILE *out = text ? open_memstream(&line, &size) : NULL;
-    for (size_t at = 0, n = text ? strlen(text) : 0, used; out && at < n; at += used) { // such stand in strings alone
+    for (size_t at = 0, n = text ? strlen(text) : 0, used; out && at < n; at += used) { // all inside strings
         uint32_t c;
         used = clean_next(&c, text + at, n - at);
         if (clean_must(c) && c < CLEAN_BROKEN) fprintf(out, "\\u%04x", c);
@@ -173,6 +173,6 @@ cJSON *json_add_float(cJSON *object, const char *key, float value) {
         snprintf(text, sizeof text, "%.*g", digits, (double)value);
         if (strtof(text, NULL) == value) break;
     }
-    if (!strpbrk(text, ".e")) strcat(text, ".0"); // readers that care for types see a float
+    if (!strpbrk(text, ".e")) strcat(text, ".0"); // so that readers see a float
     return cJSON_AddRawToObject(object, key, text);
 }

@@ -18,7 +18,7 @@ int launch_wants_mpi(void) {
 }
 
 int launch_check(int ranks, const char *library, Error *err) {
-    // The nearest launcher comes first: daemons of mpirun are themselves started by srun.
+    // The nearest launcher decides: mpirun's daemons are themselves started by srun.
     static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
     const char *name = NULL, *text = NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names && !text; i++) text = getenv(name = names[i]);
@@ -35,7 +35,7 @@ int launch_check(int ranks, const char *library, Error *err) {
 
 // ---- the launcher --------------------------------------------------------------------------------------------------
 
-// Name and parent of a process; 0: there is none.
+// Name and parent of a process; returns 0 if there is none.
 static int read_stat(int pid, char name[64]) {
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
@@ -82,7 +82,7 @@ int launch_parent_descriptor(int parent) {
 
 // ---- the mask ------------------------------------------------------------------------------------------------------
 
-// A word of mpirun's command line, or a variable, that says on which cores ranks are to run.
+// Whether a word of mpirun's command line, or a variable, asks for a binding of ranks to cores.
 static int is_about_cores(const char *word) {
     static const char *const parts[] = {
         "bind-to", "binding_policy", "bind_to_", "cpu-set",   "cpu_set",   "cpu-list",  "cpu_list", "pe-list",

@@ -23,7 +23,7 @@ static void write_holder(int fd) {
     (void)gethostname(host, sizeof host - 1);
     if (gmtime_r(&now, &utc)) strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc);
     int n = snprintf(text, sizeof text, "host %s, process %ld, since %s\n", host, (long)getpid(), when);
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n) return; // only the name of the holder is lost
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n) return; // only the holder's name is missing then
 }
 
 static int held_by_other(const char *path, const char *what, int fd, Error *err) {
@@ -35,7 +35,7 @@ static int held_by_other(const char *path, const char *what, int fd, Error *err)
                      what, text[0] ? text : path);
 }
 
-// The holder removes the file before it lets go, so whoever waited may have locked a file that has no name any more.
+// The holder removes the file before releasing it, so a waiter may have locked a file that no longer has a name.
 static int still_named(int fd, const char *path) {
     struct stat mine, named;
     return fstat(fd, &mine) == 0 && lstat(path, &named) == 0 && mine.st_dev == named.st_dev &&
@@ -51,7 +51,7 @@ int lock_take(Lock *lock, const char *path, const char *what, int *unsure, Error
         if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
             int code = errno, bad = 0;
             if (code == EWOULDBLOCK) bad = held_by_other(path, what, fd, err);
-            else if (code == EINTR) bad = 1; // again
+            else if (code == EINTR) bad = 1; // try again
             else if (!is_unsupported(code)) bad = error_set(err, "%s: cannot lock: %s", path, strerror(code));
             close(fd);
             if (bad == 1) continue;

@@ -11,8 +11,8 @@
 static volatile sig_atomic_t caught, pressed;
 
 static void on_signal(int number) {
-    // a terminal that goes away may send SIGHUP twice, and SIGTERM after it
-    if (pressed && (number == SIGINT || number == SIGTERM)) { // asked twice: the default action, now
+    // a closing terminal may send SIGHUP twice, and then SIGTERM
+    if (pressed && (number == SIGINT || number == SIGTERM)) { // the second request: default action, at once
         signal(number, SIG_DFL);
         raise(number);
     }
@@ -24,7 +24,7 @@ void stop_install(void) {
     struct sigaction action, before;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
-    action.sa_flags = SA_RESTART; // collectives and file writes go on
+    action.sa_flags = SA_RESTART; // collectives and file writes continue
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGUSR1, &action, NULL);

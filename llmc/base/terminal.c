@@ -16,12 +16,12 @@ static int parent_of(int pid) {
     size_t n = fread(line, 1, sizeof line - 1, f);
     fclose(f);
     line[n] = 0;
-    const char *behind = strrchr(line, ')'); // the name in front may hold anything
+    const char *behind = strrchr(line, ')'); // the name before it may contain anything
     int parent = 0;
     return behind && sscanf(behind + 1, " %*c %d", &parent) == 1 ? parent : 0;
 }
 
-// What a descriptor of a process is, as /proc names it: "/dev/pts/3", "pipe:[4711]".
+// What a descriptor of a process refers to, as named in /proc: "/dev/pts/3", "pipe:[4711]".
 static int name_of(char name[128], int pid, int fd) {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd);

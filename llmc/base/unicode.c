@@ -56,8 +56,8 @@ static utf8proc_ssize_t compose(utf8proc_int32_t *c, utf8proc_ssize_t n) {
     return utf8proc_normalize_utf32(c, n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
 }
 
-// A character may change when it has a combining class (order matters), when NFC replaces it, or when it is the second
-// half of a composition. The last is read off the decompositions: whatever stands behind the first character of one.
+// A character may change if it has a combining class (order matters), if NFC replaces it, or if it is the second half
+// of a composition. The last follows from the decompositions: anything after the first character of one.
 static void fill_table(void) {
     for (uint32_t c = 0; c < UNICODE_TABLE; c++) {
         if (!is_scalar(c)) continue;
@@ -104,12 +104,12 @@ int utf8_length(const uint8_t *p, size_t n) {
     unsigned length = multibyte_length(p, n);
     if (length > 0 || n >= 4) return (int)length;
     if (n == 1) return p[0] >= 0xc2 && p[0] < 0xf5 ? -1 : 0;
-    uint8_t whole[4] = {0x80, 0x80, 0x80, 0x80}; // the second byte has decided; any others would do
+    uint8_t whole[4] = {0x80, 0x80, 0x80, 0x80}; // the second byte decides; any valid ones will do after it
     memcpy(whole, p, n);
     return multibyte_length(whole, 4) > n ? -1 : 0;
 }
 
-// Index of the first byte >= 0x80 at or behind i.
+// The index of the first byte >= 0x80 from i on.
 static size_t skip_ascii(const uint8_t *text, size_t i, size_t n) {
     for (; i + 8 <= n; i += 8) {
         uint64_t eight;
@@ -135,7 +135,7 @@ size_t utf8_valid(const char *text, size_t n) {
 
 size_t unicode_nfc_check(int *invalid, const uint8_t *text, size_t n) {
     *invalid = 0;
-    size_t safe = 0; // where the last character that cannot change begins: what follows may combine with it
+    size_t safe = 0; // start of the last character that cannot change; what follows may combine with it
     for (size_t i = 0; i < n;) {
         if (text[i] < 0x80) {
             i = skip_ascii(text, i, n);
@@ -166,8 +166,8 @@ static void reserve(CodePoints *s, size_t more) {
 
 static uint8_t combining_class(utf8proc_int32_t c) { return (uint8_t)utf8proc_get_property(c)->combining_class; }
 
-// Canonical order of one run of marks: a stable sort by class. Runs are short; a long one (hostile text) is counted
-// into place, so that its time stays linear.
+// Puts a run of marks into canonical order, a stable sort by class. Runs are short; a long one (hostile text) is sorted
+// by counting, so that the time stays linear.
 static void sort_marks(utf8proc_int32_t *c, size_t n) {
     if (n <= 16) {
         for (size_t i = 1; i < n; i++) {
@@ -238,8 +238,8 @@ char *unicode_nfc(size_t *out_length, const uint8_t *text, size_t n, size_t know
     Bytes b = {alloc(n + 64, 1, "text"), 0, n + 64};
     CodePoints s = {0};
     append(&b, text, known);
-    size_t stretch = known; // begin of the current stretch: its first character cannot change what stands before it
-    int changes = 0;        // the stretch holds a character that may change
+    size_t stretch = known; // start of the current stretch, whose first character cannot change what precedes it
+    int changes = 0;        // the stretch contains a character that may change
     for (size_t i = known; i < n;) {
         uint32_t c;
         unsigned length = utf8_read(&c, text + i);

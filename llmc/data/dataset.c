@@ -37,12 +37,12 @@ static int ends_with(const char *name, const char *end) {
     return n > m && strcmp(name + n - m, end) == 0;
 }
 
-// What shard_open and tokenize_files leave beside shards matches careless patterns (`data/*`).
+// Files that shard_open and tokenize_files leave beside shards, which broad patterns (`data/*`) match.
 static int is_note(const char *name) {
     return ends_with(name, ".ok") || ends_with(name, ".lock") || ends_with(name, ".new");
 }
 
-// The pattern with folders that are there under their very name, and with `keep` set everything but * and ?, escaped.
+// Escapes folders that exist under exactly this name; with `keep`, everything but * and ?.
 static char *escape(const char *pattern, int keep) {
     char *out = alloc(2 * strlen(pattern) + 1, 1, "pattern"), *to = out, *folder = string_copy(pattern);
     for (const char *at = pattern; *at;) {
@@ -77,8 +77,8 @@ static int names_add_pattern(Names *names, const char *pattern, Error *err) {
     return names->n > before;
 }
 
-// Takes the next entry off *list: the longest that is there under its name, else the longest whose pattern finds
-// something; names may hold commas.
+// Takes the next entry off *list: the longest prefix that is an existing name, else the longest that as a pattern finds
+// something. Names may contain commas.
 static int names_add_next(Names *names, const char **list, Error *err) {
     for (int pattern = 0; pattern < 2; pattern++) {
         char *entry = string_copy(*list);
@@ -153,7 +153,7 @@ static int open_shards(Dataset *d, const Names *names, Error *err) {
 
 // ---- sets ----------------------------------------------------------------------------------------------------------
 
-// Bytes of PREFIX in PREFIX_00000.bin; 0: the name is not made like this.
+// The length of PREFIX in PREFIX_00000.bin; 0: another kind of name.
 static size_t prefix_length(const char *path) {
     size_t n = strlen(path), digits = 0;
     if (!ends_with(path, ".bin")) return 0;
@@ -161,7 +161,7 @@ static size_t prefix_length(const char *path) {
     return digits >= 5 && n > digits && path[n - digits - 1] == '_' ? n - digits - 1 : 0;
 }
 
-// Shards of one prefix, which stand behind each other, are of one set (or none of any).
+// Shards of one prefix, which are adjacent, must belong to one set (or all to none).
 static int check_neighbours(const Dataset *d, Error *err) {
     for (int i = 1; i < d->n_shards; i++) {
         const Shard *a = &d->shards[i - 1], *b = &d->shards[i];
@@ -188,7 +188,7 @@ static int by_set(const void *a, const void *b) {
     return x->index < y->index ? -1 : x->index > y->index;
 }
 
-// Each set whole, unless its files were named one by one.
+// Every set must be complete, unless its files were named one by one.
 static int check_whole(Dataset *d, const Names *names, Error *err) {
     Member *m = alloc((size_t)d->n_shards, sizeof *m, "shards");
     for (int i = 0; i < d->n_shards; i++) m[i] = (Member){d->shards[i].set, names->list[i].literal, d->shards[i].path};
@@ -257,7 +257,7 @@ static uint32_t identity(const Dataset *d) {
         uint64_t facts[3] = {d->shards[i].crc, d->shards[i].pages, d->shards[i].tokens};
         crc = file_crc32(crc, facts, sizeof facts);
     }
-    return file_crc32(crc, &d->pages, sizeof d->pages); // another maxlen numbers the pages differently
+    return file_crc32(crc, &d->pages, sizeof d->pages); // with another maxlen the pages are numbered differently
 }
 
 int dataset_open(Dataset *d, const char *globs, uint32_t overhead, uint32_t maxlen, Error *err) {

@@ -14,7 +14,7 @@
 #include "llmc/base/alloc.h"
 #include "llmc/base/random.h"
 
-// One of the things that are dealt: a page, or a micro-batch that stays together.
+// The unit of load balancing: a page, or an indivisible micro-batch.
 typedef struct Item {
     uint64_t cost;
     int place; // in the step's order
@@ -31,23 +31,23 @@ struct Loader {
     uint64_t order_epoch;
     int order_ready;
     uint64_t *taken;     // (step_pages) pages of the step in order
-    Item *items, *mine;  // (step_pages) what is dealt; what this rank got
-    int *count;          // (bins) and
-    uint64_t *load;      // (bins) of the dealing
-    int *micro_of;       // (step_pages) micro-batch of a place in the step, -1: another rank's
-    LoaderStep steps[2]; // one for the caller, one under work
+    Item *items, *mine;  // (step_pages) all items of a step; this rank's
+    int *count;          // (bins) items, and
+    uint64_t *load;      // (bins) work of each bin
+    int *micro_of;       // (step_pages) micro-batch of each position in the step; -1: another rank's
+    LoaderStep steps[2]; // one for the caller, one being prepared
     int current;         // the caller's
 
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    int threaded, ready, stop; // ready: steps[!current] is worked out
+    int threaded, ready, stop; // ready: steps[!current] is prepared
 };
 
 // ---- the order of an epoch -----------------------------------------------------------------------------------------
 
 static void shuffle(uint32_t *order, uint32_t n, uint64_t seed, uint64_t epoch) {
-    uint64_t state = random_mix(random_mix(seed) + epoch); // the streams of two epochs do not follow one another
+    uint64_t state = random_mix(random_mix(seed) + epoch); // so that the streams of two epochs do not overlap
     for (uint32_t i = 0; i < n; i++) order[i] = i;
     for (uint32_t i = n; i > 1; i--) {
         uint32_t j = random_below(&state, i), swap = order[i - 1];
@@ -79,20 +79,20 @@ static uint64_t take(Loader *l) {
 
 static uint32_t shorter(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
-// Work of a page: linear in its tokens, twice as much in the decoder as in the encoder, and attention, which is 3 % of
-// the whole at 950 tokens. In whole numbers, so that every rank computes the same.
+// The work of a page: linear in its tokens, twice as much in the decoder as in the encoder, plus attention, 3 % of the
+// whole at 950 tokens. In integers, so that every rank computes the same.
 static uint64_t page_cost(ShardPage page, uint32_t cut) {
     uint64_t context = shorter(page.context_length, cut), answer = shorter(page.answer_length, cut);
     return context * (32768 + context) + 2 * answer * (32768 + answer);
 }
 
-static int by_cost(const void *a, const void *b) { // most expensive first; equal ones in the step's order
+static int by_cost(const void *a, const void *b) { // descending; ties in the step's order
     const Item *x = a, *y = b;
     return x->cost != y->cost ? (x->cost < y->cost ? 1 : -1) : x->place - y->place;
 }
 
-// Longest processing time first: each item of the sorted list goes to the bin with the least work that still has room;
-// every bin ends with exactly n / bins items.
+// Longest processing time first: each item of the sorted list goes to the bin with the least work that still has room.
+// Every bin ends up with exactly n / bins items.
 static void deal(Item *items, int n, int bins, int *count, uint64_t *load) {
     memset(count, 0, (size_t)bins * sizeof *count);
     memset(load, 0, (size_t)bins * sizeof *load);
@@ -106,8 +106,8 @@ static void deal(Item *items, int n, int bins, int *count, uint64_t *load) {
     }
 }
 
-// Of all swaps of one item of bin `high` for one of bin `low`, does the one that leaves their loads closest to each
-// other, if that helps. Both walks go down the sorted list once: the wanted partner only gets cheaper.
+// Swaps one item of bin `high` for one of bin `low`: the pair that leaves their loads closest, if that helps. Both
+// walks go down the sorted list once, because the best partner only gets cheaper.
 static int swap_best(Item *items, int n, int high, int low, uint64_t *load) {
     uint64_t gap = load[high] - load[low], best = gap;
     int give = -1, get = -1, above = -1, j = 0; // above: the cheapest item of `low` that costs more than wanted
@@ -146,7 +146,7 @@ static void even_out(Item *items, int n, int bins, uint64_t *load) {
     }
 }
 
-// Deals the items to the ranks and collects this rank's in l->mine, sorted by cost.
+// Distributes the items over the ranks and collects this rank's in l->mine, sorted by cost.
 static int deal_ranks(Loader *l, int n) {
     qsort(l->items, (size_t)n, sizeof *l->items, by_cost);
     deal(l->items, n, l->c.ranks, l->count, l->load);
@@ -197,7 +197,7 @@ static void touch_range(const uint32_t *tokens, uint32_t n, int advise) {
     for (uintptr_t at = (uintptr_t)tokens; at < end; at = (at & ~(page - 1)) + page) (void)*(const volatile char *)at;
 }
 
-// Brings this rank's tokens into memory: first all are asked for, so that a disk can work on them together.
+// Brings this rank's tokens into memory. All are requested first, so that the disk can read them together.
 static void touch_tokens(const Loader *l, const LoaderStep *s) {
     for (int advise = 1; advise >= 0; advise--) {
         for (int i = 0; i < s->n; i++) {
@@ -297,7 +297,7 @@ static void allocate(Loader *l) {
 }
 
 static int start_thread(Loader *l, Error *err) {
-    sigset_t asked, before; // what others send; a fault of the thread's own is its own (file_map)
+    sigset_t asked, before; // signals from outside; a SIGBUS of the thread itself is handled there (file_map)
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
     sigfillset(&asked);

@@ -58,7 +58,7 @@ _Static_assert(offsetof(Header, set) == 96 && sizeof(ShardSet) == 16, "the set's
 
 static uint32_t header_crc(const Header *h) { return file_crc32(0, h, offsetof(Header, header_crc)); }
 
-// What the shard is, whatever set it belongs to.
+// The CRC of the contents, independent of the set it belongs to.
 static uint32_t content_crc(const Header *h) {
     Header alone = *h;
     alone.set = (ShardSet){0};
@@ -96,8 +96,8 @@ static int was_checked(const char *path, const Stamp *stamp, uint32_t crc) {
     return got == n && memcmp(found, expected, (size_t)n) == 0;
 }
 
-// Best effort: a folder that cannot be written is no error. A file so young that a later write could carry the same
-// mtime is not remembered. One write() of one line: ranks that come at the same time write the same bytes.
+// Best effort: a folder that cannot be written is not an error. A file so new that a later write could have the same
+// mtime is not remembered. One write() of one line, so that ranks doing this at the same time write the same bytes.
 static void remember_checked(const char *path, const Stamp *before, uint32_t crc) {
     Stamp after;
     struct timespec now;
@@ -178,7 +178,7 @@ static int check_header(Shard *s, Error *err) {
 
 static int check_index(const Shard *s, Error *err) {
     const IndexEntry *e = s->index;
-    uint64_t next = 0; // first token that no page has claimed yet
+    uint64_t next = 0; // the first token not yet claimed by a page
     for (uint64_t i = 0; i < s->pages; i++) {
         uint64_t length = (uint64_t)e[i].context + e[i].answer;
         if (e[i].offset != next || e[i].context == 0 || length > s->tokens - next)
@@ -208,8 +208,8 @@ static int bad_id(const Shard *s, Error *err) {
                      s->path, page + 1, at - e[page].offset + 1, s->vocab, s->token_data[at]);
 }
 
-// One pass over the tokens: the highest id and, unless it was remembered, the CRC. Blocks are shared out to the
-// threads; inside one, small pieces pass from one check to the other in cache.
+// One pass over the tokens for the highest id and, unless remembered, the CRC. Blocks are distributed over the threads;
+// in a block, small pieces stay in cache from one check to the next.
 static int check_tokens(const Shard *s, int with_crc, Error *err) {
     uint32_t block_crc[MAX_TOKENS / CRC_BLOCK], highest = 0;
     int blocks = (int)((s->tokens + CRC_BLOCK - 1) / CRC_BLOCK);
@@ -313,14 +313,15 @@ ShardPage shard_page(const Shard *s, uint64_t page) {
 
 // ---- writing -------------------------------------------------------------------------------------------------------
 
-// The index stands before the tokens but is known after them: tokens are spooled into a nameless file beside the shard.
+// The index precedes the tokens but is complete only after them, so tokens are spooled to an unnamed file beside the
+// shard.
 struct ShardWriter {
     FileWriter file;
     FILE *spool; // tokens
     Header header;
     IndexEntry *index; // (room)
     size_t room;
-    int broken; // a write failed half-way: the spool and the header no longer agree
+    int broken; // a write failed half-way, so that spool and header disagree
 };
 
 int shard_writer_open(ShardWriter **out, const char *path, uint32_t vocab, const uint8_t fingerprint[32], Error *err) {
@@ -432,7 +433,7 @@ void shard_writer_discard(ShardWriter *w) {
 static int access_header(const char *path, Header *h, int writing, Error *err) {
     int fd = open(path, (writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) return error_set(err, "%s: cannot open: %s", path, strerror(errno));
-    errno = EIO; // of a short read
+    errno = EIO; // for a short read
     int bad =
         writing ? pwrite(fd, h, sizeof *h, 0) != sizeof *h || fsync(fd) != 0 : pread(fd, h, sizeof *h, 0) != sizeof *h;
     if (bad) error_set(err, "%s: cannot %s the header: %s", path, writing ? "write" : "read", strerror(errno));

@@ -45,7 +45,7 @@ static char *final_path(const Job *j, int64_t number) {
     return string_format("%s_%05lld.bin", j->o->prefix, (long long)number);
 }
 
-// Calls visit for every shard of this prefix that is there, whatever its number.
+// Calls visit for every existing shard of this prefix, whatever its number.
 static int each_old_shard(Job *j, int (*visit)(Job *, int64_t number, const char *path, Error *), Error *err) {
     DIR *dir = opendir(j->folder);
     if (!dir) return error_set(err, "%s: cannot list: %s", j->folder, strerror(errno));
@@ -63,7 +63,7 @@ static int each_old_shard(Job *j, int (*visit)(Job *, int64_t number, const char
     return bad;
 }
 
-// A link's target would stay as it is, and a device or a folder cannot be replaced: said before the work.
+// A link's target would not be replaced, and devices and folders cannot be: an error before the work begins.
 static int check_replaceable(Job *j, int64_t number, const char *path, Error *err) {
     (void)j, (void)number;
     struct stat st;
@@ -74,7 +74,7 @@ static int check_replaceable(Job *j, int64_t number, const char *path, Error *er
 
 // ---- the folder of new shards --------------------------------------------------------------------------------------
 
-// Only what a run put there is removed: names that hold a shard's, whatever a temporary name adds to it.
+// Removes only what a run put there: names that contain a shard's, with whatever a temporary name adds.
 static int is_staged(const char *name) {
     const char *end = strstr(name, ".bin");
     return end && end - name >= 5 && strspn(end - 5, "0123456789") == 5;
@@ -94,7 +94,7 @@ static int remove_staging(const char *path, Error *err) {
                      path, strerror(errno));
 }
 
-// Nobody else's folder, so that nobody can put a link there.
+// A folder of our own, so that nobody else can put a link there.
 static int make_staging(Job *j, Error *err) {
     char *path = string_format("%s.new", j->o->prefix);
     int bad = remove_staging(path, err);
@@ -180,12 +180,12 @@ static int add_files(Job *j, Error *err) {
 
 // ---- in place of the old ones --------------------------------------------------------------------------------------
 
-// Shards that an earlier run left behind the last one of this run would be read together with them.
+// Shards with higher numbers, left by an earlier run, would be read together with these.
 static int remove_later(Job *j, int64_t number, const char *path, Error *err) {
     if (number < j->r->files) return 0;
     char *mark = string_format("%s.ok", path);
     int bad = unlink(path) != 0 ? error_set(err, "%s: cannot remove: %s", path, strerror(errno)) : 0;
-    unlink(mark); // the remembered check, if there is one
+    unlink(mark); // the remembered check, if any
     free(mark);
     j->r->removed += !bad;
     return bad;
@@ -202,7 +202,7 @@ static int put_in_place(Job *j, Error *err) {
         free(path);
         if (bad) return -1;
     }
-    TRY(file_sync_dir(j->folder, err)); // before the first old one goes
+    TRY(file_sync_dir(j->folder, err)); // before the first old one is removed
     return each_old_shard(j, remove_later, err);
 }
 

@@ -3,7 +3,7 @@
 // One layer:   x_mid  = x     + O(attention(rope(QKV(rmsnorm(x)) + bias)))
 //              x_next = x_mid + down(silu(gate(h)) * up(h)),   h = rmsnorm(x_mid)
 // Residual adds are fused into the norm that follows. In the last layer only the output rows need queries, output
-// projection and MLP, while every row still gives keys and values ("outputs_only").
+// projection and MLP, while every row still gives keys and values ("outputs only").
 #include "llmc/model/qwen2.h"
 
 #include <math.h>
@@ -100,7 +100,7 @@ void qwen2_release(StackActs *a) {
 // ---- layout of queries, keys, values
 // ----------------------------------------------------------------------------------------------
 
-// Queries, keys and values of a layer: one (T,QKV) matrix, or, outputs_only, (K,NH*HS) followed by (T,2*KV*HS).
+// Queries, keys and values of a layer: one (T,QKV) matrix, or, for outputs only, (K,NH*HS) followed by (T,2*KV*HS).
 typedef struct QKVView {
     elem_t *q, *k, *v;
     int ldq, ldk;
@@ -263,7 +263,7 @@ static void attention_block_backward(const Qwen2 *q, StackActs *a, LayerActs *n,
     b->scatter_add_rows(b, a->dln, a->dln_out, d->output_rows, d->outputs, D);
 }
 
-// dx (R,D): gradient of the residual stream behind the layer (output rows when outputs_only). Returns the gradient at
+// dx (R,D): gradient of the residual stream behind the layer (output rows if outputs_only). Returns the gradient at
 // the layer's input (T,D).
 static elem_t *layer_backward(const Qwen2 *q, StackActs *a, int l, const StackBatch *d, elem_t *dx, int accumulate) {
     Backend *b = q->b;

@@ -1,11 +1,11 @@
 // bpe.c: see bpe.h. A piece that is a token is looked up and done. Else its bytes are parts, and of all neighbouring
 // parts whose concatenation is a token the pair of lowest rank, the leftmost of equals, is joined, until none is left.
 //
-// Most neighbours make no token. A filter of one bit a hash value, small enough for the second-level cache, answers
-// nearly all such questions; the table, which is not, is asked for the rest.
+// Most neighbours do not make a token. A bit filter small enough for the second-level cache rejects nearly all of them;
+// only the rest are looked up in the table, which is larger than that cache.
 //
 // Short pieces keep (rank, place) of every pair as one number in an array: the next pair to join is the minimum, which
-// vector instructions find in no time. Long pieces keep the same numbers in a heap, so that their time is n log n.
+// vector instructions find quickly. Long pieces keep the same numbers in a heap, so that their time is n log n.
 #include "llmc/text/bpe.h"
 
 #include <stdlib.h>
@@ -35,7 +35,7 @@ struct Bpe {
     uint64_t filter[1 << (FILTER_BITS - 6)]; // bit h is set: a token's hash begins with h
     size_t longest;                          // bytes of the longest token
     uint32_t byte[256];                      // rank of each one-byte token
-    uint32_t pair[1 << 16];                  // rank of each two-byte token, NO_RANK where there is none
+    uint32_t pair[1 << 16];                  // rank of each two-byte token, or NO_RANK
 };
 
 // ---- the table -----------------------------------------------------------------------------------------------------
@@ -85,8 +85,8 @@ static inline uint32_t probe(const Bpe *b, uint64_t hash, uint64_t key, const ui
     }
 }
 
-// Rank of the n bytes at p if they are a token. The first is for bytes that probably are, the second for those that
-// probably are not.
+// The rank of the n bytes at p if they are a token. find_piece is for bytes that probably are one, find_pair for bytes
+// that probably are not.
 static inline uint32_t find_piece(const Bpe *b, const uint8_t *p, size_t n, size_t readable) {
     if (n > b->longest) return NO_RANK;
     uint64_t key = make_key(p, n, readable);
@@ -142,8 +142,8 @@ void bpe_free(Bpe *b) {
 
 // ---- short pieces --------------------------------------------------------------------------------------------------
 
-// A part is named by the place of its first byte. pairs[i]: rank of part i with the next one << 8 | i; a part that is
-// gone, or has no such pair, is larger than any rank.
+// A part is identified by the position of its first byte. pairs[i]: rank of part i with the next one << 8 | i; parts
+// that are gone or make no pair are larger than any rank.
 static size_t merge_short(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n, size_t readable) {
     uint32_t pairs[SHORT_PIECE];
     uint32_t id[SHORT_PIECE]; // of part i
@@ -218,7 +218,7 @@ static uint64_t heap_pop(Heap *h) {
     return top;
 }
 
-// The pair that begins at part i has changed: find its rank anew.
+// Looks up the rank of the pair that begins at part i, which has changed.
 static void renew_pair(const Bpe *b, Heap *h, Part *parts, size_t i, const uint8_t *p, size_t n, size_t readable) {
     size_t middle = parts[i].next;
     parts[i].rank = middle < n ? find_pair(b, p + i, parts[middle].next - i, readable - i) : NO_RANK;
@@ -255,7 +255,7 @@ static size_t merge_long(const Bpe *b, int32_t *ids, const uint8_t *p, size_t n,
     return count;
 }
 
-// Joins of lower rank than the token's own, until none is left. Plain, for it runs once a token.
+// Joins pairs of lower rank than the token's own until none is left. Simple, because it runs once for each token.
 int bpe_parts(const Bpe *b, int rank, int32_t parts[2]) {
     size_t n;
     const uint8_t *p = vocabulary_rank(b->v, rank, &n);

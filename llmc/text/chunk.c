@@ -7,7 +7,8 @@
 
 #include "llmc/base/alloc.h"
 
-// Bytes a token looked at: more than tokens have on average in any language, so that the reach never decides in prose.
+// Bytes searched for each token: more than tokens have on average in any language, so that the reach never limits
+// prose.
 enum { REACH = 16 };
 
 typedef enum Border { BORDER_PARAGRAPH, BORDER_LINE, BORDER_SENTENCE, BORDER_WORD, BORDER_CHARACTER, N_BORDERS } Border;
@@ -17,7 +18,7 @@ typedef struct Cutter {
     size_t length;
     const Tokenizer *tok;
     int most;
-    Tokens tokens;   // of the page that was looked at last
+    Tokens tokens;   // of the page tried last
     size_t *borders; // page ends of one kind within reach
 } Cutter;
 
@@ -36,7 +37,7 @@ static size_t trim_end(const Cutter *c, size_t begin, size_t end) {
 
 // ---- borders -------------------------------------------------------------------------------------------------------
 
-// Does the text before byte i (from `begin` on) end with one of these characters?
+// Whether the text from `begin` to byte i ends with one of these characters.
 static int ends_with(const Cutter *c, size_t begin, size_t i, const char *const *set) {
     for (; *set; set++) {
         size_t n = strlen(*set);
@@ -61,14 +62,14 @@ static int ends_sentence(const Cutter *c, size_t begin, size_t i) {
            (ends_with(c, begin, i, wide) && !begins_with(c, i, closing));
 }
 
-// Is the line before byte i, which follows a line end, empty?
+// Whether the line that ends before byte i is empty.
 static int ends_paragraph(const Cutter *c, size_t begin, size_t i) {
     size_t at = i - 1;
     while (at > begin && c->text[at - 1] != '\n' && is_space(c->text[at - 1])) at--;
     return at > begin && c->text[at - 1] == '\n';
 }
 
-// May a page that starts at `begin` end before byte i?
+// Whether a page that starts at `begin` may end before byte i.
 static int is_border(const Cutter *c, size_t begin, size_t i, Border kind) {
     const char *t = c->text;
     switch (kind) {
@@ -95,9 +96,9 @@ static int count_tokens(Cutter *c, int *n, size_t begin, size_t end, Error *err)
     return 0;
 }
 
-// Borders of a kind in begin+1..reach, ascending, as the page ends they give (white space outputs_only).
+// Boundaries of a kind in begin+1..reach, ascending, as page ends (trailing white space trimmed).
 static size_t list_borders(Cutter *c, size_t begin, size_t reach, Border kind) {
-    size_t n = 0, end = begin; // end: behind the last character before i that is no white space
+    size_t n = 0, end = begin; // end: after the last character before i that is not white space
     for (size_t i = begin + 1; i <= reach && i < c->length; i++) {
         if (!is_space(c->text[i - 1])) end = i;
         if (is_border(c, begin, i, kind) && end > begin && (n == 0 || end > c->borders[n - 1])) c->borders[n++] = end;
@@ -105,9 +106,9 @@ static size_t list_borders(Cutter *c, size_t begin, size_t reach, Border kind) {
     return n;
 }
 
-// The longest page from page->begin on that ends at a border of this kind. 1: found, 0: none fits, -1: error.
+// The longest page from page->begin on that ends at a boundary of this kind. 1: found, 0: none fits, -1: error.
 static int longest(Cutter *c, PageSpan *page, size_t reach, Border kind, Error *err) {
-    size_t low = 0, high = list_borders(c, page->begin, reach, kind); // borders below low fit, from high on they do not
+    size_t low = 0, high = list_borders(c, page->begin, reach, kind); // below low they fit, from high on they do not
     page->end = page->begin;
     while (low < high) {
         size_t middle = low + (high - low) / 2;

@@ -28,7 +28,7 @@ static int by_value(const void *x, const void *y) {
     return (a > b) - (a < b);
 }
 
-// Code points of a text (room for n); returns their number. A byte that is no UTF-8 counts as one of its own.
+// Code points of a text (room for n); returns their number. An invalid byte counts as a character.
 static size_t decode(uint32_t *codes, const char *text, size_t n) {
     size_t count = 0;
     for (size_t used; n > 0; text += used, n -= used) used = clean_next(&codes[count++], text, n);
@@ -72,7 +72,7 @@ static int bit(const uint64_t *bits, size_t i) { return (int)(bits[i / 64] >> (i
 // One column of the edit distance's table D: from the vertical differences of column j-1 to those of column j.
 // up (words): D[i][j] - D[i-1][j] is +1; down: it is -1; diagonal, if not NULL: D[i][j] == D[i-1][j-1].
 static void distance_column(uint64_t *up, uint64_t *down, uint64_t *diagonal, const uint64_t *match, size_t words) {
-    uint64_t carry_up = 1, carry_down = 0; // the row above the table grows by one from column to column
+    uint64_t carry_up = 1, carry_down = 0; // the row above the table increases by one in each column
     for (size_t w = 0; w < words; w++) {
         uint64_t x = match[w] | carry_down, vp = up[w], vn = down[w];
         uint64_t d0 = (((x & vp) + vp) ^ vp) | x | vn;
@@ -170,7 +170,7 @@ void metrics_page(PageMetrics *m, const char *reference, size_t n_reference, con
     }
     size_t length = m->reference_chars;
     for (size_t k = 0; k < n; k++) {
-        // an insertion counts at the character it stands before, at the end of the text at the last one
+        // an insertion counts at the character after it, at the end of the text at the last one
         size_t place = at < length ? at : length - 1;
         size_t slice = length ? place * METRICS_SLICES / length : 0;
         m->slice_errors[slice] += ops[k] != '=';

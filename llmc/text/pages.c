@@ -41,13 +41,13 @@ struct PageReader {
 
 // ---- the stream ----------------------------------------------------------------------------------------------------
 
-// Makes at least `want` bytes available in the buffer if the file has them. -1: cannot read.
+// Makes at least `want` bytes available in the buffer if the file has them. -1: read error.
 static int fill(PageReader *r, size_t want, Error *err) {
     if (r->filled - r->at >= want) return 0;
     memmove(r->buffer, r->buffer + r->at, r->filled - r->at);
     r->filled -= r->at;
     r->at = 0;
-    while (r->filled < want && !feof(r->stream)) { // a terminal would go on behind its end
+    while (r->filled < want && !feof(r->stream)) { // a terminal can be read on after its end
         size_t got = fread(r->buffer + r->filled, 1, sizeof r->buffer - r->filled, r->stream);
         if (got == 0) break;
         r->filled += got;
@@ -55,7 +55,7 @@ static int fill(PageReader *r, size_t want, Error *err) {
     return ferror(r->stream) ? error_set(err, "%s: cannot read: %s", r->path, strerror(errno)) : 0;
 }
 
-// The next byte without taking it; EOF at the end or, with *bad set, when reading failed.
+// Peeks at the next byte; EOF at the end or, with *bad set, after a read error.
 static int peek(PageReader *r, int *bad, Error *err) {
     if (r->at == r->filled && (*bad = fill(r, 1, err)) != 0) return EOF;
     return r->at < r->filled ? (unsigned char)r->buffer[r->at] : EOF;
@@ -86,7 +86,7 @@ static int start_record(PageReader *r, Error *err) {
     return append(r, "", 0, err);
 }
 
-// Reads up to and with the next delimiter, which is left out of the record. 1 = a record, 0 = the file has ended.
+// Reads up to the next delimiter, which is consumed but not part of the record. 1 = a record, 0 = end of file.
 static int read_until(PageReader *r, char delimiter, Error *err) {
     int bad = 0;
     TRY(start_record(r, err));
@@ -107,7 +107,7 @@ static int read_until(PageReader *r, char delimiter, Error *err) {
     return bad ? -1 : 1;
 }
 
-// Skips white space between the objects of a list and returns the byte that stops it.
+// Skips white space between the objects of a list and returns the byte after it.
 static int skip_space(PageReader *r, int *bad, Error *err) {
     for (;;) {
         int c = peek(r, bad, err);
@@ -123,7 +123,7 @@ static int expected(const PageReader *r, const char *what, int found, Error *err
     return error_set(err, "%s: line %zu: expected %s, found '%c'", r->path, r->line, what, found);
 }
 
-// Gathers one object: up to the brace that closes the one it begins with.
+// Collects one object, up to its closing brace.
 static int read_braces(PageReader *r, Error *err) {
     int bad = 0, depth = 0, in_string = 0, escaped = 0;
     TRY(start_record(r, err));
@@ -144,7 +144,7 @@ static int read_braces(PageReader *r, Error *err) {
     return bad ? -1 : expected(r, "the end of an object", EOF, err);
 }
 
-// The next object of a list. 1 = a record, 0 = the list has ended, and the file with it.
+// The next object of a list. 1 = a record, 0 = the list, and the file, have ended.
 static int read_element(PageReader *r, Error *err) {
     int bad = 0, comma = 0, c = skip_space(r, &bad, err);
     if (r->list == LIST_ENDED) return bad ? -1 : c == EOF ? 0 : expected(r, "nothing behind the list", c, err);
@@ -165,7 +165,7 @@ static int read_element(PageReader *r, Error *err) {
     return read_element(r, err);
 }
 
-// The next of objects that white space parts.
+// The next of several objects separated by white space.
 static int read_next_object(PageReader *r, Error *err) {
     int bad = 0, c = skip_space(r, &bad, err);
     if (c == '{') return read_braces(r, err);
@@ -187,14 +187,14 @@ static int read_record(PageReader *r, Error *err) {
 
 // ---- records to pages ----------------------------------------------------------------------------------------------
 
-// Where byte `offset` of the record stands in the file.
+// The line of the file that byte `offset` of the record is on.
 static size_t line_of(const PageReader *r, size_t offset) {
     size_t line = r->record_line;
     for (size_t i = 0; i < offset; i++) line += r->record[i] == '\n';
     return line;
 }
 
-// A zero byte, or in JSON a "\u0000", is no text: it shows a binary file, UTF-16, or a broken extraction.
+// Text has no zero byte (in JSON, "\u0000"): it means a binary file, UTF-16, or a broken extraction.
 static int check_record(const PageReader *r, Error *err) {
     size_t valid = utf8_valid(r->record, r->length);
     if (valid < r->length)
@@ -230,7 +230,7 @@ static const char *text_of(const cJSON *turn) {
     return cJSON_IsString(value) ? value->valuestring : NULL;
 }
 
-// The paper's instruction in any of the ways it is written: case, "<image>", colon and white space aside.
+// Whether this is the paper's instruction, ignoring case, "<image>", colon and white space.
 static int asks_to_repeat(const char *prompt) {
     char letters[64];
     size_t n = 0;
@@ -305,7 +305,7 @@ int pages_next(PageReader *r, Page *page, Error *err) {
         TRY(check_record(r, err));
         const int blank = is_blank(r->record);
         if (blank && r->kind == KIND_LINES) continue;
-        if (blank && r->kind == KIND_TEXT && r->number > 0 && !r->delimited) return 0; // behind the last form feed
+        if (blank && r->kind == KIND_TEXT && r->number > 0 && !r->delimited) return 0; // after the last form feed
         page->number = ++r->number;
         page->text = r->record;
         page->length = r->length;
@@ -327,12 +327,12 @@ static const char *past_space(const char *p, const char *end) {
     return p;
 }
 
-// Does the object at p go on behind the end of its line? Inside braces a key or '}' must follow then (or a value,
-// behind a colon): anything else is a line of JSONL that was cut.
+// Whether the object at p continues after the end of its line: inside braces a key or '}' must follow (after a colon, a
+// value). Anything else is a truncated line of JSONL.
 static int is_of_several_lines(const char *p, const char *end) {
     uint64_t lists = 0; // bit 0: the innermost bracket is '['; bit 1: the one around it...
     int depth = 0, in_string = 0;
-    char before = 0; // the last character that is no white space
+    char before = 0; // the last character that is not white space
     for (; p < end; p++) {
         if (in_string) {
             if (*p == '\\') p++;
@@ -352,14 +352,14 @@ static int is_of_several_lines(const char *p, const char *end) {
     return 0;
 }
 
-// Is the '[' at p that of a JSON list, and not a text's? "[1] Smith" and "[ ] to do" are texts.
+// Whether the '[' at p begins a JSON list. "[1] Smith" and "[ ] to do" are text.
 static int is_list(const char *p, const char *end) {
     const char *next = past_space(p + 1, end);
     if (next < end && *next == ']') return past_space(next + 1, end) == end;
     return next < end && (*next == '{' || *next == '"');
 }
 
-// By what the first bytes say; the name decides where they leave it open.
+// Decides by the first bytes and, where these are ambiguous, by the name.
 static Kind find_kind(const PageReader *r) {
     const char *dot = strrchr(r->path, '.'), *end = r->buffer + r->filled, *p = past_space(r->buffer + r->at, end);
     const int lines = dot && !strcasecmp(dot, ".jsonl"), json = lines || (dot && !strcasecmp(dot, ".json"));
@@ -380,7 +380,7 @@ int pages_open(PageReader **out, const char *path, Error *err) {
         pages_close(r);
         return -1;
     }
-    if (r->filled >= 3 && memcmp(r->buffer, "\xef\xbb\xbf", 3) == 0) r->at = 3; // a byte order mark is no text
+    if (r->filled >= 3 && memcmp(r->buffer, "\xef\xbb\xbf", 3) == 0) r->at = 3; // a byte order mark is not text
     r->kind = find_kind(r);
     *out = r;
     return 0;

@@ -36,7 +36,7 @@ static int cut(char *text, size_t *n, size_t most, const Tokenizer *tok, Error *
     size_t bytes = *n;
     TRY(tokenizer_encode(tok, &t, text, *n, err));
     if (t.n > most) {
-        // where the text's first tokens end; cutting there may cost a token more, for the last piece merges anew
+        // the end of the first tokens; cutting there can add a token, because the last piece merges differently
         bytes = 0;
         for (size_t i = 0, length; i < most; i++, bytes += length) tokenizer_bytes(tok, t.ids[i], &length);
     }
@@ -102,7 +102,7 @@ static int shuffle(char **out, size_t *n_out, const char *text, size_t n, uint64
         begin[i] = begin[left - 1];
     }
     free(begin);
-    int bad = text_nfc(out, n_out, mixed, n, err); // a mark may stand behind another base now
+    int bad = text_nfc(out, n_out, mixed, n, err); // marks may now follow other bases
     free(mixed);
     return bad;
 }

@@ -41,7 +41,7 @@ static inline const uint8_t *skip_class(const uint8_t *p, const uint8_t *end, Ch
     }
 }
 
-// Alternative 1 behind the apostrophe at p: length of the match, 0 if there is none. Case folding also knows U+017F,
+// Alternative 1 after the apostrophe at p: length of the match, or 0. Case folding also includes U+017F,
 // the long s: bytes c5 bf.
 static size_t contraction(const uint8_t *p, const uint8_t *end) {
     size_t room = (size_t)(end - p);
@@ -53,7 +53,7 @@ static size_t contraction(const uint8_t *p, const uint8_t *end) {
     return 0;
 }
 
-// Alternatives 5 to 7: p stands on white space that no letter or sign follows at once.
+// Alternatives 5 to 7: p is at white space that is not directly followed by a letter or sign.
 static const uint8_t *white_space(const uint8_t *p, const uint8_t *end) {
     const uint8_t *behind_newline = NULL, *last = p, *q = p;
     for (;;) {

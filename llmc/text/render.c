@@ -16,7 +16,7 @@ int render_wants_colour(FILE *out) {
     return terminal >= 0 && !(off && off[0]) && kind && strcmp(kind, "dumb") != 0;
 }
 
-// Prints one character (out NULL: passes it) and returns its bytes.
+// Prints one character (out NULL: skips it) and returns its length in bytes.
 static size_t print_char(FILE *out, const char *text, size_t n) {
     char piece[CLEAN_BYTES];
     uint32_t c;
@@ -41,7 +41,7 @@ static size_t print_marked_char(Marker *m, const char *s, size_t n, int wrong) {
     mark(m, wrong);
     if (wrong && *s == '\n') {
         fputs("\\n", m->out);
-        mark(m, 0); // a colour must not run along to the end of the terminal's line
+        mark(m, 0); // do not colour the rest of the terminal's line
     }
     size_t length = print_char(m->out, s, n);
     m->last = s[length - 1];

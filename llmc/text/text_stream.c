@@ -7,7 +7,7 @@
 #include "llmc/base/alloc.h"
 #include "llmc/base/unicode.h" // utf8_length
 
-// One byte or character from the tail's front into out, as long as there is one. at_end: nothing follows.
+// Moves complete characters and invalid bytes from the tail to out. at_end: nothing follows.
 static size_t drain(TextStream *s, char *out, int at_end) {
     size_t used = 0;
     while (s->n_tail > 0) {
@@ -36,7 +36,7 @@ size_t text_stream_end(TextStream *s, char *out) { return drain(s, out, 1); }
 char *text_stream_tokens(TextStream *s, const Tokenizer *tok, const int32_t *ids, int n, size_t *length) {
     size_t raw_length = 0;
     char *raw = tokenizer_decode(tok, ids, (size_t)n, &raw_length);
-    char *text = alloc(3 * (raw_length + 3) + 1, 1, "text"); // a bad byte becomes three
+    char *text = alloc(3 * (raw_length + 3) + 1, 1, "text"); // an invalid byte becomes three
     *length = text_stream_add(s, text, raw, raw_length);
     text[*length] = 0;
     free(raw);

@@ -52,7 +52,7 @@ static int put_merges(FILE *out, const Tokenizer *t, const uint16_t spelled[256]
 static void put_specials(FILE *out, const Tokenizer *t) {
     for (int id = tokenizer_base(t); id < tokenizer_size(t); id++) {
         size_t n;
-        const char *text = tokenizer_bytes(t, id, &n); // of these spellings none needs an escape
+        const char *text = tokenizer_bytes(t, id, &n); // none of these needs an escape
         fprintf(out, "%s{\"id\":%d,\"content\":\"", id > tokenizer_base(t) ? "," : "", id);
         if (n) fprintf(out, "%.*s", (int)n, text);
         else fprintf(out, "<|extra_%d|>", id - EXTRAS);

@@ -13,12 +13,12 @@
 enum { MAX_RANKS = 1 << 20, MAX_TOKEN_BYTES = 1 << 16, LEAST_ENTRY = 6 }; // `"a":0,`
 
 typedef struct Entry {
-    uint32_t offset, length; // in bytes; length 0: this rank has not come yet
+    uint32_t offset, length; // in bytes; length 0: rank not seen yet
 } Entry;
 
 typedef struct Reader {
     Entry *entries; // (room)
-    long room;      // ranks a file of this size can have
+    long room;      // the most ranks a file of this size can have
     int ranks;      // highest rank seen + 1
     int count;      // ranks seen
     uint8_t *bytes; // all tokens so far, in the file's order; room for the whole file, which is longer
@@ -35,7 +35,7 @@ static int reader_open(Reader *r, size_t size, const char *name, Error *err) {
     return error_set(err, "%s: out of memory", name);
 }
 
-// The caller has put `length` bytes at r->bytes + r->used.
+// The token's `length` bytes are already at r->bytes + r->used.
 static int reader_add(Reader *r, long rank, size_t length, Error *err) {
     if (length == 0 || length > MAX_TOKEN_BYTES)
         return error_set(err, "%s: rank %ld has %zu bytes, expected 1 to %d", r->name, rank, length, MAX_TOKEN_BYTES);
@@ -138,7 +138,7 @@ static long spelled_bytes(uint8_t *out, const char *text, const int16_t byte_of[
     return length;
 }
 
-// A merge is "a b" or, in newer files, ["a","b"]. Its result must be the token of the rank that follows from its place.
+// A merge is "a b" or, in newer files, ["a","b"]. Its result must be the token whose rank follows from its position.
 static int check_merge(const Reader *r, int index, const cJSON *merge, const int16_t byte_of[ALPHABET],
                        uint8_t *scratch, size_t room, Error *err) {
     const char *left = NULL, *right = NULL;
@@ -175,7 +175,7 @@ static const char *text_of(const cJSON *object, const char *key) {
     return cJSON_IsString(item) ? item->valuestring : item ? "something else" : NULL;
 }
 
-// What decides ids beside the vocabulary and the merges; it may be absent, but not another than Qwen's.
+// What else affects ids. It may be missing, but must not differ from Qwen's.
 static int check_kind(const cJSON *root, const cJSON *model, const char *name, Error *err) {
     const cJSON *cutter = json_find(root, "pre_tokenizer"), *steps = json_find(cutter, "pretokenizers");
     const cJSON *split = cJSON_IsArray(steps) ? steps->child : cutter;

@@ -1,5 +1,5 @@
 // test_attention.cu: the attention kernels of llmc/cuda against the double reference of ops_reference.h, over shapes at
-// and around the borders of their tiles, fp32 and bf16, packed pages, outputs_only queries, KV caches, decoding.
+// and around the borders of their tiles, fp32 and bf16, packed pages, queries of outputs only, KV caches, decoding.
 //     test_attention [short]    short: few shapes, for the slow builds and the mutations
 //
 // Tolerances are those of test_ops.c: a few fp32 roundings of the sum of absolute values of what was added up; in bf16

@@ -27,7 +27,7 @@ static int contains(const char *text, const char *word) { // ignoring case
 }
 
 const Gpu *gpu_find(const char *name) {
-    static const char *const others[] = {"PCI", "NVL", "Laptop", "4090 D", "GB200", "40GB", "MIG"};
+    static const char *const others[] = {"PCI", "NVL", "Laptop", "4090 D", "GB200", "GH200", "40GB", "MIG"};
     for (size_t i = 0; name && i < sizeof others / sizeof *others; i++) {
         if (contains(name, others[i])) return NULL;
     }

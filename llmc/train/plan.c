@@ -291,11 +291,12 @@ static void real_pages(Plan *p, const Corpus *corpus) {
 PlanMachine plan_machine(Backend *b, const Dist *dist) {
     PlanMachine m = {.is_gpu = b->is_gpu, .name = b->name, .peak_flops = b->peak_flops};
     if (!b->is_gpu) return m;
-    size_t available, total;
-    b->memory(b, &available, &total);
-    int least = -(int)(available >> 20); // MB
-    dist_max_int(dist, &least, 1);
-    m.memory = (size_t)-least << 20;
+    size_t available;
+    b->memory(b, &available, &m.memory);
+    int megabytes[] = {-(int)(m.memory >> 20), (int)((m.memory - available) >> 20)};
+    dist_max_int(dist, megabytes, 2);
+    m.memory = (size_t)-megabytes[0] << 20;
+    m.used = (size_t)megabytes[1] << 20;
     return m;
 }
 
@@ -303,6 +304,7 @@ PlanMachine plan_machine(Backend *b, const Dist *dist) {
 static int find_machine(Plan *p, const PlanMachine *machine, int local_ranks, Error *err) {
     PlanShape *s = &p->shape;
     const char *name = p->o->gpu;
+    size_t used = 0;
     if (name && strcmp(name, "measured") != 0) {
         s->gpu = gpu_find(name);
         p->machine = s->gpu->title;
@@ -315,6 +317,7 @@ static int find_machine(Plan *p, const PlanMachine *machine, int local_ranks, Er
         s->gpu = gpu_find(m->name);
         s->is_gpu = m->is_gpu;
         s->memory = m->memory;
+        used = m->used;
         if (name && !(s->is_gpu && p->peak_flops > 0))
             return error_set(err,
                              "-gpu measured: no GPU of this machine was measured (hint: -gpu h100, or -device cuda)");
@@ -322,6 +325,7 @@ static int find_machine(Plan *p, const PlanMachine *machine, int local_ranks, Er
     if (!s->is_gpu && !s->memory)
         s->memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGE_SIZE) / (size_t)local_ranks;
     s->reserve = plan_reserve(s->memory, s->is_gpu);
+    if (s->reserve < used) s->reserve = used; // the reserve is for what is used already, not to be added to it
     return 0;
 }
 

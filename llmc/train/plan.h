@@ -22,8 +22,9 @@ extern "C" {
 // What a run computes on; all zero: a CPU with this host's memory.
 typedef struct PlanMachine {
     int is_gpu;
-    const char *name;  // of the backend or the GPU; NULL: not known
-    size_t memory;     // bytes a rank may take: free device memory, the least of all ranks; 0: unknown
+    const char *name; // of the backend or the GPU; NULL: not known
+    size_t memory;    // bytes of the device (a CPU: of the host, for a rank); 0: unknown
+    size_t used; // of these, taken already: the CUDA context, NCCL's buffers, other programs; the most of all ranks
     double peak_flops; // measured FLOP/s of a rank; 0: not measured
 } PlanMachine;
 

@@ -60,7 +60,7 @@ echo 'int c3_test_library(void) { return 1; }' | gcc -shared -fPIC -x c - -o "$e
 mkdir "$empty/search"
 read -ra mpi <<<"$(mpicc --showme:link)"
 gcc -std=c11 -fopenmp -DHAVE_NCCL -D_GNU_SOURCE -Wall -Wextra -I. -Werror -O2 -isystem "$toolkit/include" \
-    test/cuda/test_libraries.c build/libc3.a "${mpi[@]}" -lcjson -lutf8proc -lz -lcrypto -lm -ldl -o "$empty/test_libraries"
+    test/cuda/libraries_check.c build/libc3.a "${mpi[@]}" -lcjson -lutf8proc -lz -lcrypto -lm -ldl -o "$empty/libraries_check"
 while IFS= read -r line; do
     case $line in
     "ok "*) passed=$((passed + 1)) ;;
@@ -68,6 +68,6 @@ while IFS= read -r line; do
     *" passed, "*" failed") continue ;;
     esac
     echo "$line"
-done < <("$empty/test_libraries" "$empty/search" "$empty/library.so" 2>&1 || echo "FAIL the search of libraries: exit code $?")
+done < <("$empty/libraries_check" "$empty/search" "$empty/library.so" 2>&1 || echo "FAIL the search of libraries: exit code $?")
 echo "$passed passed, $failed failed"
 [ $failed = 0 ] && [ $passed -gt 0 ]

@@ -1,4 +1,4 @@
-// test_libraries.c: where cuBLASLt and NCCL are looked for (llmc/cuda/libraries.c, included whole), with libraries of
+// libraries_check.c: where cuBLASLt and NCCL are looked for (llmc/cuda/libraries.c, included whole), with libraries of
 // the test's own. argv[1]: an empty folder; argv[2]: a shared library to copy.
 #include "llmc/cuda/libraries.c"
 

@@ -277,6 +277,7 @@ def stops(runs):
     case("a folder named stop stops nothing, and stays", step_of(r) == 8 and os.path.isdir(f"{out}/stop"), r.stdout)
 
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # not as a nohup around the tests would have it
 with Folder() as tmp:
     made = Runs(tmp, make_shards(tmp, "pages", 60, seed=1, vocab=512))
     writers(made)

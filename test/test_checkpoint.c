@@ -92,19 +92,6 @@ static void test_round_trips(void) {
     train_state_free(&s);
     train_state_free(&t);
 
-    check_begin("a state that counts in the earlier order of pages is refused, with what to do");
-    char *state = string_format("%s/trainer/state.json", path), *text, *at;
-    size_t size;
-    int ranks;
-    CHECK(file_read(&text, &size, state, &err) == 0 && (at = strstr(text, "\"format\"")) != NULL, "%s", err.text);
-    at[strcspn(at, "2")] = '1';
-    FILE *f = fopen(state, "w");
-    CHECK(f && fwrite(text, 1, size, f) == size && fclose(f) == 0, "%s", state);
-    CHECK(trainer_read_state(&s, &ranks, path, &err) == -1 && strstr(err.text, "another order") &&
-              strstr(err.text, "-m"),
-          "%s", err.text);
-    free(text);
-    free(state);
     free(path);
 
     check_begin("the size told beforehand is the size on the disk");

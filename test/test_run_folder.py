@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import zlib
 
 from harness import (C3, TRAIN, Folder, case, checkpoints, command, done, environment, log, losses, make_shards, model_bytes,
                      run, start, wait_for)
@@ -188,6 +189,31 @@ def anew(runs):
     refused("a run cannot set aside the model it begins with", r, ["is being read", "another -o"])
 
 
+def earlier_order(runs):
+    """A checkpoint of format 1, whose position counts in another order of pages; COMPLETE vouches for its bytes."""
+    out = runs.path("earlier")
+    runs.train("earlier", "-steps", 4)
+    step = f"{out}/step_00000004"
+    with open(f"{step}/trainer/state.json") as f:
+        text = re.sub(r'"format":\s*2', '"format": 1', f.read())
+    with open(f"{step}/COMPLETE") as f:
+        complete = json.load(f)
+    for file in complete["files"]:
+        if file["name"] == "trainer/state.json":
+            file.update(bytes=len(text), crc32=zlib.crc32(text.encode()))
+    for name, content in (("trainer/state.json", text), ("COMPLETE", json.dumps(complete))):
+        with open(f"{step}/{name}", "w") as f:
+            f.write(content)
+    refused("a checkpoint whose pages came in another order is not resumed in the middle of an epoch",
+            runs.train("earlier", "-steps", 6, check=False), ["shuffled", "-resume_force"], out, tree(out))
+    r = run(C3, ["info", "-check", out], check=False)
+    case("... it can be looked at", r.returncode == 0 and "loader" in r.stdout, r.stdout + r.stderr)
+    r = runs.train("earlier", "-steps", 6, "-resume_force")
+    with open(f"{out}/step_00000006/trainer/state.json") as f:
+        position = int(json.load(f)["loader_position"])
+    case("... and -resume_force starts the epoch anew", step_of(r) == 6 and position == 2 * 2, (r.stdout[-500:], position))
+
+
 def abandoned(runs):
     out = runs.path("abandoned")
     runs.train("abandoned", "-steps", 10, "-save_every", 5, "-keep", 0)
@@ -283,6 +309,7 @@ with Folder() as tmp:
     writers(made)
     silent_restarts(made)
     anew(made)
+    earlier_order(made)
     abandoned(made)
     options_come_back(made)
     no_disk(made)

@@ -26,7 +26,7 @@ void train_state_free(TrainState *s) {
 }
 
 void train_state_advance(TrainState *s, double loss, double tokens, LoaderState after) {
-    s->losses = alloc_resize(s->losses, (size_t)(s->step + 1), sizeof *s->losses, "loss history");
+    s->losses = alloc_grow(s->losses, (size_t)s->step, &s->room, sizeof *s->losses, "loss history");
     s->losses[s->step++] = (float)loss;
     s->loader = after;
     s->tokens_seen += tokens;

@@ -31,13 +31,18 @@
 extern "C" {
 #endif
 
+// 2: pages are shuffled with SplitMix64 (loader.h). 1: with another generator, so that a position means other pages.
+enum { TRAIN_STATE_FORMAT = 2 };
+
 typedef struct TrainState {
+    int format;   // of the file it was read from; 0: not from a file
     int64_t step; // optimizer steps done
     LoaderState loader;
     double tokens_seen; // text tokens
     char *settings;     // JSON object text of the options in force (owned)
     uint8_t tokenizer[32];
     float *losses; // (step) loss of every step from 1 on (owned)
+    size_t room;   // of losses
 } TrainState;
 void train_state_free(TrainState *s);
 // One step further: its loss, its text tokens, the loader's position after it.

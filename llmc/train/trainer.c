@@ -212,10 +212,12 @@ static int check_saved(Trainer *t, char **notes, Error *err) {
         return error_set(err, "%s: was trained with another tokenizer (hint: -tok FILE)", t->resumed);
     if (options_compare(notes, saved->settings, &t->options, trainer_pages_a_step(t), t->o.resume_force, err) != 0)
         return error_prefix(err, "%s", t->resumed);
-    if (saved->loader.dataset == t->corpus.train.identity) return 0;
+    int same_order = saved->format == TRAIN_STATE_FORMAT || saved->loader.position == 0;
+    if (saved->loader.dataset == t->corpus.train.identity && same_order) return 0;
     if (!t->o.resume_force)
-        return error_set(err, "%s: the training pages have changed since (hint: -resume_force starts them anew)",
-                         t->resumed);
+        return error_set(err, "%s: %s (hint: -resume_force starts the epoch anew)", t->resumed,
+                         same_order ? "the training pages have changed since"
+                                    : "an earlier version saved it, which shuffled the pages of an epoch differently");
     saved->loader.dataset = t->corpus.train.identity;
     saved->loader.position = 0;
     return 0;

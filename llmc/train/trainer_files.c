@@ -10,7 +10,7 @@
 #include "llmc/base/file.h"
 #include "llmc/train/run_writer.h" // run_write_json
 
-enum { MAX_STATE_BYTES = 1 << 20, MAX_RANKS = 1 << 16, FORMAT = 2 }; // format 1 counted in another order of pages
+enum { MAX_STATE_BYTES = 1 << 20, MAX_RANKS = 1 << 16 };
 
 // ---- state.json, settings.json -------------------------------------------------------------------------------------
 
@@ -38,7 +38,7 @@ static cJSON *state_json(const TrainState *s, int ranks, DType dtype) {
     cJSON *json = cJSON_CreateObject();
     char hex[65];
     for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", s->tokenizer[i]);
-    cJSON_AddNumberToObject(json, "format", FORMAT);
+    cJSON_AddNumberToObject(json, "format", TRAIN_STATE_FORMAT);
     cJSON_AddNumberToObject(json, "step", (double)s->step);
     cJSON_AddNumberToObject(json, "tokens_seen", s->tokens_seen);
     put_u64(json, "loader_seed", s->loader.seed);
@@ -65,12 +65,8 @@ static int parse_fingerprint(uint8_t out[32], const cJSON *json, const char *pat
 static int parse_state(TrainState *s, int *ranks, const cJSON *json, const char *path, Error *err) {
     int64_t number = 0;
     uint64_t dataset = 0;
-    TRY(json_int(&number, json, "format", 1, FORMAT, path, err));
-    if (number != FORMAT)
-        return error_set(err,
-                         "%s: expected format %d, found %lld, of a version that shuffled pages in another order (hint: "
-                         "-m FOLDER starts a new run from these weights)",
-                         path, FORMAT, (long long)number);
+    TRY(json_int(&number, json, "format", 1, TRAIN_STATE_FORMAT, path, err));
+    s->format = (int)number;
     TRY(json_int(&s->step, json, "step", 0, (int64_t)1 << 40, path, err));
     TRY(json_real(&s->tokens_seen, json, "tokens_seen", 0, 1e18, path, err));
     TRY(get_u64(&s->loader.seed, json, "loader_seed", path, err));
@@ -119,6 +115,7 @@ static int read_history(TrainState *s, const char *path, Error *err) {
             error_set(err, "%s: expected a tensor \"loss\" of %lld F32 numbers, one a step", path, (long long)s->step);
     if (!bad && !(s->losses = malloc(t->bytes + 1))) bad = error_set(err, "%s: out of memory", path);
     if (!bad) memcpy(s->losses, t->data, t->bytes);
+    s->room = (size_t)s->step;
     safetensors_close(files);
     return bad;
 }

@@ -240,7 +240,6 @@ static void test_inputs(void) {
     for (int i = 0; i < 3; i++) {
         CHECK(file_map(&map, names[i], &err) != 0 && strstr(err.text, names[i]), "%s", err.text);
         CHECK(file_read(&data, &n, names[i], &err) != 0 && strstr(err.text, "regular"), "%s", err.text);
-        CHECK(file_open(names[i], &err) < 0, "opened");
     }
     CHECK(file_map(&map, "/nonexistent", &err) != 0 && strstr(err.text, "/nonexistent"), "%s", err.text);
 }
@@ -332,7 +331,7 @@ static void test_standard(void) {
         for (int fd = 0; fd < 3; fd++) close(fd);
         file_hold_standard();
         char c;
-        int fd = file_open(in("a"), NULL);
+        int fd = open(in("a"), O_RDONLY);
         if (fd < 3) _exit(1);
         if (read(0, &c, 1) >= 0 || write(1, "x", 1) >= 0 || write(2, "x", 1) >= 0) _exit(2);
         printf("lost");

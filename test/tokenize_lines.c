@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "llmc/base/file.h"
+#include "llmc/base/alloc.h"
 #include "llmc/text/tokenizer.h"
 
 static int fail(const Error *err) {
@@ -50,17 +50,27 @@ static double cpu_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static char *read_stdin(size_t *size) {
+    char *data = NULL;
+    size_t room = 0;
+    *size = 0;
+    do {
+        if (room - *size < 1 << 16) data = alloc_resize(data, room = 2 * room + (1 << 17), 1, "standard input");
+        *size += fread(data + *size, 1, room - *size, stdin);
+    } while (!feof(stdin) && !ferror(stdin));
+    return data;
+}
+
 int main(int argc, char **argv) {
     Error err;
     Tokenizer *t;
-    char *data;
     size_t size;
     uint64_t tokens = 0;
     int timing = argc > 3 && !strcmp(argv[1], "-time"), rounds = timing ? atoi(argv[2]) : 1;
     if (timing) argv += 2, argc -= 2;
     if (argc < 2) return fputs("usage: tokenize_lines [-time N] FILE [VOCAB]\n", stderr), 2;
     if (tokenizer_load(&t, argv[1], argc > 2 ? atoi(argv[2]) : 0, &err)) return fail(&err);
-    if (file_read(&data, &size, "-", &err)) return fail(&err);
+    char *data = read_stdin(&size);
     double best = 1e30;
     for (int i = 0; i < rounds; i++) {
         double start = cpu_seconds();

@@ -113,11 +113,6 @@ static int open_regular(struct stat *st, const char *path, Error *err) {
     return error_set(err, "%s: not a regular file", path);
 }
 
-int file_open(const char *path, Error *err) {
-    struct stat st;
-    return open_regular(&st, path, err);
-}
-
 int file_map(FileMap *map, const char *path, Error *err) {
     struct stat st;
     *map = (FileMap){0};
@@ -150,41 +145,20 @@ void file_map_done(const void *data, size_t bytes) {
 }
 
 int file_read(char **data, size_t *size, const char *path, Error *err) {
+    FileMap map;
     *data = NULL;
     *size = 0;
-    int is_stdin = strcmp(path, "-") == 0, fd = is_stdin ? STDIN_FILENO : file_open(path, err);
-    if (fd < 0) return -1;
-    FILE *f = is_stdin ? stdin : fdopen(fd, "rb");
-    if (!f) {
-        close(fd);
-        return error_set(err, "%s: cannot open: %s", path, strerror(errno));
+    TRY(file_map(&map, path, err));
+    *data = malloc(map.size + 1);
+    if (*data) {
+        if (map.size) memcpy(*data, map.data, map.size);
+        (*data)[map.size] = 0;
+        *size = map.size;
+    } else {
+        error_set(err, "%s: out of memory for %zu bytes", path, map.size);
     }
-    size_t n = 0, room = 1 << 16;
-    char *buffer = malloc(room + 1);
-    while (buffer) {
-        size_t got = fread(buffer + n, 1, room - n, f);
-        n += got;
-        if (n < room) break; // end of file or error
-        char *bigger = room <= SIZE_MAX / 4 ? realloc(buffer, room * 2 + 1) : NULL;
-        if (!bigger) {
-            free(buffer);
-            buffer = NULL;
-            break;
-        }
-        buffer = bigger;
-        room *= 2;
-    }
-    int bad = buffer && ferror(f), code = errno;
-    if (!is_stdin) fclose(f);
-    if (!buffer) return error_set(err, "%s: out of memory after %zu bytes", path, n);
-    if (bad) {
-        free(buffer);
-        return error_set(err, "%s: cannot read: %s", path, strerror(code));
-    }
-    buffer[n] = 0;
-    *data = buffer;
-    *size = n;
-    return 0;
+    file_unmap(&map);
+    return *data ? 0 : -1;
 }
 
 int file_check_lfs(const void *data, size_t size, const char *path, Error *err) {
@@ -260,7 +234,15 @@ int file_copy(const char *from, const char *to, Error *err) {
 
 int file_free_bytes(uint64_t *bytes, const char *path, Error *err) {
     struct statvfs vfs;
-    if (statvfs(path, &vfs) != 0) return error_set(err, "%s: cannot read free space: %s", path, strerror(errno));
-    *bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-    return 0;
+    char *at = string_copy(path);
+    int bad;
+    while ((bad = statvfs(at[0] ? at : ".", &vfs)) != 0 && errno == ENOENT && at[0]) { // up to a folder that exists
+        char *slash = strrchr(at, '/');
+        if (slash) slash[slash == at && slash[1] ? 1 : 0] = 0;
+        else at[0] = 0;
+    }
+    if (bad) error_set(err, "%s: cannot read free space: %s", path, strerror(errno));
+    else *bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    free(at);
+    return bad ? -1 : 0;
 }

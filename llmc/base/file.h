@@ -17,9 +17,6 @@
 extern "C" {
 #endif
 
-// Opens a regular file for reading; returns a descriptor or -1. Pipes and devices are refused without blocking.
-int file_open(const char *path, Error *err);
-
 // A read-only memory mapping of a whole file; an empty file has data == NULL and size == 0. If the file is truncated
 // while it is mapped, the program ends with exit code 1 and a line that names the file.
 typedef struct FileMap {
@@ -36,8 +33,8 @@ void file_unmap(FileMap *map);
 void file_map_in_order(const FileMap *map);
 void file_map_done(const void *data, size_t bytes);
 
-// Reads a whole regular file into allocated memory, followed by a zero byte; "-" is stdin, of any kind. The caller
-// frees *data.
+// Reads a whole regular file into allocated memory, followed by a zero byte; the caller frees *data. Pipes and devices
+// are refused without blocking, as in file_map.
 int file_read(char **data, size_t *size, const char *path, Error *err);
 
 // An error if the bytes are a Git LFS pointer: a few lines of text in place of a file that was never fetched.
@@ -81,7 +78,7 @@ int file_make_dirs(const char *path, Error *err);            // mkdir -p
 int file_sync_dir(const char *path, Error *err);             // makes renames and new names inside a folder durable
 int file_remove_tree(const char *path, Error *err);          // rm -r; a missing path is no error
 int file_copy(const char *from, const char *to, Error *err); // whole or not at all
-int file_free_bytes(uint64_t *bytes, const char *path, Error *err); // free space for this user on the disk of path
+int file_free_bytes(uint64_t *bytes, const char *path, Error *err); // free for this user where path is or will be
 
 // CRC-32 (zlib's polynomial); start with crc = 0 and pass the last result to go on.
 uint32_t file_crc32(uint32_t crc, const void *data, size_t size);

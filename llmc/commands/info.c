@@ -58,20 +58,14 @@ static int print_files(FILE *out, const char *name, const char *folder, Error *e
     return 0;
 }
 
-static double owned_by(const ParamTable *t, ParamOwner owner) {
-    double n = 0;
-    for (int i = 0; i < t->n; i++) n += t->params[i].owner == owner ? (double)t->params[i].count : 0;
-    return n;
-}
-
 static int print_shapes(FILE *out, const C3Config *c, Error *err) {
     C3Params p;
     TRY(params_build(&p, c, 1, err));
     char a[32], b[32];
-    print_stack(out, "encoder", &c->enc, owned_by(&p.table, OWNER_ENCODER));
-    print_stack(out, "decoder", &c->dec, owned_by(&p.table, OWNER_DECODER));
+    print_stack(out, "encoder", &c->enc, params_owned(&p.table, OWNER_ENCODER));
+    print_stack(out, "decoder", &c->dec, params_owned(&p.table, OWNER_DECODER));
     fprintf(out, "  %-14s %s parameters: %d latents a page, projector %d -> %d\n", "cascade",
-            format_count(a, owned_by(&p.table, OWNER_CASCADE)), c->latents, c->enc.D, c->dec.D);
+            format_count(a, params_owned(&p.table, OWNER_CASCADE)), c->latents, c->enc.D, c->dec.D);
     fprintf(out, "  %-14s %s parameters\n", "total", format_count(b, (double)p.table.parameters));
     params_free(&p);
     return 0;
@@ -116,7 +110,7 @@ static int print_qwen2(FILE *out, const char *folder, Error *err) {
     C3Params p;
     TRY(params_build(&p, &c, 1, err));
     fprintf(out, "%s: a plain Qwen2 model\n", clean(folder));
-    print_stack(out, "stack", &c.dec, owned_by(&p.table, OWNER_DECODER));
+    print_stack(out, "stack", &c.dec, params_owned(&p.table, OWNER_DECODER));
     params_free(&p);
     return print_files(out, "files", folder, err);
 }

@@ -143,6 +143,12 @@ int params_build(C3Params *p, const C3Config *c, int ranks, Error *err) {
     return 0;
 }
 
+double params_owned(const ParamTable *t, ParamOwner owner) {
+    double n = 0;
+    for (int i = 0; i < t->n; i++) n += t->params[i].owner == owner ? (double)t->params[i].count : 0;
+    return n;
+}
+
 void params_free(C3Params *p) {
     free(p->table.params);
     free(p->table.buckets);

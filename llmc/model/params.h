@@ -71,6 +71,7 @@ static inline int params_gather_tag(int bucket) { return 2 * bucket + 1; }
 
 int params_build(C3Params *p, const C3Config *c, int ranks, Error *err);
 void params_free(C3Params *p);
+double params_owned(const ParamTable *t, ParamOwner owner);                        // how many parameters
 const Param *params_find(const ParamTable *t, ParamOwner owner, const char *name); // NULL: not there
 
 #ifdef __cplusplus

@@ -12,36 +12,20 @@
 
 // ---- disk ----------------------------------------------------------------------------------------------------------
 
-// Bytes free where `path` is or will be made; 0: unknown.
-static double free_space(const char *path) {
-    char *at = string_copy(path);
-    uint64_t bytes = 0;
-    while (at[0] && file_free_bytes(&bytes, at, NULL) != 0) { // up to a folder that exists
-        char *slash = strrchr(at, '/');
-        if (slash) slash[slash == at && slash[1] ? 1 : 0] = 0;
-        else at[0] = 0;
-    }
-    if (!at[0]) (void)file_free_bytes(&bytes, ".", NULL);
-    free(at);
-    return (double)bytes;
-}
-
 int plan_check_disk(const Plan *p, Error *err) {
-    double space = free_space(p->o->out), need = (double)p->choice.bytes.checkpoint;
+    uint64_t space;
     char a[32], b[32];
-    if (space <= 0 || need <= space) return 0;
+    if (file_free_bytes(&space, p->o->out, NULL) != 0 || p->choice.bytes.checkpoint <= space) return 0;
     return error_set(err, "%s: a checkpoint takes %s, the disk has %s left (hint: -o on another disk)", p->o->out,
-                     format_bytes(a, need), format_bytes(b, space));
+                     format_bytes(a, (double)p->choice.bytes.checkpoint), format_bytes(b, (double)space));
 }
 
 // ---- tables --------------------------------------------------------------------------------------------------------
 
 static void print_stack(FILE *out, const char *name, const Qwen2Config *c, const ParamTable *t, ParamOwner owner) {
     char count[32];
-    double n = 0;
-    for (int i = 0; i < t->n; i++) n += t->params[i].owner == owner ? (double)t->params[i].count : 0;
     fprintf(out, "  %-12s %14s   %d layers, width %d, heads %d/%d x %d, mlp %d, vocabulary %d\n", name,
-            format_count(count, n), c->L, c->D, c->NH, c->KV, c->HS, c->F, c->V);
+            format_count(count, params_owned(t, owner)), c->L, c->D, c->NH, c->KV, c->HS, c->F, c->V);
 }
 
 static void print_row(FILE *out, const char *name, double bytes, const char *note) {
@@ -86,13 +70,12 @@ static void print_data(FILE *out, const Plan *p) {
 static void print_parameters(FILE *out, const Plan *p) {
     const ParamTable *t = &p->shape.params->table;
     char count[32];
-    double cascade = 0;
-    for (int i = 0; i < t->n; i++) cascade += t->params[i].owner == OWNER_CASCADE ? (double)t->params[i].count : 0;
     fprintf(out, "parameters\n");
     print_stack(out, "encoder", &p->shape.config->enc, t, OWNER_ENCODER);
     print_stack(out, "decoder", &p->shape.config->dec, t, OWNER_DECODER);
-    fprintf(out, "  %-12s %14s   %d latents, projector %d -> %d\n", "cascade", format_count(count, cascade),
-            p->shape.config->latents, p->shape.config->enc.D, p->shape.config->dec.D);
+    fprintf(out, "  %-12s %14s   %d latents, projector %d -> %d\n", "cascade",
+            format_count(count, params_owned(t, OWNER_CASCADE)), p->shape.config->latents, p->shape.config->enc.D,
+            p->shape.config->dec.D);
     fprintf(out, "  %-12s %14s\n", "total", format_count(count, (double)t->parameters));
 }
 
@@ -128,11 +111,11 @@ static void print_memory(FILE *out, const Plan *p) {
     fprintf(out, "  %-12s %14.3g   micro-batches at a time on average (-fuse %s): %.0f device batches a step\n",
             "fused", per_batch, p->o->fuse, p->choice.batches);
     snprintf(note, sizeof note, "all ranks; twice that while the old one is still kept");
-    double space = p->o->gpu ? 0 : free_space(p->o->out); // of another machine nothing is known
-    if (space > 0) {
+    uint64_t space;
+    if (!p->o->gpu && file_free_bytes(&space, p->o->out, NULL) == 0) { // nothing is known of another machine
         size_t at = strlen(note);
-        snprintf(note + at, sizeof note - at, "; free for %s: %s%s", clean(p->o->out), format_bytes(text[0], space),
-                 2 * (double)b->checkpoint > space ? ", too little for two" : "");
+        snprintf(note + at, sizeof note - at, "; free for %s: %s%s", clean(p->o->out),
+                 format_bytes(text[0], (double)space), b->checkpoint > space / 2 ? ", too little for two" : "");
     }
     fprintf(out, "disk\n");
     print_row(out, "checkpoint", (double)b->checkpoint, note);

@@ -12,6 +12,7 @@
 
 #include "llmc/backend.h"
 #include "test/check.h"
+#include "test/ops_reference.h" // ref_round_bf16, ref_tolerance
 
 static Backend *B;      // the backend under test
 static char where[160]; // printed with every failure
@@ -36,15 +37,7 @@ static double uniform(void) { // [-1, 1)
     return (double)(int64_t)random_state / 9223372036854775808.0;
 }
 
-static float round_bf16(float x) {
-    uint32_t u;
-    memcpy(&u, &x, 4);
-    u = x != x ? u | 0x400000 : u + 0x7fff + (u >> 16 & 1);
-    u &= 0xffff0000u;
-    memcpy(&x, &u, 4);
-    return x;
-}
-static double round_elem(double x) { return B->dtype == DTYPE_BF16 ? round_bf16((float)x) : (float)x; }
+static double round_elem(double x) { return B->dtype == DTYPE_BF16 ? ref_round_bf16((float)x) : (float)x; }
 
 static size_t kind_size(char kind) { return kind == 'e' ? dtype_size(B->dtype) : kind == 'd' ? 8 : 4; }
 
@@ -164,9 +157,8 @@ static void compare_rounded(const char *what, Array *got, const double *ref, con
     double worst = 0;
     size_t at_worst = 0;
     for (size_t i = 0; i < got->n; i++) {
-        double tolerance = ldexp(4 + sqrt(terms), -23) * (mag ? mag[i] : fabs(ref[i])) + 1e-37;
-        if (B->dtype == DTYPE_BF16 && rounded) tolerance += ldexp(1.001, -8) * rounded[i];
-        if (B->dtype == DTYPE_BF16 && got->kind == 'e') tolerance += ldexp(1.001, -8) * (fabs(ref[i]) + tolerance);
+        const double tolerance = ref_tolerance(B->dtype, got->kind == 'e', ref[i], mag ? mag[i] : fabs(ref[i]),
+                                               rounded ? rounded[i] : 0, terms);
         const double error = fabs(got->h[i] - ref[i]) / tolerance;
         if (!(error <= worst)) {
             worst = error;

@@ -8,8 +8,29 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "llmc/backend.h"
+
+// ---- rounding, tolerances ----
+static inline float ref_round_bf16(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    u = x != x ? u | 0x400000 : u + 0x7fff + (u >> 16 & 1);
+    u &= 0xffff0000u;
+    memcpy(&x, &u, 4);
+    return x;
+}
+
+// What an fp32 sum of `terms` values may be off by. rounded: in bf16, the sum of absolute values whose factors may have
+// been rounded to bf16 first; is_elem: the result is stored in the run's element type.
+static inline double ref_tolerance(DType dtype, int is_elem, double expected, double mag, double rounded,
+                                   double terms) {
+    double tolerance = ldexp(4 + sqrt(terms), -23) * mag + 1e-37;
+    if (dtype == DTYPE_BF16) tolerance += ldexp(1.001, -8) * rounded;
+    if (dtype == DTYPE_BF16 && is_elem) tolerance += ldexp(1.001, -8) * (fabs(expected) + tolerance);
+    return tolerance;
+}
 
 // ---- RMSNorm ----
 static inline void ref_rmsnorm_forward(double *out, double *mag, double *rstd, const double *x, const double *w, int T,

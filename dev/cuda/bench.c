@@ -29,41 +29,8 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void must(int bad, const Error *err) {
-    if (!bad) return;
-    fprintf(stderr, "bench: %s\n", err->text);
-    exit(1);
-}
-
-// n elements of small numbers, so that nothing overflows whatever is computed from them.
-static void *numbers(size_t n) {
-    enum { PIECE = 1 << 20 };
-    static float host[PIECE];
-    static float *piece;
-    void *p;
-    Error err;
-    must(B->alloc(B, &p, n * e, "bench", &err), &err);
-    if (!piece) {
-        uint32_t x = 1;
-        for (int i = 0; i < PIECE; i++) host[i] = (float)((x = x * 1664525u + 1013904223u) >> 16) / 65536.0f - 0.5f;
-        must(B->alloc(B, (void **)&piece, sizeof host, "bench", &err), &err);
-        B->upload(B, piece, host, sizeof host);
-    }
-    for (size_t at = 0; at < n; at += PIECE)
-        B->cast_from_f32(B, elem_at(B, p, at), piece, n - at < PIECE ? n - at : PIECE);
-    return p;
-}
-
-static void *memory(size_t bytes) {
-    void *p;
-    Error err;
-    must(B->alloc(B, &p, bytes, "bench", &err), &err);
-    B->zero(B, p, bytes);
-    return p;
-}
-
 static int *integers(const int *host, size_t n) {
-    int *p = memory(n * sizeof *p);
+    int *p = bench_memory(B, n * sizeof *p);
     B->upload(B, p, host, n * sizeof *p);
     return p;
 }
@@ -115,9 +82,10 @@ static void report(const char *what, double time, double flops, double bytes) {
 static void products(const char *name, int K, int N, int with_bias) {
     char what[96];
     const int T = (int)rows;
-    void *in = numbers((size_t)T * K), *w = numbers((size_t)N * K), *out = numbers((size_t)T * N);
-    void *bias = with_bias ? numbers((size_t)N) : NULL;
-    float *dw = memory((size_t)N * K * 4), *dbias = with_bias ? memory((size_t)N * 4) : NULL;
+    void *in = bench_numbers(B, (size_t)T * K), *w = bench_numbers(B, (size_t)N * K),
+         *out = bench_numbers(B, (size_t)T * N);
+    void *bias = with_bias ? bench_numbers(B, (size_t)N) : NULL;
+    float *dw = bench_memory(B, (size_t)N * K * 4), *dbias = with_bias ? bench_memory(B, (size_t)N * 4) : NULL;
     const double flops = 2.0 * T * K * N;
     snprintf(what, sizeof what, "%s %d -> %d forward", name, K, N);
     MEASURE(what, flops, 0.0, B->matmul_forward(B, out, in, w, bias, T, K, N));
@@ -139,9 +107,9 @@ static void attention(const char *name, const Qwen2Config *c, int length) {
     int *cu = malloc(((size_t)pages + 1) * sizeof *cu);
     for (int p = 0; p <= pages; p++) cu[p] = p * length;
     int *borders = integers(cu, (size_t)pages + 1);
-    elem_t *qkv = numbers((size_t)T * ld), *d = numbers((size_t)T * ld), *out = numbers((size_t)T * heads),
-           *dout = numbers((size_t)T * heads);
-    float *lse = memory((size_t)T * c->NH * 4);
+    elem_t *qkv = bench_numbers(B, (size_t)T * ld), *d = bench_numbers(B, (size_t)T * ld),
+           *out = bench_numbers(B, (size_t)T * heads), *dout = bench_numbers(B, (size_t)T * heads);
+    float *lse = bench_memory(B, (size_t)T * c->NH * 4);
     AttentionPages a = {
         .pages = pages, .max_q = length, .max_k = length, .cu_q = borders, .k_begin = borders, .k_end = borders + 1};
     const double pairs = pages * ((double)length * (length + 1) / 2), flops = 4.0 * pairs * heads;
@@ -161,9 +129,10 @@ static void elementwise(const char *name, const Qwen2Config *c) {
     char what[96];
     const int T = (int)rows, D = c->D, F = c->F;
     const double row = (double)T * D * (double)e;
-    elem_t *x = numbers((size_t)T * D), *delta = numbers((size_t)T * D), *out = numbers((size_t)T * D),
-           *w = numbers((size_t)D), *gate_up = numbers((size_t)T * 2 * F), *act = numbers((size_t)T * F);
-    float *rstd = memory((size_t)T * 4), *dw = memory((size_t)D * 4);
+    elem_t *x = bench_numbers(B, (size_t)T * D), *delta = bench_numbers(B, (size_t)T * D),
+           *out = bench_numbers(B, (size_t)T * D), *w = bench_numbers(B, (size_t)D),
+           *gate_up = bench_numbers(B, (size_t)T * 2 * F), *act = bench_numbers(B, (size_t)T * F);
+    float *rstd = bench_memory(B, (size_t)T * 4), *dw = bench_memory(B, (size_t)D * 4);
     snprintf(what, sizeof what, "%s RMSNorm with residual, forward", name);
     MEASURE(what, 0.0, 4 * row, B->rmsnorm_forward(B, out, x, rstd, x, delta, w, T, D, 1e-6f));
     snprintf(what, sizeof what, "%s RMSNorm backward", name);
@@ -182,16 +151,16 @@ static void loss_and_optimizer(const C3Config *c) {
     int *labels = calloc((size_t)R, sizeof *labels);
     float *ones = calloc((size_t)R, sizeof *ones);
     int *device_labels = integers(labels, (size_t)R);
-    float *weights = memory((size_t)R * 4), *loss = memory((size_t)R * 4);
-    int *correct = memory((size_t)R * 4);
-    elem_t *logits = numbers((size_t)R * ld);
+    float *weights = bench_memory(B, (size_t)R * 4), *loss = bench_memory(B, (size_t)R * 4);
+    int *correct = bench_memory(B, (size_t)R * 4);
+    elem_t *logits = bench_numbers(B, (size_t)R * ld);
     B->upload(B, weights, ones, (size_t)R * 4);
     MEASURE("cross entropy and its gradient", 0.0, 2.0 * R * ld * (double)e,
             B->cross_entropy(B, loss, correct, logits, device_labels, weights, R, V, ld));
     const size_t n = (size_t)1 << 26;
-    elem_t *param = numbers(n);
-    float *state = memory(3 * n * 4), *grad = memory(n * 4), *scale = memory(4);
-    double *sum = memory(8);
+    elem_t *param = bench_numbers(B, n);
+    float *state = bench_memory(B, 3 * n * 4), *grad = bench_memory(B, n * 4), *scale = bench_memory(B, 4);
+    double *sum = bench_memory(B, 8);
     AdamWParams p = {.lr = 1e-5f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .bias1 = 0.1f, .bias2 = 0.001f};
     MEASURE("AdamW, 64 M parameters", 0.0, (double)n * (28.0 + (double)e),
             B->adamw(B, param, state, state + n, state + 2 * n, grad, scale, n, &p));
@@ -237,20 +206,20 @@ int main(int argc, char **argv) {
     const char *notes = NULL;
     int help = 0;
     cli_add(&table, options);
-    must(cli_parse(&table, argc, argv, NULL, NULL, &help, &err), &err);
+    bench_must(cli_parse(&table, argc, argv, NULL, NULL, &help, &err), &err);
     if (help) {
         cli_help(stdout, &table);
         return 0;
     }
-    must(config_preset(&c, "paper", 0, &err), &err);
-    must(backend_create(&B, device, strcmp(dtype, "fp32") ? DTYPE_BF16 : DTYPE_F32, 0, NULL, &notes, &err), &err);
+    bench_must(config_preset(&c, "paper", 0, &err), &err);
+    bench_must(backend_create(&B, device, strcmp(dtype, "fp32") ? DTYPE_BF16 : DTYPE_F32, 0, NULL, &notes, &err), &err);
     e = dtype_size(B->dtype);
-    must(B->reserve(B, (int)rows, c.dec.NH, (c.dec.NH + 2 * c.dec.KV) * c.dec.HS, &err), &err);
+    bench_must(B->reserve(B, (int)rows, c.dec.NH, (c.dec.NH + 2 * c.dec.KV) * c.dec.HS, &err), &err);
     printf("%s, %s, %lld rows%s%s\n", B->name, dtype, (long long)rows, notes ? "; " : "", notes ? notes : "");
     if (check) check_all(&c);
     if (repeats == 0) return check_total();
     const size_t copied = (size_t)1 << (B->is_gpu ? 30 : 26);
-    void *from = memory(copied), *to = memory(copied);
+    void *from = bench_memory(B, copied), *to = bench_memory(B, copied);
     MEASURE("copy", 0.0, 2.0 * (double)copied, B->copy(B, to, from, copied));
     B->release(B, from);
     B->release(B, to);

@@ -21,16 +21,17 @@ typedef struct Known {
 static float host[2 * PIECE];
 static int next_offset;
 
-static void must(int bad, const Error *err) {
+void bench_must(int bad, const Error *err) {
     if (!bad) return;
     fprintf(stderr, "bench: %s\n", err->text);
     exit(1);
 }
 
-static void *device_memory(Backend *b, size_t bytes) {
+void *bench_memory(Backend *b, size_t bytes) {
     void *p;
     Error err;
-    must(b->alloc(b, &p, bytes, "check", &err), &err);
+    bench_must(b->alloc(b, &p, bytes, "bench", &err), &err);
+    b->zero(b, p, bytes);
     return p;
 }
 
@@ -40,10 +41,10 @@ static Known known(Backend *b, size_t n, int elem) {
         uint32_t x = 1;
         for (int i = 0; i < PIECE; i++)
             host[i] = host[i + PIECE] = (float)((x = x * 1664525u + 1013904223u) >> 16) / 65536.0f - 0.5f;
-        pieces = device_memory(b, sizeof host);
+        pieces = bench_memory(b, sizeof host);
         b->upload(b, pieces, host, sizeof host);
     }
-    Known a = {device_memory(b, n * (elem ? dtype_size(b->dtype) : 4)), next_offset, elem};
+    Known a = {bench_memory(b, n * (elem ? dtype_size(b->dtype) : 4)), next_offset, elem};
     next_offset = (next_offset + 77777) % PIECE;
     for (size_t at = 0; at < n; at += PIECE) {
         const size_t part = n - at < PIECE ? n - at : PIECE;
@@ -53,18 +54,11 @@ static Known known(Backend *b, size_t n, int elem) {
     return a;
 }
 
-static double rounded(const Backend *b, float x) {
-    uint32_t bits;
-    if (b->dtype == DTYPE_F32) return x;
-    memcpy(&bits, &x, 4);
-    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
-    memcpy(&x, &bits, 4);
-    return x;
-}
+void *bench_numbers(Backend *b, size_t n) { return known(b, n, 1).device; }
 
 static double value(const Backend *b, const Known *a, size_t i) {
     const float x = host[(i + (size_t)a->offset) % PIECE];
-    return a->elem ? rounded(b, x) : x;
+    return a->elem && b->dtype == DTYPE_BF16 ? ref_round_bf16(x) : x;
 }
 
 static double *values(const Backend *b, const Known *a, size_t from, size_t n) {
@@ -92,7 +86,7 @@ static double *fetch(Backend *b, const void *device, size_t from, size_t n, int 
     return x;
 }
 
-// ---- comparing: tolerances as in test/ops_arrays.h ----
+// ---- comparing: tolerances of test/ops_reference.h ----
 typedef struct Verdict {
     double worst, expected, found;
     size_t at;
@@ -100,10 +94,7 @@ typedef struct Verdict {
 
 static void compare(Verdict *v, const Backend *b, int elem, size_t at, double found, double expected, double size,
                     double half, double terms) {
-    double tolerance = ldexp(4 + sqrt(terms), -23) * size + 1e-37;
-    if (b->dtype == DTYPE_BF16) tolerance += ldexp(1.001, -8) * half;
-    if (b->dtype == DTYPE_BF16 && elem) tolerance += ldexp(1.001, -8) * (fabs(expected) + tolerance);
-    const double error = fabs(found - expected) / tolerance;
+    const double error = fabs(found - expected) / ref_tolerance(b->dtype, elem, expected, size, half, terms);
     if (!(error <= v->worst)) *v = (Verdict){error, expected, found, at};
 }
 
@@ -160,8 +151,8 @@ void check_products(Backend *b, const char *name, int T, int K, int N, int with_
     const size_t t = (size_t)T, k = (size_t)K, n = (size_t)N, e = dtype_size(b->dtype);
     char what[64];
     Known in = known(b, t * k, 1), w = known(b, n * k, 1), dout = known(b, t * n, 1), bias = known(b, n, 1);
-    void *out = device_memory(b, t * (n > k ? n : k) * e);
-    float *dw = device_memory(b, n * k * 4), *dbias = device_memory(b, n * 4);
+    void *out = bench_memory(b, t * (n > k ? n : k) * e);
+    float *dw = bench_memory(b, n * k * 4), *dbias = bench_memory(b, n * 4);
     b->matmul_forward(b, out, in.device, w.device, with_bias ? bias.device : NULL, T, K, N);
     snprintf(what, sizeof what, "%d -> %d forward, %d rows", K, N, T);
     check_product(b, name, what, out, 1, t, n, (Factor){&in, k, 1}, (Factor){&w, k, 1}, k, with_bias ? &bias : NULL);
@@ -236,11 +227,11 @@ void check_attention(Backend *b, const char *name, const Qwen2Config *c, int pag
     char what[64];
     int *cu = calloc((size_t)pages + 1, sizeof *cu);
     for (int p = 0; p <= pages; p++) cu[p] = p * length;
-    int *borders = device_memory(b, ((size_t)pages + 1) * sizeof *cu);
+    int *borders = bench_memory(b, ((size_t)pages + 1) * sizeof *cu);
     b->upload(b, borders, cu, ((size_t)pages + 1) * sizeof *cu);
     Known qkv = known(b, n, 1), dout = known(b, no, 1);
-    elem_t *out = device_memory(b, no * e), *d = device_memory(b, n * e);
-    float *lse = device_memory(b, (size_t)T * c->NH * 4);
+    elem_t *out = bench_memory(b, no * e), *d = bench_memory(b, n * e);
+    float *lse = bench_memory(b, (size_t)T * c->NH * 4);
     AttentionPages a = {pages, length, length, borders, borders, borders + 1};
     const elem_t *k = elem_at(b, qkv.device, (size_t)heads), *v = elem_at(b, qkv.device, (size_t)(heads + kv));
     b->attention_forward(b, out, lse, qkv.device, ld, k, v, ld, &a, c->NH, c->KV, c->HS);
@@ -282,8 +273,8 @@ static void compare_row(Verdict *v, Backend *b, const void *device, int elem, si
 static void check_rmsnorm(Backend *b, const char *name, int T, int D) {
     const size_t n = (size_t)T * D;
     Known x = known(b, n, 1), w = known(b, (size_t)D, 1), dout = known(b, n, 1), dx = known(b, n, 1);
-    elem_t *out = device_memory(b, n * dtype_size(b->dtype));
-    float *rstd = device_memory(b, (size_t)T * 4), *dw = device_memory(b, (size_t)D * 4);
+    elem_t *out = bench_memory(b, n * dtype_size(b->dtype));
+    float *rstd = bench_memory(b, (size_t)T * 4), *dw = bench_memory(b, (size_t)D * 4);
     b->rmsnorm_forward(b, out, NULL, rstd, x.device, NULL, w.device, T, D, 1e-6f);
     b->rmsnorm_backward(b, dx.device, dw, dout.device, x.device, w.device, rstd, T, D, 0);
     double *rw = values(b, &w, 0, (size_t)D), *r = calloc(4 * (size_t)D, sizeof *r),
@@ -314,7 +305,7 @@ static void check_rmsnorm(Backend *b, const char *name, int T, int D) {
 
 static void check_swiglu(Backend *b, const char *name, int T, int F) {
     Known in = known(b, (size_t)T * 2 * F, 1), dout = known(b, (size_t)T * F, 1);
-    elem_t *out = device_memory(b, (size_t)T * F * dtype_size(b->dtype));
+    elem_t *out = bench_memory(b, (size_t)T * F * dtype_size(b->dtype));
     b->swiglu_forward(b, out, in.device, T, F);
     b->swiglu_backward(b, in.device, dout.device, in.device, T, F); // in place, as the model does
     double *r = calloc(4 * (size_t)F, sizeof *r);
@@ -342,11 +333,11 @@ void check_elementwise(Backend *b, const char *name, const Qwen2Config *c, int T
 // ---- loss, optimizer ----
 static void check_cross_entropy(Backend *b, int R, int V, int ld) {
     Known logits = known(b, (size_t)R * ld, 1), weights = known(b, (size_t)R, 0);
-    int *labels = malloc((size_t)R * sizeof *labels), *device_labels = device_memory(b, (size_t)R * sizeof *labels);
+    int *labels = malloc((size_t)R * sizeof *labels), *device_labels = bench_memory(b, (size_t)R * sizeof *labels);
     for (int i = 0; i < R; i++) labels[i] = (int)sample(i, (size_t)V);
     b->upload(b, device_labels, labels, (size_t)R * sizeof *labels);
-    float *loss = device_memory(b, (size_t)R * 4);
-    int *correct = device_memory(b, (size_t)R * sizeof *correct);
+    float *loss = bench_memory(b, (size_t)R * 4);
+    int *correct = bench_memory(b, (size_t)R * sizeof *correct);
     b->cross_entropy(b, loss, correct, logits.device, device_labels, weights.device, R, V, ld);
     double *size = calloc((size_t)V, sizeof *size);
     Verdict losses = {0}, gradient = {0};
@@ -370,8 +361,8 @@ static void check_adamw(Backend *b) {
     const size_t n = (size_t)1 << 22;
     Known param = known(b, n, 1), grad = known(b, n, 0), master = known(b, n, 0), m = known(b, n, 0),
           v = known(b, n, 0);
-    float one = 0.75f, *scale = device_memory(b, 4);
-    double *sum = device_memory(b, 8), squares = 0, found;
+    float one = 0.75f, *scale = bench_memory(b, 4);
+    double *sum = bench_memory(b, 8), squares = 0, found;
     b->upload(b, scale, &one, 4);
     b->sum_squares(b, sum, grad.device, n);
     b->download(b, &found, sum, 8);

@@ -7,6 +7,12 @@
 #include "llmc/backend.h"
 #include "llmc/model/config.h"
 
+// Ends the program with the error if `bad` is not 0.
+void bench_must(int bad, const Error *err);
+// Device memory of zeros, and of n small numbers of the run's element type.
+void *bench_memory(Backend *b, size_t bytes);
+void *bench_numbers(Backend *b, size_t n);
+
 void check_products(Backend *b, const char *name, int T, int K, int N, int with_bias);
 // pages of `length` rows each; queries, keys and values side by side in a row, as in the model.
 void check_attention(Backend *b, const char *name, const Qwen2Config *c, int pages, int length);

@@ -60,8 +60,8 @@ static int decode(char **argv, GeneratePage *pages, int n, int longest, Clock *c
     Generator *g = NULL;
     C3Limits limits = generator_model_limits();
     GeneratorLimits l = {.pages = n, .together = atoi(argv[4]), .context = longest, .max_new = atoi(argv[5])};
-    int bad = model_open(&m, argv[1], NULL, err) != 0 ||
-              model_load(&m, "cpu", argv[2], atoi(argv[3]), &limits, err) != 0 ||
+    const ModelPlace place = {.folder = argv[1], .device = "cpu", .dtype = argv[2], .threads = atoi(argv[3])};
+    int bad = model_open(&m, &place, err) != 0 || model_load(&m, &place, &limits, err) != 0 ||
               generator_create(&g, &m.c3, &m.t, &l, err) != 0;
     if (!bad) {
         generator_listen(g, tick, clock);

@@ -322,13 +322,13 @@ static void start(const char *run, const char *resumed, int argc, char **argv, c
 
 static void test_origin(void) {
     check_begin("run.json: host, command, build of the last start; when the run began, also after it was resumed");
-    char *run = make_run("origin"), *first[] = {"./train_c3", "-data", "d/*.bin", "-o", "r"};
+    char *run = make_run("origin"), *first[] = {"./train_c3", "-data", "d/*.bin", "-o", "it's"};
     Error err = {""};
     RunInfo info;
     start(run, NULL, 5, first, "v1");
-    expect_origin(run, NULL, "./train_c3 -data 'd/*.bin' -o r", "v1");
+    expect_origin(run, NULL, "./train_c3 -data 'd/*.bin' -o 'it'\\''s'", "v1");
     CHECK(run_read(&info, run, &err) == 0 && run_will_save(&info, run, 5, 1, &err) == 0, "%s", err.text);
-    expect_origin(run, NULL, "./train_c3 -data 'd/*.bin' -o r", "v1");
+    expect_origin(run, NULL, "./train_c3 -data 'd/*.bin' -o 'it'\\''s'", "v1");
     char *text = string_format("{\"run\":\"%s\",\"last\":\"step_00000005\",\"remove_below\":0,\"command\":\"x\","
                                "\"started\":\"2026-01-02T03:04:05Z\"}",
                                info.id);

@@ -8,7 +8,7 @@
 #include "llmc/commands/shared.h"
 
 static struct {
-    CompressModel model;
+    ModelPlace model;
     const char *file, *out;
     int page_tokens;
     DecompressOptions decompress;

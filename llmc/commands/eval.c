@@ -5,7 +5,7 @@
 #include "llmc/commands/shared.h"
 
 static struct {
-    CompressModel model;
+    ModelPlace model;
     EvalOptions eval;
     const char *out, *buckets, *perturb;
     int64_t seed;

@@ -9,7 +9,7 @@
 enum { MAX_STOP = 64 };
 
 static struct {
-    CompressModel model;
+    ModelPlace model;
     EvalOptions eval;
     int64_t seed;
     const char *file, *stop;

@@ -8,7 +8,7 @@
 
 // ---- options -------------------------------------------------------------------------------------------------------
 
-void add_model_options(OptionTable *t, CompressModel *m) {
+void add_model_options(OptionTable *t, ModelPlace *m) {
     const Option rows[] = {
         {.help = "Model"},
         {OPTION_TEXT("m", &m->folder, NULL, "DIR", "a C3 checkpoint, or a run's folder (its newest step)"),
@@ -19,7 +19,7 @@ void add_model_options(OptionTable *t, CompressModel *m) {
     cli_add(t, rows);
 }
 
-void add_machine_options(OptionTable *t, CompressModel *m) {
+void add_machine_options(OptionTable *t, ModelPlace *m) {
     const Option rows[] = {
         {.help = "Machine"},
         {OPTION_CHOICE("device", &m->device, "auto", "auto|cuda|cpu", "where to compute")},
@@ -44,7 +44,7 @@ void add_decoding_options(OptionTable *t, int *max_new, int *no_repeat_ngram, in
     cli_add(t, rows);
 }
 
-void add_eval_options(OptionTable *t, CompressModel *m, EvalOptions *o) {
+void add_eval_options(OptionTable *t, ModelPlace *m, EvalOptions *o) {
     const Option rows[] = {
         {.help = "Pages"},
         {OPTION_INT("maxlen", &o->maxlen, "longest decoder sequence in tokens"), .initial = 8192, .min = 16,
@@ -75,10 +75,10 @@ static void note_left_out(const EvalSet *s, const char *path) {
                      left_out_much(&s->too_long) ? "warning: " : "", left_out_text(text, &s->too_long));
 }
 
-int open_pages(Model *m, EvalSet *s, const CompressModel *place, const EvalOptions *o, const char *path,
-               const char *out, Error *err) {
+int open_pages(Model *m, EvalSet *s, const ModelPlace *place, const EvalOptions *o, const char *path, const char *out,
+               Error *err) {
     *s = (EvalSet){0};
-    TRY(model_open(m, place->folder, place->tokenizer, err));
+    TRY(model_open(m, place, err));
     if (strcmp(m->folder, place->folder) != 0) command_note("model %s", clean(m->folder));
     note_waiting(path);
     TRY(eval_read(s, m, path, o, err));
@@ -89,7 +89,7 @@ int open_pages(Model *m, EvalSet *s, const CompressModel *place, const EvalOptio
     C3Limits limits = out ? eval_limits(s, m) : generator_model_limits();
     int watched = isatty(STDERR_FILENO);
     if (watched) fprintf(stderr, "reading the weights");
-    int bad = model_load(m, place->device, place->dtype, place->threads, &limits, err);
+    int bad = model_load(m, place, &limits, err);
     if (watched) fprintf(stderr, "\r\033[K");
     if (!bad && out) bad = eval_try_folder(out, err); // not after hours of decoding
     return bad;

@@ -68,7 +68,8 @@ static int make_shards(const TokenizeOptions *o, Error *err) {
 // With the tokenizer and vocabulary of a model.
 static int make_shards_for(const char *folder, TokenizeOptions *o, Error *err) {
     Model m;
-    int bad = model_open(&m, folder, o->tokenizer, err), base = m.files.config.base_vocab;
+    int bad = model_open(&m, &(ModelPlace){.folder = folder, .tokenizer = o->tokenizer}, err),
+        base = m.files.config.base_vocab;
     if (!bad) {
         o->tokenizer = m.files.tokenizer;
         o->vocab = base == QWEN_BASE_RANKS ? 0 : base;

@@ -47,7 +47,7 @@ struct Loader {
 // ---- the order of an epoch -----------------------------------------------------------------------------------------
 
 static void shuffle(uint32_t *order, uint32_t n, uint64_t seed, uint64_t epoch) {
-    uint64_t state = random_mix(random_mix(seed) + epoch); // so that the streams of two epochs do not overlap
+    uint64_t state = random_mix(random_mix(seed) + epoch); // so that the streams of two epochs are unrelated
     for (uint32_t i = 0; i < n; i++) order[i] = i;
     for (uint32_t i = n; i > 1; i--) {
         uint32_t j = random_below(&state, i), swap = order[i - 1];

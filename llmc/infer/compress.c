@@ -210,19 +210,19 @@ static void count_sizes(CompressSizes *s, const LatentFile *f, uint64_t file_byt
     s->file_bytes = (double)file_bytes;
 }
 
-static int compress(Compressor *c, const CompressModel *model, const char *input, const char *output, int page_tokens,
+static int compress(Compressor *c, const ModelPlace *model, const char *input, const char *output, int page_tokens,
                     PagesDone *progress, void *arg, Error *err) {
     Model *m = c->m;
     LatentFile *f = &c->file;
     uint64_t bytes;
-    TRY(model_open(m, model->folder, model->tokenizer, err));
+    TRY(model_open(m, model, err));
     TRY(choose_page_tokens(&c->sizes->page_tokens, m, page_tokens, err));
     TRY(file_check_writable(output, err));
     c->sizes->untrained = untrained_count(m->files.config.trained_tokens);
     TRY(read_documents(c, input, err));
     C3Limits limits = encode_limits(c);
     TRY(checkpoint_fingerprint(f->model, m->folder, err));
-    TRY(model_load(m, model->device, model->dtype, model->threads, &limits, err));
+    TRY(model_load(m, model, &limits, err));
     f->latents = m->files.config.latents;
     f->width = m->files.config.enc.D;
     f->dtype = m->b->dtype;
@@ -232,8 +232,8 @@ static int compress(Compressor *c, const CompressModel *model, const char *input
     return 0;
 }
 
-int compress_file(CompressSizes *sizes, const CompressModel *model, const char *input, const char *output,
-                  int page_tokens, PagesDone *progress, void *arg, Error *err) {
+int compress_file(CompressSizes *sizes, const ModelPlace *model, const char *input, const char *output, int page_tokens,
+                  PagesDone *progress, void *arg, Error *err) {
     Model m = {0};
     Compressor c = {.m = &m, .sizes = sizes};
     *sizes = (CompressSizes){0};

@@ -7,12 +7,7 @@
 #include "llmc/base/error.h"
 #include "llmc/data/left_out.h"
 #include "llmc/infer/generate.h" // PagesDone
-
-// The model and where it runs, as in model.h.
-typedef struct CompressModel {
-    const char *folder, *tokenizer, *device, *dtype;
-    int threads;
-} CompressModel;
+#include "llmc/infer/model.h"    // ModelPlace
 
 enum { COMPRESS_PAGE_TOKENS = 1300 }; // the longest pages of the paper's tables
 
@@ -31,8 +26,8 @@ typedef struct CompressSizes {
 
 // Cuts the documents of `input` (pages.h) into pages of at most page_tokens tokens (0: the longest the model was
 // trained on, if unknown 1300, but never more than it takes), encodes them in order and writes `output` ("-": stdout).
-int compress_file(CompressSizes *sizes, const CompressModel *model, const char *input, const char *output,
-                  int page_tokens, PagesDone *progress, void *arg, Error *err);
+int compress_file(CompressSizes *sizes, const ModelPlace *model, const char *input, const char *output, int page_tokens,
+                  PagesDone *progress, void *arg, Error *err);
 // Prints the sizes of text, latents and file.
 void compress_print(FILE *out, const CompressSizes *s, const char *file);
 
@@ -55,8 +50,8 @@ typedef struct DecompressResult {
 
 // Decodes the pages of a latents file and joins them with the white space that stood between them. Latents of another
 // model are refused.
-int decompress_file(DecompressResult *result, const CompressModel *model, const DecompressOptions *o,
-                    PagesDone *progress, void *arg, Error *err);
+int decompress_file(DecompressResult *result, const ModelPlace *model, const DecompressOptions *o, PagesDone *progress,
+                    void *arg, Error *err);
 // Prints the result of -verify.
 void decompress_print(FILE *out, const DecompressResult *r);
 

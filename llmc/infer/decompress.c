@@ -175,22 +175,22 @@ static int read_input(Decompressor *d, Error *err) {
     return bad ? error_prefix(err, "standard input") : 0;
 }
 
-static int decompress(Decompressor *d, DecompressResult *r, const CompressModel *model, PagesDone *progress, void *arg,
+static int decompress(Decompressor *d, DecompressResult *r, const ModelPlace *model, PagesDone *progress, void *arg,
                       Error *err) {
     Model *m = d->m;
     C3Limits limits = generator_model_limits();
     TRY(read_input(d, err));
-    TRY(model_open(m, model->folder, model->tokenizer, err));
+    TRY(model_open(m, model, err));
     TRY(check_model(d, err));
     TRY(file_check_writable(d->o->output, err));
-    TRY(model_load(m, model->device, model->dtype, model->threads, &limits, err));
+    TRY(model_load(m, model, &limits, err));
     TRY(decode(d, progress, arg, err));
     verify(d, r);
     return write_output(d, err);
 }
 
-int decompress_file(DecompressResult *result, const CompressModel *model, const DecompressOptions *o,
-                    PagesDone *progress, void *arg, Error *err) {
+int decompress_file(DecompressResult *result, const ModelPlace *model, const DecompressOptions *o, PagesDone *progress,
+                    void *arg, Error *err) {
     Model m = {0};
     Decompressor d = {.m = &m, .o = o};
     *result = (DecompressResult){0};

@@ -6,9 +6,9 @@
 #include "llmc/infer/generate.h" // generate_new_tokens
 #include "llmc/weights/run.h"    // checkpoint_release
 
-int model_open(Model *m, const char *folder, const char *tokenizer, Error *err) {
+int model_open(Model *m, const ModelPlace *place, Error *err) {
     *m = (Model){.dist = dist_alone()};
-    ModelChoice o = {.model = folder, .tokenizer = tokenizer};
+    ModelChoice o = {.model = place->folder, .tokenizer = place->tokenizer};
     TRY(model_files_open(&m->files, &o, err));
     m->folder = m->files.folder;
     TRY(model_files_check(&m->files, err));
@@ -16,12 +16,13 @@ int model_open(Model *m, const char *folder, const char *tokenizer, Error *err) 
     return template_make(&m->t, m->files.config.template_name, m->tok, err);
 }
 
-int model_load(Model *m, const char *device, const char *dtype, int threads, const C3Limits *limits, Error *err) {
+int model_load(Model *m, const ModelPlace *place, const C3Limits *limits, Error *err) {
+    const char *dtype = place->dtype;
     DType type = strcmp(dtype, "fp32") == 0   ? DTYPE_F32
                  : strcmp(dtype, "bf16") == 0 ? DTYPE_BF16
                                               : m->files.config.dtype;
     if (type == DTYPE_F16) type = DTYPE_F32; // fp16 occurs in files only
-    TRY(backend_create(&m->b, device, type, threads, &m->dist, NULL, err));
+    TRY(backend_create(&m->b, place->device, type, place->threads, &m->dist, NULL, err));
     TRY(c3_create(&m->c3, &m->files.config, m->b, limits, err));
     TRY(model_files_load(&m->files, &m->c3, 0, err));
     checkpoint_release(&m->files.hold); // nothing more is read from the folder

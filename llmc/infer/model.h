@@ -21,12 +21,19 @@ typedef struct Model {
     C3 c3;      // weights; inference only
 } Model;
 
-// Reads configuration and tokenizer, and checks the weights' shapes. folder: a C3 checkpoint, or a run's folder (its
-// newest complete step). tokenizer: a path; NULL: the folder's own.
-int model_open(Model *m, const char *folder, const char *tokenizer, Error *err);
-// Reads the weights. device: "auto", "cuda" or "cpu"; dtype: "auto" (the files'), "bf16" or "fp32"; threads 0: all
-// cores.
-int model_load(Model *m, const char *device, const char *dtype, int threads, const C3Limits *limits, Error *err);
+// Which model, and where it runs.
+typedef struct ModelPlace {
+    const char *folder;    // a C3 checkpoint, or a run's folder (its newest complete step)
+    const char *tokenizer; // a path; NULL: the folder's own
+    const char *device;    // "auto", "cuda" or "cpu"
+    const char *dtype;     // "auto" (the files'), "bf16" or "fp32"
+    int threads;           // 0: all cores
+} ModelPlace;
+
+// Reads configuration and tokenizer, and checks the weights' shapes. Of the place folder and tokenizer matter.
+int model_open(Model *m, const ModelPlace *place, Error *err);
+// Reads the weights.
+int model_load(Model *m, const ModelPlace *place, const C3Limits *limits, Error *err);
 void model_close(Model *m);
 
 // Tokens of the longest page that both stacks take.

@@ -57,7 +57,9 @@ static char *command_line(const RunOrigin *o) {
     for (int i = 0; i < o->argc; i++) {
         const char *word = o->argv[i];
         const char *quote = word[0] && !word[strcspn(word, " \t\n\"'\\$`*?[](){}<>|&;#~!")] ? "" : "'";
-        string_append(&line, "%s%s%s%s", i ? " " : "", quote, word, quote);
+        string_append(&line, "%s%s", i ? " " : "", quote);
+        for (size_t n; word[n = strcspn(word, "'")]; word += n + 1) string_append(&line, "%.*s'\\''", (int)n, word);
+        string_append(&line, "%s%s", word, quote);
     }
     return line;
 }

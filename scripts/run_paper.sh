@@ -8,7 +8,7 @@
 #   work      4.63 G parameters; a page: encoder 7.7 TFLOP, decoder 17.3, head and loss 1.8
 #             256 pages a step: 6.86e+15 FLOP = 0.87 s on 8 x 989 TFLOP/s (H100, bf16, the data sheet's peak)
 #   memory    a rank: bf16 weights 9.3 GB, fp32 gradients 18.5 GB, AdamW and master weights over 8 ranks 6.9 GB,
-#             activations 44.4 GB for 4 micro-batches of 2 pages at a time: total 79.2 GB of an H100's 84.9 GB
+#             activations 44.4 GB for 8 pages at a time: total 79.2 GB of an H100's 84.9 GB
 #             (-fuse 1: total 46.3 GB; pages of more than 8,000 tokens among short ones: -recompute cheap by itself)
 #   time      GPU     s a step   range          40,000 steps
 #             h100    1.63       1.51 to 1.77   18.1 h

@@ -241,9 +241,9 @@ static void check_choice(const PlanShape *s, const PlanChoice *c) {
     CHECK(s->memory == 0 || c->bytes.total + s->reserve <= s->memory, "%zu of %zu", c->bytes.total, s->memory);
     CHECK(l->enc_rows >= s->longest.enc && l->dec_rows >= s->longest.dec && l->dec_outputs >= s->longest.outputs,
           "no room for the longest page: %d %d %d", l->enc_rows, l->dec_rows, l->dec_outputs);
-    CHECK(c->fuse >= 1 && c->fuse <= s->g && l->pages == c->fuse * s->b, "fuse %d, pages %d", c->fuse, l->pages);
-    CHECK(l->dec_rows <= (int64_t)c->fuse * s->b * s->longest.dec, "%d rows for %d x %d pages", l->dec_rows, c->fuse,
-          s->b);
+    if (c->fuse) CHECK(c->fuse <= s->g && l->pages == c->fuse * s->b, "fuse %d, pages %d", c->fuse, l->pages);
+    else CHECK(s->is_gpu && !s->fuse && l->pages >= 1 && l->pages <= s->b * s->g, "%d pages at a time", l->pages);
+    CHECK(l->dec_rows <= (int64_t)l->pages * s->longest.dec, "%d rows for %d pages", l->dec_rows, l->pages);
     CHECK(l->loss_rows == s->b * s->g * s->longest.outputs && l->zero == s->zero, "loss rows %d, zero %d", l->loss_rows,
           l->zero);
 }
@@ -253,11 +253,12 @@ static void test_budgets(void) {
         double memory;
         Recompute mode;
         double batches;
-    } expected[] = {{0, RECOMPUTE_NONE, 1},       {300e9, RECOMPUTE_NONE, 1}, {130e9, RECOMPUTE_NONE, 2},
-                    {84.9e9, RECOMPUTE_NONE, 4},  {75e9, RECOMPUTE_NONE, 6},  {71e9, RECOMPUTE_CHEAP, 4},
-                    {62e9, RECOMPUTE_NONE, 8},    {57e9, RECOMPUTE_CHEAP, 8}, {52e9, RECOMPUTE_NONE, 16},
-                    {45.5e9, RECOMPUTE_LAYER, 3}, {41e9, RECOMPUTE_LAYER, 8}, {39e9, RECOMPUTE_LAYER, 32}};
-    check_begin("what is kept and fused, by memory");
+    } expected[] = {{0, RECOMPUTE_NONE, 1},      {300e9, RECOMPUTE_NONE, 1},   {130e9, RECOMPUTE_NONE, 2},
+                    {84.9e9, RECOMPUTE_NONE, 4}, {79e9, RECOMPUTE_NONE, 5},    {75e9, RECOMPUTE_NONE, 6},
+                    {71e9, RECOMPUTE_CHEAP, 4},  {62e9, RECOMPUTE_NONE, 8},    {57e9, RECOMPUTE_CHEAP, 8},
+                    {52e9, RECOMPUTE_CHEAP, 11}, {45.5e9, RECOMPUTE_LAYER, 3}, {41e9, RECOMPUTE_LAYER, 8},
+                    {39e9, RECOMPUTE_LAYER, 32}};
+    check_begin("what is kept, and how many pages are computed at a time, by memory");
     double before = 0;
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         PlanShape s = paper_shape(expected[i].memory);
@@ -274,7 +275,8 @@ static void test_budgets(void) {
 }
 
 static void test_best(void) {
-    check_begin("no mode and no -fuse that fits is predicted to be faster than the choice; the same twice");
+    // a smaller batch may happen to end in a fuller last wave of tiles
+    check_begin("no mode and no -fuse that fits is predicted to be 0.5 % faster than the choice; the same twice");
     for (int i = 0; i < 24; i++) {
         PlanShape s = paper_shape((40 + 3.5 * i) * 1e9);
         if (i % 2) s.longest = (BatchRows){1, 3033, 3064, 3001}; // pages of very different lengths
@@ -295,7 +297,7 @@ static void test_best(void) {
             check_choice(&given, &again);
             CHECK((int)again.limits.recompute == given.recompute && again.fuse == given.fuse, "not what was asked for");
             double other = times_of(&given, &again, "h100", 1).total;
-            CHECK(other >= best - 1e-12, "%zu bytes: mode %d, fuse %d takes %.4f s, the choice %.4f", s.memory,
+            CHECK(other >= 0.995 * best, "%zu bytes: mode %d, fuse %d takes %.4f s, the choice %.4f", s.memory,
                   given.recompute, given.fuse, other, best);
         }
     }

@@ -1,4 +1,5 @@
-// test_step.c: packing a step into device batches: fused, split, every page once, in order, with its own weight.
+// test_step.c: packing a step into device batches: fused, split, page by page; every page once, in order, with its own
+// weight.
 #include "test/check.h"
 
 #include <math.h>
@@ -51,17 +52,17 @@ static BatchRows longest(void) {
 
 static StepConfig config(int fuse, int pages_of_room, int micro_norm) {
     BatchRows one = longest();
-    return (StepConfig){
-        .model = &model,
-        .prompt = &prompt,
-        .data = &data,
-        .longest = one,
-        .fuse = fuse,
-        .b = B,
-        .g = G,
-        .ranks = 2,
-        .micro_norm = micro_norm,
-        .most = {fuse * B, pages_of_room * one.enc, pages_of_room * one.dec, pages_of_room * one.outputs}};
+    return (StepConfig){.model = &model,
+                        .prompt = &prompt,
+                        .data = &data,
+                        .longest = one,
+                        .fuse = fuse,
+                        .b = B,
+                        .g = G,
+                        .ranks = 2,
+                        .micro_norm = micro_norm,
+                        .most = {fuse ? fuse * B : B * G, pages_of_room * one.enc, pages_of_room * one.dec,
+                                 pages_of_room * one.outputs}};
 }
 
 // What was asked for, in the order of the loader.
@@ -120,14 +121,25 @@ static void check_pack(const StepPack *p, const StepConfig *c, const LoaderStep 
           "FLOPs");
 }
 
+// Page by page: no batch had room for the first page of the next one.
+static void check_full(const StepPack *p, const StepConfig *c) {
+    for (int i = 0; i + 1 < p->n; i++) {
+        const StackBatch *enc = &p->micro[i].enc, *dec = &p->micro[i].dec, *next = &p->micro[i + 1].dec;
+        BatchRows sum = {dec->pages, enc->rows, dec->rows, dec->outputs};
+        BatchRows page = {1, p->micro[i + 1].enc.cu[1], next->cu[1], next->output_cu[1]};
+        CHECK(!step_add_page(&sum, page, c->most), "batch %d of %d had room for one more page", i, p->n);
+    }
+}
+
 static void test_packing(void) {
     Error err;
     uint64_t pages[B * G];
     int borders[G + 1];
     LoaderStep s;
     for (int micro_norm = 0; micro_norm < 2; micro_norm++) {
-        for (int fuse = 1; fuse <= G + 1; fuse++) {
-            for (int room = 1; room <= fuse * B; room++) {
+        for (int fuse = 0; fuse <= G + 1; fuse++) {
+            int most = fuse ? fuse * B : G * B;
+            for (int room = 1; room <= most; room++) {
                 StepConfig c = config(fuse, room, micro_norm);
                 StepPack p;
                 must(step_create(&p, &c, cpu, &err), &err);
@@ -136,8 +148,9 @@ static void test_packing(void) {
                     step_pack(&p, &c, &s);
                     check_pack(&p, &c, &s);
                 }
-                if (room == fuse * B) CHECK(p.n == (G + fuse - 1) / fuse, "fuse %d: %d batches", fuse, p.n);
-                if (room == 1) CHECK(p.n > G, "nothing was split: %d batches", p.n);
+                if (fuse && room == most) CHECK(p.n == (G + fuse - 1) / fuse, "fuse %d: %d batches", fuse, p.n);
+                if (fuse && room == 1) CHECK(p.n > G, "nothing was split: %d batches", p.n);
+                if (!fuse) check_full(&p, &c);
                 step_free(&p);
             }
         }
@@ -148,7 +161,7 @@ int main(void) {
     Error err;
     must(backend_cpu_create(&cpu, DTYPE_F32, 1, NULL, &err), &err);
     make_data();
-    check_begin("fused and split: every page once, in order, with its weight, within the limits");
+    check_begin("fused, split, page by page: every page once, in order, with its weight, within the limits");
     test_packing();
     dataset_close(&data);
     rmdir(folder);

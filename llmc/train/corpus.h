@@ -41,7 +41,7 @@ int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *di
 // The length that training pages are cut to in a step, in tokens; UINT32_MAX: none is. Of a corpus with a loader.
 uint32_t corpus_cut(const Corpus *c, int64_t step);
 
-// How the steps of a run are packed into device batches of at most `most` and `fuse` micro-batches. c must outlive it.
+// How the steps of a run are packed into device batches of at most `most`; fuse as in step.h. c must outlive it.
 StepConfig corpus_packing(const Corpus *c, const TrainOptions *o, const C3Config *model, BatchRows most, int fuse,
                           int ranks);
 

@@ -68,7 +68,7 @@ void options_table(TrainOptions *o, OptionTable *t) {
         {OPTION_CHOICE("recompute", &o->recompute, "auto", "auto|none|cheap|layer",
                        "activations computed again in the backward pass; auto: what memory asks for")},
         {OPTION_TEXT("fuse", &o->fuse, "auto", "auto|N",
-                     "micro-batches computed at once; auto: 1 on a CPU, what memory holds on a GPU")},
+                     "micro-batches computed at once; auto: 1 on a CPU, as many pages as memory holds on a GPU")},
         {.help = "Output"},
         {OPTION_TEXT("o", &o->out, "runs/c3", "DIR", "folder of the run")},
         {OPTION_INT64("val_every", &o->val_every, "steps between validations, 0 = at the end"), .initial = 500},

@@ -41,27 +41,21 @@ enum { PART = 64 };
 
 static int scaled(int rows, int parts) { return (int)(((int64_t)rows * parts + PART - 1) / PART); }
 
-// Micro-batches of average pages that a device batch of these limits takes; 0: not one.
-static double whole_micro_batches(const PlanShape *s, const C3Limits *l) {
-    double n = floor(fmin(l->enc_rows / s->enc, fmin(l->dec_rows / s->dec, l->dec_outputs / s->outputs)) / s->b + 1e-9);
-    const int whole = l->pages / s->b;
-    return fmin(n, whole);
-}
-
+// Device batches a step, with average pages.
 static double device_batches(const PlanShape *s, const C3Limits *l, int fuse) {
-    double whole = fmin(whole_micro_batches(s, l), fuse);
-    if (whole >= 1) return ceil(s->g / whole);
-    double pages = fmax(1, floor(fmin(l->enc_rows / s->enc, l->dec_rows / s->dec)));
-    return s->g * ceil(s->b / pages);
+    double rows = fmin(l->enc_rows / s->enc, fmin(l->dec_rows / s->dec, l->dec_outputs / s->outputs));
+    double pages = fmax(1, fmin(floor(rows + 1e-9), l->pages));
+    if (!fuse) return ceil(s->b * s->g / pages);
+    double whole = fmin(floor(pages / s->b), fuse); // micro-batches
+    return whole >= 1 ? ceil(s->g / whole) : s->g * ceil(s->b / pages);
 }
 
-// A batch with room for `parts` parts of the longest page. When the number of micro-batches is free it is bounded by
-// rows alone, but for the arrays that are sized by pages: twice what average pages would make it.
+// A batch with room for `parts` parts of the longest page. Where pages fill it, it is bounded by rows alone, but for
+// the arrays that are sized by pages: twice what average pages would make it.
 static PlanChoice candidate(const PlanShape *s, Recompute mode, int parts) {
-    PlanChoice c = {.fuse = s->fuse < s->g ? s->fuse : s->g};
-    double average = (double)parts / PART * s->longest.dec / (s->dec * s->b);
-    if (!s->fuse) c.fuse = s->is_gpu ? (int)fmin(s->g, fmax(1, ceil(2 * average))) : 1;
-    c.limits = (C3Limits){.pages = c.fuse * s->b,
+    PlanChoice c = {.fuse = s->fuse ? (s->fuse < s->g ? s->fuse : s->g) : !s->is_gpu};
+    double average = (double)parts / PART * s->longest.dec / s->dec;
+    c.limits = (C3Limits){.pages = c.fuse ? c.fuse * s->b : (int)fmin(s->b * s->g, ceil(2 * average)),
                           .enc_rows = scaled(s->longest.enc, parts),
                           .dec_rows = scaled(s->longest.dec, parts),
                           .dec_outputs = scaled(s->longest.outputs, parts),
@@ -93,7 +87,7 @@ static PlanChoice largest(const PlanShape *s, Recompute mode) {
     }
     c = candidate(s, mode, low);
     // no more room than the same number of batches needs when all pages are of the longest
-    double needed = ceil(s->g / c.batches) * s->b * PART;
+    double needed = (c.fuse ? ceil(s->g / c.batches) * s->b : ceil(s->b * s->g / c.batches)) * PART;
     return low > needed && needed >= PART ? candidate(s, mode, (int)needed) : c;
 }
 

@@ -54,7 +54,7 @@ typedef struct PlanShape {
 
 typedef struct PlanChoice {
     C3Limits limits;
-    int fuse;       // micro-batches a device batch, at most
+    int fuse;       // micro-batches a device batch, at most; 0: pages, whatever their micro-batch
     double batches; // device batches a step, with average pages
     PlanBytes bytes;
 } PlanChoice;

@@ -107,9 +107,9 @@ static void print_memory(FILE *out, const Plan *p) {
         double spare = (double)b->memory - (double)b->total;
         print_row(out, spare < 0 ? "short" : "spare", fabs(spare), note);
     }
-    double per_batch = (double)p->o->g / p->choice.batches;
-    fprintf(out, "  %-12s %14.3g   micro-batches at a time on average (-fuse %s): %.0f device batches a step\n",
-            "fused", per_batch, p->o->fuse, p->choice.batches);
+    double pages = (double)(p->o->b * p->o->g) / p->choice.batches;
+    fprintf(out, "  %-12s %14.3g   pages at a time on average (-fuse %s): %.0f device batches a step\n", "fused", pages,
+            p->o->fuse, p->choice.batches);
     snprintf(note, sizeof note, "all ranks; twice that while the old one is still kept");
     uint64_t space;
     if (!p->o->gpu && file_free_bytes(&space, p->o->out, NULL) == 0) { // nothing is known of another machine

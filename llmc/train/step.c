@@ -79,7 +79,7 @@ void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
         }
         // each supervised row's share of the step's loss
         double weight = c->micro_norm ? 1 / (rows * c->g * c->ranks) : 1 / (double)s->total_supervised;
-        if (!fits || now.fused == c->fuse) flush(p, c, s, &now);
+        if (c->fuse && (!fits || now.fused == c->fuse)) flush(p, c, s, &now);
         now.fused++;
         for (int k = begin; k < end; k++) {
             BatchRows r = batch_page_rows(&p->page[k], c->prompt, latents, s->cut);

@@ -1,6 +1,7 @@
-// step.h: the micro-batches of one step, packed as the device takes them. Consecutive micro-batches share a device
-// batch while it has room (-fuse), one that is too large is split between its pages: every supervised row carries its
-// weight in the step's loss, so neither changes the mathematics.
+// step.h: the pages of one step, packed as the device takes them. Every supervised row carries its weight in the step's
+// loss, so a device batch may hold any of the step's pages: whole micro-batches while there is room, split between
+// pages where one is too large (-fuse N), or as many pages as there is room for, whatever their micro-batch (-fuse auto
+// on a GPU).
 #ifndef LLMC_STEP_H
 #define LLMC_STEP_H
 
@@ -19,7 +20,7 @@ typedef struct StepConfig {
     const Dataset *data;
     BatchRows most;    // what a device batch may hold
     BatchRows longest; // page of the data: most is not below it
-    int fuse;          // micro-batches a device batch, at most
+    int fuse;          // micro-batches a device batch, at most; 0: pages, whatever their micro-batch
     int b, g, ranks;
     int micro_norm; // -loss_norm micro: each micro-batch's mean has the same weight
 } StepConfig;

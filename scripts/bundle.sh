@@ -10,7 +10,8 @@
 # tests, the parity checker and its cases, the bench, tokenizer, pages of 950 tokens, the small libraries in lib/, and
 # scripts/gpu_check.sh. Not inside, for their size: cuBLASLt and NCCL, which are taken from the machine's CUDA toolkit or
 # from its Python's packages (c3 info says which).
-# GPU_ARCH: as for make; default all. Takes 3 minutes on two cores.
+# GPU_ARCH: as for make; default all. CUDA_BUILD: a build for these GPUs whose kernels are taken. Takes 3 minutes on two
+# cores, without CUDA_BUILD 4.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -55,9 +56,10 @@ export CUDA_HOME GPU_ARCH=${GPU_ARCH:-all}
 
 step "build: one rank, then Open MPI's; the kernels are compiled once"
 one=build/bundle/one mpi=build/bundle/mpi
+export CUDA_BUILD=${CUDA_BUILD:-$one}
 make -s -j"$(cores)" BUNDLE=1 MPICC= BUILD=$one BIN=$one/ all $one/test/test_ops $one/test/parity_check $one/dev/cuda/bench
-make -s -j"$(cores)" BUNDLE=1 BUILD=$mpi BIN=$mpi/ CUDA_BUILD=$one all
-[ -f $one/llmc/cuda/cuda.o ] || die "the build is one for CPUs: $(make -s found NO_CUDA=)"
+make -s -j"$(cores)" BUNDLE=1 BUILD=$mpi BIN=$mpi/ all
+[ -f "$CUDA_BUILD/llmc/cuda/cuda.o" ] || die "the build is one for CPUs: $(make -s found NO_CUDA=)"
 
 step "pages, cases, libraries"
 make_data $one/c3

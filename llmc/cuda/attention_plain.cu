@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(WARPS *WARP)
     __shared__ float tile_v[TILE * (HS + 1)];
     __shared__ float rows_q[WARPS * HS];
     __shared__ float weights[WARPS * TILE];
-    const AttentionPart p = attention_part(in, blockIdx.x);
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, row0 = blockIdx.y * WARPS, row = row0 + warp;
+    const AttentionPart p = attention_part(in, blockIdx.y);
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, row0 = blockIdx.x * WARPS, row = row0 + warp;
     if (row0 >= p.rows) return;
     const int keys = visible(in, p, min(row0 + WARPS, p.rows) - 1), seen = row < p.rows ? visible(in, p, row) : 0;
     float *q = rows_q + warp * HS, *weight = weights + warp * TILE, acc[HS / WARP] = {}, largest = -INFINITY, sum = 0;
@@ -98,8 +98,8 @@ __global__ void __launch_bounds__(WARPS *WARP)
     __shared__ float rows_q[WARPS * HS];
     __shared__ float rows_dout[WARPS * HS];
     __shared__ float weights[WARPS * TILE];
-    const AttentionPart p = attention_part(in, blockIdx.x);
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, row0 = blockIdx.y * WARPS, row = row0 + warp;
+    const AttentionPart p = attention_part(in, blockIdx.y);
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, row0 = blockIdx.x * WARPS, row = row0 + warp;
     if (row0 >= p.rows) return;
     const int keys = visible(in, p, min(row0 + WARPS, p.rows) - 1), seen = row < p.rows ? visible(in, p, row) : 0;
     const size_t place = row_head(in, p, min(row, p.rows - 1)), place_q = row_of_q<HS>(in, p, min(row, p.rows - 1));
@@ -137,8 +137,8 @@ __global__ void __launch_bounds__(WARPS *WARP)
     __shared__ float values[WARPS * HS];
     __shared__ float weights_p[WARPS * TILE];
     __shared__ float weights_ds[WARPS * TILE];
-    const AttentionPart p = attention_part(in, blockIdx.x);
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, key0 = blockIdx.y * WARPS, key = key0 + warp;
+    const AttentionPart p = attention_part(in, blockIdx.y);
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, key0 = blockIdx.x * WARPS, key = key0 + warp;
     if (key0 >= p.k_len) return;
     const size_t place_k = row_of_k<HS>(in, p, min(key, p.k_len - 1));
     float *k = keys + warp * HS, *v = values + warp * HS, acc_k[HS / WARP] = {}, acc_v[HS / WARP] = {};
@@ -174,9 +174,9 @@ __global__ void __launch_bounds__(WARPS *WARP)
     }
 }
 
-// ---- launchers ----
+// ---- launchers: rows along x, for there may be more blocks of them than the 65,535 of y ----
 template <class T, int HS> static void forward(Backend *b, T *out, float *lse, const AttentionInput<T> &in, int max_q) {
-    const dim3 grid(in.pages * in.KV, (unsigned)ceil_divide((size_t)max_q * in.group, WARPS));
+    const dim3 grid((unsigned)ceil_divide((size_t)max_q * in.group, WARPS), in.pages * in.KV);
     attention_forward_plain_kernel<T, HS><<<grid, WARPS * WARP, 0, cuda_stream(b)>>>(out, lse, in);
     CUDA_CHECK_LAUNCH("attention_forward_plain_kernel");
 }
@@ -192,8 +192,8 @@ static void backward(Backend *b, T *dq, T *dk, T *dv, const T *dout, const T *ou
                      const AttentionInput<T> &in, int max_q, int max_k) {
     size_t capacity;
     float *delta = delta_scratch(b, in, max_q, &capacity);
-    const dim3 rows(in.pages * in.KV, (unsigned)ceil_divide((size_t)max_q * in.group, WARPS));
-    const dim3 keys(in.pages * in.KV, (unsigned)ceil_divide(max_k, WARPS));
+    const dim3 rows((unsigned)ceil_divide((size_t)max_q * in.group, WARPS), in.pages * in.KV);
+    const dim3 keys((unsigned)ceil_divide(max_k, WARPS), in.pages * in.KV);
     if (capacity) {
         attention_delta_plain_kernel<T, HS>
             <<<(unsigned)ceil_divide(capacity, WARPS), WARPS * WARP, 0, cuda_stream(b)>>>(delta, dout, out, in,

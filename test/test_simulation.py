@@ -263,6 +263,7 @@ FAULTS = {  # name: (settings of the simulation, options, what must be said, exi
     "stop": ({"SIM_NCCL_FAULT": "stop:1:40"}, [], rf"rank 0 on \S+: .* of tag \d+ .*{HUNG}: it waits for rank 1 on \S+ \(no answer\)"),
     "kill": ({"SIM_NCCL_FAULT": "kill:1:40"}, [], r"process rank 1 .* exited on signal 9"),
     "error": ({"SIM_NCCL_FAULT": "error:1:40"}, [], r"rank 1 on \S+: .* of tag \d+ .*remote process exited"),
+    "connect": ({"SIM_NCCL_FAULT": "error:1:0"}, [], r"rank 1 on \S+: NCCL cannot connect the ranks: .*remote process exited"),
     "no_gpu": ({"SIM_DEVICES": "0"}, [], r"-device cuda: .*(no GPU is found|finds no GPU)"),
     "shared": ({"SIM_DEVICES": "1"}, [], r"2 ranks on a host with 1 GPU\(s\): ranks 0 and 1 would share one"),
     "driver": ({"SIM_DRIVER": "11080"}, [], r"driver supports CUDA 11\.8, this program was built with CUDA \d+\.\d"),

@@ -207,6 +207,7 @@ FORWARD(nccl, ncclResult_t, ncclCommInitRankConfig,
         (comm, ranks, id, rank, config))
 FORWARD(nccl, ncclResult_t, ncclCommFinalize, (ncclComm_t comm), (comm))
 FORWARD(nccl, ncclResult_t, ncclCommDestroy, (ncclComm_t comm), (comm))
+FORWARD(nccl, ncclResult_t, ncclCommAbort, (ncclComm_t comm), (comm))
 FORWARD(nccl, const char *, ncclGetErrorString, (ncclResult_t result), (result))
 FORWARD(nccl, const char *, ncclGetLastError, (ncclComm_t comm), (comm))
 FORWARD(nccl, ncclResult_t, ncclCommGetAsyncError, (ncclComm_t comm, ncclResult_t *result), (comm, result))

@@ -56,6 +56,7 @@ typedef struct Flight { // a collective that the host has not seen end
 
 struct CudaComm {
     ncclComm_t nccl;
+    int connected; // 0: never, and what there is of it can only be aborted
     cudaStream_t stream;
     double timeout; // seconds
     Flight *flights;
@@ -238,6 +239,7 @@ static int connect(Backend *b, CudaComm *c, Error *err) {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     result = settle(c, ncclCommInitRankConfig(&c->nccl, d->ranks, id, d->rank, &config));
+    c->connected = result == ncclSuccess;
     if (result != ncclSuccess)
         bad = error_set(err, "NCCL cannot connect the ranks: %s (hint: NCCL_DEBUG=INFO says more)", explain(c, result));
     return dist_agree(d, bad, err);
@@ -267,9 +269,11 @@ void cuda_comm_free(Backend *b) {
         CUDA_CHECK(cudaEventDestroy(c->flights[i].ready));
         CUDA_CHECK(cudaEventDestroy(c->flights[i].done));
     }
-    if (c->nccl) {
+    if (c->connected) {
         NCCL_CHECK(c, ncclCommFinalize(c->nccl));
-        ncclCommDestroy(c->nccl);
+        ncclCommDestroy(c->nccl); // only frees, after the former
+    } else if (c->nccl) {
+        ncclCommAbort(c->nccl); // a fatal error here would hide why it was not connected
     }
     if (c->stream) CUDA_CHECK(cudaStreamDestroy(c->stream));
     free(c->flights);

@@ -178,7 +178,7 @@ bool Collective::poll() {
     return true;
 }
 
-// SIM_NCCL_FAULT=hang|error|stop|kill:RANK:N
+// SIM_NCCL_FAULT=hang|error|stop|kill:RANK:N. N: the Nth collective, 0: connecting.
 bool planted_fault(ncclComm *comm, int number) {
     char what[8];
     int rank, n;
@@ -336,6 +336,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int ranks, ncclUniqueId id,
     ncclResult_t result = ncclCommInitRank(out, ranks, id, rank);
     if (result != ncclSuccess || config->blocking) return result;
     (*out)->in_progress = 2;
+    planted_fault(*out, 0);
     return ncclInProgress;
 }
 ncclResult_t ncclCommCount(const ncclComm_t comm, int *ranks) { return *ranks = comm->ranks, ncclSuccess; }
@@ -346,8 +347,9 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *result) {
     bool under_way = comm->async_error == ncclSuccess && comm->in_progress;
     return *result = under_way ? ncclInProgress : comm->async_error, ncclSuccess;
 }
-ncclResult_t ncclCommFinalize(ncclComm_t) {
+ncclResult_t ncclCommFinalize(ncclComm_t comm) {
     CUDASIM_API;
+    if (comm->async_error != ncclSuccess) return comm->async_error;
     sim::finish_collectives();
     return ncclSuccess;
 }

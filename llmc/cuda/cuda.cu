@@ -131,7 +131,7 @@ static void upload_async(Backend *b, void *device, const void *host, size_t byte
 static void download(Backend *b, void *host, const void *device, size_t bytes) {
     cuda_comm_wait(b, 0);
     CUDA_CHECK(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda_stream(b)));
-    CUDA_CHECK(cudaStreamSynchronize(cuda_stream(b)));
+    CUDA_CHECK(cudaStreamSynchronize(cuda_state(b)->stream));
 }
 
 static void synchronize(Backend *b) { cuda_comm_wait(b, 1); }

@@ -33,6 +33,7 @@ typedef struct CudaState {
     char name[320];        // "cuda NVIDIA H100 80GB HBM3, sm_90"
     int device, arch, sms; // arch: 90 for sm_90; multiprocessors
     cudaStream_t stream;   // compute
+    unsigned queued;       // on it, ever
     void *scratch;         // device, shared by all operations in stream order
     size_t scratch_bytes;
     CudaMatmul *matmul;
@@ -41,7 +42,17 @@ typedef struct CudaState {
 } CudaState;
 
 static inline CudaState *cuda_state(const Backend *b) { return (CudaState *)b->state; }
-static inline cudaStream_t cuda_stream(const Backend *b) { return cuda_state(b)->stream; }
+
+// The compute stream, to queue one operation on it. A stream takes about 1,000; the next launch then blocks inside the
+// driver, where a collective that hangs would never be noticed. So every CUDA_QUEUED operations the host waits, on the
+// watch, until those before the last CUDA_QUEUED have ended (nccl.cu; nothing to do on one rank).
+enum { CUDA_QUEUED = 256 };
+void cuda_hold_back(const Backend *b);
+static inline cudaStream_t cuda_stream(const Backend *b) {
+    CudaState *s = cuda_state(b);
+    if (++s->queued % CUDA_QUEUED == 0) cuda_hold_back(b);
+    return s->stream;
+}
 
 // At least `bytes` of 256-byte aligned device memory, contents undefined, valid until the next operation that asks for
 // scratch. `reserve` sized it: a request beyond that is a bug and ends all ranks, naming `who`.

@@ -4,7 +4,8 @@
 // `wait_for` makes the compute stream wait for `done`. Sums are fp32. Waits on the host poll, and meanwhile check NCCL
 // for errors and a clock, which runs while the input of the oldest unfinished collective is ready, so that it can only
 // be waiting for other ranks. After Dist.timeout seconds the ranks call the roll; each names those that did not answer
-// or are behind, and ends the run.
+// or are behind, and ends the run. The host never queues so much that it would wait anywhere else: no thread of its own
+// is needed, which the driver's locks could stop together with the launch it should watch.
 #include "llmc/cuda/cuda.h"
 #include "llmc/base/alloc.h"
 
@@ -58,7 +59,8 @@ struct CudaComm {
     ncclComm_t nccl;
     int connected; // 0: never, and what there is of it can only be aborted
     cudaStream_t stream;
-    double timeout; // seconds
+    cudaEvent_t queued; // on the compute stream, CUDA_QUEUED operations ago or less
+    double timeout;     // seconds
     Flight *flights;
     int n, capacity; // in use; with events
     int oldest;      // first that was not seen to end
@@ -74,6 +76,7 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 static void nap(void) { usleep(20); }
+static void watch(const Backend *b, CudaComm *c);
 
 // The communicator is non-blocking: a call may return early, and is polled until it is through.
 static ncclResult_t settle(CudaComm *c, ncclResult_t result) {
@@ -103,6 +106,7 @@ static const char *explain(CudaComm *c, ncclResult_t result) {
 // Starts a collective, whose input is ready after all that is queued so far.
 static Flight *depart(Backend *b, const char *operation, size_t bytes, int tag) {
     CudaComm *c = cuda_state(b)->comm;
+    while (c->n - c->oldest >= CUDA_QUEUED / 2) watch(b, c), nap(); // up to 4 operations each
     if (c->n == c->capacity) {
         c->flights = (Flight *)alloc_resize(c->flights, (size_t)c->capacity + 64, sizeof *c->flights, "collectives");
         for (int end = c->capacity + 64; c->capacity < end; c->capacity++) {
@@ -181,7 +185,7 @@ static double roll_call_seconds(const CudaComm *c) { return c->timeout < 20 ? c-
     cuda_fatal(__FILE__, __LINE__, call, text);
 }
 
-static void watch(Backend *b, CudaComm *c) {
+static void watch(const Backend *b, CudaComm *c) {
     ncclResult_t result = ncclSuccess, asked = ncclCommGetAsyncError(c->nccl, &result);
     if (asked != ncclSuccess) result = asked;
     if (result != ncclSuccess && result != ncclInProgress) {
@@ -217,15 +221,25 @@ static void retire(CudaComm *c) {
 void cuda_comm_wait(Backend *b, int collectives) {
     CudaComm *c = cuda_state(b)->comm;
     if (!c) {
-        CUDA_CHECK(cudaStreamSynchronize(cuda_stream(b)));
+        CUDA_CHECK(cudaStreamSynchronize(cuda_state(b)->stream));
         return;
     }
-    while (!passed(cudaStreamQuery(cuda_stream(b)), "compute stream") ||
+    while (!passed(cudaStreamQuery(cuda_state(b)->stream), "compute stream") ||
            (collectives && !passed(cudaStreamQuery(c->stream), "communication stream"))) {
         watch(b, c);
         nap();
     }
     retire(c);
+}
+
+void cuda_hold_back(const Backend *b) {
+    CudaComm *c = cuda_state(b)->comm;
+    if (!c) return;
+    while (!passed(cudaEventQuery(c->queued), "compute stream")) {
+        watch(b, c);
+        nap();
+    }
+    CUDA_CHECK(cudaEventRecord(c->queued, cuda_state(b)->stream));
 }
 
 // ---- creation and end ----
@@ -255,6 +269,7 @@ int cuda_comm_create(Backend *b, Error *err) {
     int least = 0, greatest = 0; // high priority: its kernels are short, and other ranks wait for them
     CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
     CUDA_CHECK(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, greatest));
+    CUDA_CHECK(cudaEventCreateWithFlags(&c->queued, cudaEventDisableTiming));
     TRY(connect(b, c, err));
     b->reduce_scatter = reduce_scatter;
     b->all_gather = all_gather;
@@ -275,6 +290,7 @@ void cuda_comm_free(Backend *b) {
     } else if (c->nccl) {
         ncclCommAbort(c->nccl); // a fatal error here would hide why it was not connected
     }
+    if (c->queued) CUDA_CHECK(cudaEventDestroy(c->queued));
     if (c->stream) CUDA_CHECK(cudaStreamDestroy(c->stream));
     free(c->flights);
     free(c->last);
@@ -293,8 +309,9 @@ int cuda_comm_create(Backend *b, Error *err) {
     return 0;
 }
 void cuda_comm_free(Backend *b) { (void)b; }
+void cuda_hold_back(const Backend *b) { (void)b; }
 void cuda_comm_wait(Backend *b, int collectives) {
     (void)collectives;
-    CUDA_CHECK(cudaStreamSynchronize(cuda_stream(b)));
+    CUDA_CHECK(cudaStreamSynchronize(cuda_state(b)->stream));
 }
 #endif

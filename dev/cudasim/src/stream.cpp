@@ -164,8 +164,19 @@ void finish_collectives() {
     }
 }
 
+// A stream holds so many operations; the call that would queue one more waits inside, whatever becomes of the oldest,
+// and keeps the runtime's lock, so that no other thread gets an answer either.
+constexpr size_t STREAM_CAPACITY = 1000;
+static void wait_for_room(Stream *s) {
+    if (s->queue.size() < STREAM_CAPACITY) return;
+    log_wait("wait", "a full stream", {s->queue.front()});
+    while (s->queue.size() >= STREAM_CAPACITY)
+        if (!step_towards(s->queue.front())) sched_yield();
+}
+
 void issue(OpRef op) {
     Stream *s = op->stream;
+    wait_for_room(s);
     log_issue(*op, s->last);
     s->queue.push_back(op);
     s->last = op;

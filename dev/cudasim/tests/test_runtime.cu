@@ -129,6 +129,14 @@ static void test_streams() {
     CUDA_OK(cudaStreamSynchronize(a));
     CHECK(pinned[0] == 7, "%g", pinned[0]);
 
+    check_begin("a full stream: whoever queues one more waits for the oldest");
+    pinned[0] = 0;
+    for (int i = 0; i < 1000; i++) CUDA_OK(cudaMemcpyAsync(pinned, x.p, sizeof(float), cudaMemcpyDeviceToHost, a));
+    if (mode() == "lazy") CHECK(pinned[0] == 0, "%g", pinned[0]);
+    CUDA_OK(cudaMemcpyAsync(pinned, x.p, sizeof(float), cudaMemcpyDeviceToHost, a));
+    CHECK(pinned[0] == 7, "%g", pinned[0]);
+    CUDA_OK(cudaStreamSynchronize(a));
+
     check_begin("a pageable source may be changed at once; its copy waits for what was queued before");
     std::vector<float> h(n, 5.f);
     fill_kernel<<<4, 256, 0, a>>>(x.p, 1.f, n);

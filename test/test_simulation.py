@@ -34,8 +34,10 @@ class Cell:
     def __init__(self, line):
         words = line.split()
         self.what, self.build, ranks, self.type, self.steps, self.order, self.streams, self.check = words[:8]
-        self.ranks, self.options, self.name = int(ranks), words[8:], " ".join(words)
+        self.ranks, self.name = int(ranks), " ".join(words)
+        self.options = [word for word in words[8:] if not word.startswith("C3_")]
         self.settings = {"SIM_ORDER": self.order, "SIM_ASYNC": self.streams}
+        self.settings |= dict(word.split("=") for word in words[8:] if word.startswith("C3_"))
 
     def option(self, name):
         return int(self.options[self.options.index(name) + 1])
@@ -284,6 +286,7 @@ FAULTS = {  # name: (settings of the simulation, options, what must be said, exi
     "kill": ({"SIM_NCCL_FAULT": "kill:1:40"}, [], r"process rank 1 .* exited on signal 9"),
     "error": ({"SIM_NCCL_FAULT": "error:1:40"}, [], r"rank 1 on \S+: .* of tag \d+ .*remote process exited"),
     "full": ({"SIM_NCCL_FAULT": "hang:1:12"}, [], rf"rank \d on \S+: .*all-gather of tag \d+ .*{HUNG}"),
+    "alone": ({"SIM_NCCL_FAULT": "error:0:12"}, [], r"rank 0 on .* of tag \d+ .*remote process exited"),
     "connect": ({"SIM_NCCL_FAULT": "error:1:0"}, [], r"rank 1 on \S+: NCCL cannot connect the ranks: .*remote process exited"),
     "no_gpu": ({"SIM_DEVICES": "0"}, [], r"-device cuda: .*(no GPU is found|finds no GPU)"),
     "shared": ({"SIM_DEVICES": "1"}, [], r"2 ranks on a host with 1 GPU\(s\): ranks 0 and 1 would share one"),

@@ -9,7 +9,7 @@
 #include "llmc/base/alloc.h"
 #include "llmc/base/launch.h"
 
-Dist dist_alone(void) { return (Dist){.ranks = 1, .local_ranks = 1, .cores = launch_cores()}; }
+Dist dist_alone(void) { return (Dist){.ranks = 1, .local_ranks = 1, .cores = launch_cores(), .timeout = 60}; }
 
 void dist_sum_double(const Dist *d, double *values, int n) {
     if (d->ranks == 1 || n == 0) return;

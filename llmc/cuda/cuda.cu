@@ -304,7 +304,7 @@ static int create(Backend *b, Error *err) {
     b->name = s->name;
     const Gpu *sheet = gpu_find(p.name);
     if (sheet) b->sheet_flops = b->dtype == DTYPE_BF16 ? sheet->bf16 : sheet->fp32;
-    bad = cuda_libraries_load ? cuda_libraries_load(several, err) : 0;
+    bad = cuda_libraries_load ? cuda_libraries_load(cuda_comm_wanted(b->dist), err) : 0;
     if (!bad && cuda_libraries_text) b->libraries = cuda_libraries_text();
     if (!bad) bad = create_resources(b, err);
     if (several) bad = dist_agree(b->dist, bad, err);

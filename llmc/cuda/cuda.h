@@ -37,7 +37,7 @@ typedef struct CudaState {
     void *scratch;         // device, shared by all operations in stream order
     size_t scratch_bytes;
     CudaMatmul *matmul;
-    CudaComm *comm; // NULL: one rank
+    CudaComm *comm; // NULL: not wanted
     CudaStaging staging;
 } CudaState;
 
@@ -45,7 +45,7 @@ static inline CudaState *cuda_state(const Backend *b) { return (CudaState *)b->s
 
 // The compute stream, to queue one operation on it. A stream takes about 1,000; the next launch then blocks inside the
 // driver, where a collective that hangs would never be noticed. So every CUDA_QUEUED operations the host waits, on the
-// watch, until those before the last CUDA_QUEUED have ended (nccl.cu; nothing to do on one rank).
+// watch, until those before the last CUDA_QUEUED have ended (nccl.cu; nothing to do without collectives).
 enum { CUDA_QUEUED = 256 };
 void cuda_hold_back(const Backend *b);
 static inline cudaStream_t cuda_stream(const Backend *b) {
@@ -97,7 +97,9 @@ int cuda_matmul_create(Backend *b, Error *err); // matmul.cu; also fills
 void cuda_matmul_free(Backend *b);
 // FLOP/s of a square product of up to 8192, measured; 0 when there is no memory for it.
 double cuda_matmul_peak(Backend *b);
-int cuda_comm_create(Backend *b, Error *err); // nccl.cu; also fills; one rank: nothing but the fill
+int cuda_comm_create(Backend *b, Error *err); // nccl.cu; also fills; nothing but that when it is not wanted
+// Whether the ranks talk through NCCL: several do, one does with C3_NCCL_ALWAYS=1, to try NCCL on a single GPU.
+int cuda_comm_wanted(const Dist *d);
 void cuda_comm_free(Backend *b);
 // Waits for the compute stream and, if asked to, for all collectives. An error or a time-out of one names rank and
 // operation and ends all ranks.

@@ -11,6 +11,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -42,6 +43,11 @@ static void fill_alone(Backend *b) {
     b->reduce_scatter = reduce_scatter_alone;
     b->all_gather = all_gather_alone;
     b->wait_for = wait_for_alone;
+}
+
+int cuda_comm_wanted(const Dist *d) {
+    const char *always = getenv("C3_NCCL_ALWAYS");
+    return d && (d->ranks > 1 || (always && strcmp(always, "1") == 0));
 }
 
 #ifdef HAVE_NCCL
@@ -78,11 +84,12 @@ static double seconds(void) {
 static void nap(void) { usleep(20); }
 static void watch(const Backend *b, CudaComm *c);
 
-// The communicator is non-blocking: a call may return early, and is polled until it is through.
+// The communicator is non-blocking: a call may return early, and is polled until it is through. That usually takes some
+// microseconds, a nap at least 70.
 static ncclResult_t settle(CudaComm *c, ncclResult_t result) {
     const double start = seconds();
     while (result == ncclInProgress && seconds() - start < c->timeout) {
-        nap();
+        if (seconds() - start > 1e-4) nap();
         const ncclResult_t asked = ncclCommGetAsyncError(c->nccl, &result);
         if (asked != ncclSuccess) return asked;
     }
@@ -262,7 +269,7 @@ static int connect(Backend *b, CudaComm *c, Error *err) {
 int cuda_comm_create(Backend *b, Error *err) {
     const Dist *d = b->dist;
     fill_alone(b);
-    if (!d || d->ranks == 1) return 0;
+    if (!cuda_comm_wanted(d)) return 0;
     CudaComm *c = (CudaComm *)alloc_zeroed(1, sizeof *c, "collectives");
     cuda_state(b)->comm = c;
     c->timeout = d->timeout;
@@ -301,11 +308,11 @@ void cuda_comm_free(Backend *b) {
 #else
 int cuda_comm_create(Backend *b, Error *err) {
     fill_alone(b);
-    if (b->dist && b->dist->ranks > 1)
+    if (cuda_comm_wanted(b->dist))
         return error_set(err,
-                         "this program was built without NCCL: one GPU, one rank; found %d ranks (hint: install "
+                         "this program was built without NCCL: one GPU, one rank; found %d rank(s)%s (hint: install "
                          "NCCL with its headers and make again, or -device cpu)",
-                         b->dist->ranks);
+                         b->dist->ranks, b->dist->ranks == 1 ? " and C3_NCCL_ALWAYS" : "");
     return 0;
 }
 void cuda_comm_free(Backend *b) { (void)b; }

@@ -35,7 +35,11 @@ int backend_create(Backend **out, const char *device, DType dtype, int threads, 
     int cuda = use_cuda(device, dist, &line, err);
     if (notes) *notes = line;
     if (cuda < 0) return -1;
-    if (cuda) return backend_cuda_create(out, dtype, dist, err);
+    if (cuda) {
+        TRY(backend_cuda_create(out, dtype, dist, err));
+        (*out)->threads = threads > 0 ? threads : dist ? dist->cores : 1;
+        return 0;
+    }
     TRY(backend_cpu_create(out, dtype, threads, dist, err));
     (*out)->peak_flops = backend_cpu_measure_peak(*out);
     return 0;

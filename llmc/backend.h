@@ -58,7 +58,7 @@ struct Backend {
     const char *name;      // "cpu avx512_bf16", ...
     const char *libraries; // paths of cuBLASLt and NCCL as they were found on a GPU; else NULL
     DType dtype;           // element type
-    int threads;           // cores of this rank (CPU)
+    int threads;           // host cores of this rank
     int is_gpu;            // for choices of size only (what to fuse, rows of logits at a time), never of mathematics
     double sheet_flops;    // data-sheet peak of this rank in FLOP/s for dtype; 0 = unknown
     double peak_flops;     // the same, measured on a matrix product at creation; 0 = not measured
@@ -200,8 +200,8 @@ static inline size_t backend_scratch_bytes(int rows, int heads, int width) {
     return ((size_t)rows * (size_t)heads + (size_t)BACKEND_SUM_BLOCKS * (size_t)width) * sizeof(float) + 65536;
 }
 
-// device: "auto" (a GPU if this build and this host have one, else the CPU), "cuda" or "cpu". threads: of the CPU, 0 =
-// this rank's share of the host's cores. All ranks agree on the device, or all fail. *notes, if not NULL: one line on
+// device: "auto" (a GPU if this build and this host have one, else the CPU), "cuda" or "cpu". threads: of the host, 0 =
+// this rank's share of its cores. All ranks agree on the device, or all fail. *notes, if not NULL: one line on
 // the choice when it is worth a word (static memory), else NULL.
 int backend_create(Backend **out, const char *device, DType dtype, int threads, Dist *dist, const char **notes,
                    Error *err);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "llmc/base/random.h"
 #include "llmc/model/cascade.h"
 
 enum { PAGES = 5, LONGEST = 33 };
@@ -95,6 +96,33 @@ static void close_setup(Setup *s) {
     for (int p = 0; p < PAGES; p++) batch_free(&s->batch[p]);
     c3_free(&s->m);
     s->b->destroy(s->b);
+}
+
+// Every tensor in one piece from its own stream, whatever the number of threads.
+static void test_initial_weights(int threads) {
+    enum { SEED = 7 };
+    C3Config config;
+    C3Limits l = {.pages = 1, .enc_rows = 8, .dec_rows = 16, .dec_outputs = 2, .recompute = KEEP_NOTHING};
+    Backend *b;
+    C3 m;
+    Error err;
+    shapes(&config, 0, 1);
+    if (backend_cpu_create(&b, DTYPE_F32, threads, &one, &err) != 0 || c3_create(&m, &config, b, &l, &err) != 0 ||
+        c3_init_weights(&m, SEED, 0, &err) != 0) {
+        fprintf(stderr, "%s\n", err.text);
+        exit(1);
+    }
+    float *expected = malloc(m.params.table.total * sizeof *expected);
+    for (int i = 0; i < m.params.table.n; i++) {
+        const Param *p = &m.params.table.params[i];
+        for (size_t k = 0; k < p->count; k++) expected[k] = p->init == INIT_ONE;
+        if (p->init == INIT_NORMAL) random_normal(expected, random_stream(SEED, (uint64_t)i), 0, p->count, 0.02f);
+        CHECK(memcmp((float *)m.weights + p->offset, expected, p->count * sizeof *expected) == 0, "%d threads: %s",
+              threads, p->name);
+    }
+    free(expected);
+    c3_free(&m);
+    b->destroy(b);
 }
 
 static int rows_of_all(void) {
@@ -287,6 +315,8 @@ static void test_ready_order(void) {
 }
 
 int main(void) {
+    check_begin("initial weights: the same bits on 1, 2 and 3 threads");
+    for (int threads = 1; threads <= 3; threads++) test_initial_weights(threads);
     check_begin("fp32: recompute modes and inference are bit-equal");
     test_recompute(DTYPE_F32);
     check_begin("bf16: recompute modes and inference are bit-equal");

@@ -72,11 +72,9 @@ C3Memory c3_memory(const C3Config *config, const C3Params *params, const C3Limit
 int c3_create(C3 *m, const C3Config *config, Backend *b, const C3Limits *limits, Error *err);
 void c3_free(C3 *m);
 // Random weights as the tensor table says: normal(0, 0.02), biases 0, norms 1. Every parameter has its own stream of
-// the seed, so the values depend on neither ranks nor order. only_cascade: Q and projector alone.
+// the seed, so the values depend on neither ranks, threads nor order. Filled by all host threads of the backend.
+// only_cascade: Q and projector alone.
 int c3_init_weights(C3 *m, uint64_t seed, int only_cascade, Error *err);
-// out (n), host: elements [from, from + n) of a parameter's initial values; from is even. stream: random_stream(seed,
-// the parameter's place in the table).
-void c3_initial_values(float *out, const Param *p, uint64_t stream, size_t from, size_t n);
 
 // Forward and backward of one micro-batch. The weighted gradients, and the weighted loss in m->sums[0], are written
 // (accumulate = 0: the step's first micro-batch) or added to. Losses go to rows host->loss_row and on. ready(arg,

@@ -167,6 +167,41 @@ static void test_paper_time(void) {
     CHECK(h100.parts[PART_REDUCE].seconds < 5e-3, "%.4f", h100.parts[PART_REDUCE].seconds);
 }
 
+static void test_head(void) {
+    check_begin("the head in chunks: each but the first reads and writes the gradient of its weight once more");
+    PlanShape s = paper_shape(gpu_find("h100")->memory);
+    PlanChoice c = choose(&s);
+    RooflineLoad load = plan_load(&s, &c);
+    RooflineRates rates = roofline_rates(gpu_find("h100"), DTYPE_BF16, 0);
+    RooflineTimes all, t;
+    const double pass = 2.0 * params_head_rows(paper.dec.V) * paper.dec.D * 4;
+    CHECK(load.head_chunk == 4096, "%.0f rows on a GPU", load.head_chunk);
+    load.head_rows = 7608;
+    load.head_chunk = 0;
+    roofline_step(&all, &load, &rates);
+    for (int chunks = 1; chunks <= 4; chunks++) {
+        load.head_chunk = ceil(load.head_rows / chunks);
+        roofline_step(&t, &load, &rates);
+        double more = t.parts[PART_GRADIENTS].bytes - all.parts[PART_GRADIENTS].bytes;
+        CHECK(fabs(more - load.batches * (chunks - 1) * pass) < 1, "%d chunks: %.0f bytes more", chunks, more);
+        CHECK(fabs(t.parts[PART_HEAD].flops / all.parts[PART_HEAD].flops - 1) < 1e-12, "%d chunks: FLOPs", chunks);
+        CHECK(chunks == 1 ? t.total == all.total : t.total > all.total, "%d chunks: %.4f s", chunks, t.total);
+    }
+
+    check_begin("logits share their place with the buffers of the backward passes: few rows of them cost nothing");
+    C3Limits l = c.limits;
+    size_t bytes[3];
+    for (int i = 0; i < 3; i++) {
+        l.head_rows = i == 0 ? 1 : i == 1 ? 1024 : 4096;
+        bytes[i] = c3_memory(&paper, &paper_params, &l, DTYPE_BF16, 1).activations;
+    }
+    double longest = 2.0 * ((l.dec_rows + l.dec_outputs) * 2 * 2048 + l.dec_rows * (11008.0 + 2048 + 2560)),
+           logits = 2.0 * 4096 * params_head_rows(paper.dec.V);
+    CHECK(bytes[1] == bytes[0], "1,024 rows take %zu bytes more than one", bytes[1] - bytes[0]);
+    CHECK(fabs((double)(bytes[2] - bytes[0]) - (logits - longest)) < 1000, "%zu instead of %.0f", bytes[2] - bytes[0],
+          logits - longest);
+}
+
 // ---- the model bends the right way ---------------------------------------------------------------------------------
 
 static void test_monotone(void) {
@@ -253,11 +288,10 @@ static void test_budgets(void) {
         double memory;
         Recompute mode;
         double batches;
-    } expected[] = {{0, RECOMPUTE_NONE, 1},      {300e9, RECOMPUTE_NONE, 1},   {130e9, RECOMPUTE_NONE, 2},
-                    {84.9e9, RECOMPUTE_NONE, 4}, {79e9, RECOMPUTE_NONE, 5},    {75e9, RECOMPUTE_NONE, 6},
-                    {71e9, RECOMPUTE_CHEAP, 4},  {62e9, RECOMPUTE_NONE, 8},    {57e9, RECOMPUTE_CHEAP, 8},
-                    {52e9, RECOMPUTE_CHEAP, 11}, {45.5e9, RECOMPUTE_LAYER, 3}, {41e9, RECOMPUTE_LAYER, 8},
-                    {39e9, RECOMPUTE_LAYER, 32}};
+    } expected[] = {{0, RECOMPUTE_NONE, 1},       {300e9, RECOMPUTE_NONE, 1}, {130e9, RECOMPUTE_NONE, 2},
+                    {84.9e9, RECOMPUTE_NONE, 4},  {79e9, RECOMPUTE_NONE, 5},  {71e9, RECOMPUTE_CHEAP, 4},
+                    {62e9, RECOMPUTE_NONE, 8},    {57e9, RECOMPUTE_CHEAP, 8}, {52e9, RECOMPUTE_CHEAP, 11},
+                    {45.5e9, RECOMPUTE_LAYER, 3}, {41e9, RECOMPUTE_LAYER, 8}, {39e9, RECOMPUTE_LAYER, 32}};
     check_begin("what is kept, and how many pages are computed at a time, by memory");
     double before = 0;
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
@@ -275,8 +309,7 @@ static void test_budgets(void) {
 }
 
 static void test_best(void) {
-    // a smaller batch may happen to end in a fuller last wave of tiles
-    check_begin("no mode and no -fuse that fits is predicted to be 0.5 % faster than the choice; the same twice");
+    check_begin("no mode and no -fuse that fits is predicted to be faster than the choice; the same twice");
     for (int i = 0; i < 24; i++) {
         PlanShape s = paper_shape((40 + 3.5 * i) * 1e9);
         if (i % 2) s.longest = (BatchRows){1, 3033, 3064, 3001}; // pages of very different lengths
@@ -297,7 +330,7 @@ static void test_best(void) {
             check_choice(&given, &again);
             CHECK((int)again.limits.recompute == given.recompute && again.fuse == given.fuse, "not what was asked for");
             double other = times_of(&given, &again, "h100", 1).total;
-            CHECK(other >= 0.995 * best, "%zu bytes: mode %d, fuse %d takes %.4f s, the choice %.4f", s.memory,
+            CHECK(other >= best - 1e-12, "%zu bytes: mode %d, fuse %d takes %.4f s, the choice %.4f", s.memory,
                   given.recompute, given.fuse, other, best);
         }
     }
@@ -614,6 +647,7 @@ int main(void) {
     test_measured();
     test_paper_memory();
     test_paper_time();
+    test_head();
     test_monotone();
     test_budgets();
     test_best();

@@ -147,7 +147,7 @@ static void elementwise(const char *name, const Qwen2Config *c) {
 }
 
 static void loss_and_optimizer(const C3Config *c) {
-    const int R = rows < 2048 ? (int)rows : 2048, V = c->dec.V, ld = params_head_rows(V);
+    const int R = rows < 4096 ? (int)rows : 4096, V = c->dec.V, ld = params_head_rows(V);
     int *labels = calloc((size_t)R, sizeof *labels);
     float *ones = calloc((size_t)R, sizeof *ones);
     int *device_labels = integers(labels, (size_t)R);
@@ -173,7 +173,7 @@ static void loss_and_optimizer(const C3Config *c) {
 
 static void check_all(const C3Config *c) {
     const Qwen2Config *const stacks[] = {&c->enc, &c->dec};
-    const int T = (int)rows, page = T < 1014 ? T : 1014, head = T < 2048 ? T : 2048;
+    const int T = (int)rows, page = T < 1014 ? T : 1014, head = T < 4096 ? T : 4096;
     for (int i = 0; i < 2; i++) {
         const Qwen2Config *q = stacks[i];
         const char *name = i ? "decoder" : "encoder";
@@ -236,7 +236,7 @@ int main(int argc, char **argv) {
         attention(stacks[i].name, q, rows < 983 ? (int)rows : 983);
         elementwise(stacks[i].name, q);
     }
-    if (rows > 2048) rows = 2048; // a chunk of the head
+    if (rows > 4096) rows = 4096; // a chunk of the head
     products("head", c.dec.D, params_head_rows(c.dec.V), 0);
     loss_and_optimizer(&c);
     B->destroy(B);

@@ -12,24 +12,46 @@
 
 // ---- memory --------------------------------------------------------------------------------------------------------
 
-// Rows of logits at a time: few enough that a chunk stays in cache, enough for an efficient matrix product. wide: a
-// GPU, which takes 2,048.
-static int head_rows_for(const C3Config *c, const C3Limits *l, int wide) {
+// Rows of logits at a time: few enough that a chunk stays in cache, enough for an efficient matrix product. On a
+// GPU the gradient of the head's weight is read and written once a chunk: at most 4,096 rows, whose logits take
+// little more memory than the backward passes that use the same place later.
+int c3_head_rows(const C3Config *c, const C3Limits *l, int is_gpu) {
     if (l->head_rows > 0) return l->head_rows < l->dec_outputs ? l->head_rows : l->dec_outputs;
     int rows = (int)((2 << 20) / (size_t)c->dec.V);
-    rows = wide ? 2048 : rows < 256 ? 256 : rows > 1024 ? 1024 : rows / 64 * 64;
+    rows = is_gpu ? 4096 : rows < 256 ? 256 : rows > 1024 ? 1024 : rows / 64 * 64;
     return rows < l->dec_outputs ? rows : l->dec_outputs;
 }
 
 static int loss_rows(const C3Limits *l) { return l->loss_rows > l->dec_outputs ? l->loss_rows : l->dec_outputs; }
 
+// What is carved next begins where the last such piece began; *end: the end of the longest.
+static void share(Arena *arena, size_t begin, size_t *end) {
+    if (arena->used > *end) *end = arena->used;
+    arena->used = begin;
+}
+
+// Logits and the buffers of the two backward passes, of which a training step needs one after the other: one place.
+static void carve_shared(C3 *m, Arena *arena, const C3Config *c, const C3Limits *l, DType dtype) {
+    const size_t begin = arena->used;
+    size_t end = begin;
+    m->logits = arena_take(arena, (size_t)l->head_rows * (size_t)params_head_rows(c->dec.V) * dtype_size(dtype));
+    share(arena, begin, &end);
+    if (l->recompute != KEEP_NOTHING) {
+        qwen2_carve_backward(&m->dec_acts, arena, &c->dec, dtype);
+        share(arena, begin, &end);
+        qwen2_carve_backward(&m->enc_acts, arena, &c->enc, dtype);
+        share(arena, begin, &end);
+    }
+    arena->used = end;
+}
+
 static void carve(C3 *m, Arena *arena, const C3Config *c, const C3Limits *l, DType dtype) {
     size_t e = dtype_size(dtype), slots = (size_t)l->pages * c->latents, outputs = (size_t)l->dec_outputs;
-    size_t head = (size_t)l->head_rows, losses = (size_t)loss_rows(l);
+    size_t losses = (size_t)loss_rows(l);
     qwen2_carve(&m->enc_acts, arena, &c->enc, dtype, l->enc_rows, (int)slots, l->recompute);
     qwen2_carve(&m->dec_acts, arena, &c->dec, dtype, l->dec_rows, l->dec_outputs, l->recompute);
+    carve_shared(m, arena, c, l, dtype);
     m->projected = arena_take(arena, slots * c->dec.D * e);
-    m->logits = arena_take(arena, head * (size_t)params_head_rows(c->dec.V) * e);
     m->losses = arena_take(arena, losses * sizeof(float));
     m->correct = arena_take(arena, losses * sizeof(int));
     m->sums = arena_take(arena, 2 * sizeof(double));
@@ -55,7 +77,7 @@ C3Memory c3_memory(const C3Config *config, const C3Params *params, const C3Limit
     Arena arena = {0};
     C3Limits l = *limits;
     int rows, heads, width;
-    l.head_rows = head_rows_for(config, limits, is_gpu);
+    l.head_rows = c3_head_rows(config, limits, is_gpu);
     carve(&counted, &arena, config, &l, dtype);
     qwen2_release(&counted.enc_acts);
     qwen2_release(&counted.dec_acts);
@@ -96,7 +118,7 @@ static int allocate(C3 *m, Error *err) {
 
 int c3_create(C3 *m, const C3Config *config, Backend *b, const C3Limits *limits, Error *err) {
     *m = (C3){.config = *config, .limits = *limits, .b = b};
-    m->limits.head_rows = head_rows_for(config, limits, b->is_gpu);
+    m->limits.head_rows = c3_head_rows(config, limits, b->is_gpu);
     m->limits.loss_rows = loss_rows(limits);
     const Gradients *grads = limits->recompute == KEEP_NOTHING ? NULL : &m->grads;
     if (params_build(&m->params, config, b->dist ? b->dist->ranks : 1, err) != 0 || allocate(m, err) != 0 ||

@@ -54,7 +54,7 @@ typedef struct C3 {
     void *arena;        // activations
     void *batch_device; // copy of the micro-batch
     elem_t *projected;  // (pages*N,D_dec) what the decoder sees
-    elem_t *logits;     // (head_rows,V)
+    elem_t *logits;     // (head_rows,V); shares its place with the buffers of the backward passes
     elem_t *dhidden;    // (dec_outputs,D_dec) gradient of the decoder's output
     float *dslots;      // (pages*N,D_dec) gradient of projected
     elem_t *dprojected; // the same in the element type
@@ -66,6 +66,8 @@ typedef struct C3 {
     int *host_correct;  // (dec_outputs)
 } C3;
 
+// Rows of logits at a time with these limits.
+int c3_head_rows(const C3Config *config, const C3Limits *limits, int is_gpu);
 // What c3_create would allocate.
 C3Memory c3_memory(const C3Config *config, const C3Params *params, const C3Limits *limits, DType dtype, int is_gpu);
 

@@ -82,12 +82,16 @@ void qwen2_carve(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype, 
     a->delta = arena_take(arena, T * D * e);
     a->ln1_out = arena_take(arena, K * D * e);
     a->x_out = arena_take(arena, K * D * e);
-    if (mode == KEEP_NOTHING) return;
+}
+
+void qwen2_carve_backward(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype) {
+    size_t e = dtype_size(dtype), T = (size_t)a->rows, K = (size_t)a->outputs, D = (size_t)c->D;
+    size_t heads = (size_t)c->NH * c->HS, qkv = heads + 2 * (size_t)c->KV * c->HS;
     a->dx = arena_take(arena, T * D * e);
     a->dx_kept = arena_take(arena, K * D * e);
     a->dln = arena_take(arena, T * D * e);
     a->dln_out = arena_take(arena, K * D * e);
-    a->dact = arena_take(arena, T * F * e);
+    a->dact = arena_take(arena, T * (size_t)c->F * e);
     a->dattn = arena_take(arena, T * heads * e);
     a->dqkv = arena_take(arena, T * qkv * e);
 }

@@ -89,6 +89,8 @@ void qwen2_free(Qwen2 *q);
 // Carves the activations for at most `rows` rows and `outputs` output rows out of an arena (see arena.h; run it twice).
 // a->layers is allocated on the first run.
 void qwen2_carve(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype, int rows, int outputs, Recompute mode);
+// The same for the backward pass, at most as many rows; nothing in these buffers outlives one qwen2_backward.
+void qwen2_carve_backward(StackActs *a, Arena *arena, const Qwen2Config *c, DType dtype);
 void qwen2_release(StackActs *a); // frees a->layers
 
 // a->out (K,D) = final norm of the stack at the output rows. d: device view of the batch; slots (S,D): rows for

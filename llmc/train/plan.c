@@ -41,10 +41,15 @@ enum { PART = 64 };
 
 static int scaled(int rows, int parts) { return (int)(((int64_t)rows * parts + PART - 1) / PART); }
 
+// Average pages that a device batch holds.
+static int pages_held(const PlanShape *s, const C3Limits *l) {
+    double rows = fmin(l->enc_rows / s->enc, fmin(l->dec_rows / s->dec, l->dec_outputs / s->outputs));
+    return (int)fmax(1, fmin(floor(rows + 1e-9), l->pages));
+}
+
 // Device batches a step, with average pages.
 static double device_batches(const PlanShape *s, const C3Limits *l, int fuse) {
-    double rows = fmin(l->enc_rows / s->enc, fmin(l->dec_rows / s->dec, l->dec_outputs / s->outputs));
-    double pages = fmax(1, fmin(floor(rows + 1e-9), l->pages));
+    double pages = pages_held(s, l);
     if (!fuse) return ceil(s->b * s->g / pages);
     double whole = fmin(floor(pages / s->b), fuse); // micro-batches
     return whole >= 1 ? ceil(s->g / whole) : s->g * ceil(s->b / pages);
@@ -91,6 +96,12 @@ static PlanChoice largest(const PlanShape *s, Recompute mode) {
     return low > needed && needed >= PART ? candidate(s, mode, (int)needed) : c;
 }
 
+// A batch for this number of average pages, and for one of the longest.
+static PlanChoice holding(const PlanShape *s, Recompute mode, int pages) {
+    double share = fmax(s->enc / s->longest.enc, fmax(s->dec / s->longest.dec, s->outputs / s->longest.outputs));
+    return candidate(s, mode, (int)fmax(PART, ceil(pages * share * PART)));
+}
+
 // ---- the load ------------------------------------------------------------------------------------------------------
 
 RooflineLoad plan_load(const PlanShape *s, const PlanChoice *c) {
@@ -103,6 +114,7 @@ RooflineLoad plan_load(const PlanShape *s, const PlanChoice *c) {
                     pages * causal_pairs(s->dec, s->outputs)}},
         .n_stacks = 2,
         .head_rows = pages * s->outputs,
+        .head_chunk = c3_head_rows(s->config, &c->limits, s->is_gpu),
         .D = s->config->dec.D,
         .V = params_head_rows(s->config->dec.V),
         .batches = c->batches,
@@ -240,11 +252,15 @@ int plan_choose(PlanChoice *c, const PlanShape *s, Error *err) {
     for (int mode = (int)first; mode <= (int)last; mode++) {
         tried = largest(s, (Recompute)mode);
         if (!fits_memory(&tried.bytes)) continue;
-        // on a CPU whatever keeps micro-batches whole, and of that what recomputes least
-        double seconds = s->is_gpu ? predicted_seconds(s, &tried) : tried.batches + 1e-3 * mode;
-        if (seconds >= best) continue;
-        best = seconds;
-        *c = tried;
+        for (int pages = pages_held(s, &tried.limits); pages >= 1; pages--) {
+            // on a CPU whatever keeps micro-batches whole, and of that what recomputes least
+            double seconds = s->is_gpu ? predicted_seconds(s, &tried) : tried.batches + 1e-3 * mode;
+            if (seconds < best) *c = tried;
+            best = fmin(seconds, best);
+            if (tried.fuse) break;
+            // a smaller batch may end in a fuller last wave of tiles, or a fuller last chunk of the head
+            tried = holding(s, (Recompute)mode, pages - 1);
+        }
     }
     if (best < INFINITY) return 0;
     *c = tried;

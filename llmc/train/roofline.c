@@ -190,13 +190,21 @@ static void collective(RooflineTimes *t, int part, double *seconds, const Roofli
     t->parts[part].seconds = l->ranks > 1 ? times * (bucket / r->link + (longer > 0 ? longer : 0)) : 0;
 }
 
+// The head in chunks of rows, each of which but the first reads and writes the gradient of the head's weight once more.
+// Cross entropy reads the logits twice and writes their gradients.
+static void head(RooflineTimes *t, const RooflineLoad *l, const RooflineRates *r) {
+    double chunks = l->head_chunk > 0 ? fmax(1, ceil(l->head_rows / l->head_chunk)) : 1;
+    double again = (chunks - 1) * 2 * l->D * l->V * l->gradient;
+    linear(t, PART_HEAD, l, r, l->head_rows / chunks, l->D, l->V, chunks);
+    stream(t, PART_LOGITS, r, 3 * l->head_rows * l->V * l->element);
+    stream(t, PART_GRADIENTS, r, again);
+    t->backward += again / r->bandwidth;
+}
+
 void roofline_step(RooflineTimes *t, const RooflineLoad *l, const RooflineRates *r) {
     *t = (RooflineTimes){0};
     for (int i = 0; i < l->n_stacks; i++) stack(t, PART_STACK0 + i, l, r, &l->stacks[i]);
-    linear(t, PART_HEAD, l, r, l->head_rows, l->D, l->V, 1);
-    // cross entropy reads the logits twice and writes their gradients
-    double logits = 3 * l->head_rows * l->V * l->element;
-    stream(t, PART_LOGITS, r, logits);
+    head(t, l, r);
     t->backward += t->parts[PART_RECOMPUTE].seconds;
     for (int i = 0; i <= PART_RECOMPUTE; i++) t->flops += i == PART_RECOMPUTE ? 0 : t->parts[i].flops * l->batches;
     for (int i = 0; i < PART_PARTS; i++) {

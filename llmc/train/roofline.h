@@ -36,7 +36,8 @@ typedef struct RooflineStack {
 typedef struct RooflineLoad {
     RooflineStack stacks[2]; // in the order of the forward pass
     int n_stacks;
-    double head_rows; // of a device batch, V logits each from D numbers
+    double head_rows;  // of a device batch, V logits each from D numbers
+    double head_chunk; // of these, rows whose logits are computed at a time; 0: all
     int D, V;
     double batches; // device batches a step
     double parameters;

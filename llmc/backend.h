@@ -184,9 +184,18 @@ struct Backend {
     // Work queued from now on waits for the last collective with this tag; nothing to do when there was none.
     void (*wait_for)(Backend *b, int tag);
 
-    // ---- names for profilers: begins and ends a range, which may lie in others; number < 0: none ----
+    // ---- names for profilers: begins and ends a range, which may lie in others; name: static memory; number < 0: none
     void (*range_push)(Backend *b, const char *name, int number);
     void (*range_pop)(Backend *b);
+
+    // ---- times ----
+    // Notes the time at which all work queued so far is done, on the compute stream or, with collectives = 1, on theirs
+    // (the compute stream where they have none of their own). The host does not wait.
+    void (*stamp)(Backend *b, int collectives);
+    // Seconds from the first stamp to each of the n oldest that were not read yet, in the order of the calls. Waits for
+    // these and the one behind them, which takes no time after a download or synchronize. When all have been
+    // read, no time need seem to pass until the next.
+    void (*read_stamps)(Backend *b, double *seconds, int n);
 };
 
 static inline elem_t *elem_at(const Backend *b, const elem_t *x, size_t i) {

@@ -92,6 +92,25 @@ static void test_memory(void) {
     free_arrays();
 }
 
+// ---- times ----
+static void test_times(void) {
+    check_begin("time stamps go forward, also where only the older ones are read");
+    enum { N = 1 << 22 };
+    double s[4];
+    Array *f = array('f', N);
+    B->stamp(B, 0);
+    B->zero(B, f->d, (size_t)N * sizeof(float));
+    B->stamp(B, 0);
+    B->stamp(B, 1);
+    B->zero(B, f->d, (size_t)N * sizeof(float));
+    B->stamp(B, 0);
+    B->synchronize(B);
+    B->read_stamps(B, s, 1);
+    B->read_stamps(B, s + 1, 3);
+    CHECK(s[0] >= 0 && s[1] > s[0] && s[2] >= s[1] && s[3] > s[2] && s[3] - s[0] < 60, "%g %g %g %g", s[0], s[1], s[2],
+          s[3]);
+}
+
 // ---- embedding, rows ----
 static int compare_ids(const void *a, const void *b) {
     const int *x = a, *y = b; // pairs (id, row)
@@ -590,6 +609,7 @@ static const struct {
     int aligned; // only on arrays that begin on 64-byte borders, as allocated memory does
 } tests[] = {
     {"memory", test_memory, 0},
+    {"times", test_times, 0},
     {"embedding", test_embedding, 0},
     {"rows", test_rows, 0},
     {"rmsnorm", test_rmsnorm, 0},

@@ -123,6 +123,27 @@ static void cast_to_f32(Backend *b, float *out, const elem_t *in, size_t n) {
     });
 }
 
+// ---- times ----
+static void stamp(Backend *b, int collectives) {
+    CpuState *s = b->state;
+    struct timespec t;
+    (void)collectives;
+    if (s->n_stamps == s->stamps_capacity) {
+        s->stamps_capacity = 2 * s->stamps_capacity + 1024;
+        s->stamps = alloc_resize(s->stamps, (size_t)s->stamps_capacity, sizeof *s->stamps, "time stamps");
+    }
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    s->stamps[s->n_stamps++] = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    if (s->first_stamp == 0) s->first_stamp = s->stamps[0];
+}
+
+static void read_stamps(Backend *b, double *seconds, int n) {
+    CpuState *s = b->state;
+    for (int i = 0; i < n; i++) seconds[i] = s->stamps[i] - s->first_stamp;
+    s->n_stamps -= n;
+    memmove(s->stamps, s->stamps + n, (size_t)s->n_stamps * sizeof *s->stamps);
+}
+
 // ---- which kernels ----
 typedef struct Variant {
     const char *isa;
@@ -182,6 +203,7 @@ static void destroy(Backend *b) {
     free(s->thread_scratch);
     free(s->thread_scratch_bytes);
     free(s->shared_scratch);
+    free(s->stamps);
     free(s);
     free(b);
 }
@@ -221,6 +243,8 @@ int backend_cpu_create(Backend **out, DType dtype, int threads, Dist *dist, Erro
     b->synchronize = synchronize;
     b->cast_from_f32 = cast_from_f32;
     b->cast_to_f32 = cast_to_f32;
+    b->stamp = stamp;
+    b->read_stamps = read_stamps;
     cpu_layers_fill(b);
     cpu_matmul_fill(b);
     cpu_attention_fill(b);

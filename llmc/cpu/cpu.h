@@ -91,6 +91,9 @@ typedef struct CpuState {
     size_t *thread_scratch_bytes;
     void *shared_scratch;
     size_t shared_scratch_bytes;
+    double *stamps; // (n_stamps) seconds, not read yet
+    int n_stamps, stamps_capacity;
+    double first_stamp; // ever; 0: there was none
 } CpuState;
 
 static inline const CpuKernels *cpu_kernels(const Backend *b) { return ((const CpuState *)b->state)->kernels; }

@@ -157,6 +157,41 @@ static void range_pop(Backend *b) {
     nvtxRangePop();
 }
 
+// ---- times ----
+static void stamp(Backend *b, int collectives) {
+    enum { MORE = 1024 };
+    CudaStamps *t = &cuda_state(b)->stamps;
+    if (t->n == t->capacity) {
+        t->events =
+            (cudaEvent_t *)alloc_resize(t->events, (size_t)t->capacity + MORE, sizeof *t->events, "time stamps");
+        for (int end = t->capacity + MORE; t->capacity < end; t->capacity++)
+            CUDA_CHECK(cudaEventCreate(&t->events[t->capacity]));
+    }
+    CUDA_CHECK(cudaEventRecord(t->events[t->n++], collectives ? cuda_comm_stream(b) : cuda_stream(b)));
+}
+
+static void read_stamps(Backend *b, double *seconds, int n) {
+    CudaStamps *t = &cuda_state(b)->stamps;
+    float ms = 0;
+    for (int i = 0; i < n; i++) {
+        CUDA_CHECK(cudaEventSynchronize(t->events[i]));
+        CUDA_CHECK(cudaEventElapsedTime(&ms, t->events[0], t->events[i]));
+        seconds[i] = t->before + 1e-3 * (double)ms;
+    }
+    if (n == 0) return;
+    if (n < t->n) {
+        CUDA_CHECK(cudaEventSynchronize(t->events[n]));
+        CUDA_CHECK(cudaEventElapsedTime(&ms, t->events[0], t->events[n]));
+    }
+    t->before += 1e-3 * (double)ms;
+    for (int i = 0; n + i < t->n; i++) { // those read go behind the others
+        const cudaEvent_t read = t->events[i];
+        t->events[i] = t->events[n + i];
+        t->events[n + i] = read;
+    }
+    t->n -= n;
+}
+
 // ---- which GPU ----
 int backend_cuda_devices(void) {
     int count = 0, driver = 0;
@@ -246,6 +281,8 @@ static void destroy(Backend *b) {
     for (int i = 0; i < CUDA_STAGING_SEGMENTS; i++) {
         if (s->staging.sent[i]) CUDA_CHECK(cudaEventDestroy(s->staging.sent[i]));
     }
+    for (int i = 0; i < s->stamps.capacity; i++) CUDA_CHECK(cudaEventDestroy(s->stamps.events[i]));
+    free(s->stamps.events);
     if (s->stream) CUDA_CHECK(cudaStreamDestroy(s->stream));
     if (b->dist == the_ranks) the_ranks = NULL;
     free(s);
@@ -268,6 +305,8 @@ static void fill_table(Backend *b) {
     b->synchronize = synchronize;
     b->range_push = range_push;
     b->range_pop = range_pop;
+    b->stamp = stamp;
+    b->read_stamps = read_stamps;
     cuda_rows_fill(b);
     cuda_rmsnorm_fill(b);
     cuda_rope_fill(b);

@@ -29,6 +29,13 @@ typedef struct CudaStaging {
     size_t used; // of it
 } CudaStaging;
 
+// The stamps: events[0..n-1] were recorded and not read; those behind them can be used again.
+typedef struct CudaStamps {
+    cudaEvent_t *events;
+    int n, capacity;
+    double before; // seconds from the first stamp ever to events[0]
+} CudaStamps;
+
 typedef struct CudaState {
     char name[320];        // "cuda NVIDIA H100 80GB HBM3, sm_90"
     int device, arch, sms; // arch: 90 for sm_90; multiprocessors
@@ -39,6 +46,7 @@ typedef struct CudaState {
     CudaMatmul *matmul;
     CudaComm *comm; // NULL: not wanted
     CudaStaging staging;
+    CudaStamps stamps;
 } CudaState;
 
 static inline CudaState *cuda_state(const Backend *b) { return (CudaState *)b->state; }
@@ -101,6 +109,7 @@ int cuda_comm_create(Backend *b, Error *err); // nccl.cu; also fills; nothing bu
 // Whether the ranks talk through NCCL: several do, one does with C3_NCCL_ALWAYS=1, to try NCCL on a single GPU.
 int cuda_comm_wanted(const Dist *d);
 void cuda_comm_free(Backend *b);
+cudaStream_t cuda_comm_stream(const Backend *b); // one rank: the compute stream
 // Waits for the compute stream and, if asked to, for all collectives. An error or a time-out of one names rank and
 // operation and ends all ranks.
 void cuda_comm_wait(Backend *b, int collectives);

@@ -249,6 +249,11 @@ void cuda_hold_back(const Backend *b) {
     CUDA_CHECK(cudaEventRecord(c->queued, cuda_state(b)->stream));
 }
 
+cudaStream_t cuda_comm_stream(const Backend *b) {
+    const CudaComm *c = cuda_state(b)->comm;
+    return c ? c->stream : cuda_stream(b);
+}
+
 // ---- creation and end ----
 static int connect(Backend *b, CudaComm *c, Error *err) {
     const Dist *d = b->dist;
@@ -317,6 +322,7 @@ int cuda_comm_create(Backend *b, Error *err) {
 }
 void cuda_comm_free(Backend *b) { (void)b; }
 void cuda_hold_back(const Backend *b) { (void)b; }
+cudaStream_t cuda_comm_stream(const Backend *b) { return cuda_stream(b); }
 void cuda_comm_wait(Backend *b, int collectives) {
     (void)collectives;
     CUDA_CHECK(cudaStreamSynchronize(cuda_state(b)->stream));

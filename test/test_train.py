@@ -6,6 +6,9 @@ import os
 import random
 import shutil
 
+import numpy as np
+from safetensors.numpy import load_file
+
 from harness import C3, TOKENIZER, TRAIN, Folder, case, done, losses, log, make_shards, model_bytes, run
 
 STEPS = 20
@@ -115,6 +118,11 @@ def frozen(folder, data):
     out = train(folder, "frozen", data, ["-dtype", "fp32", "-b", 8, "-g", 1, "-freeze", "enc", "-save_every", 10, "-keep", 0])
     first, last = model_bytes(out, 10), model_bytes(out, STEPS)
     case("-freeze enc: the encoder keeps its weights, the rest moves", first[1] == last[1] and first[0] != last[0])
+    still = train(folder, "latent", data, ["-dtype", "fp32", "-b", 8, "-g", 1, "-lr_latent", 0, "-save_every", 10, "-keep", 0])
+    first, last = (load_file(os.path.join(still, f"step_{step:08d}", "model.safetensors")) for step in (10, STEPS))
+    kept = {name for name in first if np.array_equal(first[name], last[name])}
+    case("-lr_latent 0: queries and projector keep their weights, the decoder moves",
+         kept == {name for name in first if name.startswith(("model.Q", "model.mm_projector"))} and len(kept) == 3, kept)
 
 
 def validation_of_cut_pages(folder, data):

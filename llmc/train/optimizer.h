@@ -23,7 +23,7 @@ typedef enum Schedule { SCHEDULE_COSINE, SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCH
 
 typedef struct OptimizerConfig {
     double lr, lr_min, beta1, beta2, eps, weight_decay, clip; // clip <= 0: no clipping
-    double group_scale[N_GROUPS];                             // -lr_enc, -lr_dec, 1
+    double group_scale[N_GROUPS];                             // -lr_enc, -lr_dec, -lr_latent
     int frozen[N_GROUPS];
     Schedule schedule;
     int64_t warmup, steps;

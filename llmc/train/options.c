@@ -58,6 +58,8 @@ void options_table(TrainOptions *o, OptionTable *t) {
         {OPTION_REAL("clip", &o->clip, "largest global gradient norm, 0 = no clipping"), .initial = 1.0, .max = 1e9},
         {OPTION_REAL("lr_enc", &o->lr_enc, "learning rate of the encoder, times -lr"), .initial = 1, .max = 1e3},
         {OPTION_REAL("lr_dec", &o->lr_dec, "learning rate of the decoder, times -lr"), .initial = 1, .max = 1e3},
+        {OPTION_REAL("lr_latent", &o->lr_latent, "learning rate of the queries and the projector, times -lr"),
+         .initial = 1, .max = 1e3},
         {OPTION_CHOICE("freeze", &o->freeze, "none", "none|enc|dec", "stack that keeps its weights")},
         {.help = "Machine"},
         {OPTION_CHOICE("device", &o->device, "auto", "auto|cuda|cpu", "where to compute")},
@@ -196,7 +198,7 @@ OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int rank
                          .steps = steps};
     c.group_scale[GROUP_ENCODER] = o->lr_enc;
     c.group_scale[GROUP_DECODER] = o->lr_dec;
-    c.group_scale[GROUP_LATENT] = 1;
+    c.group_scale[GROUP_LATENT] = o->lr_latent;
     c.frozen[GROUP_ENCODER] = strcmp(o->freeze, "enc") == 0;
     c.frozen[GROUP_DECODER] = strcmp(o->freeze, "dec") == 0;
     c.schedule = !strcmp(o->schedule, "constant") ? SCHEDULE_CONSTANT

@@ -25,7 +25,7 @@ typedef struct TrainOptions {
     int64_t b, g, steps, epochs;
     const char *loss_norm;
     // optimizer
-    double lr, lr_min, wd, beta1, beta2, eps, clip, lr_enc, lr_dec;
+    double lr, lr_min, wd, beta1, beta2, eps, clip, lr_enc, lr_dec, lr_latent;
     int64_t warmup;
     const char *schedule, *freeze;
     // machine

@@ -15,6 +15,7 @@ static void set_default(const Option *o) {
     if (o->int64) *o->int64 = (int64_t)o->initial;
     if (o->real) *o->real = o->initial;
     if (o->text) *o->text = o->initial_text;
+    if (o->list) *o->list = (OptionList){{o->initial_text}, o->initial_text != NULL};
     if (o->flag) *o->flag = 0;
 }
 
@@ -118,8 +119,18 @@ static int parse_real(const Option *o, const char *text, Error *err) {
     return 0;
 }
 
+static int add_value(const Option *o, int is_first, const char *text, Error *err) {
+    OptionList *list = o->list;
+    if (is_first) list->n = 0;
+    if (list->n == CLI_MAX_VALUES) return error_set(err, "-%s: expected at most %d of them", o->name, CLI_MAX_VALUES);
+    list->values[list->n++] = text;
+    return 0;
+}
+
 static int parse_value(Option *o, const char *text, Error *err) {
+    int is_first = !o->given;
     o->given = 1;
+    if (o->list) return add_value(o, is_first, text, err);
     if (o->flag) return error_set(err, "-%s takes no value, found \"%s\"", o->name, text);
     if (o->real) return parse_real(o, text, err);
     if (!o->text) return parse_integer(o, text, err);
@@ -152,7 +163,7 @@ static int parse_option(OptionTable *t, int argc, char **argv, int *i, int *aske
         *o->flag = o->given = 1;
         return 0;
     }
-    int takes_any = o->text && !o->choices;
+    int takes_any = o->list || (o->text && !o->choices);
     if (*i + 1 >= argc || (is_option_word(argv[*i + 1]) && !takes_any))
         return error_set(err, "-%s: expected a value (%s) after it", o->name, argument_of(o));
     return parse_value(o, argv[++*i], err);
@@ -200,6 +211,11 @@ double cli_number(const Option *o) {
 }
 
 const char *cli_value(const Option *o, char *buffer, size_t room) {
+    size_t at = 0;
+    buffer[0] = 0;
+    for (int i = 0; o->list && i < o->list->n && at < room; i++)
+        at += (size_t)snprintf(buffer + at, room - at, "%s%s", i ? " " : "", o->list->values[i]);
+    if (o->list) return buffer;
     if (o->text) snprintf(buffer, room, "%s", *o->text ? *o->text : "");
     else if (o->real) print_real(buffer, room, *o->real);
     else snprintf(buffer, room, "%.0f", cli_number(o));
@@ -222,13 +238,23 @@ void cli_help(FILE *out, const OptionTable *t) {
     }
 }
 
+// One value as a text, several as an array.
+static void add_list(cJSON *object, const Option *o) {
+    const OptionList *list = o->list;
+    cJSON *json = list->n > 1    ? cJSON_CreateStringArray(list->values, list->n)
+                  : list->n == 1 ? cJSON_CreateString(list->values[0])
+                                 : cJSON_CreateNull();
+    cJSON_AddItemToObject(object, o->name, json);
+}
+
 char *cli_json(const OptionTable *t) {
     cJSON *object = cJSON_CreateObject();
     for (int i = 0; i < t->n; i++) {
         const Option *o = &t->rows[i];
         char value[64];
         if (!o->name) continue;
-        if (!o->text) cJSON_AddRawToObject(object, o->name, cli_value(o, value, sizeof value));
+        if (o->list) add_list(object, o);
+        else if (!o->text) cJSON_AddRawToObject(object, o->name, cli_value(o, value, sizeof value));
         else if (*o->text) cJSON_AddStringToObject(object, o->name, *o->text);
         else cJSON_AddNullToObject(object, o->name);
     }

@@ -12,6 +12,13 @@
 extern "C" {
 #endif
 
+// The values of an option that may be given several times.
+enum { CLI_MAX_VALUES = 16 };
+typedef struct OptionList {
+    const char *values[CLI_MAX_VALUES];
+    int n;
+} OptionList;
+
 // An option, or a heading, which has a help alone.
 typedef struct Option {
     const char *name; // without the dash
@@ -20,9 +27,10 @@ typedef struct Option {
     int64_t *int64;
     double *real;
     const char **text;
+    OptionList *list;
     int *flag;                // 0 or 1; takes no value
     double initial;           // the default of integer, int64 and real
-    const char *initial_text; // and of text; that of a flag is 0
+    const char *initial_text; // and of text and list, whose first value takes its place; that of a flag is 0
     double min, max;          // of numbers, ends included; max 0: as large as the type holds exactly
     const char *choices;      // of text: "auto|cuda|cpu", one of these words
     const char *argument;     // what the help calls the value: "DIR"; NULL: "N", of a real "X"
@@ -38,6 +46,8 @@ typedef struct Option {
 #define OPTION_REAL(NAME, VALUE, HELP)  .name = NAME, .real = VALUE, .help = HELP
 #define OPTION_TEXT(NAME, VALUE, DEFAULT, ARGUMENT, HELP)                                                              \
     .name = NAME, .text = VALUE, .initial_text = DEFAULT, .argument = ARGUMENT, .help = HELP
+#define OPTION_LIST(NAME, VALUES, DEFAULT, ARGUMENT, HELP)                                                             \
+    .name = NAME, .list = VALUES, .initial_text = DEFAULT, .argument = ARGUMENT, .help = HELP
 #define OPTION_CHOICE(NAME, VALUE, DEFAULT, CHOICES, HELP)                                                             \
     .name = NAME, .text = VALUE, .initial_text = DEFAULT, .choices = CHOICES, .help = HELP
 #define OPTION_FLAG(NAME, VALUE, HELP) .name = NAME, .flag = VALUE, .help = HELP
@@ -69,7 +79,8 @@ const char *cli_nearest(const char *word, const char *const *names, int n);
 // Prints the options by heading, with their values: before parsing, the defaults.
 void cli_help(FILE *out, const OptionTable *t);
 
-// The current value as text, into a buffer that is returned. A number reads back as the same number.
+// The current value as text, into a buffer that is returned. A number reads back as the same number; the values of a
+// list are separated by spaces.
 const char *cli_value(const Option *o, char *buffer, size_t room);
 
 // Of integer, int64, real and flag.

@@ -269,9 +269,74 @@ int dataset_open(Dataset *d, const char *globs, uint32_t overhead, uint32_t maxl
     if (!bad) bad = check_whole(d, &names, err);
     names_free(&names);
     if (!bad) bad = list_pages(d, globs, overhead, maxlen, err);
-    if (bad) dataset_close(d);
-    else d->identity = identity(d);
-    return bad;
+    if (bad) {
+        dataset_close(d);
+        return -1;
+    }
+    d->identity = identity(d);
+    d->sets[d->n_sets++] = (PageSet){.pages = d->pages, .tokens = d->tokens};
+    return 0;
+}
+
+int dataset_finds(const char *globs) {
+    Names names;
+    int found = names_collect(&names, globs, NULL) == 0;
+    names_free(&names);
+    return found;
+}
+
+// ---- several sets --------------------------------------------------------------------------------------------------
+
+static void add_counts(Dataset *d, const Dataset *more) {
+    d->trusted += more->trusted;
+    d->unnamed += more->unnamed;
+    d->tokens += more->tokens;
+    d->too_long.pages += more->too_long.pages;
+    d->too_long.tokens += more->too_long.tokens;
+    d->too_long.all_pages += more->too_long.all_pages;
+    d->too_long.all_tokens += more->too_long.all_tokens;
+    if (more->longest_context > d->longest_context) d->longest_context = more->longest_context;
+    if (more->longest_answer > d->longest_answer) d->longest_answer = more->longest_answer;
+    if (more->shortest_context < d->shortest_context) d->shortest_context = more->shortest_context;
+}
+
+// Where a page lies in the run's order depends on the names' order and on whether there are weights, not on their
+// values: a resumed run may change these.
+static void add_identity(Dataset *d, const Dataset *more) {
+    int weighted = more->sets[0].weight > 0;
+    if (d->n_sets == 1) d->identity = file_crc32(d->identity, d->sets[0].name, strlen(d->sets[0].name));
+    d->identity = file_crc32(d->identity, &more->identity, sizeof more->identity);
+    d->identity = file_crc32(d->identity, more->sets[0].name, strlen(more->sets[0].name));
+    d->identity = file_crc32(d->identity, &weighted, sizeof weighted);
+}
+
+int dataset_append(Dataset *d, Dataset *more, Error *err) {
+    uint64_t all = d->pages + more->pages;
+    if (all > UINT32_MAX || d->n_sets == DATA_MAX_SETS)
+        return error_set(err, "%s: expected at most %d sets of %" PRIu32 " pages in all, found more",
+                         more->shards[0].path, DATA_MAX_SETS, UINT32_MAX);
+    add_identity(d, more);
+    d->shards = alloc_resize(d->shards, (size_t)d->n_shards + (size_t)more->n_shards, sizeof *d->shards, "shards");
+    d->page_shard = alloc_resize(d->page_shard, all, sizeof *d->page_shard, "the list of pages");
+    d->page_index = alloc_resize(d->page_index, all, sizeof *d->page_index, "the list of pages");
+    memcpy(d->shards + d->n_shards, more->shards, (size_t)more->n_shards * sizeof *d->shards);
+    memcpy(d->page_index + d->pages, more->page_index, more->pages * sizeof *d->page_index);
+    for (uint64_t p = 0; p < more->pages; p++)
+        d->page_shard[d->pages + p] = more->page_shard[p] + (uint32_t)d->n_shards;
+    d->sets[d->n_sets] = more->sets[0];
+    d->sets[d->n_sets++].first = d->pages;
+    add_counts(d, more);
+    d->n_shards += more->n_shards;
+    d->pages = all;
+    more->n_shards = 0; // they have moved
+    dataset_close(more);
+    return 0;
+}
+
+int dataset_set(const Dataset *d, uint64_t page) {
+    int set = d->n_sets - 1;
+    while (page < d->sets[set].first) set--;
+    return set;
 }
 
 int dataset_vocabulary(uint32_t *vocab, const char *globs, Error *err) {

@@ -27,9 +27,9 @@ struct Loader {
     int step_pages;  // of all ranks
     LoaderState at;  // where the next step begins
     uint64_t step;   // its number
-    uint32_t *order; // (d->pages) permutation of the epoch order_epoch; NULL without shuffle
-    uint64_t order_epoch;
-    int order_ready;
+    uint32_t *order; // (d->pages) permutations, NULL without shuffle: of all pages, or of each set's in its place
+    uint64_t order_epoch[DATA_MAX_SETS]; // and their epochs
+    int order_ready[DATA_MAX_SETS];
     uint64_t *taken;     // (step_pages) pages of the step in order
     Item *items, *mine;  // (step_pages) all items of a step; this rank's
     int *count;          // (bins) items, and
@@ -62,16 +62,42 @@ static void normalise(LoaderState *at, uint64_t pages) {
     at->position = 0;
 }
 
+// The page at a place of an epoch, among `pages` from `first` on that are shuffled together. order: which of them.
+static uint64_t page_at(Loader *l, int order, uint64_t first, uint64_t pages, uint64_t seed, uint64_t epoch,
+                        uint64_t place) {
+    if (!l->order) return first + place;
+    if (!l->order_ready[order] || l->order_epoch[order] != epoch) {
+        shuffle(l->order + first, (uint32_t)pages, seed, epoch);
+        l->order_epoch[order] = epoch;
+        l->order_ready[order] = 1;
+    }
+    return first + l->order[first + place];
+}
+
+// The set that the n-th page of a run comes from.
+static int draw_set(const Dataset *d, uint64_t seed, uint64_t n) {
+    double sum = 0, at = (double)(random_mix(random_mix(~seed) + n) >> 11) * 0x1p-53;
+    for (int i = 0; i < d->n_sets; i++) sum += d->sets[i].weight;
+    int set = 0;
+    for (at = at * sum - d->sets[0].weight; at >= 0 && set < d->n_sets - 1;) at -= d->sets[++set].weight;
+    return set;
+}
+
 // The next page of the endless sequence of epochs.
 static uint64_t take(Loader *l) {
-    if (l->order && (!l->order_ready || l->order_epoch != l->at.epoch)) {
-        shuffle(l->order, (uint32_t)l->d->pages, l->at.seed, l->at.epoch);
-        l->order_epoch = l->at.epoch;
-        l->order_ready = 1;
+    const Dataset *d = l->d;
+    LoaderState *at = &l->at;
+    uint64_t page;
+    if (dataset_weighted(d)) {
+        int set = draw_set(d, at->seed, at->epoch * d->pages + at->position);
+        const PageSet *s = &d->sets[set];
+        uint64_t n = at->taken[set]++;
+        page = page_at(l, set, s->first, s->pages, random_stream(at->seed, (uint64_t)set), n / s->pages, n % s->pages);
+    } else {
+        page = page_at(l, 0, 0, d->pages, at->seed, at->epoch, at->position);
     }
-    uint64_t page = l->order ? l->order[l->at.position] : l->at.position;
-    l->at.position++;
-    normalise(&l->at, l->d->pages);
+    at->position++;
+    normalise(at, d->pages);
     return page;
 }
 
@@ -215,9 +241,14 @@ static void work_out(Loader *l, LoaderStep *s) {
     s->micro = l->c.g;
     s->total_pages = (uint64_t)l->step_pages;
     s->total_supervised = 0;
+    memset(s->of_set, 0, sizeof s->of_set);
     for (int i = 0; i < l->step_pages; i++) {
         l->taken[i] = take(l);
-        s->total_supervised += (uint64_t)shorter(dataset_page(l->d, l->taken[i]).answer_length, s->cut) + 1;
+        uint32_t tokens = shorter(dataset_page(l->d, l->taken[i]).answer_length, s->cut);
+        SetCount *set = &s->of_set[dataset_set(l->d, l->taken[i])];
+        set->pages++;
+        set->tokens += tokens;
+        s->total_supervised += (uint64_t)tokens + 1;
     }
     s->after = l->at;
     l->step++;

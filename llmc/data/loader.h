@@ -5,6 +5,10 @@
 // over ranks and micro-batches so that their lengths balance. The state for resuming, (seed, epoch, position, dataset
 // fingerprint), does not depend on the number of ranks as long as b*g*ranks is the same. No page is repeated or
 // skipped.
+//
+// With weights (dataset_weighted) each page of the sequence comes from a set drawn by weight, out of the seed and the
+// number of pages before it; each set has epochs and permutations of its own. Then the position counts the pages of all
+// sets, and the state also says how many of each were taken. Weights may change where a run is resumed.
 #ifndef LLMC_LOADER_H
 #define LLMC_LOADER_H
 
@@ -25,6 +29,15 @@ extern "C" {
 // name contains commas, brackets or backslashes; the rest are shell patterns. Shards of a set (shard.h) must be
 // complete: a pattern that finds part of a set, or parts of two side by side, has found a data set that is being
 // written or was not finished, and is an error. Files named one by one may be a part.
+//
+// Several data sets can be joined to one: their pages are numbered one set after the other.
+enum { DATA_MAX_SETS = 16, DATA_NAME = 32 };
+typedef struct PageSet {
+    char name[DATA_NAME];          // "": none
+    double weight;                 // of its share of the pages; 0 (then of all sets): every page is as frequent
+    uint64_t first, pages, tokens; // its pages in the numbered list, their answer tokens
+} PageSet;
+
 typedef struct Dataset {
     Shard *shards;
     int n_shards;
@@ -36,10 +49,12 @@ typedef struct Dataset {
     uint32_t longest_context, longest_answer; // among the usable pages
     uint32_t shortest_context;
     uint32_t vocab;
-    uint8_t fingerprint[32]; // of the tokenizer, the same in all shards
-    uint32_t identity;       // CRC over the shards' CRCs and counts and `pages`: the dataset's fingerprint
-    uint32_t *page_shard;    // (pages) numbered list: shard of each usable page
-    uint64_t *page_index;    // (pages) its number in that shard
+    uint8_t fingerprint[32];     // of the tokenizer, the same in all shards
+    uint32_t identity;           // CRC over the shards' CRCs and counts and `pages`: the dataset's fingerprint
+    PageSet sets[DATA_MAX_SETS]; // (n_sets) 1 without names
+    int n_sets;
+    uint32_t *page_shard; // (pages) numbered list: shard of each usable page
+    uint64_t *page_index; // (pages) its number in that shard
 } Dataset;
 
 // overhead: decoder tokens that are not text (template + latents + end mark). A page is usable if overhead + answer
@@ -49,6 +64,14 @@ int dataset_open(Dataset *d, const char *globs, uint32_t overhead, uint32_t maxl
 // The vocabulary of the first file, from its header; dataset_open checks the rest.
 int dataset_vocabulary(uint32_t *vocab, const char *globs, Error *err);
 void dataset_close(Dataset *d);
+// Does such a list of names and patterns find files?
+int dataset_finds(const char *globs);
+// Adds the pages of `more`, whose tokenizer is the same, as further sets; `more` is empty afterwards.
+int dataset_append(Dataset *d, Dataset *more, Error *err);
+// The set of a page, its place in d->sets.
+int dataset_set(const Dataset *d, uint64_t page);
+// Are pages drawn from sets by weight?
+static inline int dataset_weighted(const Dataset *d) { return d->n_sets > 1 && d->sets[0].weight > 0; }
 ShardPage dataset_page(const Dataset *d, uint64_t page);
 // "FILE page N (from 1)" for a page number, for messages; the caller frees it.
 char *dataset_page_name(const Dataset *d, uint64_t page);
@@ -56,17 +79,24 @@ char *dataset_page_name(const Dataset *d, uint64_t page);
 typedef struct LoaderState {
     uint64_t seed, epoch, position; // position: pages of this epoch already taken
     uint32_t dataset;               // Dataset.identity
+    uint64_t taken[DATA_MAX_SETS];  // pages of each set, of a weighted dataset; else 0
 } LoaderState;
+
+// Pages of one set, and the tokens of their answers, as far as they are not cut off.
+typedef struct SetCount {
+    double pages, tokens;
+} SetCount;
 
 // The pages of one rank in one step.
 typedef struct LoaderStep {
-    uint64_t *pages;           // (n) page numbers, micro-batch after micro-batch
-    int *micro_begin;          // (g+1) boundaries of the micro-batches in pages
-    int n, micro;              // pages of this rank; micro-batches (g)
-    uint64_t total_pages;      // of the whole step, all ranks
-    uint64_t total_supervised; // supervised rows of the whole step (sum of cut answer lengths + 1), all ranks
-    uint32_t cut;              // page length limit of this step (length warmup); UINT32_MAX = none
-    LoaderState after;         // state once this step is done
+    uint64_t *pages;                // (n) page numbers, micro-batch after micro-batch
+    int *micro_begin;               // (g+1) boundaries of the micro-batches in pages
+    int n, micro;                   // pages of this rank; micro-batches (g)
+    uint64_t total_pages;           // of the whole step, all ranks
+    uint64_t total_supervised;      // supervised rows of the whole step (sum of cut answer lengths + 1), all ranks
+    SetCount of_set[DATA_MAX_SETS]; // of the whole step
+    uint32_t cut;                   // page length limit of this step (length warmup); UINT32_MAX = none
+    LoaderState after;              // state once this step is done
 } LoaderStep;
 
 typedef struct LoaderConfig {

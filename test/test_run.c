@@ -103,7 +103,7 @@ static char *begin(const char *run, const char *resumed) {
     Dist dist = dist_alone();
     char *from = resumed ? string_format("%s/%s", run, resumed) : NULL, *notes;
     Error err = {""};
-    CHECK(run_begin(&notes, &dist, run, from, NULL, &err) == 0, "%s", err.text);
+    CHECK(run_begin(&notes, &(int64_t){-1}, &dist, run, from, NULL, &err) == 0, "%s", err.text);
     free(from);
     return notes;
 }
@@ -280,12 +280,73 @@ static void test_removal(void) {
     CHECK(exists(run, "step_00000008/weights"), "removed under a reader");
     Dist dist = dist_alone();
     char *notes;
-    CHECK(run_begin(&notes, &dist, run, NULL, NULL, &err) != 0 && strstr(err.text, "is being read"), "%s", err.text);
+    CHECK(run_begin(&notes, &(int64_t){-1}, &dist, run, NULL, NULL, &err) != 0 && strstr(err.text, "is being read"),
+          "%s", err.text);
     checkpoint_release(&hold);
     CHECK(run_read(&info, run, &err) == 0, "%s", err.text);
     CHECK(run_prune(run, &info, &err) == 0 && !exists(run, "step_00000008"), "left after the reader: %s", err.text);
     free(held);
     free(eight);
+    free(link);
+    free(run);
+}
+
+static int leads_to(const char *run, const char *step) {
+    char *path = string_format("%s/best", run), *target = run_best_target(path);
+    int yes = target && strcmp(target, step) == 0;
+    free(target);
+    free(path);
+    return yes;
+}
+
+// Begins at a step of a run whose state says that `best` was its best; what is left of it.
+static int64_t begin_with_best(const char *run, const char *resumed, int64_t best) {
+    Dist dist = dist_alone();
+    char *from = resumed ? string_format("%s/%s", run, resumed) : NULL, *notes;
+    Error err = {""};
+    CHECK(run_begin(&notes, &best, &dist, run, from, NULL, &err) == 0, "%s", err.text);
+    free(notes);
+    free(from);
+    return best;
+}
+
+static void test_best(void) {
+    check_begin("the best checkpoint of a run that goes on: kept, that of the state, or forgotten when it is gone");
+    char *run = make_run("best"), *link = string_format("%s/best", run);
+    static const char info[] =
+        "{\"run\":\"00000000000000aa\",\"last\":\"step_00000008\",\"remove_below\":8,\"best\":\"%s\"}";
+    Error err = {""};
+    char *text = string_format(info, "step_00000004");
+    make_step(run, "step_00000002", ours, 1);
+    make_step(run, "step_00000004", ours, 1);
+    make_step(run, "step_00000008", ours, 1);
+    put_in(run, "run.json", text);
+    CHECK(begin_with_best(run, "step_00000008", -1) == 4 && exists(run, "step_00000004") &&
+              leads_to(run, "step_00000004") && !exists(run, "step_00000002"),
+          "kept as run.json says");
+    free(text);
+    text = string_format(info, "step_00000009"); // killed while it was being saved
+    put_in(run, "run.json", text);
+    CHECK(begin_with_best(run, "step_00000008", 4) == 4 && exists(run, "step_00000004") &&
+              leads_to(run, "step_00000004"),
+          "the state's");
+    CHECK(begin_with_best(run, "step_00000008", 3) == 0 && !exists(run, "best"), "one that is gone");
+    make_step(run, "step_00000004", others, 1);
+    CHECK(begin_with_best(run, "step_00000008", 4) == 0, "another run's");
+    make_step(run, "step_00000008", ours, 1);
+    CHECK(begin_with_best(run, "step_00000008", 8) == 8 && leads_to(run, "step_00000008"), "the newest");
+    CHECK(begin_with_best(run, NULL, -1) == 0 && !exists(run, "best") && exists(run, "old_1/best"),
+          "a new run has none");
+
+    check_begin("RUN/best of somebody else stops -keep_best and is not touched");
+    CHECK(run_check_best(run, &err) == 0, "%s", err.text);
+    put_in(run, "best", "mine");
+    CHECK(run_check_best(run, &err) != 0 && strstr(err.text, "best: expected nothing") && strstr(err.text, "hint"),
+          "%s", err.text);
+    free(begin(run, NULL));
+    CHECK(has_text(run, "best", "mine"), "it is gone");
+    CHECK(unlink(link) == 0 && symlink("elsewhere", link) == 0 && run_check_best(run, &err) != 0, "a link elsewhere");
+    free(text);
     free(link);
     free(run);
 }
@@ -315,7 +376,7 @@ static void start(const char *run, const char *resumed, int argc, char **argv, c
     RunOrigin origin = {.argc = argc, .argv = argv, .build = build};
     char *notes, *from = resumed ? string_format("%s/%s", run, resumed) : NULL;
     Error err = {""};
-    CHECK(run_begin(&notes, &dist, run, from, &origin, &err) == 0, "%s", err.text);
+    CHECK(run_begin(&notes, &(int64_t){-1}, &dist, run, from, &origin, &err) == 0, "%s", err.text);
     free(notes);
     free(from);
 }
@@ -327,7 +388,7 @@ static void test_origin(void) {
     RunInfo info;
     start(run, NULL, 5, first, "v1");
     expect_origin(run, NULL, "./train_c3 -data 'd/*.bin' -o 'it'\\''s'", "v1");
-    CHECK(run_read(&info, run, &err) == 0 && run_will_save(&info, run, 5, 1, &err) == 0, "%s", err.text);
+    CHECK(run_read(&info, run, &err) == 0 && run_will_save(&info, run, 5, 1, -1, &err) == 0, "%s", err.text);
     expect_origin(run, NULL, "./train_c3 -data 'd/*.bin' -o 'it'\\''s'", "v1");
     char *text = string_format("{\"run\":\"%s\",\"last\":\"step_00000005\",\"remove_below\":0,\"command\":\"x\","
                                "\"started\":\"2026-01-02T03:04:05Z\"}",
@@ -385,6 +446,7 @@ int main(void) {
     test_anew();
     test_earlier();
     test_removal();
+    test_best();
     test_origin();
     test_claim();
     file_remove_tree(folder, NULL);

@@ -266,7 +266,7 @@ static int complete(Saving *s, const FileSum *mine, const FileSum *all, int keep
     int bad = write_marker(sums, RANK0_FILES + ranks, s->temporary, err);
     free(sums);
     if (!bad) bad = file_sync_dir(s->temporary, err);
-    if (!bad) bad = run_will_save(&s->info, s->run, s->state->step, keep, err);
+    if (!bad) bad = run_will_save(&s->info, s->run, s->state->step, keep, s->job->best, err);
     return bad ? bad : give_name(s, err);
 }
 
@@ -276,6 +276,8 @@ static int end_save(Saving *s, Error *err) {
     dist_broadcast(d, &s->info, sizeof s->info, 0);
     if (dist_agree(d, d->rank != 0 && s->leads ? give_name(s, err) : 0, err) != 0)
         return error_prefix(err, "%s is saved, but for a part of it on another host", s->final);
+    if (dist_agree(d, d->rank == 0 ? run_link_best(s->run, &s->info, err) : 0, err) != 0)
+        return error_prefix(err, "%s is saved, but its link is not made", s->final);
     if (dist_agree(d, s->leads ? run_prune(s->run, &s->info, err) : 0, err) != 0)
         return error_prefix(err, "%s is saved, but an older one could not be removed", s->final);
     return 0;

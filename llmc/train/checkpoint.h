@@ -55,6 +55,7 @@ typedef struct CheckpointJob {
     const C3Params *params;
     Optimizer *optimizer; // weights, m, v, master
     const Travel *travel; // files saved beside the weights; NULL: none
+    int64_t best;         // the checkpoint of this step stays as well, RUN/best leads to it; 0: none, -1: as it was
 } CheckpointJob;
 
 // Saves RUN/step_%08lld on all ranks together. Once COMPLETE is durable, older complete ones of this run beyond the

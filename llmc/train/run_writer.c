@@ -97,6 +97,8 @@ static int write_info(const RunInfo *info, const char *run, const RunOrigin *ori
     put(json, "run", cJSON_CreateString(info->id));
     put(json, "last", cJSON_CreateString(info->last));
     put(json, "remove_below", cJSON_CreateNumber((double)info->remove_below));
+    if (info->best[0]) put(json, "best", cJSON_CreateString(info->best));
+    else cJSON_DeleteItemFromObjectCaseSensitive(json, "best");
     if (origin) put_origin(json, origin, is_new);
     return run_write_json(json, run, "run.json", err);
 }
@@ -116,7 +118,9 @@ int run_identity(RunInfo *info, const char *run, Error *err) {
     return write_info(info, run, NULL, 0, err);
 }
 
-int run_will_save(RunInfo *info, const char *run, int64_t step, int keep, Error *err) {
+static void name_step(char name[32], int64_t step) { snprintf(name, 32, "step_%08lld", (long long)step); }
+
+int run_will_save(RunInfo *info, const char *run, int64_t step, int keep, int64_t best, Error *err) {
     StepFolder *folders;
     int n, kept = 1; // the one to come
     TRY(run_list(&folders, &n, run, info, err));
@@ -128,8 +132,47 @@ int run_will_save(RunInfo *info, const char *run, int64_t step, int keep, Error 
     }
     run_free_list(folders, n);
     if (keep > 0) info->remove_below = lowest;
-    snprintf(info->last, sizeof info->last, "step_%08lld", (long long)step);
+    name_step(info->last, step);
+    if (best > 0) name_step(info->best, best);
+    else if (best == 0) info->best[0] = 0;
     return write_info(info, run, NULL, 0, err);
+}
+
+// ---- the best checkpoint -------------------------------------------------------------------------------------------
+
+int run_check_best(const char *run, Error *err) {
+    struct stat st;
+    char *path = string_format("%s/best", run), *target = run_best_target(path);
+    int bad = 0;
+    if (!target && lstat(path, &st) == 0)
+        bad = error_set(
+            err, "%s: expected nothing, or the link to a checkpoint that -keep_best makes (hint: move it away)", path);
+    free(target);
+    free(path);
+    return bad;
+}
+
+static int replace_link(const char *path, const char *target, Error *err) {
+    char *temporary = string_format("%s.tmp", path);
+    (void)unlink(temporary);
+    int bad = symlink(target, temporary) != 0 || rename(temporary, path) != 0;
+    if (bad) error_set(err, "%s: cannot make the link to %s: %s", path, target, strerror(errno));
+    free(temporary);
+    return bad ? -1 : 0;
+}
+
+int run_link_best(const char *run, const RunInfo *info, Error *err) {
+    char *path = string_format("%s/best", run), *target = run_best_target(path);
+    int bad = 0;
+    if (!info->best[0])
+        bad = target && unlink(path) != 0 && errno != ENOENT
+                  ? error_set(err, "%s: cannot remove: %s", path, strerror(errno))
+                  : 0;
+    else if (!target || strcmp(target, info->best) != 0)
+        bad = run_check_best(run, err) || replace_link(path, info->best, err) ? -1 : 0;
+    free(target);
+    free(path);
+    return bad;
 }
 
 // ---- removing ------------------------------------------------------------------------------------------------------
@@ -166,6 +209,7 @@ int run_prune(const char *run, const RunInfo *info, Error *err) {
     for (int i = 0; i < n && !bad; i++) {
         const StepFolder *f = &folders[i];
         if (!f->plain && !f->own) (void)rmdir(f->path); // died before it could mark it: empty
+        if (f->plain && !strcmp(run_step_name(f), info->best)) continue;
         if (f->own && (!f->plain || f->step < info->remove_below)) bad = remove_step(f, err);
     }
     run_free_list(folders, n);
@@ -312,8 +356,31 @@ static int clear_log(Aside *a, int whole, Error *err) {
     return a->folder ? set_aside(a, "log.jsonl", 1, err) : 0; // with the steps it tells of
 }
 
+// The best checkpoint of the history up to step `from` (-1: a new one).
+static void choose_best(RunInfo *info, const StepFolder *folders, int n, int64_t from, int64_t *best) {
+    char name[32] = "";
+    if (*best > 0) name_step(name, *best);
+    else if (*best < 0) memcpy(name, info->best, sizeof name);
+    *best = 0;
+    for (int i = 0; i < n; i++) {
+        const StepFolder *f = &folders[i];
+        if (f->complete && f->own && f->step <= from && !strcmp(run_step_name(f), name)) *best = f->step;
+    }
+    if (*best) name_step(info->best, *best);
+    else info->best[0] = 0;
+}
+
+static int clear_best(Aside *a, const RunInfo *info, Error *err) {
+    char *path = string_format("%s/best", a->run), *target = run_best_target(path);
+    int bad = target && !info->best[0] && a->folder ? set_aside(a, "best", 0, err) : 0;
+    free(target);
+    free(path);
+    return bad ? bad : run_link_best(a->run, info, err);
+}
+
 // *step: of the checkpoint that is resumed, where it is one of this folder; else -1.
-static int begin(Aside *a, RunInfo *info, int64_t *step, const char *resumed, const RunOrigin *origin, Error *err) {
+static int begin(Aside *a, RunInfo *info, int64_t *step, int64_t *best, const char *resumed, const RunOrigin *origin,
+                 Error *err) {
     StepFolder *folders;
     int n;
     TRY(run_read(info, a->run, err));
@@ -326,6 +393,7 @@ static int begin(Aside *a, RunInfo *info, int64_t *step, const char *resumed, co
     // a removal was planned for when the last one has its name
     if (!from || strcmp(info->last, run_step_name(from)) != 0) info->remove_below = 0;
     snprintf(info->last, sizeof info->last, "%s", from ? run_step_name(from) : "");
+    choose_best(info, folders, n, *step, best);
     int bad = check_unread(folders, n, *step, err);
     if (!bad) bad = run_prune(a->run, info, err);
     if (!bad && (!from || !info->id[0])) bad = new_id(info, a->run, err);
@@ -334,6 +402,7 @@ static int begin(Aside *a, RunInfo *info, int64_t *step, const char *resumed, co
             write_info(info, a->run, origin, !from, err); // first: from here on the abandoned steps are not the newest
     if (!bad) bad = clear_steps(a, folders, n, *step, err);
     if (!bad) bad = clear_log(a, !from, err);
+    if (!bad) bad = clear_best(a, info, err);
     run_free_list(folders, n);
     return bad;
 }
@@ -348,19 +417,22 @@ static int begin_elsewhere(Aside *a, const RunInfo *info, int64_t step, Error *e
     return bad ? bad : run_prune(a->run, info, err);
 }
 
-int run_begin(char **notes, const Dist *dist, const char *run, const char *resumed, const RunOrigin *origin,
-              Error *err) {
+int run_begin(char **notes, int64_t *best, const Dist *dist, const char *run, const char *resumed,
+              const RunOrigin *origin, Error *err) {
     struct {
         RunInfo info;
-        int64_t step;
+        int64_t step, best;
     } all;
     Aside a = {.run = run};
     int stale = 0;
     memset(&all, 0, sizeof all);
+    all.best = *best;
     *notes = string_copy("");
-    int bad = dist_agree(dist, dist->rank == 0 ? begin(&a, &all.info, &all.step, resumed, origin, err) : 0, err);
+    int bad = dist->rank == 0 ? begin(&a, &all.info, &all.step, &all.best, resumed, origin, err) : 0;
+    bad = dist_agree(dist, bad, err);
     if (!bad) {
         dist_broadcast(dist, &all, sizeof all, 0);
+        *best = all.best;
         int first = dist->rank != 0 && dist->local_rank == 0; // of another host
         bad = first ? begin_elsewhere(&a, &all.info, all.step, err) : 0;
         if (!bad && dist->local_rank == 0) bad = stop_clear(&stale, run, err);

@@ -47,9 +47,12 @@ int run_resumable(char **out, const char *run, Error *err);
 // starts anew. What is in the way of its history (later steps; everything, log.jsonl too, when the checkpoint is not
 // one of this folder) is set aside; what an earlier process of this run left half-done is finished; OUT/stop goes.
 // *notes: what was done, in lines, on rank 0 ("" when nothing was); the caller frees it. origin: kept in run.json;
-// NULL: what it says stays.
-int run_begin(char **notes, const Dist *dist, const char *run, const char *resumed, const RunOrigin *origin,
-              Error *err);
+// NULL: what it says stays. *best: the step whose checkpoint the run calls its best (-keep_best), 0: none, -1: the one
+// of run.json; afterwards 0 where that checkpoint is not there.
+int run_begin(char **notes, int64_t *best, const Dist *dist, const char *run, const char *resumed,
+              const RunOrigin *origin, Error *err);
+// Is the name RUN/best free for -keep_best?
+int run_check_best(const char *run, Error *err);
 
 // ---- for checkpoint.c ----
 
@@ -58,8 +61,11 @@ int run_write_json(cJSON *json, const char *folder, const char *name, Error *err
 
 // run.json: the run's number, made when it is not there.
 int run_identity(RunInfo *info, const char *run, Error *err);
-// Before step_N gets its name: the newest `keep` complete ones, step_N among them, are to stay (keep <= 0: all).
-int run_will_save(RunInfo *info, const char *run, int64_t step, int keep, Error *err);
+// Before step_N gets its name: the newest `keep` complete ones, step_N among them, are to stay (keep <= 0: all), and
+// that of step `best` (0: none, -1: the one that is the best already).
+int run_will_save(RunInfo *info, const char *run, int64_t step, int keep, int64_t best, Error *err);
+// Makes RUN/best lead to info->best.
+int run_link_best(const char *run, const RunInfo *info, Error *err);
 // Removes this run's checkpoints below info->remove_below, but for those somebody holds (checkpoint_hold), and its
 // leftovers.
 int run_prune(const char *run, const RunInfo *info, Error *err);

@@ -189,7 +189,8 @@ CheckpointJob trainer_checkpoint_job(Trainer *t) {
                            .config = &t->files.config,
                            .params = &t->model.params,
                            .optimizer = &t->optimizer,
-                           .travel = &t->travel};
+                           .travel = &t->travel,
+                           .best = -1};
 }
 
 static int load_fresh(Trainer *t, Error *err) {
@@ -246,10 +247,11 @@ int trainer_load(Trainer *t, Error *err) {
 
 int trainer_open_run(Trainer *t, int argc, char **argv, Error *err) {
     const RunOrigin origin = {.argc = argc, .argv = argv, .build = version_commit()};
+    int64_t best = -1;
     char *notes;
     int bad = corpus_loader(&t->loader, &t->corpus, &t->o, &t->dist, t->state.loader, t->state.step, t->steps, err);
     TRY(dist_agree(&t->dist, bad, err));
-    TRY(run_begin(&notes, &t->dist, t->o.out, t->resumed, &origin, err));
+    TRY(run_begin(&notes, &best, &t->dist, t->o.out, t->resumed, &origin, err));
     if (t->dist.rank == 0) printf("%s", notes);
     free(notes);
     bad = t->dist.rank == 0 ? log_open(&t->log, t->o.out, t->state.step, t->steps, err) : 0;

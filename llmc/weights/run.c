@@ -31,6 +31,7 @@ static int read_name(char *out, size_t room, const cJSON *json, const char *key,
 static int parse(RunInfo *info, const cJSON *json, const char *path, Error *err) {
     TRY(read_name(info->id, sizeof info->id, json, "run", path, err));
     TRY(read_name(info->last, sizeof info->last, json, "last", path, err));
+    if (json_find(json, "best")) TRY(read_name(info->best, sizeof info->best, json, "best", path, err));
     return json_int(&info->remove_below, json, "remove_below", 0, (int64_t)1 << 50, path, err);
 }
 
@@ -123,6 +124,15 @@ const StepFolder *run_newest(const StepFolder *folders, int n, const RunInfo *in
     return own ? own : any;
 }
 
+char *run_best_target(const char *best) {
+    char name[32], *slash = strrchr(best, '/');
+    const char *rest = "";
+    ssize_t n = strcmp(slash ? slash + 1 : best, "best") ? -1 : readlink(best, name, sizeof name - 1);
+    if (n < 0 || n == sizeof name - 1) return NULL;
+    name[n] = 0;
+    return parse_step(name, &rest) >= 0 && !*rest ? string_copy(name) : NULL;
+}
+
 // ---- for readers ---------------------------------------------------------------------------------------------------
 
 // *saved: the run has saved a checkpoint, so there must be one.
@@ -156,7 +166,10 @@ int checkpoint_folder(char **out, const char *folder, Error *err) {
     if (!file_exists(folder))
         return error_set(err, "%s: no such folder (hint: -m takes a C3 checkpoint or a run's folder)", folder);
     if (has_file(folder, "config.json")) {
-        *out = string_copy(folder);
+        char *step = run_best_target(folder); // the link may lead elsewhere while the files are read
+        *out =
+            step ? string_format("%.*s%s", (int)(strlen(folder) - strlen("best")), folder, step) : string_copy(folder);
+        free(step);
         return 0;
     }
     TRY(checkpoint_newest(out, folder, err));

@@ -1,7 +1,8 @@
 // run.h: the folder of a run, for readers (writing: train/run_writer.h). Uses base alone.
 //
 //   OUT/step_00005000/   a checkpoint (checkpoint.h), whole once COMPLETE is in it
-//   OUT/run.json         {"run": 16 hex digits, "last": "step_00005000", "remove_below": 5000}
+//   OUT/run.json         {"run": 16 hex digits, "last": "step_00005000", "remove_below": 5000, "best": "step_00003000"}
+//   OUT/best             a link to the checkpoint that run.json calls best (-keep_best)
 //   OUT/old_1/, ...      leftovers of another run, and abandoned steps: never read, never removed
 //   OUT/log.jsonl  OUT/lock  OUT/stop
 //
@@ -22,7 +23,8 @@ extern "C" {
 typedef struct RunInfo {
     char id[17];          // of the run; "" without run.json
     char last[32];        // name of the last checkpoint; "": none yet
-    int64_t remove_below; // the run's own checkpoints of lower steps may be removed
+    int64_t remove_below; // the run's own checkpoints of lower steps may be removed, but for:
+    char best[32];        // name of the checkpoint of the lowest validation loss; "": none is kept
 } RunInfo;
 
 int run_read(RunInfo *info, const char *run, Error *err);
@@ -43,11 +45,13 @@ void run_free_list(StepFolder *folders, int n);
 // The newest checkpoint of such a list, as defined above; NULL: none is complete.
 const StepFolder *run_newest(const StepFolder *folders, int n, const RunInfo *info);
 const char *run_step_name(const StepFolder *f); // "step_00005000"
+// Where the link RUN/best leads: "step_00003000", malloc'ed; NULL: it is none that a run made.
+char *run_best_target(const char *best);
 
 // Newest complete checkpoint of a run, malloc'ed; NULL if there is none. A folder that cannot be listed is an error.
 int checkpoint_newest(char **out, const char *run, Error *err);
-// The model that `folder` names: the folder itself if it holds config.json, else the newest complete step of a run;
-// malloc'ed.
+// The model that `folder` names: the folder itself if it holds config.json (of a run's `best` the step it leads to),
+// else the newest complete step of a run; malloc'ed.
 int checkpoint_folder(char **out, const char *folder, Error *err);
 // The same, with a shared lock on its COMPLETE, so that the run does not remove it before checkpoint_release. *hold: to
 // be released; 0: nothing to lock (no COMPLETE).

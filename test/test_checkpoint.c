@@ -113,6 +113,80 @@ static void test_round_trips(void) {
     free(run);
 }
 
+static int has_word(const char *path, const char *word) {
+    char *text = NULL;
+    size_t size;
+    int yes = file_read(&text, &size, path, NULL) == 0 && strstr(text, word) != NULL;
+    free(text);
+    return yes;
+}
+
+// Saves a step of a run whose lowest loss was at step `best`.
+static void save_with_best(Rig *r, const char *run, int64_t step, int64_t best) {
+    Error err = {""};
+    TrainState s = state_at(step);
+    CheckpointJob job = job_of(r);
+    job.best = best;
+    rig_fill(r, step);
+    CHECK(checkpoint_save(&job, &s, run, 1, &err) == 0, "%s", err.text);
+    train_state_free(&s);
+}
+
+static void test_best(void) {
+    check_begin("the best checkpoint stays beside the newest, RUN/best leads to it; until there is a better one");
+    char *run = in_run(folder, "best"), *link = in_run(run, "best"), *found = NULL, *two = in_run(run, "step_00000002");
+    Error err = {""};
+    Rig r;
+    rig_open(&r, small_config(), DTYPE_F32, 0);
+    save_with_best(&r, run, 1, 0);
+    CHECK(!exists(run, "best"), "the best is that of before step 1, and has no checkpoint");
+    save_with_best(&r, run, 2, 2);
+    for (int64_t step = 3; step <= 5; step++) save_with_best(&r, run, step, 2);
+    CHECK(exists(run, "step_00000002") && exists(run, "step_00000005") && !exists(run, "step_00000001") &&
+              !exists(run, "step_00000003") && !exists(run, "step_00000004"),
+          "other steps are there");
+    CHECK(checkpoint_folder(&found, link, &err) == 0 && strcmp(found, two) == 0, "%s %s", found, err.text);
+    CHECK(check_newest(&r, run) == 5, "the newest");
+    free(found);
+    save_with_best(&r, run, 6, 6);
+    CHECK(exists(run, "step_00000006") && !exists(run, "step_00000002") && !exists(run, "step_00000005"), "6 is both");
+    save_with_best(&r, run, 7, -1);
+    CHECK(exists(run, "step_00000006") && exists(run, "step_00000007"), "without -keep_best it stays");
+    CHECK(save(&r, run, 8, 1, &err) == 0 && !exists(run, "step_00000007") && !exists(run, "best"), "%s", err.text);
+
+    check_begin("the state of sets, best validation and plain text comes back; a plain run's file is as it was");
+    char *plain = in_run(run, "step_00000008/trainer/state.json"), *path = in_run(run, "step_00000009"), *format3;
+    CHECK(has_word(plain, "\"format\":\t2,") && !has_word(plain, "sets") && !has_word(plain, "best") &&
+              !has_word(plain, "perplexity"),
+          "more keys than before");
+    TrainState s = state_at(9), t;
+    CheckpointJob job = job_of(&r);
+    s.n_sets = 2;
+    strcpy(s.set_names[0], "en");
+    strcpy(s.set_names[1], "zh");
+    s.loader.taken[0] = 1ull << 60;
+    s.loader.taken[1] = 7;
+    s.set_tokens[1] = 12345678901;
+    s.best = (BestValidation){.is_known = 1, .loss = 0.1 + 0.2, .step = 3, .since = 5};
+    s.plain_start = 18.4 / 7;
+    CHECK(checkpoint_save(&job, &s, run, 0, &err) == 0, "%s", err.text);
+    format3 = in_run(run, "step_00000009/trainer/state.json");
+    CHECK(has_word(format3, "\"format\":\t3,"), "an older program would read it");
+    CHECK(checkpoint_read_state(&t, path, &err) == 0, "%s", err.text);
+    CHECK(t.format == 3 && t.n_sets == 2 && !strcmp(t.set_names[0], "en") && !strcmp(t.set_names[1], "zh") &&
+              memcmp(t.loader.taken, s.loader.taken, sizeof s.loader.taken) == 0 && t.set_tokens[0] == 0 &&
+              t.set_tokens[1] == 12345678901,
+          "sets");
+    CHECK(t.best.is_known && t.best.loss == 0.1 + 0.2 && t.best.step == 3 && t.best.since == 5 &&
+              t.plain_start == 18.4 / 7,
+          "%.17g, %.17g", t.best.loss, t.plain_start);
+    train_state_free(&s);
+    train_state_free(&t);
+    rig_close(&r);
+    char *all[] = {run, link, two, plain, path, format3};
+    for (int i = 0; i < 6; i++) free(all[i]);
+}
+
 static void test_keep(void) {
     check_begin("keep: older complete ones and leftovers of this run go, newer ones and strangers stay");
     char *run = in_run(folder, "keep");
@@ -605,6 +679,7 @@ int main(int argc, char **argv) {
     }
     if (!mkdtemp(folder)) return perror(folder), 2;
     test_round_trips();
+    test_best();
     test_keep();
     test_damage();
     test_pieces();

@@ -222,6 +222,39 @@ def test_own_tokenizer(tmp):
         case("the extract's config fits", config.vocab_size == cut + 6 and config.sliding_window is None, config)
 
 
+def test_plain_text(tmp):
+    """-val_lm is the perplexity that transformers finds of the decoder, on texts behind <|endoftext|>, as far as the longest
+    training page is long."""
+    short, long = (make_shards(tmp, name, n, n, vocab=2048, longest=words) for name, n, words in
+                   (("short", 8, 12), ("long", 7, 40)))
+    r = run(TRAIN, ["-data", short, "-val_lm", long, "-b", 2, "-g", 1, "-steps", 2, "-threads", 1, "-lr", 0.01, "-preset",
+                    "demo", "-vocab", 2048, "-dtype", "fp32", "-o", f"{tmp}/plain", "-val_every", 0])
+    run(C3, ["extract", "-m", f"{tmp}/plain", "-part", "decoder", "-o", f"{tmp}/plain/decoder"])
+    decoder = Qwen2ForCausalLM.from_pretrained(f"{tmp}/plain/decoder", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(f"{tmp}/plain/decoder")
+
+    def ids_of(name):
+        with open(f"{tmp}/{name}0.jsonl") as f:
+            return [tokenizer(json.loads(line)["text"], add_special_tokens=False)["input_ids"] for line in f]
+
+    longest = max(map(len, ids_of("short")))
+    texts, losses = ids_of("long"), []
+    for ids in texts:
+        row = torch.tensor([[tokenizer.convert_tokens_to_ids("<|endoftext|>"), *ids[:longest]]])
+        with torch.no_grad():
+            logits = decoder(row).logits[0, :-1]
+        losses.append(torch.nn.functional.cross_entropy(logits, row[0, 1:], reduction="none"))
+    expected = float(torch.cat(losses).mean().exp())
+    with open(f"{tmp}/plain/log.jsonl") as f:
+        found = {o["step"]: o for o in map(json.loads, f) if "val_lm_perplexity" in o}
+    off = abs(found[2]["val_lm_perplexity"] / expected - 1)
+    case(f"-val_lm is the perplexity that transformers finds ({off:.1e} off)", sorted(found) == [0, 2] and off < 1e-5 and
+         max(map(len, texts)) > longest and "val_loss" not in found[2] and "plain text at step 2" in r.stdout,
+         (found, expected))
+    ratio = found[2]["val_lm_perplexity"] / found[0]["val_lm_perplexity"]
+    case("... and its ratio to that at the start", abs(found[2]["val_lm_ratio"] - ratio) < 1e-5 and ratio != 1, found)
+
+
 def test_programs(tmp):
     """The trainer makes a model out of two folders of Qwen2.5's vocabulary; c3 takes it apart again."""
     torch.manual_seed(4)
@@ -280,6 +313,7 @@ def main():
             test_case(tmp, name, *parameters)
         test_spellings(tmp)
         test_own_tokenizer(tmp)
+        test_plain_text(tmp)
         test_programs(tmp)
     done()
 

@@ -123,8 +123,8 @@ static void test_lines(void) {
     LogStep s = step_of(12);
     s.loss = 3.14159274101257324; // an fp32 number
     log_step(log, &s);
-    log_validation(log, &(LogValidation){.step = 12, .loss = 2.5, .token_accuracy = 0.75});
-    log_validation(log, &(LogValidation){13, 10.04, 0.04, 23, 0.25, 0.9});
+    log_validation(log, &(LogValidation){.step = 12, .all = {.loss = 2.5, .token_accuracy = 0.75}});
+    log_validation(log, &(LogValidation){.step = 13, .all = {NULL, 10.04, 0.04, 0.25, 0.9}, .cut = 23});
     log_note(log, "saved step %d", 12);
     log_close(log);
     release_stdout();
@@ -181,6 +181,47 @@ static void test_lines(void) {
     free(text);
 }
 
+static void test_sets(void) {
+    check_begin("sets with names and plain text: keys of their own in log.jsonl, a line each for people");
+    catch_in_file();
+    Log *log = open_log(0, 40);
+    LogStep s = step_of(12);
+    LogSet trained[] = {{"en", 3, 400}, {"zh-2", 1, 99}};
+    s.sets = trained;
+    s.n_sets = 2;
+    log_step(log, &s);
+    LogPages sets[] = {{"en", 2, 0.5, 1, 0.75}, {"zh-2", 4, 0.25, 3, 0.5}};
+    log_validation(
+        log, &(LogValidation){.step = 12, .all = {NULL, 3, 0.375, 2, 0.625}, .sets = sets, .n_sets = 2, .cut = 9});
+    log_validation(log, &(LogValidation){.step = 12, .no_pages = 1, .perplexity = 18.4, .ratio = 2.5, .bound = 2.5});
+    log_validation(log, &(LogValidation){.step = 12, .no_pages = 1, .perplexity = 18.4, .ratio = 2.6, .bound = 2.5});
+    log_close(log);
+    release_stdout();
+    cJSON *o[] = {line_of_log(0), line_of_log(1), line_of_log(2), line_of_log(3)};
+    CHECK(number(o[0], "data_pages_en") == 3 && number(o[0], "data_tokens_en") == 400 &&
+              number(o[0], "data_pages_zh-2") == 1 && number(o[0], "data_tokens_zh-2") == 99,
+          "a step");
+    CHECK(number(o[1], "val_loss") == 3 && number(o[1], "val_loss_en") == 2 && number(o[1], "val_loss_zh-2") == 4 &&
+              number(o[1], "val_token_accuracy_en") == 0.5 && number(o[1], "val_cut") == 9 &&
+              number(o[1], "val_cut_loss_zh-2") == 3 && number(o[1], "val_cut_token_accuracy_zh-2") == 0.5 &&
+              cJSON_GetArraySize(o[1]) == 15,
+          "a validation, %d keys", cJSON_GetArraySize(o[1]));
+    CHECK(number(o[2], "val_lm_perplexity") == 18.4 && number(o[2], "val_lm_ratio") == 2.5 &&
+              number(o[2], "val_lm_alarm") == 0 && cJSON_GetArraySize(o[2]) == 5,
+          "plain text");
+    CHECK(number(o[3], "val_lm_alarm") == 1, "at the bound there is no alarm, above it there is");
+    for (int i = 0; i < 4; i++) cJSON_Delete(o[i]);
+    char *text = read_text(said_path), *warning = strstr(text, "warning: the decoder forgets");
+    CHECK(strstr(text, "validation at step 12: loss 3.0000, 37.50 % of the tokens right; cut to 9 tokens") &&
+              strstr(text, "loss 2.0000, 62.50 % (mean of the sets)\n") &&
+              strstr(text, "  zh-2           loss 4.0000, 25.00 % of the tokens right; cut to 9"),
+          "%s", text);
+    CHECK(strstr(text, "perplexity of the decoder alone 18.4, 2.500 times that at the start") && warning &&
+              !strstr(warning + 1, "warning: "),
+          "%s", text);
+    free(text);
+}
+
 static void test_not_finite(void) {
     check_begin("NaN, Inf and unknown numbers are null, and the line stays JSON");
     catch_in_file();
@@ -196,7 +237,7 @@ static void test_not_finite(void) {
     s.loss = 1.7e308;
     s.tokens = 1e300;
     log_step(log, &s);
-    log_validation(log, &(LogValidation){.step = 2, .loss = NAN, .token_accuracy = NAN});
+    log_validation(log, &(LogValidation){.step = 2, .all = {.loss = NAN, .token_accuracy = NAN}});
     log_close(log);
     release_stdout();
     for (int i = 0; i < 3; i++) {
@@ -221,7 +262,7 @@ static void test_resume(void) {
     for (int64_t i = 1; i <= 6; i++) {
         LogStep s = step_of(i);
         log_step(log, &s);
-        if (i % 2 == 0) log_validation(log, &(LogValidation){.step = i, .loss = 1, .token_accuracy = 0.5});
+        if (i % 2 == 0) log_validation(log, &(LogValidation){.step = i, .all = {.loss = 1, .token_accuracy = 0.5}});
         append_text("{\"note\":\"belongs to the step before\"}\n"); // by another program
     }
     log_close(log);
@@ -380,6 +421,7 @@ int main(void) {
     path = string_format("%s/log.jsonl", folder);
     said_path = string_format("%s/stdout", folder);
     test_lines();
+    test_sets();
     test_not_finite();
     test_resume();
     test_full_disk();

@@ -303,6 +303,141 @@ def stops(runs):
     case("a folder named stop stops nothing, and stays", step_of(r) == 8 and os.path.isdir(f"{out}/stop"), r.stdout)
 
 
+# ---- the best checkpoint, several sets of pages -----------------------------------------------------------------------
+
+
+def validations(out):
+    with open(os.path.join(out, "log.jsonl")) as f:
+        return {o["step"]: o for o in map(json.loads, f) if "val_loss" in o}
+
+
+def history(out):
+    """Everything the log says that is not a time."""
+    with open(os.path.join(out, "log.jsonl")) as f:
+        return [{k: v for k, v in json.loads(line).items() if k not in ("time", "ms", "tokens_per_second", "peak_share")}
+                for line in f]
+
+
+def patience(runs):
+    still = ["-val", runs.data, "-val_every", 2, "-val_pages", 4, "-patience", 3, "-keep_best", "-lr", 0]
+    out = runs.path("still")
+    r = runs.train("still", "-steps", 100, *still)
+    case("-patience 3: stops after the third validation without a lower loss, saved, exit 0", step_of(r) == 6 and
+         "stopped at step 6 of 100" in r.stdout and "no lower validation loss in 3 validations" in r.stdout and
+         checkpoints(out) == [6] and sorted(validations(out)) == [0, 2, 4, 6], r.stdout[-600:])
+    case("... none was better than before step 1: there is no best checkpoint, and it says so",
+         "before step 1: no checkpoint is better" in r.stdout and not os.path.lexists(f"{out}/best"), r.stdout[-300:])
+    before = tree(out)
+    r = runs.train("still", "-steps", 100, *still)
+    case("... the same command again says what to do, and trains nothing", "nothing was trained" in r.stdout and
+         "where -patience 3 stopped" in r.stdout and "a larger -patience" in r.stdout and
+         all(before[name] == text for name, text in tree(out).items() if name not in ("run.json", "lock")), r.stdout[-400:])
+    r = runs.train("still", "-steps", 100, *still, "-patience", 5)
+    case("... a larger one goes on and counts on from there", step_of(r) == 10 and checkpoints(out) == [10], r.stdout[-400:])
+
+
+def best(runs):
+    """Few pages are learned by heart: the loss on others falls, and rises again."""
+    data = make_shards(runs.folder, "few", 3, seed=77, vocab=512)
+    args = ["-data", data, "-val", runs.data, "-val_pages", 8, "-val_every", 5, "-lr", 0.003, "-schedule", "constant", "-steps", 60]
+    out = runs.path("learned")
+    r = runs.train("learned", *args, "-keep_best")
+    runs.train("all", *args, "-keep", 0, "-save_every", 5)
+    losses_of = {step: o["val_loss"] for step, o in validations(out).items()}
+    lowest = min(losses_of, key=losses_of.get)
+    case("the loss on other pages has its lowest point in the middle (the comparison can fail)", 0 < lowest < 60, losses_of)
+    case("-keep_best: that checkpoint stays beside the newest", checkpoints(out) == [lowest, 60] and
+         os.readlink(f"{out}/best") == f"step_{lowest:08d}" and f"{out}/best, step {lowest}" in r.stdout, r.stdout[-300:])
+    case("... with the weights of that step, and training is as without", model_bytes(out, lowest) ==
+         model_bytes(runs.path("all"), lowest) and model_bytes(out, 60) == model_bytes(runs.path("all"), 60))
+    info = run(C3, ["info", f"{out}/best"]).stdout
+    case("... -m RUN/best takes it, -m RUN the newest", f"step_{lowest:08d}: a C3 model" in info and
+         "step_00000060: a C3 model" in run(C3, ["info", out]).stdout, info[:200])
+    r = runs.train("learned", *args, "-keep_best", "-resume", f"{out}/best", "-steps", 61)
+    case("... -resume RUN/best goes on from there", f"resuming from {out}/best" in r.stdout and
+         len(losses(out)) == 61 and os.path.exists(f"{out}/old_1/step_00000060/COMPLETE"), r.stdout[-900:])
+
+
+def mixed_options(runs):
+    zh, text = make_shards(runs.folder, "zh", 20, seed=5, vocab=512), make_shards(runs.folder, "text", 9, seed=6, vocab=512)
+    return ["-data", f"zh={zh}:1", "-data", f"en={runs.data}:2", "-val", f"en={runs.data}", "-val", f"zh={zh}", "-val_pages", 6,
+            "-val_every", 4, "-val_lm", text, "-val_lm_bound", 1, "-keep_best", "-patience", 6, "-lr", 0.003, "-steps", 40,
+            "-save_every", 3, "-dtype", "fp32"]
+
+
+def mixed(runs, args):
+    """Everything at once, killed again and again."""
+    plain = TINY + args
+    whole, out = runs.path("mixed"), runs.path("killed")
+    r = run(TRAIN, plain + ["-o", whole])
+    logged = log(whole)
+    share = sum(o["data_pages_zh"] for o in logged.values()) / sum(o["pages"] for o in logged.values())
+    case("two sets by weight: the shares, the pages and tokens of each set in every line", 0.15 < share < 0.5 and all(
+        o["data_pages_zh"] + o["data_pages_en"] == o["pages"] and o["data_tokens_zh"] + o["data_tokens_en"] == o["tokens"]
+        for o in logged.values()) and "zh             20 of " in r.stdout and "33.3 % of the pages" in r.stdout, (share, r.stdout))
+    found = validations(whole)
+    case("each set of -val, their mean, plain text; from before step 1 on", sorted(found) == list(range(0, 41, 4)) and all(
+        abs(o["val_loss"] - (o["val_loss_en"] + o["val_loss_zh"]) / 2) < 1e-6 and
+        o["val_lm_alarm"] == (o["val_lm_ratio"] > 1) and
+        abs(o["val_lm_ratio"] - o["val_lm_perplexity"] / found[0]["val_lm_perplexity"]) < 1e-5
+        for o in found.values()), found)
+    for at in (2, 5, 9, 14, 20, 29, 37):
+        p = start(TRAIN, plain + ["-o", out])
+        wait_for(lambda at=at: p.poll() is not None or (os.path.exists(f"{out}/log.jsonl") and len(log(out)) >= at), 60)
+        os.killpg(p.pid, signal.SIGKILL)
+        p.communicate()
+    r = run(TRAIN, plain + ["-o", out])
+    with open(f"{out}/step_00000040/trainer/state.json") as f, open(f"{whole}/step_00000040/trainer/state.json") as g:
+        states = f.read(), g.read()
+    case("killed seven times and resumed: log, weights, state, best checkpoint are those of the undisturbed run",
+         "resuming from" in r.stdout and history(out) == history(whole) and
+         model_bytes(out, 40) == model_bytes(whole, 40) and states[0] == states[1] and
+         os.readlink(f"{out}/best") == os.readlink(f"{whole}/best") and checkpoints(out) == checkpoints(whole), r.stdout[-500:])
+    two = runs.path("ranks")
+    half = ["1" if before == "-b" else word for before, word in zip([None] + plain, plain, strict=False)]
+    p = start(TRAIN, half + ["-o", two], ranks=2)
+    wait_for(lambda: os.path.exists(f"{two}/log.jsonl") and len(log(two)) >= 10, 60)
+    open(f"{two}/stop", "w").close()
+    p.communicate(timeout=60)
+    run(TRAIN, half + ["-o", two], 2)
+    same = [[o[k] for k in ("data_pages_zh", "data_tokens_zh", "data_tokens_en")] for o in logged.values()]
+    case("two ranks, stopped in between: the same pages in every step", same ==
+         [[o[k] for k in ("data_pages_zh", "data_tokens_zh", "data_tokens_en")] for o in log(two).values()] and
+         len(same) == 40)
+    case("... and nearly the same losses", all(abs(validations(two)[s][k] - o[k]) < 1e-3 * o[k] for s, o in found.items()
+                                              for k in ("val_loss_en", "val_loss_zh", "val_lm_perplexity")))
+    more = ["-steps", 42, "-resume_force"]
+    other = [word.replace(":2", ":1") if isinstance(word, str) else word for word in plain]
+    r = run(TRAIN, other + ["-o", out, "-steps", 41])
+    case("other weights go on, and are said", "-data was" in r.stdout and "done at step 41" in r.stdout, r.stdout[-900:])
+    without = [word.replace(":2", "").replace(":1", "") if isinstance(word, str) else word for word in plain]
+    refused("no weights instead is another order of pages", run(TRAIN, without + ["-o", out, "-steps", 42], check=False),
+            ["training pages have changed", "-resume_force"])
+    r = run(TRAIN, without + ["-o", out] + more)
+    case("... which -resume_force starts anew", "done at step 42" in r.stdout, r.stdout[-500:])
+
+
+def refused_sets(runs):
+    good = runs.data
+    none, taken = runs.path("none_*.bin"), runs.path("taken")
+    os.makedirs(f"{taken}/best")
+    for name, words, says in (
+            ("a name twice", ["-val", f"a={good}", "-val", f"a={good}"], ["-val a=", "another set of that name"]),
+            ("a weight of 0", ["-data", f"a={good}:0"], ["-data a: expected a weight above 0", "found 0"]),
+            ("a negative weight", ["-data", f"a={good}:-1"], ["-data a: expected a weight above 0", "found -1"]),
+            ("an odd name", ["-data", f"a b={good}:1"], ["letters, digits", "a b"]),
+            ("a set without files", ["-data", f"a={good}:1", "-data", f"b={none}:1"], ["b: ", "none_*.bin", "no such file"]),
+            ("a validation set without files", ["-val", f"b={none}"], ["b: ", "none_*.bin", "no such file"]),
+            ("plain text without files", ["-val_lm", none], ["none_*.bin", "no such file"]),
+            ("a name beside none", ["-val", f"a={good}", "-val", good], ["expected a name", "hint"]),
+            ("-patience without -val", ["-patience", 3], ["-patience goes by the validation loss", "-val"]),
+            ("-keep_best without -val", ["-keep_best"], ["-keep_best goes by the validation loss", "-val"]),
+            ("-keep_best with -no_save", ["-keep_best", "-val", good, "-no_save"], ["-keep_best", "-no_save"]),
+            ("OUT/best of somebody else", ["-o", taken, "-keep_best", "-val", good], ["taken/best", "expected nothing"])):
+        data = [] if words[0] == "-data" else ["-data", good]
+        refused(f"refused: {name}", run(TRAIN, TINY + data + ["-o", runs.path("refused"), "-steps", 2] + words, check=False), says)
+
+
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # not as a nohup around the tests would have it
 with Folder() as tmp:
     made = Runs(tmp, make_shards(tmp, "pages", 60, seed=1, vocab=512))
@@ -314,4 +449,8 @@ with Folder() as tmp:
     options_come_back(made)
     no_disk(made)
     stops(made)
+    patience(made)
+    best(made)
+    mixed(made, mixed_options(made))
+    refused_sets(made)
 done()

@@ -80,6 +80,11 @@ static int print_training(FILE *out, const char *folder, Error *err) {
     row(out, "tokens seen", format_count(tokens, s.tokens_seen));
     fprintf(out, "  %-14s seed %llu, epoch %llu, page %llu, data %08x\n", "loader", (unsigned long long)s.loader.seed,
             (unsigned long long)s.loader.epoch, (unsigned long long)s.loader.position, s.loader.dataset);
+    for (int i = 0; i < s.n_sets; i++)
+        fprintf(out, "  %-14s %.0f text tokens seen\n", clean(s.set_names[i]), s.set_tokens[i]);
+    if (s.best.is_known)
+        fprintf(out, "  %-14s %.4f, at step %lld, %lld validations ago\n", "lowest loss", s.best.loss,
+                (long long)s.best.step, (long long)s.best.since);
     row_hex(out, "tokenizer", s.tokenizer);
     row(out, "settings", s.settings);
     train_state_free(&s);

@@ -15,7 +15,9 @@ static int check(Error *err) {
 static int run(const char *const *words, int n, Error *err) {
     (void)words, (void)n;
     Dist one = dist_alone();
-    return plan_run(stdout, &given, &one, NULL, err);
+    int bad = plan_run(stdout, &given, &one, NULL, err);
+    options_free(&given);
+    return bad;
 }
 
 const Command command_plan = {

@@ -25,11 +25,17 @@ void train_state_free(TrainState *s) {
     *s = (TrainState){0};
 }
 
-void train_state_advance(TrainState *s, double loss, double tokens, LoaderState after) {
+void train_state_sets(TrainState *s, const Dataset *d) {
+    s->n_sets = d->n_sets;
+    for (int i = 0; i < d->n_sets; i++) memcpy(s->set_names[i], d->sets[i].name, DATA_NAME);
+}
+
+void train_state_advance(TrainState *s, double loss, double tokens, const SetCount *of_set, LoaderState after) {
     s->losses = alloc_grow(s->losses, (size_t)s->step, &s->room, sizeof *s->losses, "loss history");
     s->losses[s->step++] = (float)loss;
     s->loader = after;
     s->tokens_seen += tokens;
+    for (int i = 0; i < s->n_sets; i++) s->set_tokens[i] += of_set[i].tokens;
 }
 
 uint64_t checkpoint_bytes(const C3Params *p, DType dtype) {

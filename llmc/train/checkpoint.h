@@ -31,22 +31,37 @@
 extern "C" {
 #endif
 
-// 2: pages are shuffled with SplitMix64 (loader.h). 1: with another generator, so that a position means other pages.
-enum { TRAIN_STATE_FORMAT = 2 };
+// 3: pages of several sets. 2: of one. 1: pages were shuffled with another generator, so that a position means others.
+enum { TRAIN_STATE_FORMAT = 3 };
+
+// The lowest validation loss so far, and how long ago that was.
+typedef struct BestValidation {
+    int is_known; // else nothing of it has been kept
+    double loss;
+    int64_t step;  // after which it was measured
+    int64_t since; // validations since then
+} BestValidation;
 
 typedef struct TrainState {
     int format;   // of the file it was read from; 0: not from a file
     int64_t step; // optimizer steps done
     LoaderState loader;
     double tokens_seen; // text tokens
+    int n_sets;         // of the training pages; their names and tokens_seen:
+    char set_names[DATA_MAX_SETS][DATA_NAME];
+    double set_tokens[DATA_MAX_SETS];
+    BestValidation best;
+    double plain_start; // -val_lm: perplexity of plain text when the run began; 0: not measured
     char *settings;     // JSON object text of the options in force (owned)
     uint8_t tokenizer[32];
     float *losses; // (step) loss of every step from 1 on (owned)
     size_t room;   // of losses
 } TrainState;
 void train_state_free(TrainState *s);
-// One step further: its loss, its text tokens, the loader's position after it.
-void train_state_advance(TrainState *s, double loss, double tokens, LoaderState after);
+// The training pages that the state is of.
+void train_state_sets(TrainState *s, const Dataset *d);
+// One step further: its loss, its text tokens, in all and of each set, the loader's position after it.
+void train_state_advance(TrainState *s, double loss, double tokens, const SetCount *of_set, LoaderState after);
 
 typedef struct CheckpointJob {
     Backend *backend;

@@ -3,19 +3,36 @@
 
 #include <string.h>
 
-static int open_pages(const Corpus *c, Dataset *d, const char *globs, const ModelFiles *s, Error *err) {
-    const C3Config *m = &s->config;
-    uint32_t overhead = (uint32_t)template_overhead(&c->prompt, c->latents) + 1; // the end mark counts as well
-    TRY(dataset_open(d, globs, overhead, (uint32_t)c->maxlen, err));
-    // a context of its own may be longer than the page's answer
-    if (d->longest_context + (int64_t)c->latents + 1 > m->enc.max_positions)
-        return error_set(err, "%s: a context of %u tokens: the encoder has positions for %d (max_position_embeddings)",
-                         globs, d->longest_context, m->enc.max_positions - 1 - c->latents);
+#include "llmc/base/alloc.h"
+
+// The tokenizer that made the pages is the model's.
+static int check_tokenizer(const Corpus *c, const Dataset *d, const ModelFiles *s, Error *err) {
     if (memcmp(d->fingerprint, tokenizer_fingerprint(c->tokenizer), sizeof d->fingerprint) == 0) return 0;
     return error_set(err,
                      "%s: made with another tokenizer or -vocab than %s (%u ids there, %d here) (hint: `c3 tokenize` "
                      "with this file and the model's vocabulary)",
-                     globs, s->tokenizer, d->vocab, tokenizer_size(c->tokenizer));
+                     d->shards[0].path, s->tokenizer, d->vocab, tokenizer_size(c->tokenizer));
+}
+
+static int open_pages(const Corpus *c, Dataset *d, const SetSpecs *sets, const ModelFiles *s, Error *err) {
+    const C3Config *m = &s->config;
+    uint32_t overhead = (uint32_t)template_overhead(&c->prompt, c->latents) + 1; // the end mark counts as well
+    TRY(sets_open(d, sets, overhead, (uint32_t)c->maxlen, err));
+    // a context of its own may be longer than the page's answer
+    if (d->longest_context + (int64_t)c->latents + 1 > m->enc.max_positions)
+        return error_set(err, "%s: a context of %u tokens: the encoder has positions for %d (max_position_embeddings)",
+                         d->shards[0].path, d->longest_context, m->enc.max_positions - 1 - c->latents);
+    return check_tokenizer(c, d, s, err);
+}
+
+// A document between two `<|endoftext|>`, as a Qwen2.5 decoder saw it before it had latents.
+static int open_plain(Corpus *c, const char *globs, const ModelFiles *s, Error *err) {
+    const int end = tokenizer_specials(c->tokenizer)->endoftext;
+    c->has_plain = 1;
+    c->plain_text = (Template){.prefix = alloc(1, sizeof(int32_t), "template"), .n_prefix = 1, .end = end, .img = end};
+    c->plain_text.prefix[0] = end;
+    TRY(dataset_open(&c->plain, globs, 0, 0, err));
+    return check_tokenizer(c, &c->plain, s, err);
 }
 
 int corpus_open(Corpus *c, const ModelFiles *s, const TrainOptions *o, Error *err) {
@@ -25,31 +42,45 @@ int corpus_open(Corpus *c, const ModelFiles *s, const TrainOptions *o, Error *er
     const int overhead = template_overhead(&c->prompt, c->latents), longest = config_longest_page(&s->config, overhead);
     if (longest < 1) return error_set(err, "%s: has no positions for text (max_position_embeddings)", s->text);
     c->maxlen = o->maxlen < longest + overhead + 1 ? o->maxlen : longest + overhead + 1;
-    TRY(open_pages(c, &c->train, o->data, s, err));
-    if (!o->val) return 0;
-    c->has_val = 1;
-    return open_pages(c, &c->val, o->val, s, err);
+    TRY(open_pages(c, &c->train, &o->train_sets, s, err));
+    for (int i = 0; i < o->val_sets.n; i++) {
+        SetSpecs one = {.list = {o->val_sets.list[i]}, .n = 1};
+        c->n_val++; // also of one that fails: it is closed
+        TRY(open_pages(c, &c->val[i], &one, s, err));
+    }
+    return o->val_lm ? open_plain(c, o->val_lm, s, err) : 0;
 }
 
 void corpus_close(Corpus *c) {
     dataset_close(&c->train);
-    if (c->has_val) dataset_close(&c->val);
+    for (int i = 0; i < c->n_val; i++) dataset_close(&c->val[i]);
+    dataset_close(&c->plain);
+    template_free(&c->plain_text);
     template_free(&c->prompt);
     tokenizer_free(c->tokenizer);
     *c = (Corpus){0};
 }
 
+static uint32_t longer(uint32_t a, uint32_t b) { return a > b ? a : b; }
+
 BatchRows corpus_longest(const Corpus *c) {
-    uint32_t context = c->train.longest_context, answer = c->train.longest_answer;
-    if (c->has_val && c->val.longest_context > context) context = c->val.longest_context;
-    if (c->has_val && c->val.longest_answer > answer) answer = c->val.longest_answer;
-    ShardPage page = {.context_length = context, .answer_length = answer};
+    ShardPage page = {.context_length = c->train.longest_context, .answer_length = c->train.longest_answer};
+    for (int i = 0; i < c->n_val; i++) {
+        page.context_length = longer(page.context_length, c->val[i].longest_context);
+        page.answer_length = longer(page.answer_length, c->val[i].longest_answer);
+    }
     return batch_page_rows(&page, &c->prompt, c->latents, UINT32_MAX);
+}
+
+uint32_t corpus_plain_longest(const Corpus *c) {
+    BatchRows page = corpus_longest(c);
+    int rows = page.enc < page.outputs ? page.enc : page.outputs; // the decoder has at least as many as outputs
+    return (uint32_t)rows - 1;
 }
 
 uint32_t corpus_cut(const Corpus *c, int64_t step) {
     double until = c->cut_share * (double)c->cut_steps;
-    if ((double)step > until) return UINT32_MAX;
+    if (until <= 0 || (double)step > until) return UINT32_MAX;
     return (uint32_t)(10 + ((double)c->train.longest_answer - 10) * (double)step / until);
 }
 

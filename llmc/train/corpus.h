@@ -17,8 +17,12 @@ extern "C" {
 typedef struct Corpus {
     Tokenizer *tokenizer;
     Template prompt;
-    Dataset train, val;
-    int has_val;
+    Dataset train;
+    Dataset val[DATA_MAX_SETS]; // (n_val) one for each set of -val; its name is that of val[i].sets[0]
+    int n_val;
+    Dataset plain;       // -val_lm, where has_plain
+    Template plain_text; // of a text that the decoder reads as it stands
+    int has_plain;
     int latents;
     int64_t maxlen;    // longest decoder sequence: -maxlen, or what the model has positions for, if that is less
     double cut_share;  // -len_warmup
@@ -30,6 +34,9 @@ void corpus_close(Corpus *c);
 
 // What the longest page takes: the longest context and the longest answer of all training and validation pages.
 BatchRows corpus_longest(const Corpus *c);
+
+// The tokens that are read of a text of -val_lm: those of the longest page, so that it needs no memory of its own.
+uint32_t corpus_plain_longest(const Corpus *c);
 
 // The loader of a run of `steps` steps that resumes after step `done`. c must outlive it.
 //

@@ -115,8 +115,8 @@ static void append(Log *log, const char *line, size_t n) {
     }
 }
 
-// "name":number or "name":null
-static int add_number(char *line, size_t room, const char *name, const char *format, double value) {
+// "nameSUFFIX":number or "nameSUFFIX":null
+static void add_number(char **line, const char *name, const char *suffix, const char *format, double value) {
     char number[64] = "null";
     if (isfinite(value)) {
 #pragma GCC diagnostic push
@@ -124,7 +124,7 @@ static int add_number(char *line, size_t room, const char *name, const char *for
         snprintf(number, sizeof number, format, value);
 #pragma GCC diagnostic pop
     }
-    return snprintf(line, room, ",\"%s\":%s", name, number);
+    string_append(line, ",\"%s%s\":%s", name, suffix, number);
 }
 
 typedef struct Field {
@@ -141,14 +141,20 @@ static void utc_now(char text[32]) {
     snprintf(text + n, 32 - n, ".%03dZ", (int)(now.tv_nsec / 1000000));
 }
 
-static void append_fields(Log *log, int64_t step, const Field *fields, int n) {
-    char line[1024], time[32];
+static char *line_begin(int64_t step) {
+    char time[32];
     utc_now(time);
-    int at = snprintf(line, sizeof line, "{\"step\":%" PRId64 ",\"time\":\"%s\"", step, time);
-    for (int i = 0; i < n; i++)
-        at += add_number(line + at, sizeof line - (size_t)at, fields[i].name, fields[i].format, fields[i].value);
-    at += snprintf(line + at, sizeof line - (size_t)at, "}\n");
-    append(log, line, (size_t)at);
+    return string_format("{\"step\":%" PRId64 ",\"time\":\"%s\"", step, time);
+}
+
+static void add_fields(char **line, const Field *fields, int n) {
+    for (int i = 0; i < n; i++) add_number(line, fields[i].name, "", fields[i].format, fields[i].value);
+}
+
+static void line_end(Log *log, char *line) {
+    string_append(&line, "}\n");
+    append(log, line, strlen(line));
+    free(line);
 }
 
 // ---- stdout --------------------------------------------------------------------------------------------------------
@@ -240,24 +246,67 @@ void log_step(Log *log, const LogStep *s) {
                             {"tflop_encoder", "%.6g", s->flops_encoder / 1e12},
                             {"tflop_decoder", "%.6g", s->flops_decoder / 1e12},
                             {"tflop_head", "%.6g", s->flops_head / 1e12}};
-    append_fields(log, s->step, fields, sizeof fields / sizeof *fields);
+    char *line = line_begin(s->step);
+    add_fields(&line, fields, sizeof fields / sizeof *fields);
+    for (int i = 0; i < s->n_sets; i++) {
+        add_number(&line, "data_pages_", s->sets[i].name, "%.0f", s->sets[i].pages);
+        add_number(&line, "data_tokens_", s->sets[i].name, "%.0f", s->sets[i].tokens);
+    }
+    line_end(log, line);
     print_step(log, s);
+}
+
+static void add_pages(char **line, const LogPages *p, uint32_t cut) {
+    char suffix[64] = "";
+    if (p->name) snprintf(suffix, sizeof suffix, "_%s", p->name);
+    add_number(line, "val_loss", suffix, "%.9g", p->loss);
+    add_number(line, "val_token_accuracy", suffix, "%.6f", p->token_accuracy);
+    if (!cut) return;
+    if (!p->name) add_number(line, "val_cut", "", "%.0f", cut);
+    add_number(line, "val_cut_loss", suffix, "%.9g", p->cut_loss);
+    add_number(line, "val_cut_token_accuracy", suffix, "%.6f", p->cut_token_accuracy);
+}
+
+// "loss 2.5000, 75.00 % of the tokens right; cut to ..."
+static const char *pages_text(char text[256], const LogPages *p, uint32_t cut) {
+    int at = snprintf(text, 256, "loss %.4f, %.2f %% of the tokens right", p->loss, 100 * p->token_accuracy);
+    if (cut)
+        snprintf(text + at, 256 - (size_t)at,
+                 "; cut to %" PRIu32 " tokens, as training pages still are: loss %.4f, %.2f %%", cut, p->cut_loss,
+                 100 * p->cut_token_accuracy);
+    return text;
+}
+
+static void print_validation(Log *log, const LogValidation *v) {
+    char text[256];
+    if (!v->no_pages)
+        log_note(log, "validation at step %" PRId64 ": %s%s", v->step, pages_text(text, &v->all, v->cut),
+                 v->n_sets > 1 ? " (mean of the sets)" : "");
+    for (int i = 0; i < v->n_sets; i++)
+        log_note(log, "  %-14s %s", v->sets[i].name, pages_text(text, &v->sets[i], v->cut));
+    if (!v->perplexity) return;
+    log_note(log, "plain text at step %" PRId64 ": perplexity of the decoder alone %.4g, %.3f times that at the start",
+             v->step, v->perplexity, v->ratio);
+    if (v->ratio > v->bound)
+        log_note(log,
+                 "warning: the decoder forgets: its perplexity on plain text is %.3f times that at the start, above "
+                 "-val_lm_bound %g (hint: a lower -lr_dec, or -freeze dec)",
+                 v->ratio, v->bound);
 }
 
 void log_validation(Log *log, const LogValidation *v) {
     if (!log) return;
-    const Field fields[] = {{"val_loss", "%.9g", v->loss},
-                            {"val_token_accuracy", "%.6f", v->token_accuracy},
-                            {"val_cut", "%.0f", v->cut},
-                            {"val_cut_loss", "%.9g", v->cut_loss},
-                            {"val_cut_token_accuracy", "%.6f", v->cut_token_accuracy}};
-    append_fields(log, v->step, fields, v->cut ? 5 : 2);
-    char cut[128] = "";
-    if (v->cut)
-        snprintf(cut, sizeof cut, "; cut to %" PRIu32 " tokens, as training pages still are: loss %.4f, %.2f %%",
-                 v->cut, v->cut_loss, 100 * v->cut_token_accuracy);
-    log_note(log, "validation at step %" PRId64 ": loss %.4f, %.2f %% of the tokens right%s", v->step, v->loss,
-             100 * v->token_accuracy, cut);
+    char *line = line_begin(v->step);
+    if (!v->no_pages) add_pages(&line, &v->all, v->cut);
+    for (int i = 0; i < v->n_sets; i++) add_pages(&line, &v->sets[i], v->cut);
+    if (v->perplexity) {
+        const Field fields[] = {{"val_lm_perplexity", "%.9g", v->perplexity},
+                                {"val_lm_ratio", "%.6g", v->ratio},
+                                {"val_lm_alarm", "%.0f", v->ratio > v->bound}};
+        add_fields(&line, fields, 3);
+    }
+    line_end(log, line);
+    print_validation(log, v);
 }
 
 void log_note(Log *log, const char *format, ...) {

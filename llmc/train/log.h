@@ -7,6 +7,11 @@
 //   {"step","time","val_loss","val_token_accuracy"}                               a validation, and while training
 //    "val_cut","val_cut_loss","val_cut_token_accuracy"     pages are cut to val_cut tokens, the same of pages cut so
 //
+// Of pages with names (-data NAME=..., -val NAME=...) a step also has "data_pages_NAME" and "data_tokens_NAME" of every
+// set, a validation "val_loss_NAME", "val_token_accuracy_NAME" (and of cut pages); those without a name are then the
+// means over the sets. With -val_lm a validation has "val_lm_perplexity", of plain text without latents,
+// "val_lm_ratio", to that at the start, and "val_lm_alarm": 1 when the ratio is above its bound, else 0.
+//
 // time is the wall clock's, ISO 8601 in UTC: "2026-01-31T12:00:00.123Z". mfu is the share of the data sheet's
 // peak, null where none is known; peak_share that of the peak measured at the start. Both count the FLOPs the
 // mathematics needs: true tokens, the head on supervised rows, nothing recomputed.
@@ -28,6 +33,11 @@ extern "C" {
 // A clock that only goes forward.
 double log_seconds(void);
 
+typedef struct LogSet {
+    const char *name;
+    double pages, tokens; // of the step
+} LogSet;
+
 typedef struct LogStep {
     int64_t step; // from 1
     double loss, lr, grad_norm;
@@ -38,13 +48,26 @@ typedef struct LogStep {
     double peak_flops;                               // the same, measured; 0: not measured
     int is_gpu;                                      // an unknown data sheet is reported
     double memory_bytes;                             // of one rank
+    LogSet *sets;                                    // (n_sets) with names
+    int n_sets;
 } LogStep;
+
+// Of one set of pages, or the mean over several.
+typedef struct LogPages {
+    const char *name;
+    double loss, token_accuracy;
+    double cut_loss, cut_token_accuracy; // where there is a cut
+} LogPages;
 
 typedef struct LogValidation {
     int64_t step;
-    double loss, token_accuracy;
-    uint32_t cut; // tokens that training pages are cut to; 0: they are whole
-    double cut_loss, cut_token_accuracy;
+    LogPages all;   // over all sets
+    LogPages *sets; // (n_sets) with names
+    int n_sets;
+    int no_pages;             // there is plain text alone
+    uint32_t cut;             // tokens that training pages are cut to; 0: they are whole
+    double perplexity, ratio; // of plain text, and to that at the start; 0: not measured
+    double bound;             // of the ratio
 } LogValidation;
 
 typedef struct Log Log;

@@ -29,8 +29,13 @@ void options_table(TrainOptions *o, OptionTable *t) {
         {OPTION_TEXT("tok", &o->tokenizer, NULL, "FILE",
                      "tokenizer.json or qwen.tiktoken; default: the model's, else data/qwen2.5/")},
         {.help = "Data"},
-        {OPTION_TEXT("data", &o->data, "data/ocr/train_*.bin", "GLOB", "training shards (c3 tokenize makes them)")},
-        {OPTION_TEXT("val", &o->val, NULL, "GLOB", "validation shards")},
+        {OPTION_LIST("data", &o->data, "data/ocr/train_*.bin", "GLOB",
+                     "training shards (c3 tokenize makes them); NAME=GLOB:WEIGHT, several times, mixes sets")},
+        {OPTION_LIST("val", &o->val, NULL, "GLOB", "validation shards; NAME=GLOB, several times, shows each set")},
+        {OPTION_TEXT("val_lm", &o->val_lm, NULL, "GLOB",
+                     "plain text: the decoder's perplexity on it without latents, at each validation")},
+        {OPTION_REAL("val_lm_bound", &o->val_lm_bound, "warns when that is more than X times what it was at the start"),
+         .initial = 1.5, .min = 1, .max = 1e9},
         {OPTION_INT64("maxlen", &o->maxlen, "longest decoder sequence in tokens; longer pages are skipped"),
          .initial = 8192, .min = 16, .max = 131072},
         {OPTION_REAL("len_warmup", &o->len_warmup,
@@ -73,8 +78,10 @@ void options_table(TrainOptions *o, OptionTable *t) {
                      "micro-batches computed at once; auto: 1 on a CPU, as many pages as memory holds on a GPU")},
         {.help = "Output"},
         {OPTION_TEXT("o", &o->out, "runs/c3", "DIR", "folder of the run")},
-        {OPTION_INT64("val_every", &o->val_every, "steps between validations, 0 = at the end"), .initial = 500},
-        {OPTION_INT64("val_pages", &o->val_pages, "pages of a validation"), .initial = 256, .min = 1},
+        {OPTION_INT64("val_every", &o->val_every,
+                      "steps between validations, 0 = before the first step and at the end only"),
+         .initial = 500},
+        {OPTION_INT64("val_pages", &o->val_pages, "pages of a validation, of each set"), .initial = 256, .min = 1},
         {OPTION_INT64("sample_every", &o->sample_every,
                       "steps between reconstructions of validation pages, 0 = never")},
         {OPTION_INT("samples", &o->samples, "pages of such a reconstruction"), .initial = 2, .min = 1, .max = 64},
@@ -83,6 +90,9 @@ void options_table(TrainOptions *o, OptionTable *t) {
         {OPTION_FLAG("no_save", &o->no_save,
                      "write no checkpoint at all, not at the end either: needs no disk for one")},
         {OPTION_INT("keep", &o->keep, "newest checkpoints kept, 0 = all"), .initial = 1, .max = 1e6},
+        {OPTION_FLAG("keep_best", &o->keep_best,
+                     "keep the checkpoint of the lowest validation loss as well: OUT/best leads to it")},
+        {OPTION_INT("patience", &o->patience, "stop after N validations without a lower loss, 0 = never"), .max = 1e6},
         {OPTION_FLAG("keep_code", &o->keep_code, "checkpoints get the *.py and auto_map of the model they come from")},
         {OPTION_TEXT("resume", &o->resume, "auto", "auto|no|DIR", "continue from the newest checkpoint in -o")},
         {OPTION_FLAG("resume_force", &o->resume_force, "even if the settings disagree")},
@@ -99,6 +109,12 @@ void options_table(TrainOptions *o, OptionTable *t) {
         {0},
     };
     cli_add(t, rows);
+    o->train_sets.n = o->val_sets.n = 0;
+}
+
+void options_free(TrainOptions *o) {
+    sets_free(&o->train_sets);
+    sets_free(&o->val_sets);
 }
 
 void options_help(FILE *out) {
@@ -121,7 +137,7 @@ char *options_json(const OptionTable *t, int64_t pages_a_step) {
     return longer;
 }
 
-int options_check(const TrainOptions *o, Error *err) {
+int options_check(TrainOptions *o, Error *err) {
     if (!o->model && !!o->enc != !!o->dec)
         return error_set(err, "-%s without -%s: a new model needs both folders", o->enc ? "enc" : "dec",
                          o->enc ? "dec" : "enc");
@@ -137,7 +153,12 @@ int options_check(const TrainOptions *o, Error *err) {
         return error_set(err, "-fuse: expected auto or a number from 1 to %d, found \"%s\"", MAX_FUSE, o->fuse);
     if ((o->gpu || o->plan_ranks || o->plan_longest) && !o->plan)
         return error_set(err, "-gpu, -plan_ranks and -plan_longest go with -plan (hint: -device chooses for a run)");
-    return 0;
+    if ((o->keep_best || o->patience) && !o->val.n)
+        return error_set(err, "-%s goes by the validation loss: expected -val GLOB beside it",
+                         o->keep_best ? "keep_best" : "patience");
+    if (o->keep_best && o->no_save) return error_set(err, "-keep_best keeps a checkpoint, -no_save writes none");
+    TRY(sets_parse(&o->train_sets, "data", &o->data, 1, err));
+    return sets_parse(&o->val_sets, "val", &o->val, 0, err);
 }
 
 int64_t options_steps(const TrainOptions *o, uint64_t pages, int ranks) {
@@ -166,7 +187,7 @@ int options_fuse(const TrainOptions *o) {
 }
 
 void options_print_given(FILE *out, const OptionTable *t) {
-    char value[256];
+    char value[4096];
     for (int i = 0; i < t->n; i++) {
         const Option *o = &t->rows[i];
         if (o->name && o->given) fprintf(out, "  -%-13s %s\n", o->name, clean(cli_value(o, value, sizeof value)));
@@ -180,7 +201,7 @@ ModelChoice options_model(const TrainOptions *o) {
                          .preset = o->preset,
                          .template_name = strcmp(o->template_name, "auto") ? o->template_name : NULL,
                          .tokenizer = o->tokenizer,
-                         .pages = o->data,
+                         .pages = o->train_sets.n ? o->train_sets.list[0].globs : o->data.values[0],
                          .vocab = o->vocab,
                          .latents = o->latents,
                          .dtype = options_dtype(o)};
@@ -211,7 +232,18 @@ OptimizerConfig options_optimizer(const TrainOptions *o, int64_t steps, int rank
 
 // ---- resume --------------------------------------------------------------------------------------------------------
 
+static int same_list(const cJSON *saved, const OptionList *now) {
+    int several = cJSON_IsArray(saved), n = several ? cJSON_GetArraySize(saved) : !cJSON_IsNull(saved),
+        same = n == now->n;
+    for (int i = 0; i < n && same; i++) {
+        const cJSON *value = several ? cJSON_GetArrayItem(saved, i) : saved;
+        same = cJSON_IsString(value) && strcmp(value->valuestring, now->values[i]) == 0;
+    }
+    return same;
+}
+
 static int same_value(const cJSON *saved, const Option *o) {
+    if (o->list) return same_list(saved, o->list);
     if (!o->text) return cJSON_IsNumber(saved) && saved->valuedouble == cli_number(o);
     const char *now = *o->text;
     return cJSON_IsString(saved) ? now && strcmp(saved->valuestring, now) == 0 : cJSON_IsNull(saved) && !now;

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "llmc/base/cli.h"
+#include "llmc/data/sets.h"
 #include "llmc/train/optimizer.h"
 #include "llmc/weights/model_files.h" // ModelChoice
 #include "llmc/model/qwen2.h"         // Recompute
@@ -18,7 +19,9 @@ typedef struct TrainOptions {
     const char *model, *enc, *dec, *preset, *template_name, *tokenizer;
     int vocab, latents;
     // data
-    const char *data, *val;
+    OptionList data, val;
+    const char *val_lm;
+    double val_lm_bound;
     int64_t maxlen, seed;
     double len_warmup;
     // steps
@@ -37,8 +40,10 @@ typedef struct TrainOptions {
     // output
     const char *out, *resume;
     int64_t val_every, val_pages, sample_every, save_every;
-    int samples, no_save, keep, keep_code, resume_force;
+    int samples, no_save, keep, keep_best, patience, keep_code, resume_force;
     double save_minutes;
+    // what options_check reads out of -data and -val
+    SetSpecs train_sets, val_sets;
 } TrainOptions;
 
 // Sets the defaults and adds the options, whose values go into o.
@@ -47,8 +52,9 @@ void options_table(TrainOptions *o, OptionTable *t);
 void options_help(FILE *out);
 // {"lr":1e-05,...,"pages_a_step":256}: what is saved with a checkpoint; the caller frees it.
 char *options_json(const OptionTable *t, int64_t pages_a_step);
-// Checks what no single option's range can say.
-int options_check(const TrainOptions *o, Error *err);
+// Checks what no single option's range can say, and reads the sets of pages.
+int options_check(TrainOptions *o, Error *err);
+void options_free(TrainOptions *o);
 // -steps, or the steps of -epochs over this many pages (0: unknown).
 int64_t options_steps(const TrainOptions *o, uint64_t pages, int ranks);
 // The model's part.

@@ -292,7 +292,8 @@ static int assume_pages(Plan *p, Error *err) {
 
 static void real_pages(Plan *p, const Corpus *corpus) {
     p->train = &corpus->train;
-    p->val = corpus->has_val ? &corpus->val : NULL;
+    p->val = corpus->val;
+    p->n_val = corpus->n_val;
     p->text_tokens = (double)p->train->tokens / (double)p->train->pages;
     p->before_text = template_overhead(&corpus->prompt, p->shape.config->latents);
     p->shape.longest = corpus_longest(corpus);

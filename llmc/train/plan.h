@@ -73,12 +73,14 @@ typedef struct Plan {
     PlanShape shape;
     PlanChoice choice;
     int64_t steps, pages_a_step;
-    const Dataset *train, *val; // NULL: none; without train pages of -plan_tokens are assumed
-    double text_tokens;         // of an average page
-    int before_text;            // decoder rows before the text
-    const char *machine;        // name, or NULL
-    double peak_flops;          // measured, of a rank; 0: unknown
-    Error refusal;              // with -plan: why it does not fit, and what helps; empty: it does
+    const Dataset *train; // NULL: none, pages of -plan_tokens are assumed
+    const Dataset *val;   // (n_val)
+    int n_val;
+    double text_tokens;  // of an average page
+    int before_text;     // decoder rows before the text
+    const char *machine; // name, or NULL
+    double peak_flops;   // measured, of a rank; 0: unknown
+    Error refusal;       // with -plan: why it does not fit, and what helps; empty: it does
 } Plan;
 
 // The plan of a run with these options and pages. corpus NULL: pages are assumed (-plan_tokens, -plan_longest). machine

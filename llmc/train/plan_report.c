@@ -49,6 +49,21 @@ static void print_pages(FILE *out, const char *name, const Dataset *d, int64_t m
                 "", d->trusted);
 }
 
+// What each of several sets is of the data, and of the pages that are drawn.
+static void print_sets(FILE *out, const Plan *p) {
+    const Dataset *d = p->train;
+    double weights = 0, all = (double)p->steps * (double)p->pages_a_step;
+    char pages[32], tokens[32];
+    for (int i = 0; i < d->n_sets; i++) weights += d->sets[i].weight;
+    for (int i = 0; i < d->n_sets && d->n_sets > 1; i++) {
+        const PageSet *s = &d->sets[i];
+        double share = weights > 0 ? s->weight / weights : (double)s->pages / (double)d->pages;
+        fprintf(out, "  %-14s %s of %s text tokens: %.1f %% of the pages that are trained on, %.3g epochs of it\n",
+                s->name, format_count(pages, (double)s->pages), format_count(tokens, (double)s->tokens), 100 * share,
+                all * share / (double)s->pages);
+    }
+}
+
 static void print_data(FILE *out, const Plan *p) {
     const TrainOptions *o = p->o;
     fprintf(out, "data\n");
@@ -59,7 +74,12 @@ static void print_data(FILE *out, const Plan *p) {
                 "pages", p->text_tokens, p->shape.longest.outputs - 1);
     } else {
         print_pages(out, "pages", p->train, o->maxlen);
-        if (p->val) print_pages(out, "validation", p->val, o->maxlen);
+        print_sets(out, p);
+        for (int i = 0; i < p->n_val; i++) {
+            char name[DATA_NAME + 16];
+            snprintf(name, sizeof name, "validation%s%s", p->val[i].sets[0].name[0] ? " " : "", p->val[i].sets[0].name);
+            print_pages(out, name, &p->val[i], o->maxlen);
+        }
     }
     fprintf(out, "  %-14s %lld of %lld pages each (-b %lld x -g %lld x %d ranks)", "steps", (long long)p->steps,
             (long long)p->pages_a_step, (long long)o->b, (long long)o->g, p->shape.ranks);
@@ -110,12 +130,17 @@ static void print_memory(FILE *out, const Plan *p) {
     double pages = (double)(p->o->b * p->o->g) / p->choice.batches;
     fprintf(out, "  %-12s %14.3g   pages at a time on average (-fuse %s): %.0f device batches a step\n", "fused", pages,
             p->o->fuse, p->choice.batches);
-    snprintf(note, sizeof note, "all ranks; twice that while the old one is still kept");
+    int copies = p->o->keep_best ? 3 : 2; // the new one, the old one, the best
+    snprintf(note, sizeof note, "all ranks; %s that while the old one is still kept",
+             copies == 3 ? "three times" : "twice");
     uint64_t space;
     if (!p->o->gpu && file_free_bytes(&space, p->o->out, NULL) == 0) { // nothing is known of another machine
         size_t at = strlen(note);
         snprintf(note + at, sizeof note - at, "; free for %s: %s%s", clean(p->o->out),
-                 format_bytes(text[0], (double)space), b->checkpoint > space / 2 ? ", too little for two" : "");
+                 format_bytes(text[0], (double)space),
+                 b->checkpoint <= space / (uint64_t)copies ? ""
+                 : copies == 3                             ? ", too little for three"
+                                                           : ", too little for two");
     }
     fprintf(out, "disk\n");
     print_row(out, "checkpoint", (double)b->checkpoint, note);
@@ -255,7 +280,7 @@ static int open_data(Corpus *corpus, ModelFiles *files, const TrainOptions *o, i
     if (*found) return 0;
     corpus_close(corpus);
     model_files_close(files);
-    if (strcmp(o->data, fresh.data) != 0 || o->tokenizer) return -1;
+    if (o->data.n != 1 || strcmp(o->data.values[0], fresh.data.values[0]) != 0 || o->tokenizer) return -1;
     return model_files_shapes(files, &choice, 1, err);
 }
 

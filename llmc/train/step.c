@@ -2,6 +2,7 @@
 #include "llmc/train/step.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 int step_create(StepPack *p, const StepConfig *c, Backend *b, Error *err) {
     size_t pages = (size_t)c->b * (size_t)c->g;
@@ -64,6 +65,7 @@ void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
     p->n = 0;
     p->pages = s->total_pages;
     p->supervised = s->total_supervised;
+    memcpy(p->of_set, s->of_set, sizeof p->of_set);
     p->after = s->after;
     p->flops = (C3Flops){0};
     Packing now = {0};

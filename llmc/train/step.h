@@ -32,8 +32,9 @@ typedef struct StepPack {
     int n;
     int rounds;                 // reductions of its gradients: n, or with ZeRO 2 the most of all ranks'
     uint64_t pages, supervised; // of the whole step, all ranks
-    LoaderState after;          // the loader's, once this step is done
-    C3Flops flops;              // of this rank
+    SetCount of_set[DATA_MAX_SETS];
+    LoaderState after; // the loader's, once this step is done
+    C3Flops flops;     // of this rank
     // memory
     Backend *b;
     void *block; // all micro-batches' blocks, for upload_async

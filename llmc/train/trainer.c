@@ -64,17 +64,20 @@ static int agree_on_run(const Trainer *t, Error *err) {
     const LoaderState *at = &t->state.loader;
     const uint8_t *tokenizer = tokenizer_fingerprint(corpus->tokenizer);
     Backend *b = t->backend;
+    uint32_t validation = corpus->has_plain ? corpus->plain.identity : 0;
+    for (int i = 0; i < corpus->n_val; i++)
+        validation = file_crc32(validation, &corpus->val[i].identity, sizeof validation);
     char *marker = t->resumed ? string_format("%s/COMPLETE", t->resumed) : NULL;
     char *record = string_format(
         "step of the run: %" PRId64 "\ncheckpoint: CRC-32 %08" PRIx32 " of COMPLETE\n"
         "training pages: %" PRIu64 " pages, identity %08" PRIx32 "\n"
-        "validation pages: %" PRIu64 " pages, identity %08" PRIx32 "\n"
+        "validation pages: identity %08" PRIx32 "\n"
         "tokenizer: %02x%02x%02x%02x\norder of pages: seed %" PRIu64 ", epoch %" PRIu64 ", page %" PRIu64 "\n"
         "last step: %" PRId64 "\ndevice: %s\nelement type: %s\nweights: sampled CRC-32 %08" PRIx32 "\n",
-        t->state.step, marker ? file_crc(marker) : 0, corpus->train.pages, corpus->train.identity,
-        corpus->has_val ? corpus->val.pages : 0, corpus->has_val ? corpus->val.identity : 0, tokenizer[0], tokenizer[1],
-        tokenizer[2], tokenizer[3], at->seed, at->epoch, at->position, t->steps, b->is_gpu ? "GPU" : "CPU",
-        b->dtype == DTYPE_F32 ? "fp32" : "bf16", sample_weights(b, t->model.weights, &t->model.params.table));
+        t->state.step, marker ? file_crc(marker) : 0, corpus->train.pages, corpus->train.identity, validation,
+        tokenizer[0], tokenizer[1], tokenizer[2], tokenizer[3], at->seed, at->epoch, at->position, t->steps,
+        b->is_gpu ? "GPU" : "CPU", b->dtype == DTYPE_F32 ? "fp32" : "bf16",
+        sample_weights(b, t->model.weights, &t->model.params.table));
     int bad = dist_same(&t->dist, record, err);
     free(record);
     free(marker);
@@ -115,6 +118,7 @@ static int find_checkpoint(Trainer *t, Error *err) {
 
 int trainer_claim_run(Trainer *t, Error *err) {
     TRY(dist_agree(&t->dist, t->dist.rank == 0 ? run_claim(&t->claim, t->o.out, err) : 0, err));
+    TRY(dist_agree(&t->dist, t->dist.rank == 0 && t->o.keep_best ? run_check_best(t->o.out, err) : 0, err));
     TRY(dist_agree(&t->dist, t->dist.rank == 0 ? find_checkpoint(t, err) : 0, err));
     dist_share_text(&t->dist, &t->resumed); // rank 0's choice, for other hosts may see other files
     return 0;
@@ -183,6 +187,11 @@ int trainer_build(Trainer *t, Error *err) { return dist_agree(&t->dist, build(t,
 
 // ---- weights and state ---------------------------------------------------------------------------------------------
 
+// The step whose checkpoint is to be kept as the best; -1: the one that is.
+static int64_t kept_best(const Trainer *t) {
+    return t->o.keep_best && t->state.best.is_known ? t->state.best.step : -1;
+}
+
 CheckpointJob trainer_checkpoint_job(Trainer *t) {
     return (CheckpointJob){.backend = t->backend,
                            .dist = &t->dist,
@@ -190,12 +199,13 @@ CheckpointJob trainer_checkpoint_job(Trainer *t) {
                            .params = &t->model.params,
                            .optimizer = &t->optimizer,
                            .travel = &t->travel,
-                           .best = -1};
+                           .best = kept_best(t)};
 }
 
 static int load_fresh(Trainer *t, Error *err) {
     t->state.loader.seed = (uint64_t)t->o.seed;
     t->state.loader.dataset = t->corpus.train.identity;
+    train_state_sets(&t->state, &t->corpus.train);
     memcpy(t->state.tokenizer, tokenizer_fingerprint(t->corpus.tokenizer), sizeof t->state.tokenizer);
     TRY(model_files_load(&t->files, &t->model, (uint64_t)t->o.seed, err));
     optimizer_reset(&t->optimizer);
@@ -213,14 +223,17 @@ static int check_saved(Trainer *t, char **notes, Error *err) {
         return error_set(err, "%s: was trained with another tokenizer (hint: -tok FILE)", t->resumed);
     if (options_compare(notes, saved->settings, &t->options, trainer_pages_a_step(t), t->o.resume_force, err) != 0)
         return error_prefix(err, "%s", t->resumed);
-    int same_order = saved->format == TRAIN_STATE_FORMAT || saved->loader.position == 0;
-    if (saved->loader.dataset == t->corpus.train.identity && same_order) return 0;
+    int same_order = saved->format > 1 || saved->loader.position == 0, n = saved->n_sets;
+    train_state_sets(saved, &t->corpus.train);
+    if (saved->loader.dataset == t->corpus.train.identity && same_order && (n ? n : 1) == saved->n_sets) return 0;
     if (!t->o.resume_force)
         return error_set(err, "%s: %s (hint: -resume_force starts the epoch anew)", t->resumed,
                          same_order ? "the training pages have changed since"
                                     : "an earlier version saved it, which shuffled the pages of an epoch differently");
     saved->loader.dataset = t->corpus.train.identity;
     saved->loader.position = 0;
+    memset(saved->loader.taken, 0, sizeof saved->loader.taken);
+    memset(saved->set_tokens, 0, sizeof saved->set_tokens);
     return 0;
 }
 
@@ -245,13 +258,24 @@ int trainer_load(Trainer *t, Error *err) {
 
 // ---- the run -------------------------------------------------------------------------------------------------------
 
+// A run that goes on from an earlier step may have lost the checkpoint that was its best there.
+static void check_best(Trainer *t, int64_t kept) {
+    BestValidation *best = &t->state.best;
+    if (!t->o.keep_best || !best->is_known || best->step == kept) return;
+    if (t->dist.rank == 0)
+        printf("note: the best checkpoint so far, of step %" PRId64 ", is not in %s: the next validation makes one\n",
+               best->step, clean(t->o.out));
+    best->is_known = 0;
+}
+
 int trainer_open_run(Trainer *t, int argc, char **argv, Error *err) {
     const RunOrigin origin = {.argc = argc, .argv = argv, .build = version_commit()};
-    int64_t best = -1;
+    int64_t best = kept_best(t);
     char *notes;
     int bad = corpus_loader(&t->loader, &t->corpus, &t->o, &t->dist, t->state.loader, t->state.step, t->steps, err);
     TRY(dist_agree(&t->dist, bad, err));
     TRY(run_begin(&notes, &best, &t->dist, t->o.out, t->resumed, &origin, err));
+    check_best(t, best);
     if (t->dist.rank == 0) printf("%s", notes);
     free(notes);
     bad = t->dist.rank == 0 ? log_open(&t->log, t->o.out, t->state.step, t->steps, err) : 0;

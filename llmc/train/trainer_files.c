@@ -3,6 +3,7 @@
 // of any other; padding depends on it and is not stored.
 #include "llmc/train/trainer_files.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,11 +35,37 @@ static int get_u64(uint64_t *out, const cJSON *json, const char *key, const char
     return 0;
 }
 
+// cJSON's own numbers do not all read back as the same double.
+static void put_exactly(cJSON *json, const char *key, double value) {
+    char text[32];
+    snprintf(text, sizeof text, "%.17g", value);
+    cJSON_AddRawToObject(json, key, text);
+}
+
+// What only some runs have.
+static void put_sets(cJSON *json, const TrainState *s) {
+    cJSON *sets = cJSON_AddArrayToObject(json, "sets");
+    for (int i = 0; i < s->n_sets; i++) {
+        cJSON *set = cJSON_CreateObject();
+        cJSON_AddItemToArray(sets, set);
+        cJSON_AddStringToObject(set, "name", s->set_names[i]);
+        put_u64(set, "pages_taken", s->loader.taken[i]);
+        cJSON_AddNumberToObject(set, "tokens_seen", s->set_tokens[i]);
+    }
+}
+
+static void put_best(cJSON *json, const BestValidation *b) {
+    cJSON *best = cJSON_AddObjectToObject(json, "best_validation");
+    put_exactly(best, "loss", b->loss);
+    cJSON_AddNumberToObject(best, "step", (double)b->step);
+    cJSON_AddNumberToObject(best, "validations_since", (double)b->since);
+}
+
 static cJSON *state_json(const TrainState *s, int ranks, DType dtype) {
     cJSON *json = cJSON_CreateObject();
     char hex[65];
     for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", s->tokenizer[i]);
-    cJSON_AddNumberToObject(json, "format", TRAIN_STATE_FORMAT);
+    cJSON_AddNumberToObject(json, "format", s->n_sets > 1 ? 3 : 2);
     cJSON_AddNumberToObject(json, "step", (double)s->step);
     cJSON_AddNumberToObject(json, "tokens_seen", s->tokens_seen);
     put_u64(json, "loader_seed", s->loader.seed);
@@ -48,6 +75,9 @@ static cJSON *state_json(const TrainState *s, int ranks, DType dtype) {
     cJSON_AddStringToObject(json, "tokenizer", hex);
     cJSON_AddNumberToObject(json, "ranks", ranks);
     cJSON_AddStringToObject(json, "dtype", dtype == DTYPE_F32 ? "fp32" : "bf16");
+    if (s->n_sets > 1) put_sets(json, s);
+    if (s->best.is_known) put_best(json, &s->best);
+    if (s->plain_start > 0 && isfinite(s->plain_start)) put_exactly(json, "plain_perplexity_at_start", s->plain_start);
     return json;
 }
 
@@ -60,6 +90,32 @@ static int parse_fingerprint(uint8_t out[32], const cJSON *json, const char *pat
         out[i] = (uint8_t)strtoul(pair, NULL, 16);
     }
     return bad ? error_set(err, "%s: \"tokenizer\": expected 64 hex digits, found \"%s\"", path, hex) : 0;
+}
+
+static int parse_sets(TrainState *s, const cJSON *json, const char *path, Error *err) {
+    const cJSON *sets = json_find(json, "sets"), *set;
+    if (!sets) return 0;
+    if (!cJSON_IsArray(sets) || cJSON_GetArraySize(sets) > DATA_MAX_SETS)
+        return error_set(err, "%s: \"sets\": expected a list of at most %d", path, DATA_MAX_SETS);
+    cJSON_ArrayForEach(set, sets) {
+        const char *name = NULL;
+        TRY(json_text(&name, set, "name", path, err));
+        if (strlen(name) >= DATA_NAME) return error_set(err, "%s: \"sets\": a name is too long: \"%s\"", path, name);
+        strcpy(s->set_names[s->n_sets], name);
+        TRY(get_u64(&s->loader.taken[s->n_sets], set, "pages_taken", path, err));
+        TRY(json_real(&s->set_tokens[s->n_sets], set, "tokens_seen", 0, 1e18, path, err));
+        s->n_sets++;
+    }
+    return 0;
+}
+
+static int parse_best(BestValidation *b, const cJSON *json, const char *path, Error *err) {
+    const cJSON *best = json_find(json, "best_validation");
+    if (!best) return 0;
+    b->is_known = 1;
+    TRY(json_real(&b->loss, best, "loss", 0, 1e9, path, err));
+    TRY(json_int(&b->step, best, "step", 0, (int64_t)1 << 40, path, err));
+    return json_int(&b->since, best, "validations_since", 0, (int64_t)1 << 40, path, err);
 }
 
 static int parse_state(TrainState *s, int *ranks, const cJSON *json, const char *path, Error *err) {
@@ -77,6 +133,10 @@ static int parse_state(TrainState *s, int *ranks, const cJSON *json, const char 
     s->loader.dataset = (uint32_t)dataset;
     TRY(json_int(&number, json, "ranks", 1, MAX_RANKS, path, err));
     *ranks = (int)number;
+    TRY(parse_sets(s, json, path, err));
+    TRY(parse_best(&s->best, json, path, err));
+    if (json_find(json, "plain_perplexity_at_start"))
+        TRY(json_real(&s->plain_start, json, "plain_perplexity_at_start", 1e-9, 1e300, path, err));
     return parse_fingerprint(s->tokenizer, json, path, err);
 }
 

@@ -1,7 +1,9 @@
 // validate.c: see validate.h.
 #include "llmc/train/validate.h"
 
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "llmc/base/alloc.h"
 #include "llmc/infer/generate.h"
@@ -9,32 +11,62 @@
 #include "llmc/text/render.h"
 #include "llmc/train/step.h" // step_add_page
 
-Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch *micro, const Dist *dist,
-                    uint64_t pages, uint32_t cut) {
+// What a validation asks the model for.
+typedef struct Asked {
+    const Template *prompt;
+    int latents; // 0: the decoder alone
+    uint32_t cut;
+} Asked;
+
+// The row behind the text has the weight 0 where the decoder is asked alone: nothing says that a text ends there.
+static void drop_ends(MicroBatch *micro) {
+    for (int p = 0; p < micro->dec.pages; p++) micro->weights[micro->dec.output_cu[p + 1] - 1] = 0;
+}
+
+// sums (3), of all ranks: weighted loss, right rows, weighted rows.
+static void sum_losses(double sums[3], C3 *m, const Dataset *d, const Asked *a, MicroBatch *micro, const Dist *dist,
+                       uint64_t pages) {
     BatchRows most = c3_batch_rows(&m->limits);
     ShardPage *batch = alloc((size_t)most.pages, sizeof *batch, "validation pages");
     uint64_t *ids = alloc((size_t)most.pages, sizeof *ids, "validation pages");
-    double sums[3] = {0, 0, 0}; // loss, right rows, rows
     uint64_t end = pages < d->pages ? pages : d->pages;
+    memset(sums, 0, 3 * sizeof *sums);
     for (uint64_t at = (uint64_t)dist->rank; at < end;) {
         BatchRows sum = {0};
         for (int n = 0; at < end; at += (uint64_t)dist->ranks, n = sum.pages) {
             ShardPage page = dataset_page(d, at);
-            if (!step_add_page(&sum, batch_page_rows(&page, prompt, m->config.latents, cut), most)) break;
+            if (!step_add_page(&sum, batch_page_rows(&page, a->prompt, a->latents, a->cut), most)) break;
             batch[n] = page;
             ids[n] = at;
         }
-        batch_build(micro, batch, ids, sum.pages, prompt, m->config.latents, cut, NULL);
-        c3_forward(m, micro);
+        batch_build(micro, batch, ids, sum.pages, a->prompt, a->latents, a->cut, NULL);
+        if (!a->latents) drop_ends(micro);
+        if (a->latents) c3_forward(m, micro);
+        else c3_forward_latents(m, micro, m->enc_acts.out); // of no rows
         C3Loss loss = c3_read_loss(m, micro);
-        sums[0] += loss.sum;
+        sums[0] += loss.weighted;
         sums[1] += loss.correct;
-        sums[2] += loss.rows;
+        sums[2] += loss.rows - (a->latents ? 0 : sum.pages);
     }
     free(batch);
     free(ids);
     dist_sum_double(dist, sums, 3);
+}
+
+Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch *micro, const Dist *dist,
+                    uint64_t pages, uint32_t cut) {
+    const Asked a = {prompt, m->config.latents, cut};
+    double sums[3];
+    sum_losses(sums, m, d, &a, micro, dist, pages);
     return (Validation){.loss = sums[0] / sums[2], .token_accuracy = sums[1] / sums[2]};
+}
+
+double validate_plain(C3 *m, const Dataset *d, const Template *plain, MicroBatch *micro, const Dist *dist,
+                      uint64_t pages, uint32_t longest) {
+    const Asked a = {plain, 0, longest};
+    double sums[3];
+    sum_losses(sums, m, d, &a, micro, dist, pages);
+    return exp(sums[0] / sums[2]);
 }
 
 // ---- samples -------------------------------------------------------------------------------------------------------

@@ -22,6 +22,11 @@ typedef struct Validation {
 Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch *micro, const Dist *dist,
                     uint64_t pages, uint32_t cut);
 
+// exp of the mean loss of the first `pages` texts, of each the first `longest` tokens, which the decoder reads without
+// latents between the words of `plain` (Corpus.plain_text); the end of a text is not counted.
+double validate_plain(C3 *m, const Dataset *d, const Template *plain, MicroBatch *micro, const Dist *dist,
+                      uint64_t pages, uint32_t longest);
+
 // Reconstructs `n` pages spread over the dataset, greedily from their latents, and logs text and precision.
 int validate_samples(C3 *m, const Dataset *d, const Template *prompt, const Tokenizer *tokenizer, int n, Log *log,
                      Error *err);

@@ -2,7 +2,7 @@
 with hover and zoom, on colours of its own style sheet; scripts/plot.py as PNG and SVG."""
 import altair as alt
 
-from runs import is_number
+from runs import clean, is_number, set_names
 
 alt.data_transformers.disable_max_rows()
 
@@ -99,6 +99,33 @@ def loss(runs):
     # scrolls the page.
     zoom = alt.selection_interval(bind="scales", encodings=["x"], name="steps", zoom="wheel![event.ctrlKey]")
     return alt.layer(*layers).add_params(zoom).properties(height=300)
+
+
+def validations(runs, key_of, title, form):
+    """A curve of the validations, a line for each (key, name) of key_of(run); None where there is nothing."""
+    lines = [(run, key, f"{run.name}, {name}" if name and len(runs) > 1 else name or run.name)
+             for run in runs for key, name in key_of(run)]
+    rows = [{"step": o["step"], "value": o[key], "line": line} for run, key, line in lines for o in run.validations
+            if key in o]
+    if not rows:
+        return None
+    names = list(dict.fromkeys(r["line"] for r in rows))
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
+    return alt.Chart(data(rows)).mark_line(point=alt.OverlayMarkDef(size=45, filled=True)).encode(
+        x=step_axis(title=None), y=y, color=colour_by(names, "line"),
+        tooltip=[alt.Tooltip("line:N"), alt.Tooltip("step:Q", format=","), alt.Tooltip("value:Q", title=title, format=form)],
+    ).properties(height=200)
+
+
+def validation_sets(runs):
+    """Validation loss of each named set of pages."""
+    return validations(runs, lambda run: [("val_loss_" + s, clean(s)) for s in set_names(run.validations, "val_loss_")],
+                       "validation loss", ".4f")
+
+
+def plain_text(runs):
+    """Perplexity of the decoder alone."""
+    return validations(runs, lambda run: [("val_lm_perplexity", "")], "perplexity on plain text", ".4g")
 
 
 def whole_pages(runs):

@@ -9,6 +9,8 @@ them (or DIR):
     loss                 training and validation loss over the steps, of all runs
     precision_by_length  bars: precision by length of the page; line: compression. The paper's Figure 1, with its figures
                          beside ours where the lengths are the paper's. One picture an evaluation: _NAME is added
+    validation_sets      validation loss of each set of pages that -val names
+    plain_text           perplexity of the decoder alone (-val_lm)
     by_position          share of characters that came back, by place in the page: the paper's Figure 5, which shows no
                          data, in numbers
 """
@@ -28,7 +30,9 @@ def pictures(found):
     """{name: chart}"""
     evaluations = [dataclasses.replace(e, name=f"{run.name}, {e.name}") if len(found) > 1 else e
                    for run in found for e in run.evaluations]
-    charts_of = {"loss": charts.loss([r for r in found if r.steps]), "by_position": charts.by_position(evaluations)}
+    logged = [r for r in found if r.steps]
+    charts_of = {"loss": charts.loss(logged), "validation_sets": charts.validation_sets(logged),
+                 "plain_text": charts.plain_text(logged), "by_position": charts.by_position(evaluations)}
     for e in evaluations:
         suffix = "_" + re.sub(r"[^\w.-]+", "_", e.name) if len(evaluations) > 1 else ""
         charts_of["precision_by_length" + suffix] = charts.precision_by_length(e)

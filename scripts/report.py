@@ -120,16 +120,27 @@ def facts(run):
     found = [(f"characters right, {e.name}", share(e.number("char_precision"))) for e in run.evaluations[:2]]
     if run.evaluations:
         found.append(("text tokens a latent", number(run.evaluations[0].number("tokens_per_latent"))))
-    if run.validations:
-        last = run.validations[-1]
-        found.append(("validation loss", number(last.get("val_loss"))))
+    of_pages = [o for o in run.validations if "val_loss" in o]
+    if of_pages:
+        first, last = of_pages[0], of_pages[-1]
+        if first["step"] == 0 and last["step"] > 0:
+            found.append(("validation loss before step 1", number(first["val_loss"])))
+        found.append(("validation loss", number(last["val_loss"])))
+        found += [(f"validation loss, {reading.clean(s)}", number(last.get("val_loss_" + s)))
+                  for s in reading.set_names(of_pages, "val_loss_")]
         found.append(("validation tokens right", share(last.get("val_token_accuracy"))))
+    of_text = [o for o in run.validations if "val_lm_perplexity" in o]
+    if of_text:
+        found.append(("perplexity on plain text", number(of_text[-1]["val_lm_perplexity"])))
+        found.append(("and to that at the start", number(of_text[-1].get("val_lm_ratio")) + " times"))
     if run.steps:
         last, planned = run.steps[-1]["step"], reading.number(run.settings, "steps")
         found.append(("training loss, smoothed", number(smoothed_loss(run))))
         found.append(("steps", count(last) if not planned or last >= planned else f"{count(last)} of {count(planned)}"))
         found.append(("spent in steps", duration(total(run, "ms") / 1000)))
         found.append(("text tokens seen", number(total(run, "tokens"))))
+        found += [(f"text tokens seen, {reading.clean(s)}", number(total(run, "data_tokens_" + s)))
+                  for s in reading.set_names(run.steps[-1:], "data_tokens_")]
     return found
 
 
@@ -170,6 +181,11 @@ def settings(run):
         rows += [("steps planned", count(s.get("steps"))), ("peak learning rate", number(s.get("lr"))),
                  ("schedule", f"{s.get('schedule')}, {count(s.get('warmup'))} steps of warmup")]
     return [(name, value) for name, value in rows if value]
+
+
+def option_rows(run):
+    """Every option and its value; one that was given several times has several."""
+    return [(name, " ".join(map(str, value)) if isinstance(value, list) else value) for name, value in run.settings.items()]
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------
@@ -275,6 +291,8 @@ def chart_list(all_runs):
     found = [
         {"id": "loss", "title": "Loss", "note": "cross entropy, nats a token", "keys_of_lines": keys, "wide": True,
          "chart": charts.loss(logged)},
+        {"id": "sets", "title": "Validation loss of each set", "chart": charts.validation_sets(logged)},
+        {"id": "plain", "title": "Perplexity on plain text, the decoder alone", "chart": charts.plain_text(logged)},
         {"id": "lr", "title": "Learning rate", "chart": charts.curve(logged, "lr", form=".2e", axis_form="~e")},
         {"id": "norm", "title": "Gradient norm, before clipping", "chart": charts.curve(logged, "grad_norm", log=True)},
         {"id": "speed", "title": "Text tokens a second", "chart": charts.curve(logged, "tokens_per_second")},
@@ -307,7 +325,7 @@ def render(all_runs, command):
         title=" and ".join(r.name for r in all_runs), palette=charts.PALETTE, digest=digest,
         fact_names=list(dict.fromkeys(name for found in figures for name, _ in found)),
         runs=[{"name": r.name, "colour": r.colour % len(charts.PALETTE), "facts": found, "origin": origin(r),
-               "settings": settings(r), "options": sorted(r.settings.items())}
+               "settings": settings(r), "options": sorted(option_rows(r))}
               for r, found in zip(all_runs, figures, strict=True)],
         training=training, charts=specs,
         evaluations=[{"name": e.name, "model": e.text("model"), "source": e.text("source"), "perturb": e.text("perturb"),

@@ -94,6 +94,11 @@ def objects(o, key):
     return [e for e in found if isinstance(e, dict)] if isinstance(found, list) else []
 
 
+def set_names(lines, prefix):
+    """Names of the sets of pages that log lines have numbers of: "en" of val_loss_en, with the prefix val_loss_."""
+    return list(dict.fromkeys(key[len(prefix):] for o in lines for key in o if key.startswith(prefix)))
+
+
 def positions(o):
     """The list by_position of an object, None where an element is no number."""
     found = o.get("by_position")
@@ -148,17 +153,19 @@ def short(path):
 
 
 def read_log(run):
-    """One object a line; of a step that stands there twice the later line counts."""
+    """One object a line; of a step that stands there twice the later line counts, of a validation each later number."""
     steps, validations, bad = {}, {}, 0
     try:
         with open_file(os.path.join(run.folder, "log.jsonl")) as f:
             for line in f:
                 o = parse(line)
                 step = number(o, "step")
-                kind = steps if "loss" in o else validations if "val_loss" in o else {}
+                is_validation = "val_loss" in o or "val_lm_perplexity" in o
+                kind = steps if "loss" in o else validations if is_validation else {}
                 bad += step is None
                 time = {"time": clean(o["time"])} if isinstance(o.get("time"), str) else {}
-                kind[step] = numbers(o) | time
+                before = validations.get(step, {}) if is_validation else {}  # of pages; this line is of plain text alone
+                kind[step] = before | numbers(o) | time
     except OSError as e:
         run.notes.append(f"log.jsonl: {e.strerror}: no curves")
     if bad:

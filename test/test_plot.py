@@ -7,7 +7,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 
 from harness import ROOT, Folder, case, done, leftovers
-from made_runs import make_evaluation, make_run
+from made_runs import add_sets, make_evaluation, make_run
 
 
 def plot(*words):
@@ -44,6 +44,11 @@ def main():
         r = plot(run, make_run(f"{tmp}/other", scale=2.0, evaluations=()), "-o", f"{tmp}/two")
         case("two runs in one picture", r.returncode == 0 and not picture_faults(f"{tmp}/two", ["loss"]) and
              "other" in open(f"{tmp}/two/loss.svg", encoding="utf-8").read(), r.stderr)
+        add_sets(run, ["en", "zh"])
+        r = plot(run, "-o", f"{tmp}/sets")
+        names = ["validation_sets", "plain_text"]
+        case("validation of each set of pages, and of plain text", r.returncode == 0 and not picture_faults(f"{tmp}/sets", names)
+             and all(f">{s}<" in open(f"{tmp}/sets/validation_sets.svg", encoding="utf-8").read() for s in ("en", "zh")), r.stderr)
         case("nothing half-written", not leftovers(tmp))
         for name, words, says in (("no such folder", [f"{tmp}/none"], "no such folder"),
                                   ("a folder that is neither", [tmp], "hint"),

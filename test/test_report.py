@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 from harness import ROOT, Folder, case, done, leftovers
-from made_runs import PAGES, make_checkpoint, make_evaluation, make_log, make_run, write_json
+from made_runs import PAGES, add_sets, make_checkpoint, make_evaluation, make_log, make_run, write_json
 
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
 
@@ -190,6 +190,31 @@ def test_charts(page):
     case("numbers of at most five digits", len(rates) == 40 and all(v == float(f"{v:.5g}") for v in rates), rates)
 
 
+def test_sets(tmp):
+    """Pages with names, and plain text: figures, curves, options given several times."""
+    run = make_run(f"{tmp}/sets", data=["en=a.bin:2", "zh=b.bin:1"])
+    add_sets(run, ["en", "zh"])
+    page, faults = page_of(run)
+    case("sets: safe and small", not faults, faults)
+    case("each set's loss and tokens, the loss before step 1, plain text", all(s in page.text for s in (
+        "validation loss before step 19.5\n", "validation loss0.225\n", "validation loss, en0.225\n", "validation loss, zh1.225\n",
+        "text tokens seen, en2.4 million\n", "text tokens seen, zh1.6 million\n", "perplexity on plain text17\n",
+        "and to that at the start2.429 times\n")), page.text[:900])
+    case("an option given several times", ["-data", "en=a.bin:2 zh=b.bin:1"] in page.rows or
+         "en=a.bin:2 zh=b.bin:1" in page.text, page.text[-900:])
+    specs = page.charts()
+    values = specs["chart-sets"]["data"]["values"]
+    case("curves: each set from before step 1 on, plain text", [v["value"] for v in values if v["line"] == "zh"] ==
+         [10.5, 1.9, 1.45, 1.3, 1.225] and len(values) == 10 and
+         [v["value"] for v in specs["chart-plain"]["data"]["values"]] == [7, 9.5, 12, 14.5, 17], values)
+    add_sets(run, [HOSTILE])
+    page, faults = page_of(run)
+    case("hostile names of sets: the page stays sound", not faults, faults)
+    add_sets(other := make_run(f"{tmp}/sets2"), ["en"])
+    lines = {v["line"] for v in page_of(run, other)[0].charts()["chart-sets"]["data"]["values"]}
+    case("two runs: their sets are told apart", {"sets, en", "sets2, en"} <= lines, lines)
+
+
 # ---- several runs, and runs in a bad state --------------------------------------------------------------------------
 
 
@@ -314,6 +339,7 @@ def main():
         test_colours(page)
         test_numbers(page)
         test_charts(page)
+        test_sets(tmp)
         test_several(tmp)
         test_states(tmp)
         test_hostile(tmp)

@@ -9,13 +9,13 @@
 #             256 pages a step: 6.86e+15 FLOP = 0.87 s on 8 x 989 TFLOP/s (H100, bf16, the data sheet's peak)
 #   memory    a rank: bf16 weights 9.3 GB, fp32 gradients 18.5 GB, AdamW and master weights over 8 ranks 6.9 GB,
 #             activations 44.4 GB for 8 pages at a time: total 79.2 GB of an H100's 84.9 GB
-#             (-fuse 1: total 46.3 GB; pages of more than 8,000 tokens among short ones: -recompute cheap by itself)
+#             (-fuse 1: total 46.2 GB; pages of more than 8,000 tokens among short ones: -recompute cheap by itself)
 #   time      GPU     s a step   range          40,000 steps
-#             h100    1.63       1.51 to 1.77   18.1 h
-#             h800    1.63       1.52 to 1.77   18.1 h
-#             h200    1.51       1.40 to 1.65   16.8 h
-#             a100    4.69       4.33 to 5.12   52.1 h
-#             b200    0.70       0.65 to 0.76   7.8 h
+#             h100    1.67       1.55 to 1.81   18.5 h
+#             h800    1.68       1.57 to 1.83   18.7 h
+#             h200    1.56       1.44 to 1.70   17.3 h
+#             a100    4.64       4.28 to 5.09   51.6 h
+#             b200    not modelled: how fast the kernels of attention are there is not public
 #   disk      a checkpoint is 64.9 GB, and two are there while a new one is written
 #
 # What must be there first: models/Qwen2.5-1.5B and models/Qwen2.5-3B (README.md), pages in data/ocr/train_*.bin (or

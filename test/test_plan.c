@@ -9,8 +9,9 @@
 // ---- public measurements -------------------------------------------------------------------------------------------
 
 // LLM.Q's bf16 training (github.com/IST-DASLab/llmq, benchmarks/H100x8.md and H100x1.md): Qwen2.5, pages of 1,024
-// tokens, `batch` pages a micro-batch, `micro` micro-batches a step and GPU; thousand tokens a second. Its gradients
-// and AdamW moments are bf16, without a master copy; logits for every row.
+// tokens, `batch` pages a micro-batch, `micro` micro-batches a step and GPU; thousand tokens a second. What differs
+// from ours is in the load: gradients and AdamW moments are bf16, without a master copy; logits for every row;
+// attention is cuDNN's. Not known: how its norms and products differ from ours in speed.
 typedef struct Measured {
     const char *what;
     Qwen2Config c;
@@ -29,6 +30,10 @@ static const Measured measured[] = {
     {"7B on 1", {.V = 152064, .D = 3584, .L = 28, .NH = 28, .KV = 4, .HS = 128, .F = 18944}, 4, 128, 1, 13.83, 0},
 };
 enum { N_MEASURED = sizeof measured / sizeof *measured };
+
+// Attention of LLM.Q is cuDNN's: at head dimension 128 539 TFLOP/s forward on long causal pages, 516 backward
+// (FlashAttention-3, arXiv 2407.08608, figures 5 and 6).
+static const RooflineAttention cudnn = {539e12, 516e12, 5, {160, 160}, {0}};
 
 static double predicted_ktokens(const Measured *m, double faster) {
     const Qwen2Config *c = &m->c;
@@ -49,7 +54,7 @@ static double predicted_ktokens(const Measured *m, double faster) {
     RooflineRates rates = roofline_rates(gpu_find("h100"), DTYPE_BF16, 0);
     RooflineTimes t;
     rates.products *= faster;
-    rates.attention *= 0.40 / 0.32; // cuDNN's, not ours
+    rates.attention = cudnn;
     roofline_step(&t, &l, &rates);
     return rows * m->micro * m->ranks / t.total / 1000;
 }
@@ -60,13 +65,56 @@ static void test_measured(void) {
         const Measured *m = &measured[i];
         char *name = names[i];
         snprintf(name, sizeof names[i], "LLM.Q's Qwen2.5-%s H100 within %s", m->what,
-                 m->fitted ? "2 % (fitted)" : "6 %");
+                 m->fitted ? "2 % (fitted)" : "5 %");
         check_begin(name);
         double k = predicted_ktokens(m, 1), off = k / m->ktokens - 1;
         printf("  %s H100: measured %.4g thousand tokens/s, the model says %.4g (%+.1f %%)\n", m->what, m->ktokens, k,
                100 * off);
-        CHECK(fabs(off) <= (m->fitted ? 0.02 : 0.06), "%+.1f %%", 100 * off);
+        CHECK(fabs(off) <= (m->fitted ? 0.02 : 0.05), "%+.1f %%", 100 * off);
     }
+}
+
+// FlashAttention-2 on one H100 at head dimension 128, 16 heads, 16,384 tokens in pages of 512 to 16,384: TFLOP/s, with
+// 4 or 10 FLOPs for each pair of query and key (FlashAttention-3, arXiv 2407.08608, figure 5 with causal mask, figure 6
+// without). Its blocks have 128 rows and tiles of 64 keys (forward), 128 keys and tiles of 64 rows (backward, which
+// also clears, adds up and converts an fp32 dQ).
+static void test_attention(void) {
+    enum { PAGES = 6, ROWS = 16384 };
+    static const double forward[PAGES] = {191, 260, 298, 319, 333, 335},
+                        backward[PAGES] = {214, 260, 291, 310, 318, 322};
+    const Qwen2Config c = {.V = 1, .D = 1, .L = 1, .NH = 16, .KV = 16, .HS = 128, .F = 1};
+    RooflineLoad l = {.n_stacks = 1, .head_rows = 1, .D = 1, .V = 1, .batches = 1, .ranks = 1};
+    RooflineRates r = roofline_rates(gpu_find("h100"), DTYPE_BF16, 0);
+    RooflineTimes t;
+    const double dq = (2 * 2 + 4 + 4 + 2) * (double)ROWS * c.NH * c.HS / r.bandwidth;
+    check_begin("attention, with FlashAttention-2's tiles: its published figures within 6 %, pages of 512 within 12 %");
+    for (int i = 0; i < PAGES; i++) {
+        double page = 512 << i, causal = ROWS * (page + 1) / 2, all = ROWS * page;
+        l.stacks[0] = (RooflineStack){&c, ROWS, ROWS, causal, causal};
+        r.attention = (RooflineAttention){0.35 * 989.4e12, INFINITY, 5, {64 + 32 + 64}, {0}};
+        roofline_step(&t, &l, &r);
+        double f = 4.0 * c.NH * c.HS * causal / t.parts[PART_ATTENTION].seconds / 1e12;
+        l.stacks[0] = (RooflineStack){&c, ROWS, ROWS, all, all};
+        r.attention = (RooflineAttention){INFINITY, 0.325 * 989.4e12, 5, {0, 64}, {0}};
+        roofline_step(&t, &l, &r);
+        double b = 10.0 * c.NH * c.HS * all / (t.parts[PART_ATTENTION].seconds + dq) / 1e12;
+        printf("  pages of %5.0f: forward %.0f TFLOP/s, published %.0f; backward %.0f, published %.0f\n", page, f,
+               forward[i], b, backward[i]);
+        CHECK(fabs(f / forward[i] - 1) < (i ? 0.06 : 0.12) && fabs(b / backward[i] - 1) < 0.06, "pages of %.0f", page);
+    }
+    check_begin(
+        "ours: the H100's rates are FlashAttention-2's, the backward has two products more; a B200 is not modelled");
+    r = roofline_rates(gpu_find("h100"), DTYPE_BF16, 0);
+    CHECK(r.attention.forward == 0.35 * 989.4e12 && r.attention.backward == 0.325 * 989.4e12, "%g",
+          r.attention.forward);
+    l.stacks[0] = (RooflineStack){&c, ROWS, ROWS, 1e9, 1e9};
+    roofline_step(&t, &l, &r);
+    double counted =
+        2 * (1e9 + ROWS * (96.0 + 64)) / 0.35 + (4 * (1e9 + ROWS * 80.0) + 3 * (1e9 + ROWS * 128.0)) / 0.325;
+    counted *= 2.0 * c.NH * c.HS / 989.4e12;
+    CHECK(fabs(t.parts[PART_ATTENTION].seconds / counted - 1) < 1e-6, "%g s, counted %g",
+          t.parts[PART_ATTENTION].seconds, counted);
+    CHECK(roofline_models(gpu_find("a100"), DTYPE_BF16) && !roofline_models(gpu_find("b200"), DTYPE_BF16), "models");
 }
 
 // ---- the paper's run -----------------------------------------------------------------------------------------------
@@ -141,17 +189,21 @@ static void test_paper_time(void) {
     CHECK(fabs(t.flops / flops - 1) < 2e-3, "%.4g against %.4g", t.flops, flops);
     CHECK(fabs(ideal - 0.867) < 0.01, "%.3f", ideal);
 
-    // 1.5 s was hoped for: the central prediction misses it by 9 %, the fast end of what the public figures allow by 1.
-    check_begin("predicted: at most 1.65 s a step, 1.52 with products 10 % faster, which keeps LLM.Q within 10 %");
+    check_begin("predicted: at most 1.70 s a step, 1.58 with products 10 % faster, which keeps LLM.Q within 10 %");
     double fast = times_of(&s, &c, "h100", 1.1).total;
     printf("  predicted %.3f s a step, 40,000 steps %.1f h; with products 10 %% faster %.3f s, %.1f h; ideal %.3f s\n",
            t.total, t.total * 40000 / 3600, fast, fast * 40000 / 3600, ideal);
-    CHECK(t.total > ideal && t.total <= 1.65, "%.3f s", t.total);
-    CHECK(fast <= 1.52 && fast * 40000 / 3600 <= 17, "%.3f s", fast);
+    CHECK(t.total > ideal && t.total <= 1.70, "%.3f s", t.total);
+    CHECK(fast <= 1.58, "%.3f s", fast);
     for (int i = 0; i < 2; i++) {
         double off = predicted_ktokens(&measured[i], 1.1) / measured[i].ktokens - 1;
         CHECK(fabs(off) <= 0.1, "%s: %+.1f %%", measured[i].what, 100 * off);
     }
+
+    check_begin("hidden collectives take 24 of the 132 multiprocessors while they run");
+    double hidden = t.reduce - t.parts[PART_REDUCE].seconds + t.gather - t.parts[PART_GATHER].seconds;
+    CHECK(hidden > 0.05 && fabs(t.parts[PART_COLLECTIVES].seconds / (hidden * 24 / 132) - 1) < 1e-9, "%g of %g s",
+          t.parts[PART_COLLECTIVES].seconds, hidden);
 
     check_begin(
         "unfused on H800s the reduce-scatter is longer than the last backward pass, and that is what is exposed");
@@ -222,12 +274,12 @@ static void test_monotone(void) {
         CHECK(t.total >= before, "%d rows: %.6f after %.6f", rows, t.total, before);
         before = t.total;
     }
-    double *const part[] = {&slower.products, &slower.attention, &slower.bandwidth};
-    for (int i = 0; i < 3; i++) {
+    double *const part[] = {&slower.products, &slower.attention.forward, &slower.attention.backward, &slower.bandwidth};
+    for (int i = 0; i < 4; i++) {
         slower = rates;
         *part[i] /= 2;
         roofline_step(&t, &load, &slower);
-        CHECK(t.total > base.total * 1.02 && t.total < base.total * 2, "rate %d: %.3f", i, t.total);
+        CHECK(t.total > base.total * 1.01 && t.total < base.total * 2, "rate %d: %.3f", i, t.total);
     }
     before = 0;
     for (double link = 400e9; link > 1e9; link /= 2) {
@@ -494,8 +546,8 @@ static void test_gpus(void) {
     }
     RooflineRates r = roofline_rates(gpu_find("h100"), DTYPE_BF16, 123e12),
                   s = roofline_rates(gpu_find("h100"), DTYPE_BF16, 0);
-    CHECK(fabs(r.products - 0.9 * 123e12) < 1e9 && s.products > 500e12 && s.products < 989e12, "measured %g, else %g",
-          r.products, s.products);
+    CHECK(fabs(r.products - 0.7 / 0.8 * 123e12) < 1e9 && s.products > 500e12 && s.products < 989e12,
+          "measured %g, else %g", r.products, s.products);
 }
 
 static int parsed(TrainOptions *o, const char *line, Error *err) {
@@ -551,6 +603,7 @@ static void test_report(void) {
                                         "predicted, not measured",
                                         "products of the decoder",
                                         "fitted",
+                                        "multiprocessors for NCCL",
                                         "reduce-scatter"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) CHECK(strstr(text, words[i]), "no '%s'", words[i]);
     CHECK(!bad && strstr(text, "MFU 5") && strstr(text, " h\n"), "%s\n%s", err.text, text);
@@ -558,6 +611,10 @@ static void test_report(void) {
     const char *decoder = strstr(text, "products of the decoder"), *attention = strstr(text, "\n  attention"),
                *adamw = strstr(text, "AdamW, norm");
     CHECK(decoder && attention && adamw && decoder < attention && attention < adamw, "order");
+    free(text);
+    text = report_of("-preset paper -plan -gpu b200 -plan_ranks 8", &bad, &err);
+    CHECK(!bad && strstr(text, "not modelled   B200") && !strstr(text, "predicted") && strstr(text, "spare"), "%s",
+          text);
     free(text);
     text = report_of("-preset paper -plan -gpu h100 -plan_ranks 8 -plan_tokens 475", &bad, &err);
     CHECK(!bad && strstr(text, "475 text tokens each"), "%s", err.text);
@@ -645,6 +702,7 @@ int main(void) {
     if (config_preset(&paper, "paper", 0, &err) != 0 || params_build(&paper_params, &paper, MACHINES, &err) != 0)
         return fprintf(stderr, "%s\n", err.text), 2;
     test_measured();
+    test_attention();
     test_paper_memory();
     test_paper_time();
     test_head();

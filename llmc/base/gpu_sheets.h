@@ -13,8 +13,9 @@ typedef struct Gpu {
     double bf16, fp32; // tensor cores with fp32 sums; plain fp32
     double bandwidth;  // of its memory
     double memory;
-    double link; // to the other GPUs of its host, one direction
-    int sms;     // streaming multiprocessors
+    double link;         // to the other GPUs of its host, one direction
+    int sms;             // streaming multiprocessors
+    double attention[2]; // share of bf16 that attention reaches with mma.sync, forward and backward; 0: not known
 } Gpu;
 
 // Finds a GPU by short name, or by the name the driver gives ("NVIDIA H100 80GB HBM3"). NULL: unknown, which includes

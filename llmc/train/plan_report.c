@@ -208,6 +208,11 @@ static void print_times(FILE *out, const Plan *p, double flops) {
     const double steps = (double)p->steps, low = step_seconds(&other, p, 1.1), high = step_seconds(&other, p, 0.9);
     const double ideal = flops / ((p->shape.dtype == DTYPE_F32 ? gpu->fp32 : gpu->bf16) * ranks);
     char text[2][32];
+    if (!roofline_models(gpu, p->shape.dtype)) {
+        fprintf(out, "  %-12s %14s   %s: how fast attention's instruction, mma.sync, is there is not public\n", "time",
+                "not modelled", gpu->title);
+        return;
+    }
     step_seconds(&t, p, 1);
     fprintf(out, "time of a step on %d x %s, predicted, not measured\n", ranks, gpu->title);
     print_parts(out, &t);

@@ -12,17 +12,29 @@
 extern "C" {
 #endif
 
+// Kernels for causal attention. They compute whole tiles: a query is charged for `tail` more keys than it sees, and for
+// another `shared` divided by the query heads of a key/value head, where blocks stack the rows of these heads.
+typedef struct RooflineAttention {
+    double forward, backward;  // FLOP/s inside whole tiles
+    int products;              // of the backward: 5, or 7 where scores and dP are computed twice
+    double tail[2], shared[2]; // forward, backward
+} RooflineAttention;
+
 // What one GPU really delivers, by this model.
 typedef struct RooflineRates {
-    double products;  // FLOP/s of large matrix products
-    double attention; // FLOP/s inside attention
+    double products; // FLOP/s of large matrix products
+    RooflineAttention attention;
     double bandwidth; // bytes/s of streaming operations
     double link;      // bytes/s of collectives
     int sms;
+    int collective_sms; // that a collective keeps from other kernels while it runs
 } RooflineRates;
 
-// measured: FLOP/s of a matrix product on this GPU, 0: unknown, the data sheet's times the fitted efficiency.
+// measured: FLOP/s of a matrix product on this GPU, 0: unknown, the data sheet's times the fitted efficiency. A GPU
+// without figures for attention (roofline_models) gets an H100's, a multiprocessor: enough to compare choices.
 RooflineRates roofline_rates(const Gpu *gpu, DType dtype, double measured);
+// Whether times on this GPU are worth printing.
+int roofline_models(const Gpu *gpu, DType dtype);
 
 // One stack's part of a device batch, on average. outputs: rows that go through the last layer's queries, output and
 // MLP.
@@ -49,7 +61,7 @@ typedef struct RooflineLoad {
 } RooflineLoad;
 
 // Parts of a step. The first three are matrix products; KERNELS is what their starts and ends cost; REDUCE and GATHER
-// are what nothing hides of the collectives.
+// are what nothing hides of the collectives, COLLECTIVES what the hidden rest takes from the other kernels.
 enum {
     PART_STACK0,
     PART_STACK1,
@@ -63,6 +75,7 @@ enum {
     PART_KERNELS,
     PART_REDUCE,
     PART_GATHER,
+    PART_COLLECTIVES,
     PART_PARTS
 };
 

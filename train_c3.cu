@@ -16,6 +16,7 @@
 #include "llmc/base/stop.h"        // signals, OUT/stop
 #include "llmc/data/loader.h"      // loader_next: which pages
 #include "llmc/model/cascade.h"    // c3_read_step
+#include "llmc/train/profile.h"    // where a step's time goes
 #include "llmc/train/nan_report.h" // what went bad when the loss is NaN
 #include "llmc/train/trainer.h"    // what a run holds, and its start
 #include "llmc/train/validate.h"   // validation loss, samples
@@ -26,7 +27,9 @@
 // Packs a step, while the device works on the one before.
 static void pack(Trainer *t, int64_t step) {
     StepPack *p = &t->packs[step % 2];
+    t->backend->range_push(t->backend, "load and pack the next step", -1);
     step_pack(p, &t->packing, loader_next(t->loader));
+    t->backend->range_pop(t->backend);
 }
 
 // One optimizer step. Fills the log line, except for the time; grad_norm is not finite when nothing was changed.
@@ -36,11 +39,14 @@ static void train_step(Trainer *t, LogStep *line) {
     memset(line, 0, sizeof *line);
     line->step = step;
     if (t->optimizer.config.zero == 2) dist_max_int(&t->dist, &p->rounds, 1);
+    profile_begin(t->profile, step);
     step_queue(p, &t->model, &t->optimizer);
     line->lr = optimizer_step(&t->optimizer, step);
     if (step < t->steps) pack(t, step + 1);
+    profile_end(t->profile);
     double sums[4] = {0, p->flops.encoder, p->flops.decoder, p->flops.head};
     c3_read_step(&t->model, &sums[0], &line->grad_norm);
+    profile_read(t->profile);
     dist_sum_double(&t->dist, sums, 4);
     line->loss = sums[0];
     line->pages = (double)p->pages;
@@ -213,6 +219,7 @@ static int loop(Trainer *t, Error *err) {
     first_validation(t);
     double saved_at = log_seconds();
     pack(t, t->state.step + 1);
+    t->profile = profile_start(t->backend, t->o.profile, t->state.step, t->steps, t->log);
     while (t->state.step < t->steps && !stopping && !has_waited(t)) {
         double start = log_seconds();
         LogStep line;
@@ -226,6 +233,7 @@ static int loop(Trainer *t, Error *err) {
         line.seconds = log_seconds() - start;
         name_sets(t, p, &line, sets);
         log_step(t->log, &line);
+        if (profile_is_complete(t->profile, line.step)) profile_finish(&t->profile, &t->plan, t->o.out, t->log);
         const char *why = stop_requested(t->o.out);
         int last = t->state.step == t->steps, best;
         int flags[2] = {why != NULL, t->o.save_minutes > 0 && log_seconds() - saved_at > 60 * t->o.save_minutes};
@@ -239,6 +247,7 @@ static int loop(Trainer *t, Error *err) {
             saved_at = log_seconds();
         }
     }
+    profile_finish(&t->profile, &t->plan, t->o.out, t->log); // of a run that was stopped before
     if (stopping && t->dist.local_rank == 0 && stop_clear(&found, t->o.out, err)) log_note(t->log, "%s", err->text);
     say_end(t, stopping);
     return 0;

@@ -90,6 +90,45 @@ def losses(run_dir):
     return [o["loss"] for _, o in sorted(log(run_dir).items())]
 
 
+def spans(run_dir):
+    """The events of a run's profile.json by rank, in the order in which they were opened: {"name", "ts", "dur", "tid",
+    "path": names from the step down}; times in whole nanoseconds."""
+    with open(os.path.join(run_dir, "profile.json")) as f:
+        events = [e for e in json.load(f)["traceEvents"] if e["ph"] == "X"]
+    ranks, open_now = {}, {}
+    for e in events:
+        e["ts"], e["dur"] = round(1000 * e["ts"]), round(1000 * e["dur"])
+        around = open_now.setdefault((e["pid"], e["tid"]), [])
+        while around and e["ts"] >= around[-1]["ts"] + around[-1]["dur"]:
+            around.pop()
+        e["path"] = [*(around[-1]["path"] if around else []), e["name"]]
+        around.append(e)
+        ranks.setdefault(e["pid"], []).append(e)
+    return ranks
+
+
+def span_faults(events):
+    """What is wrong with the nesting of a rank's events: each ends inside the one around it, and those in one take no
+    more time than it does; none of a track lies outside of the steps, but for collectives."""
+    wrong, around, inside = [], {}, {}
+    for e in events:
+        depth, end = len(e["path"]), e["ts"] + e["dur"]
+        around[e["tid"], depth] = e
+        if e["dur"] < 0:
+            wrong.append(f"{e['path']} ends before it begins")
+        if depth == 1:
+            if e["tid"] == 0 and not e["name"].startswith("step "):
+                wrong.append(f"{e['path']} lies outside of a step")
+            continue
+        parent = around[e["tid"], depth - 1]
+        inside[id(parent)] = inside.get(id(parent), 0) + e["dur"]
+        if end > parent["ts"] + parent["dur"] or e["tid"]:
+            wrong.append(f"{e['path']} ends {end - parent['ts'] - parent['dur']} ns after the one around it")
+        if inside[id(parent)] > parent["dur"]:
+            wrong.append(f"{parent['path']}: what lies in it takes longer")
+    return wrong
+
+
 def model_bytes(run_dir, step):
     """Everything the model is, as bytes."""
     folder = os.path.join(run_dir, f"step_{step:08d}")

@@ -16,7 +16,7 @@ import time
 from bisect import bisect
 from concurrent.futures import ThreadPoolExecutor
 
-from harness import ROOT, Folder, case, command, done, environment, log, losses, make_shards, model_bytes
+from harness import ROOT, Folder, case, command, done, environment, log, losses, make_shards, model_bytes, span_faults, spans
 
 sys.path.insert(0, os.path.join(ROOT, "dev/cudasim"))
 from event_log import EventLog  # noqa: E402
@@ -181,7 +181,7 @@ def steps_of(log):
         part = op.range.split("/")[0]
         if not part:
             continue
-        if part == "encoder forward" and previous in ("", "optimizer"):
+        if part == "encoder forward" and previous in ("", "optimizer", "load and pack the next step"):
             steps.append([])
         steps[-1].append(op)
         previous = part
@@ -252,9 +252,25 @@ def waits_for_recent(log, first, last):
         before = issued
 
 
+def profile_faults(cell, out):
+    """Of the trace: spans that do not lie in each other, steps, collectives or waits for them that are missing."""
+    ranks, wrong = spans(out), []
+    for rank in range(cell.ranks):
+        wrong += span_faults(ranks[rank])
+        paths = ["/".join(e["path"]) for e in ranks[rank]]
+        steps = [path for path in paths if path.startswith("step ") and "/" not in path]
+        if steps != [f"step {i}" for i in range(3, 3 + cell.option("-profile"))]:
+            wrong.append(f"rank {rank}: steps {steps}")
+        for path in ("step 3/encoder backward/layer 0/attention", "step 3/optimizer/wait for reduction",
+                     "step 4/decoder forward/layer 1/wait for gathering", "reduce-scatter", "all-gather"):
+            if path not in paths:
+                wrong.append(f"rank {rank}: no {path}")
+    return wrong
+
+
 def run_log(cell, trainer):
     file = os.path.join(trainer.folder, f"events.{os.urandom(4).hex()}")
-    _, r = trainer.run(cell, settings={**cell.settings, "SIM_LOG": file})
+    out, r = trainer.run(cell, settings={**cell.settings, "SIM_LOG": file})
     if r.code != 0:
         return [r.tail()]
     wrong = []
@@ -267,10 +283,17 @@ def run_log(cell, trainer):
             waits = list(waits_for_recent(events, step[0], step[-1]))
             wrong += [f"step {number + 1}: the host waits in {waits}"] if waits else []
             wrong += update_waits(events, step)
+            if "-profile" in cell.options and number >= 2:
+                collectives = [op for op in step if op.kind == "collective"]
+                records = [op for op in step if op.kind == "record" and op.stream == collectives[0].stream]
+                if len(records) != 2 * len(collectives):
+                    wrong.append(f"step {number + 1}: {len(collectives)} collectives, on their stream {len(records)} events, not two each")
             for stack in ("encoder", "decoder"):
                 last_micro = step[max(i for i, op in enumerate(step) if op.range.startswith("encoder forward")):]
                 wrong += reductions_overlap(events, last_micro, stack, 2)
         wrong += gathers_overlap(events, steps[0], steps[1], "encoder", 2)
+    if "-profile" in cell.options:
+        wrong += profile_faults(cell, out)
     # The log's reader notices a step that waits.
     if not list(waits_for_recent(events, steps[0][0], steps[1][0])):
         wrong.append("no wait is seen between two steps, where there is one")

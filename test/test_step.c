@@ -1,5 +1,5 @@
 // test_step.c: packing a step into device batches: fused, split, page by page; every page once, in order, with its own
-// weight.
+// weight. And the table of where a step's time goes.
 #include "test/check.h"
 
 #include <math.h>
@@ -8,6 +8,7 @@
 
 #include "llmc/base/alloc.h"
 #include "llmc/model/config.h"
+#include "llmc/train/profile.h"
 #include "llmc/train/step.h"
 
 enum { PAGES = 60, LONGEST = 40, LATENTS = 3, B = 3, G = 5 };
@@ -157,12 +158,98 @@ static void test_packing(void) {
     }
 }
 
+// ---- the profile ----------------------------------------------------------------------------------------------------
+
+// The number at a place (from 0) behind the line's name; NAN: there is no such line or number.
+static double column(const char *text, const char *name, int place) {
+    char start[64];
+    snprintf(start, sizeof start, "\n  %s ", name);
+    const char *line = strstr(text, start);
+    double value = NAN;
+    if (!line) return NAN;
+    line += strlen(start);
+    for (int i = 0; i <= place; i++) {
+        int used = 0;
+        if (sscanf(line, " %lf %n", &value, &used) != 1) return NAN;
+        line += used;
+        if (*line == '%') line++;
+    }
+    return value;
+}
+
+static void test_profile(void) {
+    check_begin("a profile's table: each kind's time beside the plan's, each range's with and without what lies in it");
+    // seconds of the stamps of two steps, 1 s each
+    double seconds[] = {0, 0.1, 0.1, 0.4, 0.4, 0.4, 0.5, 0.6, 0.7, 0.7, 0.9, 1, 0.3, 0.8, 1, 2};
+    Span spans[] = {
+        {"step", 3, -1, KIND_BETWEEN, 0, 11, 0, 0, 0, 0},    {"decoder forward", -1, 0, KIND_BETWEEN, 1, 8, 0, 0, 0, 0},
+        {"product", -1, 1, KIND_PRODUCT, 2, 3, 0, 7, 8, 9},  {"recompute", -1, 1, KIND_BETWEEN, 4, 7, 0, 0, 0, 0},
+        {"norm", -1, 3, PART_ELEMENTWISE, 5, 6, 0, 0, 0, 0}, {"load", -1, 0, KIND_BETWEEN, 9, 10, 0, 0, 0, 0},
+        {"gather", -1, -1, PART_GATHER, 2, 12, 1, 0, 0, 0},  {"gather", -1, -1, PART_GATHER, 2, 13, 1, 0, 0, 0},
+        {"step", 4, -1, KIND_BETWEEN, 14, 15, 0, 0, 0, 0},   {"zero", -1, 8, KIND_ROWS, 14, 14, 0, 0, 0, 0}};
+    Profile p = {.measured = 2, .spans = spans, .n_spans = 10, .seconds = seconds};
+    C3Params params;
+    Error err = {""};
+    must(params_build(&params, &model, 1, &err), &err);
+    Plan plan = {.shape = {.config = &model,
+                           .params = &params,
+                           .longest = {1, 50, 60, 40},
+                           .enc = 50,
+                           .dec = 60,
+                           .outputs = 40,
+                           .b = 2,
+                           .g = 2,
+                           .ranks = 1,
+                           .dtype = DTYPE_BF16,
+                           .is_gpu = 1,
+                           .gpu = gpu_find("h100"),
+                           .recompute = -1}};
+    must(plan_choose(&plan.choice, &plan.shape, &err), &err);
+    RooflineTimes t;
+    char *text;
+    size_t size;
+    plan_times(&t, &plan, 1);
+    FILE *out = open_memstream(&text, &size);
+    profile_print(out, &p, &plan);
+    fclose(out);
+    const struct {
+        const char *name;
+        int place;
+        double value;
+    } expected[] = {
+        {"products of the decoder", 0, 150},
+        {"products of the decoder", 1, 15},
+        {"products of the decoder", 2, 1e3 * t.parts[PART_STACK1].seconds},
+        {"recomputation", 0, 50},
+        {"host: loading, packing", 0, 100},
+        {"between operations", 0, 700},
+        {"gradients                                 in the products", 0, 1e3 * t.parts[PART_GRADIENTS].seconds},
+        {"all", 2, 1e3 * t.total},
+        {"step", 0, 1000},
+        {"step", 2, 600},
+        {"step", 3, 1},
+        {"  decoder forward", 0, 300},
+        {"  decoder forward", 2, 50},
+        {"    recompute", 2, 50},
+        {"      norm", 0, 50},
+        {"gather", 0, 350}, // the second begins where the first ends
+        {"gather", 3, 1}};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        double found = column(text, expected[i].name, expected[i].place);
+        CHECK(fabs(found - expected[i].value) < 0.006, "%s, number %d: expected %g, found %g\n%s", expected[i].name,
+              expected[i].place, expected[i].value, found, text);
+    }
+    free(text);
+    params_free(&params);
+}
+
 int main(void) {
     Error err;
     must(backend_cpu_create(&cpu, DTYPE_F32, 1, NULL, &err), &err);
     make_data();
     check_begin("fused, split, page by page: every page once, in order, with its weight, within the limits");
     test_packing();
+    test_profile();
     dataset_close(&data);
     rmdir(folder);
     cpu->destroy(cpu);

@@ -4,12 +4,13 @@ global batch over ranks, -b and -g; losses of 20 steps to 1e-5, gradient norm of
 import json
 import os
 import random
+import re
 import shutil
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from harness import C3, TOKENIZER, TRAIN, Folder, case, done, losses, log, make_shards, model_bytes, run
+from harness import C3, TOKENIZER, TRAIN, Folder, case, done, losses, log, make_shards, model_bytes, run, span_faults, spans
 
 STEPS = 20
 COMMON = ["-preset", "tiny", "-n", 8, "-steps", STEPS, "-lr", "1e-4", "-eps", "1e-6", "-warmup", 5, "-save_every", 0,
@@ -152,6 +153,67 @@ def validation_of_cut_pages(folder, data):
          1e-4, (got[4], same[4]))
 
 
+def table_rows(text):
+    """{path: (ms, ms by itself, calls)} of the table by range."""
+    rows, path = {}, []
+    for line in re.split(r"by range +ms.*\n", text)[1].splitlines():
+        m = re.match(r"  ((?:  )*)(\S.*?) +([\d.]+) +[\d.]+ % +([\d.]+) +([\d.]+)$", line)
+        if not m:
+            break
+        path = [*path[:len(m[1]) // 2], m[2]]
+        rows["/".join(path)] = tuple(map(float, m.groups()[2:]))
+    return rows
+
+
+def profile(folder, data):
+    options = ["-dtype", "fp32", "-b", 2, "-g", 2, "-zero", 1, "-recompute", "layer", "-fuse", 1]
+    plain, out = train(folder, "unprofiled", data, options, 2), os.path.join(folder, "profiled")
+    arguments = COMMON + ["-data", data, "-o", out] + options
+    r = run(TRAIN, arguments + ["-profile", 3], 2)
+    case("-profile: the same losses and weights, bit for bit", same(plain, out))
+    case("without it there is no profile.json", not os.path.exists(os.path.join(plain, "profile.json")))
+    ranks, logged, rows = spans(out), log(out), table_rows(r.stdout)
+    wrong = [fault for events in ranks.values() for fault in span_faults(events)]
+    case("-profile 3: every span of both ranks lies in the one around it", sorted(ranks) == [0, 1] and not wrong, wrong[:5])
+    for rank, events in ranks.items():
+        steps = [e for e in events if len(e["path"]) == 1]
+        long = [e["dur"] / 1e6 / logged[int(e["name"].split()[1])]["ms"] for e in steps]
+        case(f"rank {rank}: steps 3 to 5, and as long as the log says", [e["name"] for e in steps] == ["step 3", "step 4", "step 5"]
+             and all(0.5 < share <= 1 for share in long), (long, [e["name"] for e in steps]))
+        paths = ["/".join(e["path"][1:]) for e in events if e["path"][0] == "step 4"]
+        layer = ["recompute", "product for inputs", "product for weights", "attention", "norm", "SwiGLU", "rotary", "reduce-scatter"]
+        expected = {f"{stack} backward/layer {i}/{name}" for stack in ("encoder", "decoder") for i in (0, 1) for name in layer}
+        expected |= {f"{stack} forward/layer {i}/{name}" for stack in ("encoder", "decoder") for i in (0, 1)
+                     for name in ("product", "attention", "norm", "SwiGLU", "rotary")}
+        expected |= {"decoder backward/layer 1/recompute/attention", "optimizer/AdamW", "optimizer/all-gather", "upload",
+                     "head and loss/cross entropy", "load and pack the next step"}
+        case(f"rank {rank}: nothing is left out", expected <= set(paths) and paths.count("decoder forward") == 2 and
+             paths.count("decoder forward/layer 0/product") == 8, sorted(expected - set(paths)))
+    mean = {}
+    for e in ranks[0]:
+        path = "/".join(re.sub(r" \d+$", "", name) for name in e["path"])
+        mean[path] = mean.get(path, 0) + e["dur"] / 3e6
+    far = [path for path, row in rows.items() if abs(row[0] - mean[path]) > 0.006]
+    inner = sum(row[0] for path, row in rows.items() if path.count("/") == 1)
+    case("the table is the trace's mean, layers as one row; self is what no other row has",
+         not far and rows["step/decoder backward/layer"][2] == 4 and
+         abs(rows["step"][1] + inner - rows["step"][0]) < 0.02 + 0.002 * rows["step"][0], (far, rows))
+    shares = [float(share) for share in re.findall(r" ([\d.]+) %$", r.stdout.split("by kind")[1].split("by range")[0], re.M)]
+    case("the shares by kind are all of the step", len(shares) > 8 and abs(sum(shares) - 100) < 0.05 * len(shares), shares)
+
+    r = run(TRAIN, arguments + ["-profile", 30, "-resume", "no"], 2)
+    case("-profile of more steps than are left: said, and those are measured",
+         "-profile 30: 18 step(s) are left after the first 2" in r.stdout and "times of 18 step(s), 3 to 20" in r.stdout, r.stdout)
+    case("a run that starts anew sets the old profile aside", len(spans(os.path.join(out, "old_1"))[0]) <
+         len(spans(out)[0]), os.listdir(out))
+    r = run(TRAIN, arguments + ["-profile", 2, "-steps", 21], 2)
+    case("resumed with one step to go: said, nothing measured", "-profile 2: 0 step(s) are left" in r.stdout and
+         "times of" not in r.stdout and "done at step 21" in r.stdout, r.stdout)
+    r = run(TRAIN, arguments + ["-profile", -1], check=False)
+    case("-profile -1 is refused in one line", r.returncode != 0 and len(r.stderr.splitlines()) == 1 and "-profile" in r.stderr,
+         r.stderr)
+
+
 with Folder() as tmp:
     pages = make_shards(tmp, "pages", 60, seed=1, shards=3)
     splits(tmp, pages)
@@ -165,4 +227,5 @@ with Folder() as tmp:
     micro_norm(tmp, pages)
     frozen(tmp, pages)
     validation_of_cut_pages(tmp, pages)
+    profile(tmp, pages)
 done()

@@ -226,14 +226,16 @@ static void layer_recompute(const Qwen2 *q, StackActs *a, int l, const StackBatc
         if (outputs_only) b->gather_rows(b, a->ln1_out, n->ln1, d->output_rows, d->outputs, c->D);
         return;
     }
+    b->range_push(b, "recompute", -1);
     b->rmsnorm_forward(b, n->ln1, NULL, n->rstd1, n->x, NULL, weight(q, base + q->p.ln1), d->rows, c->D, c->rms_eps);
     if (a->mode == RECOMPUTE_LAYER) {
         layer_forward(q, a, l, d, NULL);
-        return;
+    } else {
+        if (outputs_only) b->gather_rows(b, a->ln1_out, n->ln1, d->output_rows, d->outputs, c->D);
+        b->rmsnorm_forward(b, n->ln2, NULL, n->rstd2, n->x_mid, NULL, weight(q, base + q->p.ln2), R, c->D, c->rms_eps);
+        b->swiglu_forward(b, n->act, n->gate_up, R, c->F);
     }
-    if (outputs_only) b->gather_rows(b, a->ln1_out, n->ln1, d->output_rows, d->outputs, c->D);
-    b->rmsnorm_forward(b, n->ln2, NULL, n->rstd2, n->x_mid, NULL, weight(q, base + q->p.ln2), R, c->D, c->rms_eps);
-    b->swiglu_forward(b, n->act, n->gate_up, R, c->F);
+    b->range_pop(b);
 }
 
 // din = dout w and, unless the stack is frozen, dw = dout^T in, for the weight at offset `w` of layer l.

@@ -96,6 +96,9 @@ void options_table(TrainOptions *o, OptionTable *t) {
         {OPTION_FLAG("keep_code", &o->keep_code, "checkpoints get the *.py and auto_map of the model they come from")},
         {OPTION_TEXT("resume", &o->resume, "auto", "auto|no|DIR", "continue from the newest checkpoint in -o")},
         {OPTION_FLAG("resume_force", &o->resume_force, "even if the settings disagree")},
+        {OPTION_INT("profile", &o->profile,
+                    "steps to time by range, after the first two; with a trace, OUT/profile.json; 0 = off"),
+         .max = 1000},
         {.help = "Planning (needs neither GPU nor models nor data)"},
         {OPTION_FLAG("plan", &o->plan, "print memory by kind, work, predicted times, then exit")},
         {OPTION_CHOICE("gpu", &o->gpu, NULL, "h100|h800|h200|a100|b200|4090|measured",
@@ -270,7 +273,7 @@ static int is_among(const char *name, const char *words) {
 // Options whose value decides what is learned from which page; those a resumed run may change without a word, b and g
 // because only pages a step count; where the model came from.
 static const char fixed[] = "n vocab template seed dtype len_warmup maxlen loss_norm";
-static const char silent[] = "b g o resume resume_force plan gpu plan_ranks plan_tokens plan_longest threads";
+static const char silent[] = "b g o resume resume_force plan gpu plan_ranks plan_tokens plan_longest threads profile";
 static const char models[] = "m enc dec preset";
 
 static int compare_option(char **notes, const cJSON *saved, const Option *o, int force, Error *err) {

@@ -40,7 +40,7 @@ typedef struct TrainOptions {
     // output
     const char *out, *resume;
     int64_t val_every, val_pages, sample_every, save_every;
-    int samples, no_save, keep, keep_best, patience, keep_code, resume_force;
+    int samples, no_save, keep, keep_best, patience, keep_code, resume_force, profile;
     double save_minutes;
     // what options_check reads out of -data and -val
     SetSpecs train_sets, val_sets;

@@ -90,6 +90,9 @@ int plan_make(Plan *p, const TrainOptions *o, const Corpus *corpus, const C3Conf
 // -plan_ranks, or as many as there are.
 int plan_ranks(const TrainOptions *o, const Dist *dist);
 void plan_print(FILE *out, const Plan *p);
+// Predicted seconds of a step on p->shape.gpu, which must be known, and of its parts, with products faster by this
+// factor than expected.
+double plan_times(RooflineTimes *t, const Plan *p, double faster);
 // Free space where the run's folder will be, against a checkpoint: an error when not even one fits. Call it at the
 // start, on one rank.
 int plan_check_disk(const Plan *p, Error *err);

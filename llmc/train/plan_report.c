@@ -192,8 +192,7 @@ static void print_parts(FILE *out, const RooflineTimes *t) {
     fprintf(out, "  (the products also read %.0f GB of weights, inside their time)\n", t->weights / 1e9);
 }
 
-// Seconds of a step with products faster by this factor, and of its parts.
-static double step_seconds(RooflineTimes *t, const Plan *p, double faster) {
+double plan_times(RooflineTimes *t, const Plan *p, double faster) {
     RooflineRates rates = roofline_rates(p->shape.gpu, p->shape.dtype, p->peak_flops);
     RooflineLoad load = plan_load(&p->shape, &p->choice);
     rates.products *= faster;
@@ -205,7 +204,7 @@ static void print_times(FILE *out, const Plan *p, double flops) {
     RooflineTimes t, other;
     const Gpu *gpu = p->shape.gpu;
     const int ranks = p->shape.ranks;
-    const double steps = (double)p->steps, low = step_seconds(&other, p, 1.1), high = step_seconds(&other, p, 0.9);
+    const double steps = (double)p->steps, low = plan_times(&other, p, 1.1), high = plan_times(&other, p, 0.9);
     const double ideal = flops / ((p->shape.dtype == DTYPE_F32 ? gpu->fp32 : gpu->bf16) * ranks);
     char text[2][32];
     if (!roofline_models(gpu, p->shape.dtype)) {
@@ -213,7 +212,7 @@ static void print_times(FILE *out, const Plan *p, double flops) {
                 "not modelled", gpu->title);
         return;
     }
-    step_seconds(&t, p, 1);
+    plan_times(&t, p, 1);
     fprintf(out, "time of a step on %d x %s, predicted, not measured\n", ranks, gpu->title);
     print_parts(out, &t);
     if (ranks > 1)

@@ -346,12 +346,17 @@ static int clear_steps(Aside *a, const StepFolder *folders, int n, int64_t step,
     return 0;
 }
 
-static int clear_log(Aside *a, int whole, Error *err) {
+static int is_there(const Aside *a, const char *name) {
     struct stat st;
-    char *path = string_format("%s/log.jsonl", a->run);
+    char *path = string_format("%s/%s", a->run, name);
     int there = stat(path, &st) == 0 && st.st_size > 0;
     free(path);
-    if (!there) return 0;
+    return there;
+}
+
+static int clear_log(Aside *a, int whole, Error *err) {
+    if (whole && is_there(a, "profile.json")) TRY(set_aside(a, "profile.json", 0, err));
+    if (!is_there(a, "log.jsonl")) return 0;
     if (whole) return set_aside(a, "log.jsonl", 0, err);
     return a->folder ? set_aside(a, "log.jsonl", 1, err) : 0; // with the steps it tells of
 }

@@ -44,11 +44,11 @@ void run_unclaim(RunClaim *claim);
 int run_resumable(char **out, const char *run, Error *err);
 
 // All ranks together, when it is known where the run begins: resumed is the checkpoint it continues, NULL when it
-// starts anew. What is in the way of its history (later steps; everything, log.jsonl too, when the checkpoint is not
-// one of this folder) is set aside; what an earlier process of this run left half-done is finished; OUT/stop goes.
-// *notes: what was done, in lines, on rank 0 ("" when nothing was); the caller frees it. origin: kept in run.json;
-// NULL: what it says stays. *best: the step whose checkpoint the run calls its best (-keep_best), 0: none, -1: the one
-// of run.json; afterwards 0 where that checkpoint is not there.
+// starts anew. What is in the way of its history (later steps; everything, log.jsonl and profile.json too, when the
+// checkpoint is not one of this folder) is set aside; what an earlier process of this run left half-done is finished;
+// OUT/stop goes. *notes: what was done, in lines, on rank 0 ("" when nothing was); the caller frees it. origin: kept in
+// run.json; NULL: what it says stays. *best: the step whose checkpoint the run calls its best (-keep_best), 0: none,
+// -1: the one of run.json; afterwards 0 where that checkpoint is not there.
 int run_begin(char **notes, int64_t *best, const Dist *dist, const char *run, const char *resumed,
               const RunOrigin *origin, Error *err);
 // Is the name RUN/best free for -keep_best?

@@ -8,6 +8,7 @@
 #include "llmc/train/log.h"
 #include "llmc/train/options.h"
 #include "llmc/train/plan.h"
+#include "llmc/train/profile.h"
 #include "llmc/train/run_writer.h"
 #include "llmc/train/step.h"
 
@@ -36,7 +37,8 @@ typedef struct Trainer {
     int64_t steps; // last step of the run
     PlanMachine machine;
     Plan plan;
-    Log *log; // rank 0; else NULL
+    Log *log;         // rank 0; else NULL
+    Profile *profile; // NULL: no step is to be measured
 } Trainer;
 
 // The options make sense and are the same on all ranks.

@@ -139,10 +139,11 @@ step "the paper's model"
 # ZeRO-0 on one card: 4.6 G parameters x (2 + 4 + 12 bytes), activations beside them.
 preset=${C3_CHECK_PRESET:-paper}
 steps=(./train_c3 -preset "$preset" -tok data/qwen2.5/qwen.tiktoken -data "$data/pages_*.bin" -device cuda -b 2 -g "${C3_CHECK_G:-16}"
-       -steps 6 -warmup 2 -no_save -val_every 0 -o)
+       -steps 6 -warmup 2 -no_save -val_every 0 -profile 3 -o)
 if [ "$preset" != paper ] || [ "$memory" -ge 125000 ]; then
     rm -rf "$out/paper"
     line "the paper's step" 100 "${steps[@]}" "$out/paper"
+    [ ! -e "$out/paper/profile.json" ] || gzip -f "$out/paper/profile.json" # ui.perfetto.dev opens it so
     if [ $torch_is_here = 1 ]; then line "the same step in PyTorch" 90 "$PYTHON" dev/bench_torch.py step
     else chosen "the same step in PyTorch" && left_out "the same step in PyTorch" "no PyTorch with CUDA in $PYTHON"; fi
 else

@@ -97,6 +97,11 @@ def main():
         case("logs are small enough to be sent", max(map(os.path.getsize, logs)) < 310_000 and len(logs) > 12, logs)
         case("the trainer's own log came along", any(path.endswith("paper/log.jsonl") for path in logs), logs)
 
+        with open(f"{tree}/build/gpu-check/the_paper_s_step.log") as f:
+            text = f.read()
+        case("the paper's step has a table of times, and a trace", "by kind" in text and "by range" in text and
+             any(path.endswith("paper/profile.json.gz") for path in logs), text[-1500:])
+
         r, rows = check(tree, "-only", "parity")
         case("-only: one row", list(rows) == ["parity"] and r.returncode == 0, rows)
         r, rows = check(tree, "-seconds", "1")

@@ -207,6 +207,11 @@ def test_sets(tmp):
     case("curves: each set from before step 1 on, plain text", [v["value"] for v in values if v["line"] == "zh"] ==
          [10.5, 1.9, 1.45, 1.3, 1.225] and len(values) == 10 and
          [v["value"] for v in specs["chart-plain"]["data"]["values"]] == [7, 9.5, 12, 14.5, 17], values)
+    with open(f"{run}/log.jsonl", "a", encoding="utf-8") as f:
+        f.write(json.dumps({"step": 40, "val_lm_perplexity": 21.0, "val_lm_ratio": 3.0, "val_lm_alarm": 1}) + "\n")
+    page, _ = page_of(run)
+    case("plain text measured where a run goes on stands beside the validation of that step", all(s in page.text for s in (
+        "perplexity on plain text21\n", "validation loss0.225\n")), page.text[:900])
     add_sets(run, [HOSTILE])
     page, faults = page_of(run)
     case("hostile names of sets: the page stays sound", not faults, faults)

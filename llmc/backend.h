@@ -128,10 +128,12 @@ struct Backend {
                                    int K, int N, int accumulate);
 
     // ---- rotary embedding, in place, "rotate half" pairing (i, i + HS/2) ----
-    // x: T rows of `heads` heads, ld apart; cos_sin (max_position, HS): HS/2 cosines then HS/2 sines of each position;
-    // backward = 1 rotates back.
-    void (*rope)(Backend *b, elem_t *x, int ld, const float *cos_sin, const int *positions, int T, int heads, int HS,
-                 int backward);
+    // x: T rows of `heads` heads, ld apart; cos_sin (max_position, HS): HS/2 cosines then HS/2 sines of each position.
+    void (*rope)(Backend *b, elem_t *x, int ld, const float *cos_sin, const int *positions, int T, int heads, int HS);
+    // dx (T,N), N a multiple of HS: the first `heads` heads of each row are rotated back. dbias (N) float = column sums
+    // of the result, all N columns; NULL (frozen): not wanted.
+    void (*rope_backward)(Backend *b, elem_t *dx, float *dbias, const float *cos_sin, const int *positions, int T,
+                          int N, int heads, int HS, int accumulate);
 
     // ---- causal grouped-query attention inside each page, scale 1/sqrt(HS) ----
     // out (Tq,NH*HS), lse (Tq,NH) log-sum-exp of the scaled scores (NULL in decoding); q rows ldq apart with NH heads;

@@ -332,13 +332,16 @@ static void test_matmul(void) {
 // ---- rotary ----
 static void test_rope(void) {
     check_begin("rope");
-    static const int shapes[][4] = {{1, 1, 2, 2}, {9, 2, 32, 64}, {33, 3, 64, 200}, {50, 2, 128, 300}, {4, 1, 10, 12}};
+    static const int shapes[][4] = {{1, 1, 2, 2},   {9, 2, 32, 64},    {33, 3, 64, 192},   {50, 2, 128, 300},
+                                    {4, 1, 10, 12}, {150, 5, 64, 448}, {70, 18, 128, 2560}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         const int T = shapes[s][0], heads = shapes[s][1], HS = shapes[s][2], ld = shapes[s][3];
         enum { MAX = 40 };
-        for (int backward = 0; backward < 2; backward++) {
-            at("rope T %d heads %d HS %d backward %d", T, heads, HS, backward);
+        // 0: forward; backward, where rows consist of heads: 1: dbias is overwritten, 2: added to, 3: frozen
+        for (int mode = 0; mode < (ld % HS ? 1 : 4); mode++) {
+            at("rope T %d heads %d HS %d mode %d", T, heads, HS, mode);
             Array *x = random_array('e', (size_t)T * ld, 1), *table = array('f', MAX * (size_t)HS);
+            Array *dbias = random_array('f', (size_t)ld, 1);
             for (int p = 0; p < MAX; p++) {
                 for (int i = 0; i < HS / 2; i++) {
                     const double angle = p * pow(1e6, -2.0 * i / HS);
@@ -350,11 +353,19 @@ static void test_rope(void) {
             int *positions = malloc((size_t)T * sizeof *positions);
             for (int t = 0; t < T; t++) positions[t] = (t * 7) % MAX;
             Array *p = int_array(positions, (size_t)T);
-            double *ref = copy_of(x), *mag = doubles((size_t)T * ld);
-            ref_rope(ref, mag, ld, table->h, positions, T, heads, HS, backward);
-            B->rope(B, x->d, ld, table->d, p->d, T, heads, HS, backward);
+            double *ref = copy_of(x), *mag = doubles((size_t)T * ld), *rb = copy_of(dbias), *mb = doubles((size_t)ld);
+            ref_rope(ref, mag, ld, table->h, positions, T, heads, HS, mode > 0);
+            if (mode == 0) B->rope(B, x->d, ld, table->d, p->d, T, heads, HS);
+            else B->rope_backward(B, x->d, mode == 3 ? NULL : dbias->d, table->d, p->d, T, ld, heads, HS, mode == 2);
             compare("x", x, ref, mag, 2);
-            free(ref), free(mag), free(positions);
+            for (int c = 0; c < ld; c++) { // of what was stored
+                if (mode == 1) rb[c] = 0;
+                mb[c] = fabs(rb[c]);
+                if (mode != 1 && mode != 2) continue;
+                for (int t = 0; t < T; t++) rb[c] += x->h[t * ld + c], mb[c] += fabs(x->h[t * ld + c]);
+            }
+            compare("dbias", dbias, rb, mb, T);
+            free(ref), free(mag), free(positions), free(rb), free(mb);
             free_arrays();
         }
     }

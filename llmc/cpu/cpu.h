@@ -134,6 +134,9 @@ static inline size_t cpu_split(size_t n, int thread, int threads) {
                  const int begin = (int)cpu_split((size_t)(rows), thread, threads);                                    \
                  const int end = (int)cpu_split((size_t)(rows), thread + 1, threads); __VA_ARGS__)
 
+// out (N) = or += column sums of x (T,N): gradients of biases (matmul.c).
+void cpu_column_sums(Backend *b, float *out, const elem_t *x, int T, int N, int accumulate);
+
 // What fills the Backend: layers.c, matmul.c, attention.c.
 void cpu_layers_fill(Backend *b);
 void cpu_matmul_fill(Backend *b);

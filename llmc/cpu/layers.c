@@ -91,10 +91,16 @@ static void rmsnorm_backward(Backend *b, elem_t *dx, float *dw, const elem_t *do
 }
 
 // ---- elementwise layers ----
-static void rope(Backend *b, elem_t *x, int ld, const float *cos_sin, const int *positions, int T, int heads, int HS,
-                 int backward) {
+static void rope(Backend *b, elem_t *x, int ld, const float *cos_sin, const int *positions, int T, int heads, int HS) {
     const CpuKernels *k = cpu_kernels(b);
-    CPU_PARALLEL_ROWS(b, T, (double)heads * HS, k->rope(x, ld, cos_sin, positions, begin, end, heads, HS, backward););
+    CPU_PARALLEL_ROWS(b, T, (double)heads * HS, k->rope(x, ld, cos_sin, positions, begin, end, heads, HS, 0););
+}
+
+static void rope_backward(Backend *b, elem_t *dx, float *dbias, const float *cos_sin, const int *positions, int T,
+                          int N, int heads, int HS, int accumulate) {
+    const CpuKernels *k = cpu_kernels(b);
+    CPU_PARALLEL_ROWS(b, T, (double)heads * HS, k->rope(dx, N, cos_sin, positions, begin, end, heads, HS, 1););
+    if (dbias) cpu_column_sums(b, dbias, dx, T, N, accumulate);
 }
 
 static void swiglu_forward(Backend *b, elem_t *out, const elem_t *gate_up, int T, int F) {
@@ -193,6 +199,7 @@ void cpu_layers_fill(Backend *b) {
     b->rmsnorm_forward = rmsnorm_forward;
     b->rmsnorm_backward = rmsnorm_backward;
     b->rope = rope;
+    b->rope_backward = rope_backward;
     b->swiglu_forward = swiglu_forward;
     b->swiglu_backward = swiglu_backward;
     b->cross_entropy = cross_entropy;

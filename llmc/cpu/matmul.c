@@ -121,6 +121,15 @@ static void matmul_backward_input(Backend *b, elem_t *din, const elem_t *dout, c
     multiply(b, &g);
 }
 
+void cpu_column_sums(Backend *b, float *out, const elem_t *x, int T, int N, int accumulate) {
+    enum { COLUMNS = 64 };
+    const int groups = (N + COLUMNS - 1) / COLUMNS;
+    CPU_PARALLEL_ROWS(b, groups, COLUMNS * (double)T, {
+        const int last = end * COLUMNS < N ? end * COLUMNS : N;
+        cpu_kernels(b)->column_sums(out, x, N, T, begin * COLUMNS, last, accumulate);
+    });
+}
+
 static void matmul_backward_weight(Backend *b, float *dw, float *dbias, const elem_t *dout, const elem_t *in, int T,
                                    int K, int N, int accumulate) {
     if (dw) {
@@ -139,14 +148,7 @@ static void matmul_backward_weight(Backend *b, float *dw, float *dbias, const el
                         .accumulate = accumulate};
         multiply(b, &g);
     }
-    if (dbias) {
-        enum { COLUMNS = 64 };
-        const int groups = (N + COLUMNS - 1) / COLUMNS;
-        CPU_PARALLEL_ROWS(b, groups, COLUMNS * (double)T, {
-            const int last = end * COLUMNS < N ? end * COLUMNS : N;
-            cpu_kernels(b)->column_sums(dbias, dout, N, T, begin * COLUMNS, last, accumulate);
-        });
-    }
+    if (dbias) cpu_column_sums(b, dbias, dout, T, N, accumulate);
 }
 
 void cpu_matmul_fill(Backend *b) {

@@ -51,9 +51,7 @@ void cuda_sum_partials(Backend *b, float *out, const float *partial, int rows, i
 
 template <class E, int W>
 static void two_stages(Backend *b, float *out, const elem_t *x, int T, int N, int accumulate) {
-    const int chunks = (int)ceil_divide((size_t)T, 64) < BACKEND_SUM_BLOCKS ? (int)ceil_divide((size_t)T, 64)
-                                                                            : (int)BACKEND_SUM_BLOCKS;
-    const int chunk = (int)ceil_divide((size_t)T, (size_t)chunks), rows = (int)ceil_divide((size_t)T, (size_t)chunk);
+    const int chunk = column_sum_chunk(T), rows = (int)ceil_divide((size_t)T, (size_t)chunk);
     if (rows == 1) {
         launch<E, W>(b, out, (const E *)x, T, N, chunk, 256, accumulate);
         return;

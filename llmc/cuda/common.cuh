@@ -134,6 +134,11 @@ static inline int wide_elems(const Backend *b) { return b->dtype == DTYPE_BF16 ?
 // ---- column_sums.cu ----
 // out (N) = or += sums over the T rows of x (T,N), through scratch of at most BACKEND_SUM_BLOCKS rows of N floats.
 void cuda_column_sums(Backend *b, float *out, const elem_t *x, int T, int N, int accumulate);
+// Rows of one partial sum: at least 64, so many that there are at most BACKEND_SUM_BLOCKS.
+static inline int column_sum_chunk(int T) {
+    const size_t chunks = ceil_divide((size_t)T, 64);
+    return (int)ceil_divide((size_t)T, chunks < BACKEND_SUM_BLOCKS ? chunks : (size_t)BACKEND_SUM_BLOCKS);
+}
 // The same for few rows of fp32, without scratch: partial sums that another kernel left there.
 void cuda_sum_partials(Backend *b, float *out, const float *partial, int rows, int N, int accumulate);
 

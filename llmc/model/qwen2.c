@@ -142,14 +142,14 @@ static void project_qkv(const Qwen2 *q, StackActs *a, LayerActs *n, int l, const
     QKVView v = qkv_view(q, n->qkv, d, outputs_only);
     if (!outputs_only) {
         b->matmul_forward(b, n->qkv, n->ln1, w, bias, T, D, heads + 2 * kv);
-        b->rope(b, n->qkv, v.ldq, q->cos_sin, d->positions, T, c->NH + c->KV, c->HS, 0);
+        b->rope(b, n->qkv, v.ldq, q->cos_sin, d->positions, T, c->NH + c->KV, c->HS);
         return;
     }
     b->gather_rows(b, a->ln1_out, n->ln1, d->output_rows, d->outputs, D);
     b->matmul_forward(b, v.q, a->ln1_out, w, bias, d->outputs, D, heads);
     b->matmul_forward(b, v.k, n->ln1, elem_at(b, w, (size_t)heads * D), elem_at(b, bias, (size_t)heads), T, D, 2 * kv);
-    b->rope(b, v.q, v.ldq, q->cos_sin, d->output_positions, d->outputs, c->NH, c->HS, 0);
-    b->rope(b, v.k, v.ldk, q->cos_sin, d->positions, T, c->KV, c->HS, 0);
+    b->rope(b, v.q, v.ldq, q->cos_sin, d->output_positions, d->outputs, c->NH, c->HS);
+    b->rope(b, v.k, v.ldk, q->cos_sin, d->positions, T, c->KV, c->HS);
 }
 
 static void attend(const Qwen2 *q, LayerActs *n, int l, const StackBatch *d, int outputs_only, const KVCache *cache) {
@@ -239,10 +239,10 @@ static void layer_recompute(const Qwen2 *q, StackActs *a, int l, const StackBatc
 }
 
 // din = dout w and, unless the stack is frozen, dw = dout^T in, for the weight at offset `w` of layer l.
-static void linear_backward(const Qwen2 *q, elem_t *din, const elem_t *dout, const elem_t *in, int l, size_t w,
-                            float *dbias, int T, int K, int N, int accumulate) {
+static void linear_backward(const Qwen2 *q, elem_t *din, const elem_t *dout, const elem_t *in, int l, size_t w, int T,
+                            int K, int N, int accumulate) {
     q->b->matmul_backward_input(q->b, din, dout, weight(q, layer_base(q, l) + w), T, K, N, 0);
-    if (q->train) q->b->matmul_backward_weight(q->b, layer_grad(q, l, w), dbias, dout, in, T, K, N, accumulate);
+    if (q->train) q->b->matmul_backward_weight(q->b, layer_grad(q, l, w), NULL, dout, in, T, K, N, accumulate);
 }
 
 // a->dln (T,D) = gradient of ln1, from the gradient of the attention's output.
@@ -257,15 +257,16 @@ static void attention_block_backward(const Qwen2 *q, StackActs *a, LayerActs *n,
     b->attention_backward(b, g.q, g.ldq, g.k, g.v, g.ldk, a->dattn, n->attn, n->lse, v.q, v.k, v.v, &v.pages, c->NH,
                           c->KV, c->HS);
     if (!outputs_only) {
-        b->rope(b, g.q, g.ldq, q->cos_sin, d->positions, T, c->NH + c->KV, c->HS, 1);
-        linear_backward(q, a->dln, a->dqkv, n->ln1, l, w, dbias, T, D, heads + 2 * kv, accumulate);
+        b->rope_backward(b, g.q, dbias, q->cos_sin, d->positions, T, heads + 2 * kv, c->NH + c->KV, c->HS, accumulate);
+        linear_backward(q, a->dln, a->dqkv, n->ln1, l, w, T, D, heads + 2 * kv, accumulate);
         return;
     }
     size_t w_kv = w + (size_t)heads * D;
-    b->rope(b, g.q, g.ldq, q->cos_sin, d->output_positions, d->outputs, c->NH, c->HS, 1);
-    b->rope(b, g.k, g.ldk, q->cos_sin, d->positions, T, c->KV, c->HS, 1);
-    linear_backward(q, a->dln, g.k, n->ln1, l, w_kv, dbias ? dbias + heads : NULL, T, D, 2 * kv, accumulate);
-    linear_backward(q, a->dln_out, g.q, a->ln1_out, l, w, dbias, d->outputs, D, heads, accumulate);
+    b->rope_backward(b, g.q, dbias, q->cos_sin, d->output_positions, d->outputs, heads, c->NH, c->HS, accumulate);
+    b->rope_backward(b, g.k, dbias ? dbias + heads : NULL, q->cos_sin, d->positions, T, 2 * kv, c->KV, c->HS,
+                     accumulate);
+    linear_backward(q, a->dln, g.k, n->ln1, l, w_kv, T, D, 2 * kv, accumulate);
+    linear_backward(q, a->dln_out, g.q, a->ln1_out, l, w, d->outputs, D, heads, accumulate);
     b->scatter_add_rows(b, a->dln, a->dln_out, d->output_rows, d->outputs, D);
 }
 
@@ -282,13 +283,13 @@ static elem_t *layer_backward(const Qwen2 *q, StackActs *a, int l, const StackBa
     int previous = q->grads->previous[q->p.layer_bucket + l];
     if (previous >= 0) b->wait_for(b, params_reduce_tag(previous)); // it used this layer's buffer
     // MLP
-    linear_backward(q, a->dact, dx, n->act, l, q->p.down, NULL, R, F, D, accumulate);
+    linear_backward(q, a->dact, dx, n->act, l, q->p.down, R, F, D, accumulate);
     b->swiglu_backward(b, n->gate_up, a->dact, n->gate_up, R, F);
-    linear_backward(q, a->dln, n->gate_up, n->ln2, l, q->p.gate_up, NULL, R, D, 2 * F, accumulate);
+    linear_backward(q, a->dln, n->gate_up, n->ln2, l, q->p.gate_up, R, D, 2 * F, accumulate);
     b->rmsnorm_backward(b, dx, layer_grad(q, l, q->p.ln2), a->dln, n->x_mid, weight(q, base + q->p.ln2), n->rstd2, R, D,
                         accumulate);
     // attention
-    linear_backward(q, a->dattn, dx, n->attn, l, q->p.o, NULL, R, c->NH * c->HS, D, accumulate);
+    linear_backward(q, a->dattn, dx, n->attn, l, q->p.o, R, c->NH * c->HS, D, accumulate);
     attention_block_backward(q, a, n, l, d, outputs_only, accumulate);
     if (outputs_only) { // the other rows get gradients only through keys and values
         b->zero(b, a->dx, (size_t)T * D * dtype_size(b->dtype));

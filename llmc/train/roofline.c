@@ -170,20 +170,20 @@ static void recompute(RooflineTimes *t, const RooflineLoad *l, const RooflineRat
 // Operations that stream their arrays through memory: elements read and written for each row of a layer. Attention's
 // own traffic hides behind its arithmetic, but for the kernel before its backward.
 //   forward   two norms with residual adds 8 D, rotary 2 R, SwiGLU 3 F
-//   backward  two norms 8 D, rotary 2 R, sums of dout * out 2 H, bias sums QKV, SwiGLU 5 F
+//   backward  two norms 8 D, rotary with the bias sums R + QKV, sums of dout * out 2 H, SwiGLU 5 F
 static void layer_streams(RooflineTimes *t, const RooflineLoad *l, const RooflineRates *r, const Qwen2Config *c,
                           double rows) {
     double D = c->D, F = c->F, heads = (double)c->NH * c->HS, qkv = heads + 2.0 * c->KV * c->HS;
     double rotated = (double)(c->NH + c->KV) * c->HS, e = l->element;
     double forward = rows * e * (8 * D + 2 * rotated + 3 * F);
-    double backward = rows * e * (8 * D + 2 * rotated + qkv + 2 * heads + 5 * F);
+    double backward = rows * e * (8 * D + rotated + qkv + 2 * heads + 5 * F);
     stream(t, PART_ELEMENTWISE, r, forward + backward);
     t->forward += forward / r->bandwidth;
     t->backward += backward / r->bandwidth;
 }
 
 static void stack(RooflineTimes *t, int part, const RooflineLoad *l, const RooflineRates *r, const RooflineStack *s) {
-    enum { FORWARD_KERNELS = 9, BACKWARD_KERNELS = 20 };
+    enum { FORWARD_KERNELS = 9, BACKWARD_KERNELS = 19 };
     const Qwen2Config *c = s->c;
     double layers = c->L - 1;
     layer_products(t, part, l, r, c, s->rows, 1, layers);

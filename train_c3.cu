@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llmc/base/alloc.h"       // string_format
 #include "llmc/base/file.h"        // the standard streams
 #include "llmc/base/stop.h"        // signals, OUT/stop
 #include "llmc/data/loader.h"      // loader_next: which pages
@@ -214,10 +215,28 @@ static void say_end(Trainer *t, int stopping) {
     else log_note(t->log, "lowest validation loss: %.4f, at step %lld", best->loss, (long long)best->step);
 }
 
+// Says by which algorithms a GPU multiplies, unless it was *said; the caller frees that.
+static void note_algorithms(Trainer *t, char **said) {
+    if (!t->backend->algorithms_text || t->dist.rank != 0) return;
+    char *text = t->backend->algorithms_text(t->backend);
+    if (!*said || strcmp(*said, text) != 0) log_note(t->log, "algorithms: %s", text);
+    free(*said);
+    *said = text;
+}
+
+static int save_algorithms(Trainer *t, Error *err) {
+    if (t->dist.rank != 0) return 0;
+    char *path = string_format("%s/algorithms.json", t->o.out);
+    int bad = t->backend->algorithms_save(t->backend, path, err);
+    free(path);
+    return bad;
+}
+
 static int loop(Trainer *t, Error *err) {
     int stopping = 0, found;
     first_validation(t);
     double saved_at = log_seconds();
+    char *said = NULL;
     pack(t, t->state.step + 1);
     t->profile = profile_start(t->backend, t->o.profile, t->state.step, t->steps, t->log);
     while (t->state.step < t->steps && !stopping && !has_waited(t)) {
@@ -234,6 +253,8 @@ static int loop(Trainer *t, Error *err) {
         name_sets(t, p, &line, sets);
         log_step(t->log, &line);
         if (profile_is_complete(t->profile, line.step)) profile_finish(&t->profile, &t->plan, t->o.out, t->log);
+        if (!said) note_algorithms(t, &said); // the first step has met most shapes
+        if (t->o.tune) TRY(dist_agree(&t->dist, save_algorithms(t, err), err));
         const char *why = stop_requested(t->o.out);
         int last = t->state.step == t->steps, best;
         int flags[2] = {why != NULL, t->o.save_minutes > 0 && log_seconds() - saved_at > 60 * t->o.save_minutes};
@@ -248,6 +269,8 @@ static int loop(Trainer *t, Error *err) {
         }
     }
     profile_finish(&t->profile, &t->plan, t->o.out, t->log); // of a run that was stopped before
+    note_algorithms(t, &said);
+    free(said);
     if (stopping && t->dist.local_rank == 0 && stop_clear(&found, t->o.out, err)) log_note(t->log, "%s", err->text);
     say_end(t, stopping);
     return 0;

@@ -127,6 +127,15 @@ struct Backend {
     void (*matmul_backward_weight)(Backend *b, float *dw, float *dbias, const elem_t *dout, const elem_t *in, int T,
                                    int K, int N, int accumulate);
 
+    // Algorithms of a GPU's matrix products; NULL on a CPU, which has one. Before the first product, on all ranks:
+    // read: a file of algorithms to use, NULL: none; tune: the fastest is measured for each product that it lacks. That
+    // changes no result of this run: those products use the library's choice.
+    int (*algorithms)(Backend *b, const char *read, int tune, Error *err);
+    // Writes what was read and measured to PATH, if something was measured since; rank 0's measurements alone.
+    int (*algorithms_save)(Backend *b, const char *path, Error *err);
+    // "42 in FILE; 40 used, 3 by the heuristic": so far, on this rank; the caller frees it.
+    char *(*algorithms_text)(const Backend *b);
+
     // ---- rotary embedding, in place, "rotate half" pairing (i, i + HS/2) ----
     // x: T rows of `heads` heads, ld apart; cos_sin (max_position, HS): HS/2 cosines then HS/2 sines of each position.
     void (*rope)(Backend *b, elem_t *x, int ld, const float *cos_sin, const int *positions, int T, int heads, int HS);

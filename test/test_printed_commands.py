@@ -23,6 +23,8 @@ NOT_RUN = {
     "bash scripts/gpu_check.sh -seconds 500": "needs a GPU",
     "bash scripts/gpu_check.sh -only parity": "needs a GPU",
     "bash scripts/gpu_check.sh -o DIR": "needs a GPU",
+    "mpirun -np 8 ./train_c3 -b 2 -g 16 -steps 5 -no_save -tune -o runs/tune": "needs a GPU",
+    "mpirun -np 8 ./train_c3 -b 2 -g 16 -lr 1e-5 -steps 40000 -algorithms runs/tune/algorithms.json": "needs a GPU",
     "bash scripts/bundle.sh": "minutes of nvcc",
     "bash scripts/bundle.sh -data": "a download: the demo's texts",
     "mpirun -np 8 mpi/train_c3 ...": "stands for a line of one's own",

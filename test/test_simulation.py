@@ -8,6 +8,7 @@ Tolerances, written down before the first run (decisions: CUDA against the CPU b
            30 steps
 That they are not too wide is shown by a run with another learning rate, half a percent higher, which must fall outside.
 """
+import json
 import os
 import re
 import subprocess
@@ -332,9 +333,78 @@ def run_fault(cell, trainer):
     return wrong
 
 
+# ---- algorithms of matrix products ----------------------------------------------------------------------------------
+
+# What is done to a table so that it belongs elsewhere, or to its text.
+IGNORED = {"device": "cuda NVIDIA H200, sm_90", "cublaslt": 120805}
+DAMAGED = {  # name: (its first product's key, another value, None: the text is cut off there; what is said)
+    "cut": ("align", None, r"damaged.json"),
+    "digits": ("algorithm", "0a", r"damaged.json: product 1: algorithm: expected 128 hexadecimal digits"),
+    "shape": ("K", 0, r"damaged.json: product 1: .*K"),
+    "name": ("product", "backward", r"damaged.json: product 1: product: expected \"forward\""),
+}
+
+
+def run_tune(cell, trainer):
+    """-tune times and changes nothing; its table is what later runs use, all ranks alike, and only where it belongs."""
+    wrong, bits, texts = [], {}, {}
+
+    def run(name, *options, streams="eager"):
+        settings = {**cell.settings, "SIM_ASYNC": streams, "C3_COMM_TIMEOUT": "600"}  # rank 0 times for a minute here
+        out, r = trainer.run(cell, options=[*cell.options, *options], settings=settings)
+        texts[name] = r.text
+        if r.code == 0:
+            bits[name] = losses(out), model_bytes(out, int(cell.steps))
+        return out, r
+
+    def expect(name, pattern, same=None):
+        said = re.search(pattern, texts[name])
+        if not said:
+            wrong.append(f"{name}: '{pattern}' is not said:\n" + "\n".join(texts[name].splitlines()[-6:]))
+        if same and bits.get(name) != bits[same]:
+            wrong.append(f"{name}: not the bits of {same}")
+        return said
+
+    run("plain")
+    expect("plain", r"algorithms: \d+ by the heuristic \([1-9]\d* for one number of rows")
+    out, _ = run("tuned", "-tune", streams="lazy")
+    file = os.path.join(out, "algorithms.json")
+    with open(file) as f:
+        text = f.read()
+    table = json.loads(text)
+    expect("tuned", rf"by the heuristic .*; {len(table['products'])} timed, another faster in {len(table['products'])}", "plain")
+    if len(table["products"]) < 10 or any(p["split_k"] != 3 or p["ms"] > p["first_ms"] for p in table["products"]):
+        wrong.append(f"the third algorithm is the fastest, the table says {text[:2000]}")
+    run("used", "-algorithms", file)
+    run("used again", "-algorithms", file, streams="lazy")
+    used = expect("used", r"algorithms: (\d+) in (\S+); (\d+) used, \d+ by the heuristic")
+    if used and (int(used[1]) != len(table["products"]) or int(used[3]) < int(used[1]) / 2):
+        wrong.append(f"{used[0]}, and the table has {len(table['products'])}")
+    expect("used again", "algorithms", "used")
+    if bits["used"] == bits["plain"]:
+        wrong.append("the table changes nothing")
+    for name, value in IGNORED.items():
+        other = os.path.join(trainer.folder, f"{name}.json")
+        with open(other, "w") as f:
+            json.dump({**table, name: value}, f)
+        run(name, "-algorithms", other)
+        expect(name, rf"{name}.json is not used: it was made on .*{value}.*; here: cuda CUDA simulation", "plain")
+    for name, (key, value, said) in DAMAGED.items():
+        other = os.path.join(trainer.folder, "damaged.json")
+        with open(other, "w") as f:
+            products = [{**table["products"][0], key: value}]
+            damaged = json.dumps({**table, "products": products})
+            f.write(damaged if value is not None else damaged[: damaged.index(key)])
+        _, r = run(name, "-algorithms", other)
+        expect(name, rf"train_c3: .*{said}")
+        if r.code == 0:
+            wrong.append(f"{name}: a damaged table is used")
+    return wrong
+
+
 # ---- all of it -----------------------------------------------------------------------------------------------------
 
-RUN = {"ops": run_ops, "parity": run_parity, "train": run_train, "log": run_log, "fault": run_fault}
+RUN = {"ops": run_ops, "parity": run_parity, "train": run_train, "log": run_log, "fault": run_fault, "tune": run_tune}
 
 
 def matrix(words):
@@ -344,8 +414,8 @@ def matrix(words):
 
 
 def build(cells):
-    names = {"ops": "test_ops", "parity": "parity_check", "train": "train_c3", "log": "train_c3", "fault": "train_c3"}
-    targets = sorted({f"build/cudasim/{cell.build}/{names[cell.what]}" for cell in cells} |
+    names = {"ops": "test_ops", "parity": "parity_check"}
+    targets = sorted({f"build/cudasim/{cell.build}/{names.get(cell.what, 'train_c3')}" for cell in cells} |
                      {"build/cudasim/opt/train_c3"})
     start = time.time()
     r = subprocess.run(["make", "-s", f"-j{CORES}", *targets], cwd=ROOT, text=True, capture_output=True)

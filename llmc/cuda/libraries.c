@@ -162,6 +162,11 @@ static void *find(void *library, const char *name) {
 FORWARD(cublaslt, cublasStatus_t, cublasLtCreate, (cublasLtHandle_t * handle), (handle))
 FORWARD(cublaslt, cublasStatus_t, cublasLtDestroy, (cublasLtHandle_t handle), (handle))
 FORWARD(cublaslt, const char *, cublasLtGetStatusString, (cublasStatus_t status), (status))
+FORWARD(cublaslt, size_t, cublasLtGetVersion, (void), ())
+FORWARD(cublaslt, cublasStatus_t, cublasLtMatmulAlgoConfigGetAttribute,
+        (const cublasLtMatmulAlgo_t *algo, cublasLtMatmulAlgoConfigAttributes_t attribute, void *value, size_t bytes,
+         size_t *written),
+        (algo, attribute, value, bytes, written))
 FORWARD(cublaslt, cublasStatus_t, cublasLtMatmul,
         (cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha, const void *A,
          cublasLtMatrixLayout_t Adesc, const void *B, cublasLtMatrixLayout_t Bdesc, const void *beta, const void *C,

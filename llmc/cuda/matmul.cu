@@ -6,10 +6,16 @@
 //     d weight   dw   (K x N) = in (K x T)               dout^T (N x T, transposed)      fp32 out
 // No leading dimension depends on T. A plan (descriptor, layouts, algorithm) is kept for each kind, K, N, alignment of
 // the pointers and bucket of T: packed batches change T every step, and there are 8 buckets from one power of two to
-// the next. The algorithm is the heuristic's choice for the bucket's largest T; the layouts carry the exact T, and if
-// cublasLtMatmulAlgoCheck refuses it, T gets a plan of its own. Partial sums of split K are added in fp32, so that a
-// bf16 result is rounded once. fp32 products do not use TF32.
+// the next. The algorithm is the table's, if one was read (algorithms.h), else the heuristic's first choice for the
+// bucket's largest T; the layouts carry the exact T, and if cublasLtMatmulAlgoCheck refuses it, T gets a plan of its
+// own by the heuristic, which is counted. Partial sums of split K are added in fp32, so that a bf16 result is rounded
+// once. fp32 products do not use TF32.
+//
+// Tuning fills the table: what it lacks is timed on rank 0 with the operands of the first such product, which then
+// goes on with the heuristic's first choice, so that tuning changes no result.
 #include "llmc/base/alloc.h"
+#include "llmc/base/clean.h"
+#include "llmc/cuda/algorithms.h"
 #include "llmc/cuda/common.cuh"
 
 #include <stdio.h>  // snprintf
@@ -17,17 +23,10 @@
 #include <string.h> // memcmp
 
 // ---- plans ----
-enum Kind { FORWARD, FORWARD_BIAS, BACKWARD_INPUT, BACKWARD_WEIGHT };
-
-struct PlanKey {
-    int kind, K, N, rows; // rows: the bucket's, or the exact number with exact = 1
-    int exact;
-    int align_a, align_b, align_d; // bytes, up to 16
-};
-
 struct Plan {
     PlanKey key;
-    int rows; // of the layouts
+    int rows;   // of the layouts
+    bool tuned; // looked at
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, d;
     cublasLtMatmulAlgo_t algo;
@@ -39,6 +38,14 @@ struct CudaMatmul {
     cublasLtHandle_t handle;
     void *workspace; // BACKEND_GEMM_WORKSPACE bytes
     Plan *plans[PLAN_LISTS];
+    AlgorithmTable table;
+    char *note;      // about the file of the table; NULL: none was read
+    bool tune;       // times what the table lacks
+    bool unwritten;  // something was timed since the table was written
+    int from_table;  // plans whose algorithm is the table's
+    int first;       // the heuristic's
+    int exact;       // of those, for a T whose bucket's algorithm was refused
+    int timed, beat; // by tuning; of those, where another is faster than the heuristic's first
 };
 
 // Operands in cuBLASLt's order.
@@ -117,8 +124,8 @@ static void set_preference(cublasLtMatmulPreference_t preference, cublasLtMatmul
     CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value));
 }
 
-// The heuristic's algorithm for the layouts as they are.
-static void choose_algorithm(CudaMatmul *m, Plan *plan) {
+// The heuristic's algorithms for the layouts as they are, best first: fills at most `most`, at least one; how many.
+static int ask_heuristic(CudaMatmul *m, const Plan *plan, cublasLtMatmulHeuristicResult_t *results, int most) {
     const uint64_t workspace = BACKEND_GEMM_WORKSPACE;
     cublasLtMatmulPreference_t preference;
     CUBLAS_CHECK(cublasLtMatmulPreferenceCreate(&preference));
@@ -129,19 +136,39 @@ static void choose_algorithm(CudaMatmul *m, Plan *plan) {
     set_preference(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, plan->key.align_b);
     set_preference(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, plan->key.align_d);
     set_preference(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, plan->key.align_d);
-    cublasLtMatmulHeuristicResult_t result;
     int found = 0;
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(m->handle, plan->desc, plan->a, plan->b, plan->d,
-                                                                 plan->d, preference, 1, &result, &found);
+                                                                 plan->d, preference, most, results, &found);
     CUBLAS_CHECK(cublasLtMatmulPreferenceDestroy(preference));
     if (status != CUBLAS_STATUS_SUCCESS || found < 1) {
-        static const char *const names[] = {"forward", "forward with bias", "d input", "d weight"};
         char text[160];
-        snprintf(text, sizeof text, "no algorithm for %s, T %d, K %d, N %d: %s", names[plan->key.kind], plan->rows,
+        snprintf(text, sizeof text, "no algorithm for %s, T %d, K %d, N %d: %s", kind_name(plan->key.kind), plan->rows,
                  plan->key.K, plan->key.N, cublasLtGetStatusString(status));
         cuda_fatal(__FILE__, __LINE__, "cublasLtMatmulAlgoGetHeuristic", text);
     }
+    return found;
+}
+
+// Whether the algorithm takes the rows that the layouts have.
+static bool takes(CudaMatmul *m, const Plan *plan, const cublasLtMatmulAlgo_t *algo) {
+    cublasLtMatmulHeuristicResult_t result;
+    return cublasLtMatmulAlgoCheck(m->handle, plan->desc, plan->a, plan->b, plan->d, plan->d, algo, &result) ==
+               CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= (size_t)BACKEND_GEMM_WORKSPACE;
+}
+
+static void choose_algorithm(CudaMatmul *m, Plan *plan) {
+    const Algorithm *known = algorithm_find(&m->table, &plan->key);
+    if (known && takes(m, plan, &known->algo)) {
+        plan->algo = known->algo;
+        m->from_table++;
+        return;
+    }
+    cublasLtMatmulHeuristicResult_t result;
+    ask_heuristic(m, plan, &result, 1);
     plan->algo = result.algo;
+    m->first++;
+    m->exact += plan->key.exact;
 }
 
 static Plan *plan_for(Backend *b, const PlanKey *key) {
@@ -161,30 +188,133 @@ static Plan *plan_for(Backend *b, const PlanKey *key) {
 
 // The plan whose layouts have exactly the product's rows, and whose algorithm takes them.
 static Plan *exact_plan(Backend *b, const Product *p) {
-    CudaMatmul *m = cuda_state(b)->matmul;
     PlanKey key = key_of(p);
     Plan *plan = plan_for(b, &key);
     if (plan->rows == p->T) return plan;
     set_rows(plan, p->T);
-    cublasLtMatmulHeuristicResult_t result;
-    const cublasStatus_t status =
-        cublasLtMatmulAlgoCheck(m->handle, plan->desc, plan->a, plan->b, plan->d, plan->d, &plan->algo, &result);
-    if (status == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= (size_t)BACKEND_GEMM_WORKSPACE) return plan;
+    if (takes(cuda_state(b)->matmul, plan, &plan->algo)) return plan;
     set_rows(plan, key.rows); // asked again, the bucket's plan is checked again
     key.rows = p->T;
     key.exact = 1;
     return plan_for(b, &key);
 }
 
+static cublasStatus_t launch(Backend *b, const Plan *plan, const Product *p, const cublasLtMatmulAlgo_t *algo) {
+    CudaMatmul *m = cuda_state(b)->matmul;
+    const float one = 1.0f;
+    return cublasLtMatmul(m->handle, plan->desc, &one, p->a, plan->a, p->b, plan->b, &p->beta, p->d, plan->d, p->d,
+                          plan->d, algo, m->workspace, BACKEND_GEMM_WORKSPACE, cuda_stream(b));
+}
+
+static void tune(Backend *b, Plan *plan, const Product *p);
+
 static void multiply(Backend *b, const Product *p) {
     CudaMatmul *m = cuda_state(b)->matmul;
     Plan *plan = exact_plan(b, p);
-    const float one = 1.0f;
     if (p->bias)
         CUBLAS_CHECK(
             cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias));
-    CUBLAS_CHECK(cublasLtMatmul(m->handle, plan->desc, &one, p->a, plan->a, p->b, plan->b, &p->beta, p->d, plan->d,
-                                p->d, plan->d, &plan->algo, m->workspace, BACKEND_GEMM_WORKSPACE, cuda_stream(b)));
+    if (m->tune && !plan->tuned) tune(b, plan, p);
+    CUBLAS_CHECK(launch(b, plan, p, &plan->algo));
+}
+
+// ---- tuning ----
+enum { CANDIDATES = 8, ROUNDS = 2, REPEATS = 4 };
+
+// Milliseconds of a product; negative: the algorithm does not run. What was queued before has ended.
+static double time_algorithm(Backend *b, const Plan *plan, const Product *p, const cublasLtMatmulAlgo_t *algo,
+                             bool first) {
+    cudaEvent_t begin, end;
+    float ms = 0;
+    cublasStatus_t status = first ? launch(b, plan, p, algo) : CUBLAS_STATUS_SUCCESS; // loads the kernel
+    CUDA_CHECK(cudaEventCreate(&begin));
+    CUDA_CHECK(cudaEventCreate(&end));
+    CUDA_CHECK(cudaEventRecord(begin, cuda_stream(b)));
+    for (int i = 0; i < REPEATS && status == CUBLAS_STATUS_SUCCESS; i++) status = launch(b, plan, p, algo);
+    CUDA_CHECK(cudaEventRecord(end, cuda_stream(b)));
+    CUDA_CHECK(cudaEventSynchronize(end));
+    CUDA_CHECK(cudaEventElapsedTime(&ms, begin, end));
+    CUDA_CHECK(cudaEventDestroy(begin));
+    CUDA_CHECK(cudaEventDestroy(end));
+    return status == CUBLAS_STATUS_SUCCESS ? (double)ms / REPEATS : -1;
+}
+
+// Puts the fastest of the heuristic's best into the table: the least of the rounds counts, and one that is not faster
+// by a hundredth does not take the place of one that the heuristic likes better.
+static void time_all(Backend *b, Plan *plan, const Product *p) {
+    CudaMatmul *m = cuda_state(b)->matmul;
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+    double ms[CANDIDATES];
+    set_rows(plan, plan->key.rows);
+    const int n = ask_heuristic(m, plan, found, CANDIDATES);
+    set_rows(plan, p->T);
+    for (int i = 0; i < n; i++) ms[i] = takes(m, plan, &found[i].algo) ? 1e9 : -1;
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < n; i++) {
+            if (ms[i] < 0) continue;
+            const double now = time_algorithm(b, plan, p, &found[i].algo, round == 0);
+            if (now < ms[i]) ms[i] = now;
+        }
+    }
+    int best = -1;
+    for (int i = 0; i < n; i++) {
+        if (ms[i] >= 0 && (best < 0 || ms[i] < 0.99 * ms[best])) best = i;
+    }
+    if (best < 0) return;
+    const Algorithm row = {plan->key, found[best].algo, ms[best], ms[0] < 0 ? ms[best] : ms[0]};
+    algorithm_add(&m->table, &row);
+    m->unwritten = true;
+    m->timed++;
+    m->beat += best > 0;
+}
+
+// d is written over: by the product itself when it does not add to it, else another array takes its place. Where there
+// is no memory for that, the next such product is asked. Waits on the watch for all that could hang.
+static void tune(Backend *b, Plan *plan, const Product *p) {
+    CudaMatmul *m = cuda_state(b)->matmul;
+    Product timed = *p;
+    if (plan->key.exact || algorithm_find(&m->table, &plan->key)) {
+        plan->tuned = true;
+        return;
+    }
+    cuda_comm_wait(b, 1);
+    if (p->beta != 0) {
+        const bool weight = p->kind == BACKWARD_WEIGHT, forward = p->kind == FORWARD || p->kind == FORWARD_BIAS;
+        const size_t rows = (size_t)(weight ? p->N : p->T), columns = (size_t)(forward ? p->N : p->K);
+        if (cudaMalloc(&timed.d, rows * columns * (weight ? sizeof(float) : dtype_size(b->dtype))) != cudaSuccess) {
+            (void)cudaGetLastError();
+            return;
+        }
+    }
+    time_all(b, plan, &timed);
+    plan->tuned = true;
+    if (timed.d != p->d) CUDA_CHECK(cudaFree(timed.d));
+}
+
+static int algorithms(Backend *b, const char *read, int tune_rest, Error *err) {
+    CudaMatmul *m = cuda_state(b)->matmul;
+    m->tune = tune_rest && b->dist->rank == 0;
+    return read ? algorithms_read(&m->table, &m->note, b, read, err) : 0;
+}
+
+static int algorithms_save(Backend *b, const char *path, Error *err) {
+    CudaMatmul *m = cuda_state(b)->matmul;
+    if (!m->unwritten) return 0;
+    m->unwritten = false;
+    return algorithms_write(&m->table, b, path, err);
+}
+
+static char *algorithms_text(const Backend *b) {
+    const CudaMatmul *m = cuda_state(b)->matmul;
+    char *text = NULL;
+    if (m->note) string_append(&text, "%s", clean(m->note));
+    if (m->note && m->from_table + m->first == 0) return text; // nothing was multiplied yet
+    if (m->note) string_append(&text, "; %d used, ", m->from_table);
+    string_append(&text, "%d by the heuristic", m->first);
+    if (m->exact)
+        string_append(&text, " (%d for one number of rows, which their bucket's algorithm does not take)", m->exact);
+    if (m->timed) string_append(&text, "; %d timed, another faster in %d", m->timed, m->beat);
+    return text;
 }
 
 // ---- the table ----
@@ -250,6 +380,7 @@ static double time_product(Backend *b, elem_t *out, const elem_t *in, const elem
 }
 
 // Sides double until a product takes a millisecond; the last is repeated for some 50 ms.
+static void forget_plans(CudaMatmul *m);
 double cuda_matmul_peak(Backend *b) {
     enum { SMALLEST = 128, LARGEST = 8192 };
     double rate = 0;
@@ -273,6 +404,7 @@ double cuda_matmul_peak(Backend *b) {
             if (array) b->release(b, array);
         }
     }
+    forget_plans(cuda_state(b)->matmul); // they are none of the model's
     return rate;
 }
 
@@ -283,6 +415,9 @@ int cuda_matmul_create(Backend *b, Error *err) {
     b->matmul_forward = matmul_forward;
     b->matmul_backward_input = matmul_backward_input;
     b->matmul_backward_weight = matmul_backward_weight;
+    b->algorithms = algorithms;
+    b->algorithms_save = algorithms_save;
+    b->algorithms_text = algorithms_text;
     const cublasStatus_t status = cublasLtCreate(&m->handle);
     if (status != CUBLAS_STATUS_SUCCESS)
         return error_set(err, "cuBLASLt does not start: %s (hint: are its libraries those of this CUDA toolkit?)",
@@ -290,10 +425,8 @@ int cuda_matmul_create(Backend *b, Error *err) {
     return b->alloc(b, &m->workspace, BACKEND_GEMM_WORKSPACE, "cuBLASLt's workspace", err);
 }
 
-void cuda_matmul_free(Backend *b) {
-    CudaMatmul *m = cuda_state(b)->matmul;
-    if (!m) return;
-    for (Plan *list : m->plans) {
+static void forget_plans(CudaMatmul *m) {
+    for (Plan *&list : m->plans) {
         for (Plan *p = list, *next; p; p = next) {
             next = p->next;
             CUBLAS_CHECK(cublasLtMatrixLayoutDestroy(p->a));
@@ -302,9 +435,19 @@ void cuda_matmul_free(Backend *b) {
             CUBLAS_CHECK(cublasLtMatmulDescDestroy(p->desc));
             free(p);
         }
+        list = NULL;
     }
+    m->from_table = m->first = m->exact = 0;
+}
+
+void cuda_matmul_free(Backend *b) {
+    CudaMatmul *m = cuda_state(b)->matmul;
+    if (!m) return;
+    forget_plans(m);
     if (m->workspace) b->release(b, m->workspace);
     if (m->handle) CUBLAS_CHECK(cublasLtDestroy(m->handle));
+    free(m->table.rows);
+    free(m->note);
     free(m);
     cuda_state(b)->matmul = NULL;
 }

@@ -33,7 +33,8 @@ typedef struct TrainOptions {
     const char *schedule, *freeze;
     // machine
     const char *device, *dtype, *zero, *recompute, *fuse;
-    int threads;
+    int threads, tune;
+    const char *algorithms;
     // planning
     const char *gpu;
     int plan, plan_ranks, plan_tokens, plan_longest;

@@ -163,8 +163,16 @@ static int make_plan(Trainer *t, Error *err) {
     return bad;
 }
 
+static int choose_algorithms(Trainer *t, Error *err) {
+    if (!t->o.tune && !t->o.algorithms) return 0;
+    if (!t->backend->algorithms)
+        return error_set(err, "-%s is for GPUs, and this run computes on a CPU", t->o.tune ? "tune" : "algorithms");
+    return t->backend->algorithms(t->backend, t->o.algorithms, t->o.tune, err);
+}
+
 int trainer_open_device(Trainer *t, Error *err) {
     TRY(open_backend(t, err));
+    TRY(choose_algorithms(t, err));
     return dist_agree(&t->dist, make_plan(t, err), err);
 }
 
@@ -292,6 +300,11 @@ void trainer_print_settings(const Trainer *t) {
     printf("  %-14s %s, %d rank(s) of %d core(s)\n", "machine", t->backend->name, t->dist.ranks, t->backend->threads);
     if (t->backend->libraries) printf("  %-14s %s\n", "libraries", clean(t->backend->libraries));
     if (t->notes) printf("  %-14s %s\n", "", clean(t->notes));
+    if (t->o.algorithms) {
+        char *text = t->backend->algorithms_text(t->backend);
+        printf("  %-14s %s\n", "algorithms", text);
+        free(text);
+    }
     if (t->claim.unsure) printf("  %-14s none on this file system: let no other run write to -o\n", "locks");
     plan_print(stdout, &t->plan);
     fflush(stdout);

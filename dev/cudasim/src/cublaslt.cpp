@@ -4,6 +4,9 @@
 // Stricter than the library where a GPU would only sometimes notice: a plan is valid for the alignments it was asked
 // for, of pointers as well as leading dimensions, and its workspace must be there (it is filled with NaN). Sizes may
 // differ from those it was made for, but an even k must stay even: cublasLtMatmulAlgoCheck says so.
+//
+// There are four algorithms: number i adds up i + 1 parts of k, so that their results differ in the last bits. Whoever
+// asks the heuristic for several gets them with delays, which events see: the third is the fastest.
 #include "runtime.h"
 #include "fault.h"
 #include <cublasLt.h>
@@ -29,7 +32,8 @@ struct Preference {
 struct Plan { // inside cublasLtMatmulAlgo_t
     uint64_t magic, workspace;
     uint32_t align[4], ld_align[4]; // of A, B, C, D, in bytes
-    uint32_t even_k;
+    uint32_t even_k, parts;         // of k
+    float delay;                    // seconds
 };
 constexpr uint64_t PLAN_MAGIC = 0x6d69732d6e616c70;
 static_assert(sizeof(Matmul) <= sizeof(cublasLtMatmulDescOpaque_t), "fits the opaque type");
@@ -98,21 +102,21 @@ void check_plan(const Plan &plan, const void *const (&p)[4], const Layout *const
 // ---- the product ----
 typedef float Vec __attribute__((vector_size(64), aligned(4)));
 
-// out (n, mp) = b (n, k) a (k, mp), rows dense; mp a multiple of 32.
-void multiply(int n, int mp, int k, const float *b, const float *a, float *out) {
+// out (n, mp) = b (n, k) a (k, mp), columns k0 to k1 of b, rows dense; mp a multiple of 32. Adds to out unless k0 is 0.
+void multiply(int n, int mp, int k, int k0, int k1, const float *b, const float *a, float *out) {
     for (int j = 0; j < mp; j += 32)
         for (int i = 0; i < n; i += 4) {
             Vec sum[4][2] = {};
             int rows = std::min(4, n - i);
             const float *row[4];
             for (int r = 0; r < 4; r++) row[r] = b + (size_t)(i + std::min(r, rows - 1)) * k;
-            for (int p = 0; p < k; p++) {
+            for (int p = k0; p < k1; p++) {
                 const Vec *column = (const Vec *)(a + (size_t)p * mp + j);
                 for (int r = 0; r < 4; r++) sum[r][0] += row[r][p] * column[0], sum[r][1] += row[r][p] * column[1];
             }
             for (int r = 0; r < rows; r++) {
                 Vec *to = (Vec *)(out + (size_t)(i + r) * mp + j);
-                to[0] = sum[r][0], to[1] = sum[r][1];
+                to[0] = k0 ? to[0] + sum[r][0] : sum[r][0], to[1] = k0 ? to[1] + sum[r][1] : sum[r][1];
             }
         }
 }
@@ -123,6 +127,7 @@ struct Product {
     const void *a, *b, *c;
     void *d;
     float alpha, beta;
+    int parts = 1;
 
     void run() const {
         auto [m, n, k] = shape;
@@ -137,7 +142,9 @@ struct Product {
         for (int j = 0; j < n; j++)
             for (int p = 0; p < k; p++)
                 pb[(size_t)j * k + p] = load(b, lb.type, op.transb ? (size_t)p * lb.ld + j : (size_t)j * lb.ld + p);
-        multiply(n, mp, k, pb.data(), pa.data(), pd.data());
+        int step = (k + parts - 1) / parts;
+        for (int k0 = 0; k0 < k; k0 += step)
+            multiply(n, mp, k, k0, std::min(k, k0 + step), pb.data(), pa.data(), pd.data());
         for (int j = 0; j < n; j++)
             for (int i = 0; i < m; i++) {
                 float v = alpha * pd[(size_t)j * mp + i];
@@ -286,13 +293,29 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                  std::min<uint64_t>(p.workspace, 64 << 10),
                  {p.align_a, p.align_b, p.align_c, p.align_d},
                  {},
-                 shape.k % 2 == 0};
+                 shape.k % 2 == 0,
+                 1,
+                 0};
     for (int i = 0; i < 4; i++) plan.ld_align[i] = ld_alignment(*l[i]);
-    results[0] = {};
-    memcpy((void *)&results[0].algo, &plan, sizeof plan);
-    results[0].workspaceSize = plan.workspace;
-    results[0].state = CUBLAS_STATUS_SUCCESS;
-    *returned = 1;
+    const float delays[] = {2, 1, 0, 3};
+    for (int i = 0; i < std::min(requested, 4); i++) {
+        plan.parts = (uint32_t)i + 1;
+        if (requested > 1) plan.delay = delays[i];
+        results[i] = {};
+        memcpy((void *)&results[i].algo, &plan, sizeof plan);
+        results[i].workspaceSize = plan.workspace;
+        results[i].state = CUBLAS_STATUS_SUCCESS;
+        ++*returned;
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+// The parts of k; the rest of what a real algorithm has is not emulated.
+cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algo,
+                                                    cublasLtMatmulAlgoConfigAttributes_t attribute, void *value,
+                                                    size_t size, size_t *written) {
+    if (attribute != CUBLASLT_ALGO_CONFIG_SPLITK_NUM || size != sizeof(int32_t)) return CUBLAS_STATUS_INVALID_VALUE;
+    *(int32_t *)value = (int32_t)inside<const Plan>(algo).parts;
+    *written = size;
     return CUBLAS_STATUS_SUCCESS;
 }
 // Whether the algorithm of a plan takes this problem; pointers are not known here.
@@ -352,6 +375,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     snprintf(name, sizeof name, "matmul %dx%dx%d", p.shape.m, p.shape.n, p.shape.k);
     sim::OpRef op = sim::new_op(s, "matmul", name);
     size_t used = algo ? (size_t)inside<const Plan>(algo).workspace : 0;
+    if (algo) p.parts = (int)inside<const Plan>(algo).parts, op->delay = inside<const Plan>(algo).delay;
     op->run = [=] {
         if (used) memset(workspace, 0xff, used);
         p.run();

@@ -52,6 +52,7 @@ struct Op {
     std::function<bool()> poll; // instead of run, for collectives: starts, goes on; true when it has ended
     bool started = false, done = false;
     unsigned polls = 0; // questions of the host about it
+    double delay = 0;   // seconds that events behind it say it took longer than it did
     std::chrono::steady_clock::time_point end;
 };
 using OpRef = std::shared_ptr<Op>;

@@ -17,7 +17,8 @@ struct Stream {
     std::deque<OpRef> queue;
     OpRef last; // issued; may have ended
     int device;
-    bool blocking; // takes part in the null stream's order
+    bool blocking;   // takes part in the null stream's order
+    double late = 0; // delays of all that has ended
 };
 struct Event {
     OpRef record;
@@ -96,7 +97,8 @@ static bool run_oldest(Stream *s) {
         op->run();
     }
     op->done = true;
-    op->end = std::chrono::steady_clock::now();
+    s->late += op->delay;
+    op->end = std::chrono::steady_clock::now() + std::chrono::microseconds((long long)(1e6 * s->late));
     if (op->poll) {
         log_done(*op);
         collectives.pop_front();

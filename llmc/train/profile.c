@@ -89,9 +89,12 @@ static void range_pop(Backend *b) {
        int T, int D, int accumulate),                                                                                  \
       (b, dx, dw, dout, x, w, rstd, T, D, accumulate))                                                                 \
     X(rope, PART_ELEMENTWISE, "rotary",                                                                                \
-      (Backend * b, elem_t * x, int ld, const float *cos_sin, const int *positions, int T, int heads, int HS,          \
-       int backward),                                                                                                  \
-      (b, x, ld, cos_sin, positions, T, heads, HS, backward))                                                          \
+      (Backend * b, elem_t * x, int ld, const float *cos_sin, const int *positions, int T, int heads, int HS),         \
+      (b, x, ld, cos_sin, positions, T, heads, HS))                                                                    \
+    X(rope_backward, PART_ELEMENTWISE, "rotary",                                                                       \
+      (Backend * b, elem_t * dx, float *dbias, const float *cos_sin, const int *positions, int T, int N, int heads,    \
+       int HS, int accumulate),                                                                                        \
+      (b, dx, dbias, cos_sin, positions, T, N, heads, HS, accumulate))                                                 \
     X(attention_forward, PART_ATTENTION, "attention",                                                                  \
       (Backend * b, elem_t * out, float *lse, const elem_t *q, int ldq, const elem_t *k, const elem_t *v, int ldk,     \
        const AttentionPages *pages, int NH, int KV, int HS),                                                           \

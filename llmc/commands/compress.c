@@ -68,6 +68,10 @@ static void decompress_options(OptionTable *t) {
         {OPTION_TEXT("o", &d->output, "-", "FILE", "file of the documents; - is stdout")},
         {OPTION_FLAG("json", &d->json, "one JSON object a document and line")},
         {OPTION_FLAG("verify", &d->verify, "say whether all came back exactly; exit code 1 if not")},
+        {OPTION_FLAG(
+            "trust", &d->trust,
+            "latents made elsewhere: their shape and type are checked, not the model they are of; each page is "
+            "a document of its own")},
         {0},
     };
     add_model_options(t, &given.model);
@@ -80,6 +84,8 @@ static int run_decompress(const char *const *words, int n, Error *err) {
     (void)n;
     DecompressResult r;
     given.decompress.input = words[0];
+    if (given.decompress.trust && given.decompress.verify)
+        return error_set(err, "-verify compares with what c3 compress recorded: it does not go with -trust");
     TRY(decompress_file(&r, &given.model, &given.decompress, progress(), "decoding", err));
     if (!given.decompress.verify) return 0;
     decompress_print(stderr, &r);

@@ -36,6 +36,7 @@ typedef struct DecompressOptions {
     const char *output; // "-": stdout
     int json;           // one line {"id","text"[,"exact"]} per document; else plain text, form feeds between documents
     int verify;
+    int trust;   // latents made elsewhere: latents_read_bare; not with verify
     int batch;   // pages decoded together, as GeneratorLimits.together
     int max_new; // new tokens of a page; 0: what generate_new_tokens chooses
     int no_repeat_ngram;
@@ -49,7 +50,7 @@ typedef struct DecompressResult {
 } DecompressResult;
 
 // Decodes the pages of a latents file and joins them with the white space that stood between them. Latents of another
-// model are refused.
+// model are refused, unless o->trust.
 int decompress_file(DecompressResult *result, const ModelPlace *model, const DecompressOptions *o, PagesDone *progress,
                     void *arg, Error *err);
 // Prints the result of -verify.

@@ -189,6 +189,14 @@ static int check_tensor(LatentFile *f, const char *path, Error *err) {
     return 0;
 }
 
+static int check_finite(const LatentFile *f, const char *path, Error *err) {
+    size_t width = (size_t)f->width, page = (size_t)f->latents * width, n = (size_t)f->n_pages * page;
+    size_t bad = safetensors_not_finite(f->data, f->dtype, n);
+    if (bad == n) return 0;
+    return error_set(err, "%s: page %zu: latent %zu has a number that is not finite", path, bad / page + 1,
+                     bad % page / width + 1);
+}
+
 static int check_data(const LatentFile *f, const char *documents, const char *path, Error *err) {
     char hash[65];
     const char *expected = safetensors_metadata(f->file, "sha256");
@@ -196,11 +204,7 @@ static int check_data(const LatentFile *f, const char *documents, const char *pa
     hash_file(hash, f, documents);
     if (strcmp(hash, expected) != 0)
         return error_set(err, "%s: the file is damaged: SHA-256 %.16s..., expected %.16s...", path, hash, expected);
-    size_t width = (size_t)f->width, page = (size_t)f->latents * width, n = (size_t)f->n_pages * page;
-    size_t bad = safetensors_not_finite(f->data, f->dtype, n);
-    if (bad == n) return 0;
-    return error_set(err, "%s: page %zu: latent %zu has a number that is not finite", path, bad / page + 1,
-                     bad % page / width + 1);
+    return check_finite(f, path, err);
 }
 
 static int read_all(LatentFile *f, const char *path, Error *err) {
@@ -229,6 +233,30 @@ static int read_all(LatentFile *f, const char *path, Error *err) {
 int latents_read(LatentFile *f, const char *path, Error *err) {
     *f = (LatentFile){0};
     if (read_all(f, path, err) == 0) return 0;
+    latents_free(f);
+    return -1;
+}
+
+static int read_bare(LatentFile *f, const char *path, Error *err) {
+    TRY(safetensors_open(&f->file, path, err));
+    TRY(check_tensor(f, path, err));
+    TRY(check_finite(f, path, err));
+    f->pages = alloc((size_t)f->n_pages, sizeof *f->pages, "pages of latents");
+    f->documents = alloc((size_t)f->n_pages, sizeof *f->documents, "pages of latents");
+    for (; f->n_documents < f->n_pages; f->n_documents++) {
+        LatentDocument *doc = &f->documents[f->n_documents];
+        *doc = (LatentDocument){.first = f->n_documents, .pages = 1, .is_nfc = 1};
+        doc->id = string_format("%d", f->n_documents + 1);
+        doc->gaps = alloc(2, sizeof *doc->gaps, "pages of latents");
+        doc->gaps[0] = string_copy("");
+        doc->gaps[1] = string_copy("");
+    }
+    return 0;
+}
+
+int latents_read_bare(LatentFile *f, const char *path, Error *err) {
+    *f = (LatentFile){0};
+    if (read_bare(f, path, err) == 0) return 0;
     latents_free(f);
     return -1;
 }

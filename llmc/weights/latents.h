@@ -19,8 +19,8 @@
 #include "llmc/weights/safetensors.h"
 
 typedef struct LatentPage {
-    int tokens;      // of its text, from 1
-    char sha256[65]; // of its text in NFC
+    int tokens;      // of its text, from 1; 0: unknown (latents_read_bare)
+    char sha256[65]; // of its text in NFC; "": unknown
 } LatentPage;
 
 typedef struct LatentDocument {
@@ -58,6 +58,9 @@ int latents_header_add(LatentHeader *h, const LatentFile *f, const LatentDocumen
 int latents_write(const LatentFile *f, const char *path, uint64_t *bytes, Error *err);
 // Reads an untrusted file and checks all of it: form, pages and gaps against the tensor, checksum, finite numbers.
 int latents_read(LatentFile *f, const char *path, Error *err);
+// Reads latents that another program made: a safetensors file with the tensor, whose form and numbers are checked;
+// __metadata__ is not read. Each page is a document of its own, its id "1", "2", ...; of which model is not known.
+int latents_read_bare(LatentFile *f, const char *path, Error *err);
 void latents_free(LatentFile *f);
 
 // SHA-256 of n bytes in hexadecimal.

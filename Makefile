@@ -96,6 +96,8 @@ $(BUILD)/train_c3.o: train_c3.cu $(BUILD)/cuda.key
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -MMD -MP -c $< -o $@
+# The Python files of checkpoints are part of the program: the assembler includes them.
+$(BUILD)/llmc/weights/door.o build/fuzz/obj/llmc/weights/door.o: $(wildcard scripts/python/*.py)
 $(BUILD)/test/%: $(BUILD)/test/%.o $(BUILD)/libc3.a
 	$(link)
 $(BUILD)/dev/%: $(BUILD)/dev/%.o $(BUILD)/libc3.a

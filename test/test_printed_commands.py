@@ -29,6 +29,8 @@ NOT_RUN = {
     "bash scripts/bundle.sh -data": "a download: the demo's texts",
     "mpirun -np 8 mpi/train_c3 ...": "stands for a line of one's own",
     "bash data/make_demo.sh": "a download: the demo does it",
+    "./c3 info -check tuned": "of a model that Python writes: test_python_door.py runs it",
+    "./c3 decompress -m runs/NAME mixture.c3 -trust": "of latents that Python writes: test_python_door.py runs it",
     "bash scripts/get_models.sh": "a download of 9 GB: test_hub.py runs it on a hub of its own",
     "bash scripts/setup.sh corpus": "installs packages: scripts/test.sh does it",
     "bash scripts/setup.sh test": "installs packages: scripts/test.sh does it",

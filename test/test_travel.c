@@ -58,7 +58,7 @@ static int holds(const char *where, const char *name, const char *words) {
 static char *travel(const char *name, const Tokenizer *tokenizer, const char *path, char *source, int code,
                     char **notes) {
     Travel t;
-    CHECK(travel_open(&t, tokenizer, path, source, code, &err) == 0, "%s", err.text);
+    CHECK(travel_open(&t, tokenizer, path, source, code, 0, &err) == 0, "%s", err.text);
     if (source) CHECK(file_remove_tree(source, &err) == 0, "%s", err.text);
     char *where = make(name);
     put(where, "config.json", "{\"model_type\":\"C3\"}");
@@ -162,7 +162,7 @@ static void test_whole(void) {
 // What `name` in a source becomes when it is a link to `target`, or something that no model has.
 static void expect_link(const char *name, const char *source, const char *why) {
     Travel t;
-    CHECK(travel_open(&t, NULL, NULL, source, 0, &err) == 0, "%s", err.text);
+    CHECK(travel_open(&t, NULL, NULL, source, 0, 0, &err) == 0, "%s", err.text);
     CHECK(why ? t.n == 0 && t.notes && strstr(t.notes, why) : t.n == 1 && !strcmp(t.files[0].data, "{}"), "%s: %s",
           name, t.notes ? t.notes : "nothing was said");
     travel_close(&t);

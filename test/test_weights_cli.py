@@ -70,8 +70,9 @@ def test_random(tmp, data):
     step = f"{tmp}/plain/step_00000001"
     with open(f"{step}/config.json") as f:
         written = json.load(f)
-    case("code and auto_map stay, and that is said", "auto_map" not in written and
-         "modeling_c3.py is left out" in r.stdout and not os.path.exists(f"{step}/modeling_c3.py"), r.stdout)
+    with open(f"{step}/modeling_c3.py") as f, open(f"{ROOT}/scripts/python/modeling_c3.py") as own:
+        case("code and auto_map stay, and that is said; ours are there", written["auto_map"] != auto and
+             "modeling_c3.py is left out" in r.stdout and f.read() == own.read(), r.stdout)
     r = run(TRAIN, [*train, "-m", f"{tmp}/cut", "-o", f"{tmp}/again", "-keep_code"])
     step = f"{tmp}/again/step_00000001"
     with open(f"{step}/config.json") as f:

@@ -2,7 +2,7 @@
 // written first, COMPLETE last.
 //
 //   MADE_BY                            number of the run (run.json), host: a run removes only what it made
-//   config.json  model.safetensors  llm1/config.json  llm1/model.safetensors  tokenizer files  [auto_map .py files]
+//   config.json  model.safetensors  llm1/config.json  llm1/model.safetensors  tokenizer files  .py files
 //   trainer/state.json                 step, loader state, fingerprints, rank count that wrote it
 //   trainer/settings.json              the options in force
 //   trainer/history.safetensors        loss of every step so far

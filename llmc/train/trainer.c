@@ -146,7 +146,7 @@ static int read_inputs(Trainer *t, Error *err) {
     t->steps = options_steps(&t->o, t->corpus.train.pages, t->dist.ranks);
     if (t->dist.rank != 0) return 0;
     const char *folder = t->files.folder ? t->files.folder : t->files.dec;
-    return travel_open(&t->travel, t->corpus.tokenizer, t->files.tokenizer, folder, t->o.keep_code, err);
+    return travel_open(&t->travel, t->corpus.tokenizer, t->files.tokenizer, folder, t->o.keep_code, 1, err);
 }
 
 int trainer_read_inputs(Trainer *t, Error *err) { return dist_agree(&t->dist, read_inputs(t, err), err); }

@@ -81,7 +81,7 @@ static int read_tokenizer(Stack *s, Error *err) {
         s->travel.notes = string_copy(none.text);
     } else if (!bad) {
         bad = model_files_tokenizer(&tokenizer, &files, err);
-        if (!bad) bad = travel_open(&s->travel, tokenizer, files.tokenizer, NULL, 0, err);
+        if (!bad) bad = travel_open(&s->travel, tokenizer, files.tokenizer, NULL, 0, 0, err);
     }
     tokenizer_free(tokenizer);
     model_files_close(&files);

@@ -15,6 +15,7 @@
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"
 #include "llmc/text/tokenizer_json.h"
+#include "llmc/weights/door.h"
 
 enum { MAX_SMALL_BYTES = 1 << 22, MAX_CODE = 64 };
 static const char config_name[] = "tokenizer_config.json";
@@ -175,6 +176,31 @@ static int is_code(const struct dirent *e) {
     return e->d_name[0] != '.' && n >= 4 && strcmp(e->d_name + n - 3, ".py") == 0;
 }
 
+// Does the source's file say that it is one of ours, of this version or another? It is not missed then.
+static int is_door(const char *source, const char *name) {
+    char *path = string_format("%s/%s", source, name), start[64] = "", ours[80];
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(start, 1, sizeof start - 1, f) : 0;
+    int wanted = snprintf(ours, sizeof ours, "\"\"\"%s: ", name);
+    if (f) fclose(f);
+    free(path);
+    return n >= (size_t)wanted && strncmp(start, ours, (size_t)wanted) == 0;
+}
+
+// Our own code, where none of these names is taken.
+static void add_door(Travel *t) {
+    for (int i = 0; i < DOOR_FILES; i++) {
+        if (t->auto_map || find_file(t, door_file(i).name)) return;
+    }
+    for (int i = 0; i < DOOR_FILES; i++) {
+        DoorFile f = door_file(i);
+        char *copy = alloc(f.size, 1, "files beside the weights");
+        memcpy(copy, f.text, f.size);
+        add_data(t, f.name, copy, f.size, 0);
+    }
+    t->auto_map = string_copy(door_auto_map);
+}
+
 // The source's *.py, in order, at most MAX_CODE of them.
 static int add_code(Travel *t, const char *source, int code, Error *err) {
     struct dirent **files;
@@ -183,7 +209,7 @@ static int add_code(Travel *t, const char *source, int code, Error *err) {
     for (int i = 0; i < n; i++) {
         const char *name = files[i]->d_name;
         if (i < MAX_CODE && code) add_source_file(t, source, name, MAX_SMALL_BYTES);
-        else if (i < MAX_CODE) note_left_out(t, name, "code (-keep_code takes it along)");
+        else if (i < MAX_CODE && !is_door(source, name)) note_left_out(t, name, "code (-keep_code takes it along)");
         free(files[i]);
     }
     free(files);
@@ -232,10 +258,11 @@ static void note_files(Travel *t) {
 }
 
 int travel_open(Travel *t, const Tokenizer *tokenizer, const char *tokenizer_path, const char *source, int code,
-                Error *err) {
+                int door, Error *err) {
     *t = (Travel){0};
     int bad = tokenizer ? add_tokenizer(t, tokenizer, tokenizer_path, code, err) : 0;
     if (!bad && source) bad = add_source(t, tokenizer, source, code, err);
+    if (!bad && door) add_door(t);
     note_files(t);
     if (bad) travel_close(t);
     return bad;

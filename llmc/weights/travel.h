@@ -36,9 +36,10 @@ typedef struct Travel {
 } Travel;
 
 // tokenizer: the one in use, read from tokenizer_path; NULL: none. source: the folder the model came from; NULL: none.
-// code: include *.py and auto_map.
+// code: include *.py and auto_map. door: add our own code for transformers (door.h) and its auto_map, where the
+// source's does not travel along.
 int travel_open(Travel *t, const Tokenizer *tokenizer, const char *tokenizer_path, const char *source, int code,
-                Error *err);
+                int door, Error *err);
 // Writes the files into a folder that already has its config.json. t NULL: nothing.
 int travel_write(const Travel *t, const char *folder, Error *err);
 void travel_close(Travel *t);

@@ -1,0 +1,183 @@
+"""modeling_c3.py: a C3 model in PyTorch, on transformers' own Qwen2. train_c3 puts this file into every checkpoint:
+
+    model = AutoModel.from_pretrained("runs/NAME/step_00005000", trust_remote_code=True, dtype=torch.float32)
+    latents = model.encode(["a page", "another"])   # (pages, N, D_enc)
+    texts = model.decode(latents)
+    loss = model(texts=["a page", "another"]).loss  # as train_c3 computes it
+
+An encoder, `encoder`, reads a page, <img> and N trainable vectors, `model.Q`; its outputs at these are the latents. A linear
+layer, `model.mm_projector`, carries them over to the decoder, a Qwen2ForCausalLM, which is this class itself.
+"""
+import functools
+import os
+import unicodedata
+
+import torch
+from tokenizers import Tokenizer
+from transformers import GenerationConfig, Qwen2ForCausalLM, Qwen2Model
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import cached_file
+
+from .configuration_c3 import C3Config
+
+SYSTEM = "You should follow the instructions carefully and explain your answers in detail."
+PROMPT = "Repeat the text: "
+MAX_NEW = 4096
+NOTHING = -100  # a label that counts for nothing
+LOADING = ("cache_dir", "force_download", "local_files_only", "token", "revision", "dtype", "torch_dtype", "device_map",
+           "attn_implementation", "use_safetensors")  # options of from_pretrained that hold for the encoder as well
+
+
+class C3Model(Qwen2Model):
+    """The decoder's stack, and what joins it to the encoder."""
+    config_class = C3Config
+
+    def __init__(self, config):
+        super().__init__(config)
+        D_enc = config.contexts_compression_llm_hidden_size
+        self.Q = torch.nn.Embedding(config.latent_token_len, D_enc)
+        self.mm_projector = torch.nn.Linear(D_enc, config.hidden_size)
+        self.post_init()
+
+
+class C3QwenForCausalLM(Qwen2ForCausalLM):
+    config_class = C3Config
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = C3Model(config)
+        self.encoder = self.tokenizer = None  # from_pretrained
+        self.post_init()
+
+    # ---- files ----
+
+    @classmethod
+    def from_pretrained(cls, folder, *args, **kwargs):
+        """As transformers' own; output_loading_info is about the decoder's half."""
+        found = super().from_pretrained(folder, *args, **kwargs)
+        model = found[0] if isinstance(found, tuple) else found
+        more = {k: v for k, v in kwargs.items() if k in LOADING}
+        model.encoder = Qwen2Model.from_pretrained(folder, subfolder="llm1", **more)
+        hub = {k: v for k, v in more.items() if k in LOADING[:5]}
+        model.tokenizer = Tokenizer.from_file(cached_file(folder, "tokenizer.json", **hub))
+        model.tokenizer.encode_special_tokens = True  # a page that spells one is plain text
+        base = model.config.base_vocab
+        model.generation_config = GenerationConfig(do_sample=False, eos_token_id=base + 2, pad_token_id=base)
+        return found
+
+    def save_pretrained(self, folder, **kwargs):
+        """In the layout that it was read from; c3 and train_c3 read it."""
+        encoder, self.encoder = self.encoder, None
+        try:
+            super().save_pretrained(folder, **kwargs)
+        finally:
+            self.encoder = encoder
+        encoder.save_pretrained(os.path.join(folder, "llm1"), **kwargs)
+        self.tokenizer.save(os.path.join(folder, "tokenizer.json"))
+
+    # ---- words ----
+
+    def ids(self, text):
+        """Of a text, which is brought into Unicode's NFC form."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def words(self, prompt=None):
+        """Ids before and after the latents. Each stretch between special tokens is tokenized alone."""
+        c = self.config
+        start, end = c.base_vocab + 1, c.base_vocab + 2
+        if c.c3_template == "bare":
+            if prompt is not None:
+                raise ValueError(f"prompt: this model was trained without one, expected None, found {prompt!r}")
+            return [c.im_start_token], [c.im_end_token]
+        before = [start, *self.ids("system\n" + SYSTEM), end, start, *self.ids("user\n"), c.im_start_token]
+        after = [c.im_end_token, *self.ids("\n" + (PROMPT if prompt is None else prompt)), end, start]
+        return before, after + self.ids("assistant\n")
+
+    def rows(self, ids):
+        """Rows of the decoder's embedding."""
+        return self.model.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.device))
+
+    # ---- encoder ----
+
+    def encode_ids(self, pages):
+        """Lists of ids to latents (pages, N, D_enc). Pages are padded at their ends: with causal attention no row sees
+        what follows it, and no mask is needed."""
+        N, embed = self.config.latent_token_len, self.encoder.embed_tokens
+        img = [self.config.im_start_token]
+        pages = [torch.tensor([*p, *img], dtype=torch.long, device=self.device) for p in pages]
+        inputs = [torch.cat([embed(p), self.model.Q.weight.to(embed.weight.dtype)]) for p in pages]
+        x = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
+        hidden = self.encoder(inputs_embeds=x, use_cache=False).last_hidden_state
+        return torch.stack([h[len(p):len(p) + N] for h, p in zip(hidden, pages)])
+
+    @torch.no_grad()
+    def encode(self, texts, batch=16):
+        """Texts to latents (pages, N, D_enc), the encoder's final norm at its last N places, `batch` pages at a time."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        ids = [self.ids(t) for t in texts]
+        empty = next((i for i, page in enumerate(ids) if not page), None)
+        if empty is not None or not ids:
+            raise ValueError("texts: there is none" if empty is None else f"texts: number {empty + 1} is empty")
+        return torch.cat([self.encode_ids(ids[i:i + batch]) for i in range(0, len(ids), batch)])
+
+    def check(self, latents):
+        """Latents as a tensor of this model's type, or an error that says what is wrong with them."""
+        latents = torch.as_tensor(latents)
+        N, D = self.config.latent_token_len, self.config.contexts_compression_llm_hidden_size
+        if latents.dim() != 3 or tuple(latents.shape[1:]) != (N, D) or not len(latents):
+            raise ValueError(f"latents: expected shape (pages, {N}, {D}), found {tuple(latents.shape)}")
+        bad = (~torch.isfinite(latents)).flatten(1).any(1).nonzero()
+        if len(bad):
+            raise ValueError(f"latents: page {int(bad[0]) + 1} has a number that is not finite")
+        return latents.to(self.device, self.model.mm_projector.weight.dtype)
+
+    # ---- decoder ----
+
+    def context(self, latents, prompt=None):
+        """What the decoder has before it writes, (pages, T, D): for generate(inputs_embeds=...), here and elsewhere."""
+        before, after = (self.rows(ids).expand(len(latents), -1, -1) for ids in self.words(prompt))
+        return torch.cat([before, self.model.mm_projector(latents), after], 1)
+
+    def generate(self, *args, latents=None, prompt=None, **options):
+        """transformers' generate. With latents: new ids alone, greedy unless the options say otherwise."""
+        if latents is None:
+            return super().generate(*args, **options)
+        with torch.no_grad():
+            x = self.context(self.check(latents), prompt)
+        if "max_new_tokens" not in options and "max_length" not in options:
+            options["max_new_tokens"] = min(MAX_NEW, self.config.max_position_embeddings - x.shape[1])
+        mask = torch.ones(x.shape[:2], dtype=torch.long, device=x.device)
+        return super().generate(*args, inputs_embeds=x, attention_mask=mask, **options)
+
+    def decode(self, latents, prompt=None, batch=16, **options):
+        """Latents (pages, N, D_enc) to texts in NFC, `batch` pages at a time. options: of transformers' generate."""
+        latents, texts = self.check(latents), []
+        for i in range(0, len(latents), batch):
+            for ids in self.generate(latents=latents[i:i + batch], prompt=prompt, **options).tolist():
+                texts.append(unicodedata.normalize("NFC", self.tokenizer.decode(ids, skip_special_tokens=True)))
+        return texts
+
+    # ---- training ----
+
+    @functools.wraps(Qwen2ForCausalLM.forward)  # transformers reads the signature
+    def forward(self, *args, texts=None, contexts=None, prompt=None, **kwargs):
+        """With texts: the mean cross entropy of their tokens and the end mark after each, over the whole batch, given
+        the latents of contexts (default: of the texts themselves), and logits of these rows, (rows, V)."""
+        if texts is None:
+            return super().forward(*args, **kwargs)
+        answers = [self.ids(t) for t in texts]
+        pages = answers if contexts is None else [self.ids(c) for c in contexts]
+        end = self.config.base_vocab + 2
+        inputs, labels = [], []
+        context = self.context(self.encode_ids(pages), prompt)
+        for before, ids in zip(context, answers, strict=True):
+            inputs.append(torch.cat([before, self.rows(ids)]))
+            label = torch.full((len(inputs[-1]),), NOTHING, dtype=torch.long, device=self.device)
+            label[len(before) - 1:] = torch.tensor([*ids, end])  # the last row of the context predicts the first token
+            labels.append(label)
+        x = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
+        labels = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=NOTHING)
+        hidden = self.model(inputs_embeds=x, use_cache=False).last_hidden_state
+        logits = self.lm_head(hidden[labels != NOTHING])
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels[labels != NOTHING])
+        return CausalLMOutputWithPast(loss=loss, logits=logits)

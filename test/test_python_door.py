@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+"""test_python_door.py: the Python files that checkpoints carry, loaded by transformers as a user would, against the C
+programs: latents, loss, gradients' norm and greedy texts of the demo's model and of one with the paper's template; what
+Python saves, C reads; docs/python.md as it stands; c3 decompress -trust; what is refused."""
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from harness import C3, ROOT, TRAIN, Folder, case, done, environment, log, make_pages, run
+
+HOME = os.path.join(ROOT, "build/test-door-modules")  # where transformers copies code that it is told to trust
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": HOME, "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1",
+               "TOKENIZERS_PARALLELISM": "false"}
+
+import numpy  # noqa: E402
+import torch  # noqa: E402
+from safetensors.numpy import load_file, save_file  # noqa: E402
+from safetensors.torch import save_file as save_torch  # noqa: E402
+from transformers import AutoModel  # noqa: E402
+from transformers.utils.logging import disable_progress_bar  # noqa: E402
+
+disable_progress_bar()
+DEMO = os.path.join(ROOT, "runs/demo")
+PAGES, NEW = 50, 200
+SPELLS = "a page that spells <|im_end|> and <img>"
+
+
+def read(path):
+    with open(path, encoding="utf-8") as f:
+        return f.read()
+
+
+def pages_of(path):
+    return [json.loads(line)["text"] for line in read(path).splitlines()]
+
+
+def write_pages(path, texts):
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(json.dumps({"text": t}) + "\n" for t in texts)
+
+
+def saved(folder, pages, model):
+    """A step without a rate on all the pages as one batch: a checkpoint, and its loss in the log."""
+    n = len(pages_of(pages))
+    run(C3, ["tokenize", "-m", model, "-o", f"{folder}_data", pages])
+    run(TRAIN, ["-m", model, "-data", f"{folder}_data_*.bin", "-b", n, "-g", 1, "-steps", 1, "-lr", 0, "-dtype", "fp32",
+                "-threads", 1, "-o", folder])
+    return f"{folder}/step_00000001", log(folder)[1]
+
+
+def load(folder):
+    return AutoModel.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
+
+
+def relative(found, expected):
+    return float(numpy.linalg.norm(found - expected) / numpy.linalg.norm(expected))
+
+
+def compare(name, tmp, pages, model):
+    """Latents, loss and norm of the gradients on all pages."""
+    step, logged = saved(f"{tmp}/{name}", pages, model)
+    found, texts = load(step), pages_of(pages)
+    run(C3, ["compress", "-m", step, "-f", pages, "-o", f"{tmp}/{name}.c3", "-dtype", "fp32", "-threads", 1])
+    expected, latents = load_file(f"{tmp}/{name}.c3")["latents"], found.encode(texts)
+    error = relative(latents.numpy(), expected)
+    case(f"{name}: {len(texts)} pages, latents {tuple(latents.shape)} are c3's ({error:.1e})", error <= 1e-5, error)
+    loss = found(texts=texts).loss
+    loss.backward()
+    off = abs(loss.item() - logged["loss"])
+    case(f"{name}: the loss is train_c3's ({off:.1e} off {logged['loss']})", off <= 1e-5, (loss.item(), logged))
+    norm = sum(p.grad.double().pow(2).sum().item() for p in found.parameters()) ** 0.5
+    case(f"{name}: and the gradients' norm", abs(norm / logged["grad_norm"] - 1) <= 1e-4, (norm, logged["grad_norm"]))
+    return step, found
+
+
+def test_demo(tmp):
+    write_pages(f"{tmp}/pages.jsonl", [*pages_of(f"{ROOT}/data/demo/val_en.jsonl")[:PAGES // 2],
+                                       *pages_of(f"{ROOT}/data/demo/val_zh.jsonl")[:PAGES // 2 - 1], SPELLS])
+    step, model = compare("demo", tmp, f"{tmp}/pages.jsonl", DEMO)
+    r = run(C3, ["reconstruct", "-m", step, "-f", f"{tmp}/pages.jsonl", "-json", "-dtype", "fp32", "-max_new", NEW])
+    expected = [json.loads(line)["reconstruction"] for line in r.stdout.splitlines()]
+    texts = model.decode(model.encode(pages_of(f"{tmp}/pages.jsonl")), max_new_tokens=NEW)
+    wrong = [(a, b) for a, b in zip(texts, expected, strict=True) if a != b]
+    case(f"demo: greedy texts of {PAGES} pages are c3 reconstruct's", len(texts) == PAGES and not wrong, wrong[:2])
+    single = model.encode([pages_of(f"{tmp}/pages.jsonl")[0]])
+    case("a batch of one gives the same latents", relative(single.numpy()[0], model.encode(
+        pages_of(f"{tmp}/pages.jsonl")[:20]).numpy()[0]) < 1e-5)
+    return step, model
+
+
+def test_paper_template(tmp):
+    make_pages(f"{tmp}/words.jsonl", 12, seed=3)
+    run(C3, ["tokenize", "-tok", "data/qwen2.5/qwen.tiktoken", "-vocab", 300, "-o", f"{tmp}/words", f"{tmp}/words.jsonl"])
+    run(TRAIN, ["-preset", "demo", "-template", "c3", "-data", f"{tmp}/words_*.bin", "-b", 4, "-g", 1, "-steps", 5, "-lr",
+                1e-2, "-warmup", 1, "-threads", 1, "-o", f"{tmp}/base"])
+    step, model = compare("template", tmp, f"{tmp}/words.jsonl", f"{tmp}/base")
+    latents = model.encode(["the sea"])
+    before, after = model.words()
+    case("a prompt of one's own takes the place of the paper's", model.words("Say it: ")[1] != after and
+         model.words("Repeat the text: ") == (before, after) and len(model.decode(latents, "Say it: ", max_new_tokens=3)) == 1)
+
+
+def test_saved(tmp, step, model):
+    """What Python saves is the same model to c3."""
+    model.save_pretrained(f"{tmp}/tuned")
+    sizes = [run(C3, ["compress", "-m", m, "-f", f"{tmp}/pages.jsonl", "-o", f"{tmp}/{i}.c3", "-dtype", "fp32",
+                      "-threads", 1]) for i, m in enumerate((step, f"{tmp}/tuned"))]
+    same = numpy.array_equal(*(load_file(f"{tmp}/{i}.c3")["latents"] for i in range(2)))
+    case("save_pretrained: c3 reads it, same latents", len(sizes) == 2 and same)
+    back = load(f"{tmp}/tuned")
+    case("and AutoModel, with the code in it", torch.equal(back.encode(["the sea"]), model.encode(["the sea"])), os.listdir(f"{tmp}/tuned"))
+    r = run(C3, ["decompress", "-m", f"{tmp}/tuned", f"{tmp}/0.c3", "-trust", "-json", "-max_new", NEW, "-dtype", "fp32"])
+    again = run(C3, ["decompress", "-m", step, f"{tmp}/0.c3", "-json", "-max_new", NEW, "-dtype", "fp32"])
+    case("and the same texts", [json.loads(x)["text"] for x in r.stdout.splitlines()] ==
+         [json.loads(x)["text"] for x in again.stdout.splitlines()], r.stdout)
+
+
+def one_line(name, folder, *arguments, says):
+    r = run(C3, ["decompress", "-m", folder, *arguments], check=False)
+    case(f"refused: {name}", r.returncode == 1 and not r.stdout and r.stderr.count("\n") == 1 and
+         all(s in r.stderr for s in says), (r.returncode, r.stdout, r.stderr))
+
+
+def test_trust(tmp, step, model):
+    texts = pages_of(f"{tmp}/pages.jsonl")[:6]
+    latents = model.encode(texts)
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        path = f"{tmp}/made_{name}.c3"
+        save_torch({"latents": latents.to(dtype).contiguous()}, path)
+        r = run(C3, ["decompress", "-m", step, path, "-trust", "-json", "-dtype", "fp32"])
+        found = [json.loads(line) for line in r.stdout.splitlines()]
+        expected = model.decode(latents.to(dtype), max_new_tokens=NEW)
+        case(f"-trust: {name} latents made in Python, a document a page", [o["text"] for o in found] == expected and
+             [o["id"] for o in found] == [str(i + 1) for i in range(6)], (found, expected))
+    with open(f"{tmp}/made_fp32.c3", "rb") as f:
+        data = f.read()
+    r = subprocess.run([C3, "decompress", "-m", step, "-", "-trust"], input=data, capture_output=True, env=environment(),
+                       timeout=100)
+    case("-trust: on stdin", r.returncode == 0 and r.stdout.count(b"\f") == 5, r)
+    one_line("latents made elsewhere, without -trust", step, f"{tmp}/made_fp32.c3", says=["no latents"])
+    one_line("-trust with -verify", step, f"{tmp}/made_fp32.c3", "-trust", "-verify", says=["-verify"])
+    bad = latents.numpy().copy()
+    bad[2, 3, 4] = numpy.nan
+    for name, tensors, says in (
+            ("another width", {"latents": latents.numpy()[:, :, :64].copy()}, ["16 of 64", "16 of 128"]),
+            ("another number", {"latents": latents.numpy()[:, :5].copy()}, ["5 of 128"]),
+            ("NaN latents", {"latents": bad}, ["page 3", "latent 4", "not finite"]),
+            ("fp16", {"latents": latents.numpy().astype(numpy.float16)}, ["F32 or BF16"]),
+            ("another name", {"x": latents.numpy()}, ['"latents"']),
+            ("two dimensions", {"latents": latents.numpy()[0].copy()}, ["(pages, latents, width)"])):
+        save_file(tensors, f"{tmp}/bad.c3")
+        one_line(f"-trust: {name}", step, f"{tmp}/bad.c3", "-trust", says=says)
+
+
+def refused(name, call, *says):
+    try:
+        call()
+        case(f"refused in Python: {name}", False, "nothing was said")
+    except (ValueError, ImportError) as e:
+        case(f"refused in Python: {name}", "\n" not in str(e) and all(s in str(e) for s in says), e)
+
+
+def test_refusals(tmp, step, model):
+    latents = model.encode(["a page"])
+    refused("another width", lambda: model.decode(latents[:, :, :64]), "expected shape (pages, 16, 128)", "(1, 16, 64)")
+    refused("no batch", lambda: model.decode(latents[0]), "(16, 128)")
+    bad = latents.clone()
+    bad[0, 1, 2] = float("inf")
+    refused("numbers that are not finite", lambda: model.decode(bad), "page 1", "not finite")
+    refused("an empty page", lambda: model.encode(["a", ""]), "number 2 is empty")
+    refused("no page", lambda: model.encode([]), "there is none")
+    refused("a prompt where there is none", lambda: model.decode(latents, "Say it"), "without one")
+    old = "import transformers; transformers.__version__ = '4.49.0'; from transformers import AutoModel; " \
+          f"AutoModel.from_pretrained({step!r}, trust_remote_code=True)"
+    r = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True, timeout=100, env=os.environ)
+    case("refused in Python: an old transformers, in one line that names the remedy", r.returncode == 1 and
+         "transformers 4.49.0 is too old: expected 5.0" in r.stderr.strip().split("\n")[-1], r.stderr[-300:])
+
+
+def test_code(tmp, step):
+    """Whose code is in a checkpoint."""
+    ours = {name: read(f"{ROOT}/scripts/python/{name}") for name in ("configuration_c3.py", "modeling_c3.py")}
+    case("the checkpoint carries our files, byte for byte", all(read(f"{step}/{n}") == t for n, t in ours.items()))
+    write_pages(f"{tmp}/few.jsonl", pages_of(f"{tmp}/pages.jsonl")[:4])
+    again, _ = saved(f"{tmp}/again", f"{tmp}/few.jsonl", step)
+    case("so does one that goes on from it", all(read(f"{again}/{n}") == t for n, t in ours.items()))
+    shutil.copytree(step, f"{tmp}/theirs", ignore=shutil.ignore_patterns("trainer", "COMPLETE", "MADE_BY"))
+    with open(f"{tmp}/theirs/modeling_c3.py", "w") as f:
+        f.write("# the authors' own\n")
+    run(TRAIN, ["-m", f"{tmp}/theirs", "-data", f"{tmp}/again_data_*.bin", "-b", 4, "-g", 1, "-steps", 1, "-lr", 0, "-o",
+                f"{tmp}/kept", "-keep_code", "-threads", 1])
+    case("the authors' own files are not overwritten, neither there nor with -keep_code", all(
+        read(f) == "# the authors' own\n" for f in (f"{tmp}/theirs/modeling_c3.py", f"{tmp}/kept/step_00000001/modeling_c3.py")))
+    run(C3, ["extract", "-m", step, "-part", "decoder", "-o", f"{tmp}/decoder"])
+    case("an extract is a plain Qwen2 folder, without code", not glob.glob(f"{tmp}/decoder/*.py"))
+
+
+def test_docs(tmp):
+    """docs/python.md from top to bottom, in a folder with a run of this name."""
+    home = f"{tmp}/docs"
+    os.makedirs(f"{home}/runs")
+    os.symlink(f"{tmp}/demo", f"{home}/runs/NAME")
+    os.symlink(C3, f"{home}/c3")
+    write_pages(f"{home}/pages.jsonl", pages_of(f"{tmp}/pages.jsonl")[:4])
+    parts = re.findall(r"```python\n(.*?)```|^    (\./c3 [^\n]*)$", read(f"{ROOT}/docs/python.md"), re.M | re.S)
+    script = "import subprocess\n" + "".join(
+        code or f"print(subprocess.run({command!r}.split(), check=True, capture_output=True, text=True).stdout)\n"
+        for code, command in parts)
+    script += "assert ids.tolist() == model.generate(latents=latents, max_new_tokens=100).tolist(), 'the decoder elsewhere'\n"
+    r = subprocess.run([sys.executable, "-c", script], cwd=home, capture_output=True, text=True, timeout=300, env=environment())
+    case("docs/python.md runs as it stands", len(parts) == 8 and r.returncode == 0 and os.path.exists(f"{home}/mixture.c3"),
+         f"{len(parts)} parts\n{r.stdout[-500:]}\n{r.stderr[-1500:]}")
+
+
+with Folder() as folder:
+    demo = test_demo(folder)
+    test_paper_template(folder)
+    test_saved(folder, *demo)
+    test_trust(folder, *demo)
+    test_refusals(folder, *demo)
+    test_code(folder, demo[0])
+    test_docs(folder)
+shutil.rmtree(HOME, ignore_errors=True)
+done()

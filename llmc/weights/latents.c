@@ -245,6 +245,7 @@ static int read_bare(LatentFile *f, const char *path, Error *err) {
     f->documents = alloc((size_t)f->n_pages, sizeof *f->documents, "pages of latents");
     for (; f->n_documents < f->n_pages; f->n_documents++) {
         LatentDocument *doc = &f->documents[f->n_documents];
+        f->pages[f->n_documents] = (LatentPage){0};
         *doc = (LatentDocument){.first = f->n_documents, .pages = 1, .is_nfc = 1};
         doc->id = string_format("%d", f->n_documents + 1);
         doc->gaps = alloc(2, sizeof *doc->gaps, "pages of latents");

@@ -12,7 +12,7 @@
 // ---- achieved efficiency -------------------------------------------------------------------------------------------
 
 // PRODUCTS is fitted: to LLM.Q's bf16 training on 8 x H100 (github.com/IST-DASLab/llmq, benchmarks/H100x8.md; Qwen2.5
-// of 1.5B and 3B, 524,288 tokens a step, pages of 1,024: 457 and 240 thousand tokens a second). test/test_plan.c holds
+// of 1.5B and 3B, 524,288 tokens a step, pages of 1,024: 457 and 240 thousand tokens a second). test/test_roofline.c holds
 // the model to them, and to five more of LLM.Q's figures that were not used.
 static const double PRODUCTS = 0.70;      // of the data sheet's peak, for products whose tiles fill every wave
 static const double PRODUCTS_FP32 = 0.80; // fp32 runs; assumed
@@ -33,7 +33,7 @@ static const int COLLECTIVE_SMS = 24;
 //   backward  4 products in tiles of 64 keys x 32 rows, 32 + 16, start and end 32; 3 of 64 rows x 64 keys, 32 + 32,
 //             start and end 64
 // Rows are those of all heads of a key/value head (attention.cuh), so that what counts rows shrinks with the group. So
-// charged, and at the rates of gpu_sheets.c, FlashAttention-2's tiles give its published figures (test_plan). The
+// charged, and at the rates of gpu_sheets.c, FlashAttention-2's tiles give its published figures (test_roofline). The
 // bounds that instruction counts set to our kernels lie above these rates: 49 % of an H100's peak forward, 36 %
 // backward, all products counted (attention_forward.cu, attention_backward.cu).
 static const RooflineAttention TENSOR_CORES = {
@@ -69,7 +69,7 @@ const char *roofline_assumptions(void) {
     snprintf(
         text, sizeof text,
         "  fitted   products reach %.0f %% of the data sheet's peak, less what their last waves of tiles leave idle:\n"
-        "           with this LLM.Q's 457 and 240 thousand tokens/s on 8 x H100 come out right (test_plan)\n"
+        "           with this LLM.Q's 457 and 240 thousand tokens/s on 8 x H100 come out right (test_roofline)\n"
         "  public   attention is as fast as FlashAttention-2, tile by tile, with %d products in the backward; memory\n"
         "           moves %.0f %% of the data sheet's rate, like a copy; a collective takes %d multiprocessors\n"
         "  assumed  links %.0f %% of the data sheet's rate, %.0f us a kernel; one host; ranks evenly loaded; the\n"

@@ -60,6 +60,18 @@ int trainer_open_run(Trainer *t, int argc, char **argv, Error *err);
 // Settings and plan, on stdout.
 void trainer_print_settings(const Trainer *t);
 
+// ---- validation (trainer_validate.c) ----
+
+// Before the first step: what training starts from. A resumed run that knows of no plain text yet begins with that.
+void trainer_first_validation(Trainer *t);
+// Behind a step: where it is due, or the step is the last, validates, logs and shows samples. *best: the model is the
+// best so far.
+int trainer_validate(Trainer *t, int last, int *best, Error *err);
+// -patience: has it been long enough?
+int trainer_has_waited(const Trainer *t);
+// The last lines of the log: where the run stands, what it saw of each set, its best validation.
+void trainer_say_end(Trainer *t, int stopping);
+
 // All ranks.
 int64_t trainer_pages_a_step(const Trainer *t);
 CheckpointJob trainer_checkpoint_job(Trainer *t);

@@ -12,8 +12,8 @@
 // ---- achieved efficiency -------------------------------------------------------------------------------------------
 
 // PRODUCTS is fitted: to LLM.Q's bf16 training on 8 x H100 (github.com/IST-DASLab/llmq, benchmarks/H100x8.md; Qwen2.5
-// of 1.5B and 3B, 524,288 tokens a step, pages of 1,024: 457 and 240 thousand tokens a second). test/test_roofline.c holds
-// the model to them, and to five more of LLM.Q's figures that were not used.
+// of 1.5B and 3B, 524,288 tokens a step, pages of 1,024: 457 and 240 thousand tokens a second). test/test_roofline.c
+// holds the model to them, and to five more of LLM.Q's figures that were not used.
 static const double PRODUCTS = 0.70;      // of the data sheet's peak, for products whose tiles fill every wave
 static const double PRODUCTS_FP32 = 0.80; // fp32 runs; assumed
 // What a run's products reach of the square product of 8192 that the backend times at its start: on an H100 such a one

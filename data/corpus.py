@@ -430,7 +430,8 @@ def manifest(o, files, tasks, result, dropped):
     return {"format": 1, "options": {k: getattr(o, k) for k in keys}, "tokenizer": settings_hash(o.tok),
             "keep_out": {os.path.basename(p): settings_hash(p) for p in o.keep_out},
             "kept": result, "languages": chosen["languages"], "licences": dict(sorted(licences.items())),
-            "stages": {name: dict(sorted(tally.items())) for name, tally in stages.items()},
+            "stages": {name: dict(sorted(tally.items(), key=lambda item: (item[0] != "read", item[0])))
+                       for name, tally in stages.items()},
             "sources": [{"name": name, "bytes": os.path.getsize(path), "sha256": sources[path]} for path, name in files]}
 
 

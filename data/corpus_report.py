@@ -22,11 +22,12 @@ def bars(title, rows, x):
 def lengths_chart(lengths, least, most):
     import altair as alt
     from charts import BLUE, data
-    edges = np.linspace(least, most + 1, min(40, most + 1 - least) + 1)
+    width = -(-(most + 1 - least) // 40)  # whole tokens
+    edges = np.arange(least, most + 1 + width, width)
     counts, _ = np.histogram(lengths, edges)
-    rows = [{"from": float(a), "to": float(b), "pages": int(n)} for a, b, n in zip(edges, edges[1:], counts)]
+    rows = [{"from": int(a), "to": int(b), "pages": int(n)} for a, b, n in zip(edges, edges[1:], counts)]
     return alt.Chart(data(rows), title="lengths of training pages").mark_bar(color=BLUE).encode(
-        x=alt.X("from:Q", title="tokens", scale=alt.Scale(zero=False, nice=False)), x2="to:Q", y=alt.Y("pages:Q", title=None))
+        x=alt.X("from:Q", bin="binned", title="tokens", scale=alt.Scale(zero=False, nice=False)), x2="to:Q", y=alt.Y("pages:Q", title=None))
 
 
 def row(cells, tag="td"):

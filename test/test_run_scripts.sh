@@ -16,7 +16,7 @@ check() { # check NAME CONDITION...
     fi
 }
 work=$(mktemp -d)
-trap 'rm -rf "$work" data/run_scripts_test-* runs/run_scripts_test-*' EXIT
+trap 'rm -rf "$work"' EXIT
 says() { grep -qF -- "$2" "$1" || { echo "  no '$2' in $1"; tail -n 3 "$1"; false; }; }
 plan() { ./train_c3 -preset paper -plan "$@"; }
 
@@ -41,9 +41,9 @@ check "run_paper.sh: without fusing" says scripts/run_paper.sh "-fuse 1: total $
 check "run_paper.sh: FLOPs of a step" says "$work/h100" "$(grep -oE '[0-9.]+e\+15 FLOP' scripts/run_paper.sh)"
 
 plan -gpu h100 -plan_ranks 2 -b 1 -g 32 >"$work/plan"
-check "run_finetune.sh: memory of 2 x H100" says scripts/run_finetune.sh "$(memory total "$work/plan") a rank"
-check "run_finetune.sh: its time" eval "says $work/plan 'predicted  1.76 s a step' && says $work/plan '1.71e+15 FLOP' &&
-    says scripts/run_finetune.sh '1.71e+15 FLOP and 1.76 s'"
+check "finetune.sh: memory of 2 x H100" says scripts/finetune.sh "$(memory total "$work/plan") a rank"
+check "finetune.sh: its time" eval "says $work/plan 'predicted  1.76 s a step' && says $work/plan '1.71e+15 FLOP' &&
+    says scripts/finetune.sh '1.71e+15 FLOP and 1.76 s'"
 plan -gpu h100 -plan_ranks 32 -g 4 >"$work/plan"
 check "run_slurm.sh: its time" eval "says $work/plan 'predicted  0.43 s a step' && says $work/plan '0.40 to 0.46 s, 4.4' &&
     says $work/plan '40000 steps in 4.8 h' && says scripts/run_slurm.sh '0.43 s a step (0.40 to 0.46), 40,000 steps in 4.8 h'"
@@ -67,24 +67,31 @@ check "run_slurm.sh outside Slurm says so" eval '! SLURM_NTASKS= started bash sc
 # ---- fine-tuning for real: the demo's model on some of its held-out pages ----
 model=$(ls -d runs/demo/step_* 2>/dev/null | head -n 1)
 mkdir "$work/a" "$work/b"
-head -n 200 data/demo/val_en.jsonl >"$work/a/run_scripts_test.jsonl"
-tail -n 99 data/demo/val_en.jsonl >"$work/b/run_scripts_test.jsonl"
-touch -d "2 days ago" "$work/b/run_scripts_test.jsonl"
-finetune() { bash scripts/run_finetune.sh "$model" "$work/$1/run_scripts_test.jsonl" -steps "$2" -threads 1 >"$work/out" 2>&1; }
-folders() { set -- "$1"/run_scripts_test-*; echo $#; }
-check "run_finetune.sh goes on from a checkpoint" \
-    eval 'finetune a 2 && says $work/out "196 pages" && says $work/out "step 2/2" && says $work/out "validation at step 2" &&
-          [ -f runs/run_scripts_test-*/step_00000002/COMPLETE ]' || tail -n 5 "$work/out"
-check "run_finetune.sh: the same command goes on with its run, and its shards" \
-    eval 'finetune a 3 && says $work/out "step 3/3" && ! grep -q "c3 tokenize" $work/out && [ $(folders runs) = 1 ]' ||
-    tail -n 5 "$work/out"
-check "run_finetune.sh: other pages in an older file of the same name are other pages" \
-    eval 'finetune b 2 && says $work/out "98 pages" && says $work/out "step 2/2" && [ $(folders data) = 2 ] &&
-          [ $(folders runs) = 2 ]' || tail -n 5 "$work/out"
-rm data/run_scripts_test-*/done
-check "run_finetune.sh: shards that were not finished are made again" \
-    eval 'finetune b 2; says $work/out "98 pages"' || tail -n 5 "$work/out"
-check "run_finetune.sh names a file that is missing" \
-    eval '! bash scripts/run_finetune.sh "$model" nowhere.jsonl >"$work/out" 2>&1 && says $work/out "nowhere.jsonl"'
+head -n 200 data/demo/val_en.jsonl >"$work/a/pages.jsonl"
+tail -n 99 data/demo/val_en.jsonl >"$work/b/pages.jsonl"
+touch -d "2 days ago" "$work/b/pages.jsonl"
+head -n 20 data/demo/val_zh.jsonl >"$work/old pages.jsonl"
+finetune() { # finetune PAGES DIR OPTION...
+    local from=$1 to=$2
+    shift 2
+    GPUS=1 bash scripts/finetune.sh "$model" "$from" -o "$to" -steps 2 -threads 1 "$@" >"$work/out" 2>&1
+}
+check "finetune.sh: pages, before, training, after, a table" \
+    eval 'finetune "$work/a" "$work/run a" -old "$work/old pages.jsonl" -rehearse "data/demo/train_*.bin" &&
+          says $work/out "done at step 2 of 2" && [ "$(grep -c "^| " "$work/run a/finetune.md")" = 4 ] &&
+          says "$work/run a/finetune.md" "| old_old_pages | 20 |" && [ -f "$work/run a/report.html" ]' || tail -n 8 "$work/out"
+cp "$work/run a/finetune.md" "$work/before"
+check "finetune.sh: the same command trains no more, and says the same" \
+    eval 'finetune "$work/a" "$work/run a" -old "$work/old pages.jsonl" -rehearse "data/demo/train_*.bin" &&
+          says $work/out "nothing was trained" && ! grep -q "c3 eval" $work/out && cmp -s "$work/before" "$work/run a/finetune.md"' ||
+    tail -n 8 "$work/out"
+check "finetune.sh: other pages in an older file of the same name are other pages: not into that folder" \
+    eval '! finetune "$work/b" "$work/run a" && says $work/out "$work/run a"' || tail -n 8 "$work/out"
+check "finetune.sh -two_phase: first with the decoder frozen, then all of it" \
+    eval 'finetune "$work/b" "$work/run b" -two_phase -steps 5 && says $work/out "-freeze dec" && says $work/out "done at step 3 of 3" &&
+          [ -f "$work/run b/phase_1/run.json" ]' || tail -n 8 "$work/out"
+check "finetune.sh names a file that is missing" eval '! finetune nowhere.jsonl "$work/c" && says $work/out "nowhere.jsonl"'
+check "finetune.sh names what is no model" \
+    eval '! bash scripts/finetune.sh "$work/a" "$work/b" -o "$work/c" >"$work/out" 2>&1 && says $work/out "$work/a"'
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

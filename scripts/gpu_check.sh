@@ -144,6 +144,11 @@ if [ "$preset" != paper ] || [ "$memory" -ge 125000 ]; then
     rm -rf "$out/paper"
     line "the paper's step" 100 "${steps[@]}" "$out/paper"
     [ ! -e "$out/paper/profile.json" ] || gzip -f "$out/paper/profile.json" # ui.perfetto.dev opens it so
+    if [ "$preset" = paper ]; then # the best of cuBLASLt's algorithms, and what they gain
+        rm -rf "$out/tune" "$out/tuned"
+        line "algorithms timed" 100 "${steps[@]}" "$out/tune" -tune -steps 3
+        line "the paper's step, tuned" 100 "${steps[@]}" "$out/tuned" -algorithms "$out/tune/algorithms.json"
+    fi
     if [ $torch_is_here = 1 ]; then line "the same step in PyTorch" 90 "$PYTHON" dev/bench_torch.py step
     else chosen "the same step in PyTorch" && left_out "the same step in PyTorch" "no PyTorch with CUDA in $PYTHON"; fi
 else

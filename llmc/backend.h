@@ -121,6 +121,10 @@ struct Backend {
     // ---- matmul: torch's Linear; in (T,K), w (N,K), out (T,N) ----
     void (*matmul_forward)(Backend *b, elem_t *out, const elem_t *in, const elem_t *w, const elem_t *bias, int T, int K,
                            int N); // out = in w^T (+ bias (N))
+    // out = residual + in w^T, rounded once; residual (T,N), may be out. NULL on a CPU, where the norm that follows
+    // adds (delta).
+    void (*matmul_forward_add)(Backend *b, elem_t *out, const elem_t *residual, const elem_t *in, const elem_t *w,
+                               int T, int K, int N);
     void (*matmul_backward_input)(Backend *b, elem_t *din, const elem_t *dout, const elem_t *w, int T, int K, int N,
                                   int accumulate); // din (T,K) = dout w
     // dw (N,K) = dout^T in, dbias (N) = column sums of dout; float, fixed order; dbias may be NULL, dw may be NULL

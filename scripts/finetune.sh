@@ -25,7 +25,7 @@
 # Predicted, not measured (./train_c3 -preset paper -plan -gpu h100 -plan_ranks 2 -b 1 -g 32), pages of 950 text tokens:
 #   one GPU      AdamW's state is 55.6 GB and all of it 84 GB before the first activation: an H200 or B200 holds it, 3.2 s
 #                a step on an H200; an H100 does not
-#   2 x H100     ZeRO-1 halves the state: 78.4 GB a rank with 4 pages at a time; 1.71e+15 FLOP and 1.76 s a step,
+#   2 x H100     ZeRO-1 halves the state: 78.4 GB a rank with 4 pages at a time; 1.71e+15 FLOP and 1.75 s a step,
 #                2,000 steps in 1.0 h
 set -euo pipefail
 cd "$(dirname "$0")/.."

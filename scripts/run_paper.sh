@@ -11,10 +11,10 @@
 #             activations 44.4 GB for 8 pages at a time: total 79.2 GB of an H100's 84.9 GB
 #             (-fuse 1: total 46.2 GB; pages of more than 8,000 tokens among short ones: -recompute cheap by itself)
 #   time      GPU     s a step   range          40,000 steps
-#             h100    1.66       1.55 to 1.81   18.5 h
-#             h800    1.68       1.56 to 1.82   18.7 h
-#             h200    1.56       1.44 to 1.70   17.3 h
-#             a100    4.64       4.27 to 5.08   51.5 h
+#             h100    1.66       1.54 to 1.80   18.4 h
+#             h800    1.68       1.56 to 1.82   18.6 h
+#             h200    1.55       1.44 to 1.69   17.3 h
+#             a100    4.63       4.26 to 5.08   51.4 h
 #             b200    not modelled: how fast the kernels of attention are there is not public
 #   disk      a checkpoint is 64.9 GB, and two are there while a new one is written
 #

@@ -22,7 +22,7 @@
 # Five minutes before the time is up Slurm sends USR1 to the ranks: they finish the step, save and exit with 0; the job,
 # sent off again, goes on from there.
 #
-# Predicted, not measured: 32 x H100, 0.43 s a step (0.40 to 0.46), 40,000 steps in 4.8 h, if the network between the
+# Predicted, not measured: 32 x H100, 0.43 s a step (0.40 to 0.46), 40,000 steps in 4.7 h, if the network between the
 # machines is as fast as NVLink. A rank has 18.0 GB of gradients to send behind a backward pass of 0.26 s and 9.0 GB of
 # parameters behind a forward pass of 0.13 s: with eight cards of 400 Gbit/s a machine that hides; with one, 50 GB/s, it
 # takes 0.36 + 0.18 s and a step about 0.63 s.

@@ -263,37 +263,13 @@ static void test_rmsnorm(void) {
 // ---- matmul ----
 static void test_matmul(void) {
     check_begin("matmul");
-    static const int shapes[][3] = {{1, 1, 1},
-                                    {1, 128, 256},
-                                    {2, 17, 33},
-                                    {3, 192, 70},
-                                    {4, 64, 5},
-                                    {5, 31, 1},
-                                    {13, 48, 31},
-                                    {14, 64, 32},
-                                    {15, 65, 34},
-                                    {29, 5, 129},
-                                    {100, 33, 63},
-                                    {43, 600, 96},
-                                    {57, 1100, 40},
-                                    {600, 40, 48},
-                                    {530, 30, 65},
-                                    {31, 128, 1000},
-                                    // decoding: one row up to a tile of them; odd, short and cut K; ends of columns
-                                    {1, 896, 35},
-                                    {1, 1, 33},
-                                    {1, 31, 16},
-                                    {1, 33, 15},
-                                    {1, 1030, 17},
-                                    {2, 130, 47},
-                                    {4, 515, 33},
-                                    {5, 896, 31},
-                                    {6, 47, 80},
-                                    {8, 320, 448},
-                                    {9, 77, 18},
-                                    {12, 64, 30},
-                                    {14, 1029, 50},
-                                    {16, 200, 33}};
+    // the second half as in decoding: one row up to a tile of them; odd, short and cut K; ends of columns
+    static const int shapes[][3] = {{1, 1, 1},       {1, 128, 256}, {2, 17, 33},    {3, 192, 70},   {4, 64, 5},
+                                    {5, 31, 1},      {13, 48, 31},  {14, 64, 32},   {15, 65, 34},   {29, 5, 129},
+                                    {100, 33, 63},   {43, 600, 96}, {57, 1100, 40}, {600, 40, 48},  {530, 30, 65},
+                                    {31, 128, 1000}, {1, 896, 35},  {1, 1, 33},     {1, 31, 16},    {1, 33, 15},
+                                    {1, 1030, 17},   {2, 130, 47},  {4, 515, 33},   {5, 896, 31},   {6, 47, 80},
+                                    {8, 320, 448},   {9, 77, 18},   {12, 64, 30},   {14, 1029, 50}, {16, 200, 33}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         const int T = shapes[s][0], K = shapes[s][1], N = shapes[s][2];
         const size_t nin = (size_t)T * K, nw = (size_t)N * K, nout = (size_t)T * N;
@@ -307,6 +283,13 @@ static void test_matmul(void) {
             ref_matmul(ref, mag, in->h, K, 1, w->h, 1, K, accumulate ? bias->h : NULL, T, N, K, 0);
             B->matmul_forward(B, out->d, in->d, w->d, accumulate ? bias->d : NULL, T, K, N);
             compare("out", out, ref, mag, K);
+            if (B->matmul_forward_add) { // dout serves as residual; in place where accumulate is set
+                memcpy(ref, dout->h, nout * sizeof *ref);
+                ref_matmul(ref, mag, in->h, K, 1, w->h, 1, K, NULL, T, N, K, 1);
+                if (accumulate) B->copy(B, out->d, dout->d, nout * dtype_size(B->dtype));
+                B->matmul_forward_add(B, out->d, accumulate ? out->d : dout->d, in->d, w->d, T, K, N);
+                compare("out with residual", out, ref, mag, K + 1);
+            }
             memcpy(ref, din->h, nin * sizeof *ref);
             ref_matmul(ref, mag, dout->h, N, 1, w->h, K, 1, NULL, T, K, N, accumulate);
             B->matmul_backward_input(B, din->d, dout->d, w->d, T, K, N, accumulate);

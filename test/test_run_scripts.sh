@@ -42,11 +42,11 @@ check "run_paper.sh: FLOPs of a step" says "$work/h100" "$(grep -oE '[0-9.]+e\+1
 
 plan -gpu h100 -plan_ranks 2 -b 1 -g 32 >"$work/plan"
 check "finetune.sh: memory of 2 x H100" says scripts/finetune.sh "$(memory total "$work/plan") a rank"
-check "finetune.sh: its time" eval "says $work/plan 'predicted  1.76 s a step' && says $work/plan '1.71e+15 FLOP' &&
-    says scripts/finetune.sh '1.71e+15 FLOP and 1.76 s'"
+check "finetune.sh: its time" eval "says $work/plan 'predicted  1.75 s a step' && says $work/plan '1.71e+15 FLOP' &&
+    says scripts/finetune.sh '1.71e+15 FLOP and 1.75 s'"
 plan -gpu h100 -plan_ranks 32 -g 4 >"$work/plan"
 check "run_slurm.sh: its time" eval "says $work/plan 'predicted  0.43 s a step' && says $work/plan '0.40 to 0.46 s, 4.4' &&
-    says $work/plan '40000 steps in 4.8 h' && says scripts/run_slurm.sh '0.43 s a step (0.40 to 0.46), 40,000 steps in 4.8 h'"
+    says $work/plan '40000 steps in 4.7 h' && says scripts/run_slurm.sh '0.43 s a step (0.40 to 0.46), 40,000 steps in 4.7 h'"
 
 # ---- what they start ----
 mkdir "$work/bin"

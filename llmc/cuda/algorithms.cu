@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const kinds[] = {"forward", "forward with bias", "d input", "d weight"};
+static const char *const kinds[] = {"forward", "forward with bias", "forward with residual", "d input", "d weight"};
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 const char *kind_name(int kind) { return kinds[kind]; }
 
@@ -88,8 +88,11 @@ static int read_row(Algorithm *row, const cJSON *item, const char *where, Error 
     TRY(json_text(&kind, item, "product", where, err));
     while (row->key.kind < N_KINDS && strcmp(kind, kinds[row->key.kind]) != 0) row->key.kind++;
     if (row->key.kind == N_KINDS)
-        return error_set(err, "%s: product: expected \"forward\", \"forward with bias\", \"d input\" or \"d weight\"",
-                         where);
+        return error_set(
+            err,
+            "%s: product: expected \"forward\", \"forward with bias\", \"forward with residual\", \"d input\" "
+            "or \"d weight\"",
+            where);
     TRY(json_int(&T, item, "T", 1, INT32_MAX, where, err));
     TRY(json_int(&K, item, "K", 1, INT32_MAX, where, err));
     TRY(json_int(&N, item, "N", 1, INT32_MAX, where, err));

@@ -5,7 +5,7 @@
 
 #include "llmc/cuda/cuda.h"
 
-enum Kind { FORWARD, FORWARD_BIAS, BACKWARD_INPUT, BACKWARD_WEIGHT };
+enum Kind { FORWARD, FORWARD_BIAS, FORWARD_ADD, BACKWARD_INPUT, BACKWARD_WEIGHT };
 // "forward", ...
 const char *kind_name(int kind);
 

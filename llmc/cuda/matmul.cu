@@ -1,7 +1,7 @@
 // matmul.cu: the three products of a linear layer through cuBLASLt, gradients of biases, measurement of the GPU's peak.
 //
 // cuBLASLt is column-major: a row-major (T,N) is its N x T. So, with in (T,K), w (N,K), out (T,N):
-//     forward    out  (N x T) = w^T (K x N, transposed)  in (K x T)           + bias along N
+//     forward    out  (N x T) = w^T (K x N, transposed)  in (K x T)           + bias along N, or + residual (N x T)
 //     d input    din  (K x T) = w (K x N)                dout (N x T)
 //     d weight   dw   (K x N) = in (K x T)               dout^T (N x T, transposed)      fp32 out
 // No leading dimension depends on T. A plan (descriptor, layouts, algorithm) is kept for each kind, K, N, alignment of
@@ -51,11 +51,13 @@ struct CudaMatmul {
 // Operands in cuBLASLt's order.
 struct Product {
     Kind kind;
-    const void *a, *b, *bias;
+    const void *a, *b, *bias, *c; // c, times beta, is added
     void *d;
     int T, K, N;
     float beta;
 };
+
+static bool is_forward(int kind) { return kind == FORWARD || kind == FORWARD_BIAS || kind == FORWARD_ADD; }
 
 // The largest T of T's bucket: up to 16 exact, then 8 buckets from one power of two to the next.
 static int bucket_rows(int T) {
@@ -73,6 +75,7 @@ static PlanKey key_of(const Product *p) {
     PlanKey key = {p->kind, p->K, p->N, bucket_rows(p->T), 0, alignment(p->a), alignment(p->b), alignment(p->d)};
     const int align_bias = p->bias ? alignment(p->bias) : 16; // the epilogue reads it like D
     if (align_bias < key.align_d) key.align_d = align_bias;
+    if (alignment(p->c) < key.align_d) key.align_d = alignment(p->c);
     return key;
 }
 
@@ -95,7 +98,7 @@ static void set_rows(Plan *plan, int rows) {
 static void describe(Backend *b, Plan *plan) {
     const int kind = plan->key.kind;
     const uint64_t K = (uint64_t)plan->key.K, N = (uint64_t)plan->key.N, T = (uint64_t)plan->key.rows;
-    const bool forward = kind == FORWARD || kind == FORWARD_BIAS, weight = kind == BACKWARD_WEIGHT;
+    const bool forward = is_forward(kind), weight = kind == BACKWARD_WEIGHT;
     const cudaDataType_t type = b->dtype == DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_32F;
     const cublasOperation_t transposed = CUBLAS_OP_T;
     CUBLAS_CHECK(cublasLtMatmulDescCreate(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F));
@@ -202,7 +205,7 @@ static Plan *exact_plan(Backend *b, const Product *p) {
 static cublasStatus_t launch(Backend *b, const Plan *plan, const Product *p, const cublasLtMatmulAlgo_t *algo) {
     CudaMatmul *m = cuda_state(b)->matmul;
     const float one = 1.0f;
-    return cublasLtMatmul(m->handle, plan->desc, &one, p->a, plan->a, p->b, plan->b, &p->beta, p->d, plan->d, p->d,
+    return cublasLtMatmul(m->handle, plan->desc, &one, p->a, plan->a, p->b, plan->b, &p->beta, p->c, plan->d, p->d,
                           plan->d, algo, m->workspace, BACKEND_GEMM_WORKSPACE, cuda_stream(b));
 }
 
@@ -268,7 +271,7 @@ static void time_all(Backend *b, Plan *plan, const Product *p) {
     m->beat += best > 0;
 }
 
-// d is written over: by the product itself when it does not add to it, else another array takes its place. Where there
+// d is written over: by the product itself when it does not add to it, else another array takes d's place. Where there
 // is no memory for that, the next such product is asked. Waits on the watch for all that could hang.
 static void tune(Backend *b, Plan *plan, const Product *p) {
     CudaMatmul *m = cuda_state(b)->matmul;
@@ -278,8 +281,8 @@ static void tune(Backend *b, Plan *plan, const Product *p) {
         return;
     }
     cuda_comm_wait(b, 1);
-    if (p->beta != 0) {
-        const bool weight = p->kind == BACKWARD_WEIGHT, forward = p->kind == FORWARD || p->kind == FORWARD_BIAS;
+    if (p->beta != 0 && p->c == p->d) {
+        const bool weight = p->kind == BACKWARD_WEIGHT, forward = is_forward(p->kind);
         const size_t rows = (size_t)(weight ? p->N : p->T), columns = (size_t)(forward ? p->N : p->K);
         if (cudaMalloc(&timed.d, rows * columns * (weight ? sizeof(float) : dtype_size(b->dtype))) != cudaSuccess) {
             (void)cudaGetLastError();
@@ -321,21 +324,28 @@ static char *algorithms_text(const Backend *b) {
 static void matmul_forward(Backend *b, elem_t *out, const elem_t *in, const elem_t *w, const elem_t *bias, int T, int K,
                            int N) {
     if (T <= 0) return;
-    const Product p = {bias ? FORWARD_BIAS : FORWARD, w, in, bias, out, T, K, N, 0.0f};
+    const Product p = {bias ? FORWARD_BIAS : FORWARD, w, in, bias, out, out, T, K, N, 0.0f};
+    multiply(b, &p);
+}
+
+static void matmul_forward_add(Backend *b, elem_t *out, const elem_t *residual, const elem_t *in, const elem_t *w,
+                               int T, int K, int N) {
+    if (T <= 0) return;
+    const Product p = {FORWARD_ADD, w, in, NULL, residual, out, T, K, N, 1.0f};
     multiply(b, &p);
 }
 
 static void matmul_backward_input(Backend *b, elem_t *din, const elem_t *dout, const elem_t *w, int T, int K, int N,
                                   int accumulate) {
     if (T <= 0) return;
-    const Product p = {BACKWARD_INPUT, w, dout, NULL, din, T, K, N, accumulate ? 1.0f : 0.0f};
+    const Product p = {BACKWARD_INPUT, w, dout, NULL, din, din, T, K, N, accumulate ? 1.0f : 0.0f};
     multiply(b, &p);
 }
 
 static void matmul_backward_weight(Backend *b, float *dw, float *dbias, const elem_t *dout, const elem_t *in, int T,
                                    int K, int N, int accumulate) {
     if (dw && T > 0) {
-        const Product p = {BACKWARD_WEIGHT, in, dout, NULL, dw, T, K, N, accumulate ? 1.0f : 0.0f};
+        const Product p = {BACKWARD_WEIGHT, in, dout, NULL, dw, dw, T, K, N, accumulate ? 1.0f : 0.0f};
         multiply(b, &p);
     } else if (dw && !accumulate) {
         b->zero(b, dw, (size_t)N * (size_t)K * sizeof(float));
@@ -413,6 +423,7 @@ int cuda_matmul_create(Backend *b, Error *err) {
     CudaMatmul *m = (CudaMatmul *)alloc_zeroed(1, sizeof *m, "matmul plans");
     cuda_state(b)->matmul = m;
     b->matmul_forward = matmul_forward;
+    b->matmul_forward_add = matmul_forward_add;
     b->matmul_backward_input = matmul_backward_input;
     b->matmul_backward_weight = matmul_backward_weight;
     b->algorithms = algorithms;

@@ -2,8 +2,9 @@
 //
 // One layer:   x_mid  = x     + O(attention(rope(QKV(rmsnorm(x)) + bias)))
 //              x_next = x_mid + down(silu(gate(h)) * up(h)),   h = rmsnorm(x_mid)
-// Residual adds are fused into the norm that follows. In the last layer only the output rows need queries, output
-// projection and MLP, while every row still gives keys and values ("outputs only").
+// Residual adds are fused into the product before them where the backend has matmul_forward_add, else into the norm
+// that follows. In the last layer only the output rows need queries, output projection and MLP, while every row still
+// gives keys and values ("outputs only").
 #include "llmc/model/qwen2.h"
 
 #include <math.h>
@@ -167,6 +168,19 @@ static void attend(const Qwen2 *q, LayerActs *n, int l, const StackBatch *d, int
                          outputs_only ? &cache->outputs : &cache->pages, c->NH, c->KV, c->HS);
 }
 
+// sum = x + in w^T for the weight at offset `w`: now, or, where the backend adds in the norm that follows, a->delta
+// gets the product and the norm x. Returns what the norm adds; NULL: nothing.
+static const elem_t *add_product(const Qwen2 *q, StackActs *a, elem_t *sum, const elem_t *x, const elem_t *in, size_t w,
+                                 int R, int K) {
+    Backend *b = q->b;
+    if (b->matmul_forward_add) {
+        b->matmul_forward_add(b, sum, x, in, weight(q, w), R, K, q->c.D);
+        return NULL;
+    }
+    b->matmul_forward(b, a->delta, in, weight(q, w), NULL, R, K, q->c.D);
+    return a->delta;
+}
+
 // From a layer's input x and ln1 up to `act`, the input of its last matrix product; R rows from the attention on.
 static void layer_forward(const Qwen2 *q, StackActs *a, int l, const StackBatch *d, const KVCache *cache) {
     Backend *b = q->b;
@@ -176,10 +190,11 @@ static void layer_forward(const Qwen2 *q, StackActs *a, int l, const StackBatch 
     int outputs_only = computes_outputs_only(q, l, d), R = outputs_only ? d->outputs : d->rows, D = c->D;
     project_qkv(q, a, n, l, d, outputs_only);
     attend(q, n, l, d, outputs_only, cache);
-    b->matmul_forward(b, a->delta, n->attn, weight(q, base + q->p.o), NULL, R, c->NH * c->HS, D);
     elem_t *x = n->x;
     if (outputs_only) b->gather_rows(b, x = a->x_out, n->x, d->output_rows, d->outputs, D);
-    b->rmsnorm_forward(b, n->ln2, n->x_mid, n->rstd2, x, a->delta, weight(q, base + q->p.ln2), R, D, c->rms_eps);
+    const elem_t *delta = add_product(q, a, n->x_mid, x, n->attn, base + q->p.o, R, c->NH * c->HS);
+    b->rmsnorm_forward(b, n->ln2, n->x_mid, n->rstd2, delta ? x : n->x_mid, delta, weight(q, base + q->p.ln2), R, D,
+                       c->rms_eps);
     b->matmul_forward(b, n->gate_up, n->ln2, weight(q, base + q->p.gate_up), NULL, R, D, 2 * c->F);
     b->swiglu_forward(b, n->act, n->gate_up, R, c->F);
 }
@@ -190,25 +205,28 @@ void qwen2_forward(const Qwen2 *q, StackActs *a, const StackBatch *d, const elem
     int T = d->rows, K = d->outputs, D = c->D, L = c->L;
     b->wait_for(b, params_gather_tag(q->p.embed_bucket)); // the all-gather of parameters may still be running
     b->embedding_forward(b, a->layers[0].x, weight(q, q->p.embed), slots, d->ids, T, D);
+    const elem_t *x = a->layers[0].x, *delta = NULL;         // of the norm: it adds them where there is a delta
+    int late = !computes_outputs_only(q, L - 1, d) && K < T; // output rows are picked behind the last layer only
     for (int l = 0; l < L; l++) {
         b->range_push(b, "layer", l);
         b->wait_for(b, params_gather_tag(q->p.layer_bucket + l));
-        LayerActs *n = &a->layers[l], *previous = l > 0 ? n - 1 : NULL;
-        elem_t *w = weight(q, layer_base(q, l) + q->p.ln1);
-        b->rmsnorm_forward(b, n->ln1, n->x, n->rstd1, previous ? previous->x_mid : n->x, previous ? a->delta : NULL, w,
-                           T, D, c->rms_eps);
+        LayerActs *n = &a->layers[l];
+        b->rmsnorm_forward(b, n->ln1, n->x, n->rstd1, x, delta, weight(q, layer_base(q, l) + q->p.ln1), T, D,
+                           c->rms_eps);
         layer_forward(q, a, l, d, cache);
-        b->matmul_forward(b, a->delta, n->act, weight(q, layer_base(q, l) + q->p.down), NULL,
-                          computes_outputs_only(q, l, d) ? K : T, c->F, D);
+        elem_t *sum = l + 1 < L ? n[1].x : late ? a->delta : a->x_final;
+        delta = add_product(q, a, sum, n->x_mid, n->act, layer_base(q, l) + q->p.down,
+                            computes_outputs_only(q, l, d) ? K : T, c->F);
+        x = delta ? n->x_mid : sum;
         b->range_pop(b);
     }
     b->wait_for(b, params_gather_tag(q->p.final_bucket));
-    elem_t *x = a->layers[L - 1].x_mid, *delta = a->delta;
-    if (!computes_outputs_only(q, L - 1, d) && K < T) { // untrimmed: pick the output rows only now
-        b->gather_rows(b, a->x_out, x, d->output_rows, K, D);
-        b->gather_rows(b, a->ln1_out, delta, d->output_rows, K, D);
-        x = a->x_out;
-        delta = a->ln1_out;
+    if (late) {
+        elem_t *picked = delta ? a->x_out : a->x_final;
+        b->gather_rows(b, picked, x, d->output_rows, K, D);
+        if (delta) b->gather_rows(b, a->ln1_out, delta, d->output_rows, K, D);
+        x = picked;
+        delta = delta ? a->ln1_out : NULL;
     }
     b->rmsnorm_forward(b, a->out, a->x_final, a->rstd_final, x, delta, weight(q, q->p.norm), K, D, c->rms_eps);
 }

@@ -49,6 +49,9 @@ static void range_pop(Backend *b) {
     X(matmul_forward, "product",                                                                                       \
       (Backend * b, elem_t * out, const elem_t *in, const elem_t *w, const elem_t *bias, int T, int K, int N),         \
       (b, out, in, w, bias, T, K, N))                                                                                  \
+    X(matmul_forward_add, "product",                                                                                   \
+      (Backend * b, elem_t * out, const elem_t *residual, const elem_t *in, const elem_t *w, int T, int K, int N),     \
+      (b, out, residual, in, w, T, K, N))                                                                              \
     X(matmul_backward_input, "product for inputs",                                                                     \
       (Backend * b, elem_t * din, const elem_t *dout, const elem_t *w, int T, int K, int N, int accumulate),           \
       (b, din, dout, w, T, K, N, accumulate))                                                                          \
@@ -189,7 +192,8 @@ static void wait_for(Backend *b, int tag) {
 }
 
 static void replace_table(Backend *b) {
-#define REPLACE(FUNCTION, ...) b->FUNCTION = FUNCTION;
+#define REPLACE(FUNCTION, ...)                                                                                         \
+    if (b->FUNCTION) b->FUNCTION = FUNCTION;
     PRODUCTS(REPLACE)
     OTHERS(REPLACE)
 #undef REPLACE

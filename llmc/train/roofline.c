@@ -164,18 +164,18 @@ static void recompute(RooflineTimes *t, const RooflineLoad *l, const RooflineRat
     add(p, product(r, s->rows, D, heads, l->element), layers);
     add(p, product(r, s->rows, 2 * F, D, l->element), layers);
     add(p, (Product){4 * heads * s->pairs, attention_pass(r, c, s->rows, s->pairs, 0)}, layers);
-    stream(t, PART_RECOMPUTE, r, n * e * (6 * D + 2 * rotated + 3 * F));
+    stream(t, PART_RECOMPUTE, r, n * e * (5 * D + 2 * rotated + 3 * F));
 }
 
 // Operations that stream their arrays through memory: elements read and written for each row of a layer. Attention's
 // own traffic hides behind its arithmetic, but for the kernel before its backward.
-//   forward   two norms with residual adds 8 D, rotary 2 R, SwiGLU 3 F
+//   forward   two norms 4 D, residuals that products add 2 D, rotary 2 R, SwiGLU 3 F
 //   backward  two norms 8 D, rotary with the bias sums R + QKV, sums of dout * out 2 H, SwiGLU 5 F
 static void layer_streams(RooflineTimes *t, const RooflineLoad *l, const RooflineRates *r, const Qwen2Config *c,
                           double rows) {
     double D = c->D, F = c->F, heads = (double)c->NH * c->HS, qkv = heads + 2.0 * c->KV * c->HS;
     double rotated = (double)(c->NH + c->KV) * c->HS, e = l->element;
-    double forward = rows * e * (8 * D + 2 * rotated + 3 * F);
+    double forward = rows * e * (6 * D + 2 * rotated + 3 * F);
     double backward = rows * e * (8 * D + rotated + qkv + 2 * heads + 5 * F);
     stream(t, PART_ELEMENTWISE, r, forward + backward);
     t->forward += forward / r->bandwidth;

@@ -59,6 +59,15 @@ facts=$(./c3 info "$model") || exit 1
 fact() { sed -n "s/^ *$1 *//p" <<<"$facts" | head -n 1; }
 width=$(fact decoder | sed -n 's/.*width \([0-9]*\),.*/\1/p')
 [ -n "$width" ] || die "$model: not a C3 model"
+[ -f "$out/about" ] || [ ! -e "$out/run.json" ] || die "$out: holds a run that is no fine-tuning (hint: another -o)"
+names=(new) pages=("$out/data/test.jsonl")
+for file in ${old[@]+"${old[@]}"}; do
+    name=$(basename "$file" .jsonl)
+    name=old_${name//[^A-Za-z0-9]/_}
+    case " ${names[*]} " in *" $name "*) die "-old $file: a second file of that name (hint: rename it)" ;; esac
+    names+=("$name")
+    pages+=("$file")
+done
 ranks=${GPUS:-$(gpus)}
 [ "$ranks" != 0 ] || ranks=$(cores)
 while [ $((64 % ranks)) != 0 ]; do ranks=$((ranks - 1)); done
@@ -70,6 +79,8 @@ step "pages"
 bash scripts/setup.sh corpus
 mkdir -p "$out"
 run .venv/bin/python data/corpus.py "${inputs[@]}" -m "$model" -o "$out/data"
+[ -s "$out/data/test.jsonl" ] ||
+    die "$out/data: no test page, for whole documents are held out (hint: three documents at least: a file a chapter)"
 # What this folder is about: a model and pages, whatever their names.
 about="model $(fact fingerprint), pages $(cat "$out"/data/*.bin | sha256sum | cut -c 1-16)"
 [ ! -f "$out/about" ] || [ "$(cat "$out/about")" = "$about" ] ||
@@ -78,12 +89,6 @@ echo "$about" >"$out/about"
 
 # ---- 2: before ----
 step "before"
-names=(new) pages=("$out/data/test.jsonl")
-for file in ${old[@]+"${old[@]}"}; do
-    name=$(basename "$file" .jsonl)
-    names+=("old_${name//[^A-Za-z0-9]/_}")
-    pages+=("$file")
-done
 look() { # look WHEN MODEL: evaluations that are not there yet
     local i to
     for i in "${!names[@]}"; do

@@ -91,6 +91,11 @@ check "finetune.sh -two_phase: first with the decoder frozen, then all of it" \
     eval 'finetune "$work/b" "$work/run b" -two_phase -steps 5 && says $work/out "-freeze dec" && says $work/out "done at step 3 of 3" &&
           [ -f "$work/run b/phase_1/run.json" ]' || tail -n 8 "$work/out"
 check "finetune.sh names a file that is missing" eval '! finetune nowhere.jsonl "$work/c" && says $work/out "nowhere.jsonl"'
+mkdir "$work/run d" && echo "{}" >"$work/run d/run.json"
+check "finetune.sh: another run's folder is not touched" \
+    eval '! finetune "$work/a" "$work/run d" && says $work/out "run d: holds a run" && [ "$(ls "$work/run d")" = run.json ]'
+check "finetune.sh: two -old of one name" \
+    eval '! finetune "$work/a" "$work/run a" -old "$work/old pages.jsonl" -old "$work/old pages.jsonl" && says $work/out "a second file"'
 check "finetune.sh names what is no model" \
     eval '! bash scripts/finetune.sh "$work/a" "$work/b" -o "$work/c" >"$work/out" 2>&1 && says $work/out "$work/a"'
 echo "$passed passed, $failed failed"

@@ -57,7 +57,7 @@ static int write_tensor(SafeWriter *w, const Param *p, uint64_t stream, DType dt
 #pragma omp parallel for schedule(static)
         for (size_t k = 0; k < n; k += BLOCK) {
             size_t some = n - k < BLOCK ? n - k : BLOCK;
-            c3_initial_values(wide + k, p, stream, at + k, some);
+            c3_initial_values(wide + k, p, stream, at + k, some, 1);
             if (dtype == DTYPE_BF16) safetensors_convert((uint16_t *)narrow + k, DTYPE_BF16, wide + k, DTYPE_F32, some);
         }
         TRY(safetensors_writer_data(w, dtype == DTYPE_BF16 ? narrow : wide, n * dtype_size(dtype), err));

@@ -149,8 +149,7 @@ void c3_free(C3 *m) {
 
 // ---- initial values ------------------------------------------------------------------------------------------------
 
-// out (n), host: elements [from, from + n) of a parameter's initial values; from is even.
-static void initial_values(float *out, const Param *p, uint64_t stream, size_t from, size_t n, int threads) {
+void c3_initial_values(float *out, const Param *p, uint64_t stream, size_t from, size_t n, int threads) {
     enum { BLOCK = 1 << 12 }; // even, as normal numbers come in pairs; a tenth of a millisecond
     const size_t blocks = (n + BLOCK - 1) / BLOCK;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (blocks > 1 && threads > 1)
@@ -174,7 +173,7 @@ int c3_init_weights(C3 *m, uint64_t seed, int only_cascade, Error *err) {
         uint64_t stream = random_stream(seed, (uint64_t)i);
         for (size_t at = 0; at < p->count; at += PIECE) {
             size_t n = p->count - at < PIECE ? p->count - at : PIECE;
-            initial_values(host, p, stream, at, n, b->threads);
+            c3_initial_values(host, p, stream, at, n, b->threads);
             b->upload(b, device, host, n * sizeof *host);
             b->cast_from_f32(b, elem_at(b, m->weights, p->offset + at), device, n);
         }

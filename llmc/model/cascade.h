@@ -77,6 +77,9 @@ void c3_free(C3 *m);
 // the seed, so the values depend on neither ranks, threads nor order. Filled by all host threads of the backend.
 // only_cascade: Q and projector alone.
 int c3_init_weights(C3 *m, uint64_t seed, int only_cascade, Error *err);
+// out (n), host: elements [from, from + n) of a parameter's initial values; from is even. stream: random_stream(seed,
+// the parameter's place in the table).
+void c3_initial_values(float *out, const Param *p, uint64_t stream, size_t from, size_t n, int threads);
 
 // Forward and backward of one micro-batch. The weighted gradients, and the weighted loss in m->sums[0], are written
 // (accumulate = 0: the step's first micro-batch) or added to. Losses go to rows host->loss_row and on. ready(arg,

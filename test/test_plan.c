@@ -271,13 +271,17 @@ static void test_options(void) {
     Error err = {""};
     CHECK(parsed(&o, "", &err) == 0 && options_fuse(&o) == 0 && options_recompute(&o) == -1, "%s", err.text);
     CHECK(options_zero(&o, 1) == 0 && options_zero(&o, 8) == 1, "-zero auto");
+    options_free(&o);
     CHECK(parsed(&o, "-fuse 3 -zero 2 -recompute layer", &err) == 0 && options_fuse(&o) == 3, "%s", err.text);
     CHECK(options_zero(&o, 1) == 1 && options_zero(&o, 2) == 2 && options_recompute(&o) == RECOMPUTE_LAYER, "-zero 2");
+    options_free(&o);
     static const char *const wrong[] = {
         "-fuse 0", "-fuse x3",  "-fuse 3x",      "-fuse -1",         "-fuse 99999999999999999999",
         "-fuse=",  "-gpu h100", "-plan_ranks 4", "-gpu h100x -plan", "-recompute some"};
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         CHECK(parsed(&o, wrong[i], &err) == -1, "%s was accepted", wrong[i]);
+        options_free(&o);
+    }
 }
 
 static char *report_on(const PlanMachine *machine, const char *line, int *bad, Error *err) {
@@ -288,6 +292,7 @@ static char *report_on(const PlanMachine *machine, const char *line, int *bad, E
     FILE *out = open_memstream(&text, &size);
     *bad = parsed(&o, line, err) != 0 || plan_run(out, &o, &one, machine, err) != 0;
     fclose(out);
+    options_free(&o);
     return text;
 }
 

@@ -321,9 +321,11 @@ static void test_best(void) {
     make_step(run, "step_00000004", ours, 1);
     make_step(run, "step_00000008", ours, 1);
     put_in(run, "run.json", text);
+    put_in(run, "best.tmp", "mine");
     CHECK(begin_with_best(run, "step_00000008", -1) == 4 && exists(run, "step_00000004") &&
               leads_to(run, "step_00000004") && !exists(run, "step_00000002"),
           "kept as run.json says");
+    CHECK(exists(run, "best.tmp"), "a file of the user's is gone");
     free(text);
     text = string_format(info, "step_00000009"); // killed while it was being saved
     put_in(run, "run.json", text);

@@ -60,6 +60,8 @@ void file_discard(FileWriter *w);                 // drops the temporary file; h
 int file_end(FileWriter *w, int bad, Error *err); // commits, or if bad discards and returns -1
 // Writes a whole file at once. mode: its permissions; 0: as file_create makes them.
 int file_write_whole(const char *path, const void *data, size_t size, mode_t mode, Error *err);
+// Makes `path` a link to `target`, in place of a link or file that is there.
+int file_link(const char *path, const char *target, Error *err);
 // Whether file_create would succeed, to ask before long work. Opens no pipe, whose reader would see its end.
 int file_check_writable(const char *path, Error *err);
 // 1 if file_create would write to stdout, where nothing else should then be printed.

@@ -139,6 +139,15 @@ static int open_temporary(char **name, const char *target, const char *path, mod
     }
 }
 
+int file_link(const char *path, const char *target, Error *err) {
+    char *name = temporary_name(path);
+    int made = name && symlink(target, name) == 0, bad = !made || rename(name, path) != 0;
+    if (bad) error_set(err, "%s: cannot make the link to %s: %s", path, target, strerror(errno));
+    if (bad && made) unlink(name);
+    free(name);
+    return bad ? -1 : 0;
+}
+
 // ---- writing -------------------------------------------------------------------------------------------------------
 
 // The new file takes over the mode of the old one, and its owner where that is permitted.

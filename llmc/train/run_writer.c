@@ -152,15 +152,6 @@ int run_check_best(const char *run, Error *err) {
     return bad;
 }
 
-static int replace_link(const char *path, const char *target, Error *err) {
-    char *temporary = string_format("%s.tmp", path);
-    (void)unlink(temporary);
-    int bad = symlink(target, temporary) != 0 || rename(temporary, path) != 0;
-    if (bad) error_set(err, "%s: cannot make the link to %s: %s", path, target, strerror(errno));
-    free(temporary);
-    return bad ? -1 : 0;
-}
-
 int run_link_best(const char *run, const RunInfo *info, Error *err) {
     char *path = string_format("%s/best", run), *target = run_best_target(path);
     int bad = 0;
@@ -169,7 +160,7 @@ int run_link_best(const char *run, const RunInfo *info, Error *err) {
                   ? error_set(err, "%s: cannot remove: %s", path, strerror(errno))
                   : 0;
     else if (!target || strcmp(target, info->best) != 0)
-        bad = run_check_best(run, err) || replace_link(path, info->best, err) ? -1 : 0;
+        bad = run_check_best(run, err) || file_link(path, info->best, err) ? -1 : 0;
     free(target);
     free(path);
     return bad;

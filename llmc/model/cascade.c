@@ -152,6 +152,7 @@ void c3_free(C3 *m) {
 void c3_initial_values(float *out, const Param *p, uint64_t stream, size_t from, size_t n, int threads) {
     enum { BLOCK = 1 << 12 }; // even, as normal numbers come in pairs; a tenth of a millisecond
     const size_t blocks = (n + BLOCK - 1) / BLOCK;
+    (void)threads; // of a build without OpenMP
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (blocks > 1 && threads > 1)
     for (size_t i = 0; i < blocks; i++) {
         const size_t at = i * BLOCK, count = n - at < BLOCK ? n - at : BLOCK;

@@ -98,7 +98,7 @@ static void run(C3 *m, const Pages *p, const C3Limits *l, const char *path) {
     must(batch_create(&batch, m->b, c3_batch_rows(l), &err), &err);
     for (int i = 0; i < p->n; i++) {
         uint32_t *text = p->tokens + p->cu[i], n = (uint32_t)(p->cu[i + 1] - p->cu[i]);
-        pages[i] = (ShardPage){text, text, n, n};
+        pages[i] = (ShardPage){.context = text, .answer = text, .context_length = n, .answer_length = n};
     }
     batch_build(&batch, pages, ids, p->n, &p->prompt, m->config.latents, UINT32_MAX, NULL);
     c3_forward(m, &batch);

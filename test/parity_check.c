@@ -251,8 +251,10 @@ static void build(Run *r, const Case *c, int first, int n, float weight) {
     float weights[64];
     for (int i = 0; i < n; i++) {
         int p = first + i;
-        pages[i] = (ShardPage){c->tokens[0] + c->cu[0][p], c->tokens[1] + c->cu[1][p], (uint32_t)length(c, 0, p),
-                               (uint32_t)length(c, 1, p)};
+        pages[i] = (ShardPage){.context = c->tokens[0] + c->cu[0][p],
+                               .answer = c->tokens[1] + c->cu[1][p],
+                               .context_length = (uint32_t)length(c, 0, p),
+                               .answer_length = (uint32_t)length(c, 1, p)};
         ids[i] = (uint64_t)p;
         weights[i] = weight;
     }

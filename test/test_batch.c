@@ -1,11 +1,12 @@
-// test_batch.c: packing against a plain derivation from the text of batch.h, over random pages, templates and cuts.
+// test_batch.c: packing against a plain derivation from the text of batch.h, over random pages, prompts, templates,
+// cuts, windows and numbers of latents.
 #include "test/check.h"
 
 #include <stdlib.h>
 
 #include "llmc/model/batch.h"
 
-enum { MAX_PAGES = 8, MAX_TEXT = 400, MAX_ROWS = MAX_PAGES * (MAX_TEXT + 100) };
+enum { MAX_PAGES = 8, MAX_TEXT = 400, MAX_ROWS = 3 * MAX_PAGES * (MAX_TEXT + 100) };
 
 static uint64_t rng_state = 7;
 static uint32_t rng(uint32_t below) {
@@ -16,7 +17,7 @@ static uint32_t rng(uint32_t below) {
 // What a stack's input must be, derived row by row.
 typedef struct Plain {
     int rows, outputs, pages, longest, longest_output;
-    int ids[MAX_ROWS], positions[MAX_ROWS], is_kept[MAX_ROWS], label[MAX_ROWS], cu[MAX_PAGES + 1];
+    int ids[MAX_ROWS], positions[MAX_ROWS], is_kept[MAX_ROWS], label[MAX_ROWS], cu[2 * MAX_PAGES * MAX_TEXT];
 } Plain;
 
 static void plain_page(Plain *s, const int *ids, const int *keep, const int *label, int n) {
@@ -35,25 +36,37 @@ static void plain_page(Plain *s, const int *ids, const int *keep, const int *lab
 }
 
 static void plain_build(Plain *enc, Plain *dec, const ShardPage *pages, int n, const Template *t, int N, uint32_t cut) {
+    int slot = 0;
     memset(enc, 0, sizeof *enc);
     memset(dec, 0, sizeof *dec);
     for (int p = 0; p < n; p++) {
         static int ids[2 * MAX_ROWS], keep[2 * MAX_ROWS], label[2 * MAX_ROWS];
-        int r = 0;
-        memset(keep, 0, sizeof keep);
-        for (uint32_t i = 0; i < pages[p].context_length && i < cut; i++) ids[r++] = (int)pages[p].context[i];
-        ids[r++] = t->img;
-        for (int i = 0; i < N; i++) {
-            keep[r] = 1;
-            ids[r++] = -1 - i;
-        }
-        plain_page(enc, ids, keep, label, r);
+        uint32_t length = pages[p].context_length < cut ? pages[p].context_length : cut, at = 0;
+        int r, latents = pages[p].latents ? (int)pages[p].latents : N, slots = 0;
+        do {
+            uint32_t end = t->window && length - at > (uint32_t)t->window ? at + (uint32_t)t->window : length;
+            memset(keep, 0, sizeof keep);
+            for (r = 0; at < end; at++) ids[r++] = (int)pages[p].context[at];
+            ids[r++] = t->img;
+            for (int i = 0; i < latents; i++) {
+                keep[r] = 1;
+                ids[r++] = -1 - i;
+            }
+            plain_page(enc, ids, keep, label, r);
+            slots += latents;
+        } while (at < length);
 
         r = 0;
         memset(keep, 0, sizeof keep);
         for (int i = 0; i < t->n_prefix; i++) ids[r++] = t->prefix[i];
-        for (int i = 0; i < N; i++) ids[r++] = -1 - (p * N + i);
-        for (int i = 0; i < t->n_suffix; i++) ids[r++] = t->suffix[i];
+        for (int i = 0; i < slots; i++) ids[r++] = -1 - slot++;
+        if (pages[p].prompt_length) {
+            for (int i = 0; i < t->n_ask; i++) ids[r++] = t->ask[i];
+            for (uint32_t i = 0; i < pages[p].prompt_length; i++) ids[r++] = (int)pages[p].prompt[i];
+            for (int i = 0; i < t->n_answer; i++) ids[r++] = t->answer[i];
+        } else {
+            for (int i = 0; i < t->n_suffix; i++) ids[r++] = t->suffix[i];
+        }
         uint32_t answer = pages[p].answer_length < cut ? pages[p].answer_length : cut;
         for (uint32_t i = 0; i < answer; i++) { // row r-1 has seen everything before answer[i]
             keep[r - 1] = 1;
@@ -110,8 +123,10 @@ static uint32_t texts[2 * MAX_PAGES][MAX_TEXT];
 static void random_pages(ShardPage *pages, int n, uint32_t vocab, uint32_t longest) {
     for (int p = 0; p < n; p++) {
         for (int i = 0; i < MAX_TEXT; i++) texts[2 * p][i] = rng(vocab), texts[2 * p + 1][i] = rng(vocab);
-        pages[p].context = pages[p].answer = texts[2 * p];
+        pages[p] = (ShardPage){.context = texts[2 * p], .answer = texts[2 * p], .prompt = texts[2 * p + 1] + 7};
         pages[p].context_length = pages[p].answer_length = 1 + rng(longest);
+        if (rng(3) == 0) pages[p].prompt_length = 1 + rng(20);
+        if (rng(3) == 0) pages[p].latents = 1 + rng(10);
         if (rng(3) == 0) {
             pages[p].answer = texts[2 * p + 1];
             pages[p].answer_length = 1 + rng(longest);
@@ -125,12 +140,19 @@ static Template make_template(int n_prefix, int n_suffix, int base) {
     t.suffix = malloc((size_t)(n_suffix ? n_suffix : 1) * sizeof *t.suffix);
     for (int i = 0; i < n_prefix; i++) t.prefix[i] = i == n_prefix - 1 ? t.img : (int32_t)rng((uint32_t)base);
     for (int i = 0; i < n_suffix; i++) t.suffix[i] = i == 0 ? base + 4 : (int32_t)rng((uint32_t)base);
+    t.n_ask = 1 + (int)rng(3);
+    t.n_answer = (int)rng(3);
+    t.ask = t.prefix; // any words do
+    t.answer = t.prefix;
+    if (t.n_ask > n_prefix) t.n_ask = n_prefix;
+    if (t.n_answer > n_prefix) t.n_answer = n_prefix;
     return t;
 }
 
 static void drop_template(Template *t) {
     free(t->prefix);
     free(t->suffix);
+    free(t->edges);
 }
 
 static Backend *cpu;
@@ -145,6 +167,8 @@ static void test_random(void) {
         uint32_t vocab = vocabs[rng(6)], longest = 1 + rng(MAX_TEXT), cut = rng(2) ? UINT32_MAX : 1 + rng(longest);
         static const int afters[] = {0, 1, 9};
         Template t = make_template(1 + (int)rng(20), afters[rng(3)], (int)vocab);
+        t.window = rng(2) ? 0 : 1 + (int)rng(longest);
+        t.edges = calloc(vocab, 1); // borders of characters alone: windows are whole (test_template)
         ShardPage pages[MAX_PAGES];
         uint64_t numbers[MAX_PAGES];
         random_pages(pages, n, vocab, longest);
@@ -152,7 +176,8 @@ static void test_random(void) {
         plain_build(&enc, &dec, pages, n, &t, N, cut);
         MicroBatch m;
         Error err;
-        CHECK(batch_create(&m, cpu, (BatchRows){n, enc.rows, dec.rows, dec.outputs}, &err) == 0, "%s", err.text);
+        BatchRows most = {n, enc.rows, dec.rows, dec.outputs, t.window ? enc.pages : 0, t.window ? enc.outputs : 0};
+        CHECK(batch_create(&m, cpu, most, &err) == 0, "%s", err.text);
         float weights[MAX_PAGES]; // a page's own
         for (int p = 0; p < n; p++) weights[p] = 1.0f / (float)(1 + round + p);
         for (int again = 0; again < 2; again++) { // a block is used again and again
@@ -178,11 +203,11 @@ static void test_example(void) {
     uint32_t text[3] = {5, 6, 5};
     int32_t prefix[2] = {100, 103}, suffix[2] = {104, 7};
     Template t = {.prefix = prefix, .suffix = suffix, .n_prefix = 2, .n_suffix = 2, .end = 102, .img = 103};
-    ShardPage page = {text, text, 3, 3};
+    ShardPage page = {.context = text, .answer = text, .context_length = 3, .answer_length = 3};
     MicroBatch m;
     Error err;
     CHECK(template_overhead(&t, 2) == 6, "overhead %d", template_overhead(&t, 2));
-    CHECK(batch_create(&m, cpu, (BatchRows){1, 6, 9, 4}, &err) == 0, "%s", err.text);
+    CHECK(batch_create(&m, cpu, (BatchRows){.pages = 1, .enc = 6, .dec = 9, .outputs = 4}, &err) == 0, "%s", err.text);
     batch_build(&m, &page, NULL, 1, &t, 2, UINT32_MAX, &quarter);
     static const int enc_ids[] = {5, 6, 5, 103, -1, -2}, dec_ids[] = {100, 103, -1, -2, 104, 7, 5, 6, 5},
                      enc_order[] = {5, 4, 0, 2, 1, 3}, enc_runs[] = {0, 1, 2, 4, 5, 6}, labels[] = {5, 6, 5, 102},
@@ -217,7 +242,7 @@ static void test_view(void) {
     plain_build(&enc, &dec, pages, 3, &t, 6, UINT32_MAX);
     MicroBatch m;
     Error err;
-    BatchRows most = {5, enc.rows + 100, dec.rows + 100, dec.outputs + 50};
+    BatchRows most = {.pages = 5, .enc = enc.rows + 100, .dec = dec.rows + 100, .outputs = dec.outputs + 50};
     CHECK(batch_create(&m, cpu, most, &err) == 0, "%s", err.text);
     CHECK(m.capacity == batch_capacity(most), "capacity");
     batch_build(&m, pages, NULL, 3, &t, 6, UINT32_MAX, NULL);

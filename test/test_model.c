@@ -80,7 +80,10 @@ static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mo
     uint32_t random = 12345;
     for (int p = 0; p < PAGES; p++) {
         for (int i = 0; i < LONGEST; i++) s->tokens[p][i] = (random = random * 1664525u + 1013904223u) >> 25;
-        s->pages[p] = (ShardPage){s->tokens[p], s->tokens[p], (uint32_t)lengths[p], (uint32_t)lengths[p]};
+        s->pages[p] = (ShardPage){.context = s->tokens[p],
+                                  .answer = s->tokens[p],
+                                  .context_length = (uint32_t)lengths[p],
+                                  .answer_length = (uint32_t)lengths[p]};
         s->ids[p] = (uint64_t)p;
         if (batch_create(&s->batch[p], s->b, c3_batch_rows(&l), &err) != 0) exit(1);
     }

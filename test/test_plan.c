@@ -67,7 +67,9 @@ static void test_best(void) {
     check_begin("no mode and no -fuse that fits is predicted to be faster than the choice; the same twice");
     for (int i = 0; i < 24; i++) {
         PlanShape s = paper_shape((40 + 3.5 * i) * 1e9);
-        if (i % 2) s.longest = (BatchRows){1, 3033, 3064, 3001}; // pages of very different lengths
+        if (i % 2)
+            s.longest =
+                (BatchRows){.pages = 1, .enc = 3033, .dec = 3064, .outputs = 3001}; // pages of very different lengths
         PlanChoice c = {0}, again = {0};
         Error err = {""};
         if (plan_choose(&c, &s, &err) != 0) {
@@ -128,7 +130,7 @@ static void test_short_pages(void) {
         "a batch is bounded by rows: with short pages and one long one it takes more micro-batches than long pages");
     PlanShape s = paper_shape(60e9);
     PlanChoice uniform = choose(&s);
-    s.longest = (BatchRows){1, 4033, 4064, 4001};
+    s.longest = (BatchRows){.pages = 1, .enc = 4033, .dec = 4064, .outputs = 4001};
     PlanChoice mixed = choose(&s);
     CHECK(mixed.limits.dec_rows >= 4064 && mixed.limits.dec_rows < 2 * 4064, "%d rows", mixed.limits.dec_rows);
     CHECK(mixed.batches <= 2 * uniform.batches && mixed.batches < 16, "%.0f batches, uniform pages %.0f", mixed.batches,

@@ -126,8 +126,9 @@ static void check_pack(const StepPack *p, const StepConfig *c, const LoaderStep 
 static void check_full(const StepPack *p, const StepConfig *c) {
     for (int i = 0; i + 1 < p->n; i++) {
         const StackBatch *enc = &p->micro[i].enc, *dec = &p->micro[i].dec, *next = &p->micro[i + 1].dec;
-        BatchRows sum = {dec->pages, enc->rows, dec->rows, dec->outputs};
-        BatchRows page = {1, p->micro[i + 1].enc.cu[1], next->cu[1], next->output_cu[1]};
+        BatchRows sum = {.pages = dec->pages, .enc = enc->rows, .dec = dec->rows, .outputs = dec->outputs};
+        BatchRows page = {
+            .pages = 1, .enc = p->micro[i + 1].enc.cu[1], .dec = next->cu[1], .outputs = next->output_cu[1]};
         CHECK(!step_add_page(&sum, page, c->most), "batch %d of %d had room for one more page", i, p->n);
     }
 }

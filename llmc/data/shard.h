@@ -22,6 +22,9 @@ typedef struct ShardPage {
     const uint32_t *context; // (context_length) tokens that the encoder reads
     const uint32_t *answer;  // (answer_length) tokens that the decoder writes; == context for the paper's task
     uint32_t context_length, answer_length;
+    const uint32_t *prompt; // (prompt_length) what is asked between latents and answer; length 0: to repeat the text
+    uint32_t prompt_length;
+    uint32_t latents; // of each window that the decoder sees, the first of the model's N; 0: all
 } ShardPage;
 
 typedef struct ShardSet {

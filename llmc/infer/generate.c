@@ -105,6 +105,10 @@ static void set_sizes(Generator *g, const GeneratorLimits *l, int slots) {
     g->enc_rows = (int)(rows < most ? rows : most);
 }
 
+static BatchRows prefill_rows(const Generator *g) {
+    return (BatchRows){.pages = g->prefill, .enc = g->enc_rows, .dec = g->dec_rows, .outputs = g->prefill};
+}
+
 static void carve(Generator *g, Arena *arena) {
     const C3Config *c = &g->m->config;
     DType dtype = g->b->dtype;
@@ -117,7 +121,7 @@ static void carve(Generator *g, Arena *arena) {
     g->latents = arena_take(arena, N * c->enc.D * sizeof(float));
     g->kv = arena_take(arena, (size_t)c->dec.L * slots * g->slot_rows * 2 * c->dec.KV * c->dec.HS * e);
     g->step_device = arena_take(arena, step_arrays(NULL, g->slots, g->dec_rows).bytes);
-    g->batch_device = arena_take(arena, batch_capacity((BatchRows){g->prefill, g->enc_rows, g->dec_rows, g->prefill}));
+    g->batch_device = arena_take(arena, batch_capacity(prefill_rows(g)));
 }
 
 // Device bytes with so many slots.
@@ -151,7 +155,7 @@ static int allocate_host(Generator *g, Error *err) {
     g->work = alloc(V, sizeof *g->work, what);
     g->history = alloc(slots * g->slot_rows, sizeof *g->history, what);
     for (int s = 0; s < g->slots; s++) g->slot[s].history = g->history + (size_t)s * g->slot_rows;
-    return batch_create(&g->batch, g->b, (BatchRows){g->prefill, g->enc_rows, g->dec_rows, g->prefill}, err);
+    return batch_create(&g->batch, g->b, prefill_rows(g), err);
 }
 
 static int allocate(Generator *g, const GeneratorLimits *limits, Error *err) {

@@ -24,17 +24,19 @@ static void carve_stack(StackBatch *s, Arena *a, int pages, int rows, int output
     s->run_begin = arena_take(a, n + sizeof(int)); // as many runs as rows, at most
 }
 
-static void carve(MicroBatch *m, Arena *a, int pages, int enc_rows, int enc_kept, int dec_rows, int dec_outputs) {
-    carve_stack(&m->enc, a, pages, enc_rows, enc_kept);
-    carve_stack(&m->dec, a, pages, dec_rows, dec_outputs);
-    m->labels = arena_take(a, (size_t)dec_outputs * sizeof *m->labels);
-    m->weights = arena_take(a, (size_t)dec_outputs * sizeof *m->weights);
+static void carve(MicroBatch *m, Arena *a, BatchRows r) {
+    carve_stack(&m->enc, a, r.windows, r.enc, r.slots);
+    carve_stack(&m->dec, a, r.pages, r.dec, r.outputs);
+    m->labels = arena_take(a, (size_t)r.outputs * sizeof *m->labels);
+    m->weights = arena_take(a, (size_t)r.outputs * sizeof *m->weights);
 }
 
 size_t batch_capacity(BatchRows most) {
     MicroBatch m;
     Arena count = {0};
-    carve(&m, &count, most.pages, most.enc, most.enc, most.dec, most.outputs);
+    if (!most.windows) most.windows = most.pages;
+    if (!most.slots) most.slots = most.enc;
+    carve(&m, &count, most);
     return count.used;
 }
 
@@ -103,7 +105,7 @@ static int *put(int *to, const int32_t *ids, int n) {
 }
 
 static int *put_text(int *to, const uint32_t *ids, int n) {
-    memcpy(to, ids, (size_t)n * sizeof *to); // the shard's reader has checked that ids fit an int
+    if (n) memcpy(to, ids, (size_t)n * sizeof *to); // the shard's reader has checked that ids fit an int
     return to + n;
 }
 
@@ -126,56 +128,82 @@ static void close_page(StackBatch *s, int p, const int *end, int outputs) {
     if (outputs > s->longest_output) s->longest_output = outputs;
 }
 
-int template_overhead(const Template *t, int latents) { return t->n_prefix + latents + t->n_suffix; }
+static int shorter(uint32_t length, uint32_t cut) { return (int)(length < cut ? length : cut); }
 
-static int text_length(uint32_t length, uint32_t cut) { return (int)(length < cut ? length : cut); }
+static int page_latents(const ShardPage *page, int latents) { return page->latents ? (int)page->latents : latents; }
 
 BatchRows batch_page_rows(const ShardPage *page, const Template *t, int latents, uint32_t cut) {
-    int answer = text_length(page->answer_length, cut);
+    int answer = shorter(page->answer_length, cut), context = shorter(page->context_length, cut);
+    int windows = template_windows(t, page->context, (uint32_t)context), slots = windows * page_latents(page, latents);
     return (BatchRows){.pages = 1,
-                       .enc = text_length(page->context_length, cut) + 1 + latents,
-                       .dec = template_overhead(t, latents) + answer,
-                       .outputs = answer + 1};
+                       .enc = context + windows + slots,
+                       .dec = template_page_overhead(t, page, slots) + answer,
+                       .outputs = answer + 1,
+                       .windows = windows,
+                       .slots = slots};
+}
+
+// The windows of a page into the encoder's sequences from window w on. Returns the window after its last.
+static int put_windows(StackBatch *enc, int w, const ShardPage *page, const Template *t, int latents, uint32_t cut) {
+    const uint32_t *text = page->context;
+    uint32_t left = (uint32_t)shorter(page->context_length, cut);
+    do {
+        uint32_t n = left ? template_window(t, text, left) : 0;
+        int *to = put_text(enc->ids + enc->cu[w], text, (int)n);
+        *to++ = t->img;
+        close_page(enc, w++, put_slots(to, 0, latents), latents);
+        text += n;
+        left -= n;
+    } while (left);
+    return w;
+}
+
+static int *put_prompt(int *to, const ShardPage *page, const Template *t) {
+    if (!page->prompt_length) return put(to, t->suffix, t->n_suffix);
+    to = put(to, t->ask, t->n_ask);
+    to = put_text(to, page->prompt, (int)page->prompt_length);
+    return put(to, t->answer, t->n_answer);
 }
 
 void batch_build(MicroBatch *m, const ShardPage *pages, const uint64_t *page_ids, int n, const Template *t, int latents,
                  uint32_t cut, const float *weights) {
-    BatchRows sum = {.pages = n};
+    BatchRows sum = {0};
     for (int p = 0; p < n; p++) {
         BatchRows r = batch_page_rows(&pages[p], t, latents, cut);
+        sum.pages++;
         sum.enc += r.enc;
         sum.dec += r.dec;
         sum.outputs += r.outputs;
+        sum.windows += r.windows;
+        sum.slots += r.slots;
     }
     Arena arena = {.base = m->block};
     *m = (MicroBatch){
         .b = m->b, .block = m->block, .capacity = m->capacity, .page_ids = m->page_ids, .sort_work = m->sort_work};
-    carve(m, &arena, n, sum.enc, n * latents, sum.dec, sum.outputs);
+    carve(m, &arena, sum);
     m->bytes = arena.used;
     assert(m->bytes <= m->capacity);
 
-    int *enc = m->enc.ids, *dec = m->dec.ids, *label = m->labels;
+    int *dec = m->dec.ids, *label = m->labels, w = 0, slot = 0;
     float *weight = m->weights;
     m->enc.cu[0] = m->enc.output_cu[0] = m->dec.cu[0] = m->dec.output_cu[0] = 0;
     for (int p = 0; p < n; p++) {
-        int answer = text_length(pages[p].answer_length, cut);
+        int answer = shorter(pages[p].answer_length, cut);
         m->page_ids[p] = page_ids ? page_ids[p] : (uint64_t)p;
-        enc = put_text(enc, pages[p].context, text_length(pages[p].context_length, cut));
-        *enc++ = t->img;
-        enc = put_slots(enc, 0, latents);
-        close_page(&m->enc, p, enc, latents);
+        w = put_windows(&m->enc, w, &pages[p], t, page_latents(&pages[p], latents), cut);
 
         dec = put(dec, t->prefix, t->n_prefix);
-        dec = put_slots(dec, p * latents, latents);
-        dec = put(dec, t->suffix, t->n_suffix);
+        dec = put_slots(dec, slot, m->enc.output_cu[w] - slot);
+        slot = m->enc.output_cu[w];
+        dec = put_prompt(dec, &pages[p], t);
         dec = put_text(dec, pages[p].answer, answer);
         close_page(&m->dec, p, dec, answer + 1); // the row before the text predicts its first token
         label = put_text(label, pages[p].answer, answer);
         *label++ = t->end;
         for (int i = 0; i <= answer; i++) *weight++ = weights ? weights[p] : 1.0f;
     }
-    sort_by_id(&m->enc, latents, m->sort_work);
-    sort_by_id(&m->dec, n * latents, m->sort_work);
+    sort_by_id(&m->enc, m->enc.longest_output, m->sort_work);
+    sort_by_id(&m->dec, sum.slots, m->sort_work);
 }
 
 // ---- the same arrays elsewhere -------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ static void carve_shared(C3 *m, Arena *arena, const C3Config *c, const C3Limits 
 }
 
 static void carve(C3 *m, Arena *arena, const C3Config *c, const C3Limits *l, DType dtype) {
-    size_t e = dtype_size(dtype), slots = (size_t)l->pages * c->latents, outputs = (size_t)l->dec_outputs;
+    size_t e = dtype_size(dtype), slots = (size_t)c3_slots(c, l), outputs = (size_t)l->dec_outputs;
     size_t losses = (size_t)loss_rows(l);
     qwen2_carve(&m->enc_acts, arena, &c->enc, dtype, l->enc_rows, (int)slots, l->recompute);
     qwen2_carve(&m->dec_acts, arena, &c->dec, dtype, l->dec_rows, l->dec_outputs, l->recompute);
@@ -60,6 +60,10 @@ static void carve(C3 *m, Arena *arena, const C3Config *c, const C3Limits *l, DTy
     m->dslots = arena_take(arena, slots * c->dec.D * sizeof(float));
     m->dprojected = arena_take(arena, slots * c->dec.D * e);
     m->dlatents = arena_take(arena, slots * c->enc.D * e);
+}
+
+int c3_slots(const C3Config *c, const C3Limits *l) {
+    return l->slots ? l->slots : (l->windows ? l->windows : l->pages) * c->latents;
 }
 
 static int larger(int a, int b) { return a > b ? a : b; }
@@ -371,24 +375,31 @@ static double stack_flops(const Qwen2Config *c, double rows, double outputs, dou
            4 * heads * ((L - 1) * pairs + output_pairs);
 }
 
+// One window of e rows, the last n of them latents.
+static double window_flops(const C3Config *c, double e, double n) {
+    return stack_flops(&c->enc, e, n, causal_pairs(e, e), causal_pairs(e, n)) + 2 * n * c->enc.D * (double)c->dec.D;
+}
+
+// Adds one page's decoder: d rows, the last k of them supervised.
+static void add_written(C3Flops *sum, const C3Config *c, double d, double k, double scale) {
+    sum->decoder += scale * stack_flops(&c->dec, d, k, causal_pairs(d, d), causal_pairs(d, k));
+    sum->head += scale * 2 * k * c->dec.D * (double)c->dec.V;
+}
+
 C3Flops c3_page_flops(const C3Config *c, int tokens, int before_text, int backward) {
-    double N = c->latents, e = tokens + 1 + N, d = before_text + tokens, k = tokens + 1, scale = backward ? 3 : 1;
-    return (C3Flops){
-        .encoder = scale * (stack_flops(&c->enc, e, N, causal_pairs(e, e), causal_pairs(e, N)) +
-                            2 * N * c->enc.D * (double)c->dec.D),
-        .decoder = scale * stack_flops(&c->dec, d, k, causal_pairs(d, d), causal_pairs(d, k)),
-        .head = scale * 2 * k * c->dec.D * (double)c->dec.V,
-    };
+    double N = c->latents, scale = backward ? 3 : 1;
+    C3Flops sum = {.encoder = scale * window_flops(c, tokens + 1 + N, N)};
+    add_written(&sum, c, before_text + tokens, tokens + 1, scale);
+    return sum;
 }
 
 C3Flops c3_flops(const C3Config *c, const MicroBatch *host, int backward) {
+    const StackBatch *e = &host->enc, *d = &host->dec;
+    double scale = backward ? 3 : 1;
     C3Flops sum = {0};
-    for (int p = 0; p < host->dec.pages; p++) {
-        int rows = host->dec.cu[p + 1] - host->dec.cu[p], outputs = host->dec.output_cu[p + 1] - host->dec.output_cu[p];
-        C3Flops f = c3_page_flops(c, outputs - 1, rows - (outputs - 1), backward);
-        sum.encoder += f.encoder;
-        sum.decoder += f.decoder;
-        sum.head += f.head;
-    }
+    for (int w = 0; w < e->pages; w++)
+        sum.encoder += scale * window_flops(c, e->cu[w + 1] - e->cu[w], e->output_cu[w + 1] - e->output_cu[w]);
+    for (int p = 0; p < d->pages; p++)
+        add_written(&sum, c, d->cu[p + 1] - d->cu[p], d->output_cu[p + 1] - d->output_cu[p], scale);
     return sum;
 }

@@ -22,6 +22,7 @@ extern "C" {
 // The most that one micro-batch may hold. Everything is allocated for these numbers before step 0.
 typedef struct C3Limits {
     int pages;              // pages a micro-batch
+    int windows, slots;     // windows and latents of all its pages; 0: one window a page, all N latents a window
     int enc_rows, dec_rows; // rows in all
     int dec_outputs;        // supervised rows in all
     int loss_rows;          // rows whose losses are kept until they are read (those of a step); 0: dec_outputs
@@ -32,7 +33,7 @@ typedef struct C3Limits {
 
 // The size of a micro-batch with these limits.
 static inline BatchRows c3_batch_rows(const C3Limits *l) {
-    BatchRows rows = {l->pages, l->enc_rows, l->dec_rows, l->dec_outputs};
+    BatchRows rows = {l->pages, l->enc_rows, l->dec_rows, l->dec_outputs, l->windows, l->slots};
     return rows;
 }
 
@@ -68,6 +69,8 @@ typedef struct C3 {
 
 // Rows of logits at a time with these limits.
 int c3_head_rows(const C3Config *config, const C3Limits *limits, int is_gpu);
+// Latents of all pages of a micro-batch, at most.
+int c3_slots(const C3Config *config, const C3Limits *limits);
 // What c3_create would allocate.
 C3Memory c3_memory(const C3Config *config, const C3Params *params, const C3Limits *limits, DType dtype, int is_gpu);
 

@@ -286,7 +286,10 @@ static int assume_pages(Plan *p, Error *err) {
                          of_longest ? "longest" : "tokens", longest, rows, (long long)o->maxlen, rows);
     p->text_tokens = (double)o->plan_tokens;
     p->before_text = assumed_overhead(p->shape.config);
-    p->shape.longest = (BatchRows){1, longest + 1 + p->shape.config->latents, p->before_text + longest, longest + 1};
+    p->shape.longest = (BatchRows){.pages = 1,
+                                   .enc = longest + 1 + p->shape.config->latents,
+                                   .dec = p->before_text + longest,
+                                   .outputs = longest + 1};
     return 0;
 }
 

@@ -30,8 +30,10 @@ void step_free(StepPack *p) {
 }
 
 int step_add_page(BatchRows *sum, BatchRows page, BatchRows most) {
-    BatchRows s = {sum->pages + page.pages, sum->enc + page.enc, sum->dec + page.dec, sum->outputs + page.outputs};
+    BatchRows s = {sum->pages + page.pages,     sum->enc + page.enc,         sum->dec + page.dec,
+                   sum->outputs + page.outputs, sum->windows + page.windows, sum->slots + page.slots};
     if (s.pages > most.pages || s.enc > most.enc || s.dec > most.dec || s.outputs > most.outputs) return 0;
+    if ((most.windows && s.windows > most.windows) || (most.slots && s.slots > most.slots)) return 0;
     *sum = s;
     return 1;
 }

@@ -76,11 +76,19 @@ typedef struct WholeStep {
     uint64_t pages[4096];
     int n;
     uint64_t supervised;
+    uint64_t learned; // a sum over pages and what is learned from each
     LoaderState after;
 } WholeStep;
 
+// A LoaderConfig.learn that shows what was drawn.
+static inline void learn_number(void *arg, ShardPage *page, int set, uint64_t draw) {
+    (void)arg;
+    page->latents = 1 + (uint32_t)set + (uint32_t)(draw % 1000003);
+}
+
 static inline void next_of_all(WholeStep *w, Loader **loaders, int b, int g, int ranks) {
     w->n = 0;
+    w->learned = 0;
     for (int r = 0; r < ranks; r++) {
         const LoaderStep *s = loader_next(loaders[r]);
         CHECK(s->n == b * g && s->micro == g && s->total_pages == (uint64_t)(b * g * ranks), "%d pages", s->n);
@@ -89,6 +97,7 @@ static inline void next_of_all(WholeStep *w, Loader **loaders, int b, int g, int
         CHECK(s->total_supervised == w->supervised && same_state(s->after, w->after), "rank %d disagrees", r);
         memcpy(w->pages + w->n, s->pages, (size_t)s->n * sizeof *s->pages);
         w->n += s->n;
+        for (int i = 0; i < s->n; i++) w->learned += (s->pages[i] * 2654435761u + 1) * s->text[i].latents;
     }
 }
 

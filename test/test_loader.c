@@ -76,14 +76,17 @@ static void test_resume(void) {
                           .rank = shapes[k].ranks - 1,
                           .ranks = shapes[k].ranks,
                           .keep_micro = shapes[k].keep_micro,
-                          .shuffle = shapes[k].shuffle};
+                          .shuffle = shapes[k].shuffle,
+                          .learn = learn_number};
         enum { STEPS = 12 };
         static uint64_t pages[STEPS][256];
+        static uint32_t learned[STEPS][256];
         LoaderState after[STEPS];
         Loader *l = open_loader(&d, c, fresh(&d, 77), 1);
         for (int s = 0; s < STEPS; s++) {
             const LoaderStep *step = loader_next(l);
             memcpy(pages[s], step->pages, (size_t)n * sizeof **pages);
+            for (int i = 0; i < n; i++) learned[s][i] = step->text[i].latents;
             after[s] = step->after;
         }
         loader_close(l);
@@ -95,6 +98,8 @@ static void test_resume(void) {
                 CHECK(memcmp(step->pages, pages[s], (size_t)n * sizeof **pages) == 0 &&
                           same_state(step->after, after[s]),
                       "shape %d: resumed after %d, step %d differs", k, from + 1, s + 1);
+                for (int i = 0; i < n; i++)
+                    CHECK(step->text[i].latents == learned[s][i], "step %d: page %d is learned otherwise", s + 1, i);
             }
             loader_close(l);
         }
@@ -111,13 +116,21 @@ static void test_same_set(void) {
         int b = splits[k][0], g = splits[k][1], ranks = splits[k][2];
         Loader *loaders[8];
         for (int r = 0; r < ranks; r++)
-            loaders[r] = open_loader(
-                &d, (LoaderConfig){.b = b, .g = g, .rank = r, .ranks = ranks, .shuffle = 1, .keep_micro = k % 3 == 2},
-                fresh(&d, 3), 1);
+            loaders[r] = open_loader(&d,
+                                     (LoaderConfig){.b = b,
+                                                    .g = g,
+                                                    .rank = r,
+                                                    .ranks = ranks,
+                                                    .shuffle = 1,
+                                                    .keep_micro = k % 3 == 2,
+                                                    .learn = learn_number},
+                                     fresh(&d, 3), 1);
         for (int s = 0; s < 10; s++) {
             next_of_all(&w, loaders, b, g, ranks);
             qsort(w.pages, (size_t)w.n, sizeof *w.pages, by_number);
             if (k == 0) reference[s] = w;
+            CHECK(w.learned == reference[s].learned && (s == 0 || w.learned != reference[s - 1].learned),
+                  "split %d step %d: something else is learned", k, s);
             CHECK(memcmp(w.pages, reference[s].pages, 24 * sizeof *w.pages) == 0, "split %d step %d: other pages", k,
                   s);
             CHECK(same_state(w.after, reference[s].after) && w.supervised == reference[s].supervised, "split %d", k);

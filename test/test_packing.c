@@ -39,7 +39,6 @@ static int packed(const PlanShape *s, const PlanChoice *c, const int *lengths, i
     LoaderConfig loading = {.b = s->b, .g = s->g, .ranks = 1};
     StepConfig config = {.model = s->config,
                          .prompt = &t,
-                         .data = &d,
                          .most = c3_batch_rows(&c->limits),
                          .longest = s->longest,
                          .fuse = c->fuse,

@@ -55,7 +55,6 @@ static StepConfig config(int fuse, int pages_of_room, int micro_norm) {
     BatchRows one = longest();
     return (StepConfig){.model = &model,
                         .prompt = &prompt,
-                        .data = &data,
                         .longest = one,
                         .fuse = fuse,
                         .b = B,
@@ -67,8 +66,9 @@ static StepConfig config(int fuse, int pages_of_room, int micro_norm) {
 }
 
 // What was asked for, in the order of the loader.
-static void make_step(LoaderStep *s, uint64_t *pages, int *borders, uint32_t cut) {
+static void make_step(LoaderStep *s, uint64_t *pages, ShardPage *text, int *borders, uint32_t cut) {
     *s = (LoaderStep){.pages = pages,
+                      .text = text,
                       .micro_begin = borders,
                       .n = B * G,
                       .micro = G,
@@ -76,7 +76,10 @@ static void make_step(LoaderStep *s, uint64_t *pages, int *borders, uint32_t cut
                       .total_supervised = 1000,
                       .cut = cut,
                       .after = {.seed = 3, .epoch = 4, .position = 5}};
-    for (int i = 0; i < B * G; i++) pages[i] = (uint64_t)(i * 4 + 1); // page 17 is the second of a micro-batch
+    for (int i = 0; i < B * G; i++) {
+        pages[i] = (uint64_t)(i * 4 + 1); // page 17 is the second of a micro-batch
+        text[i] = dataset_page(&data, pages[i]);
+    }
     for (int i = 0; i <= G; i++) borders[i] = i * B;
 }
 
@@ -136,6 +139,7 @@ static void check_full(const StepPack *p, const StepConfig *c) {
 static void test_packing(void) {
     Error err;
     uint64_t pages[B * G];
+    ShardPage text[B * G];
     int borders[G + 1];
     LoaderStep s;
     for (int micro_norm = 0; micro_norm < 2; micro_norm++) {
@@ -146,7 +150,7 @@ static void test_packing(void) {
                 StepPack p;
                 must(step_create(&p, &c, cpu, &err), &err);
                 for (int again = 0; again < 2; again++) { // its memory serves every second step
-                    make_step(&s, pages, borders, again ? UINT32_MAX : 9);
+                    make_step(&s, pages, text, borders, again ? UINT32_MAX : 9);
                     step_pack(&p, &c, &s);
                     check_pack(&p, &c, &s);
                 }

@@ -14,6 +14,8 @@
 #include "llmc/base/alloc.h"
 #include "llmc/base/random.h"
 
+#define LEARN 0x6c6561726eu // keeps the draws for learn apart from those of the order
+
 // The unit of load balancing: a page, or an indivisible micro-batch.
 typedef struct Item {
     uint64_t cost;
@@ -31,6 +33,7 @@ struct Loader {
     uint64_t order_epoch[DATA_MAX_SETS]; // and their epochs
     int order_ready[DATA_MAX_SETS];
     uint64_t *taken;     // (step_pages) pages of the step in order
+    ShardPage *text;     // (step_pages) what is learned from each
     Item *items, *mine;  // (step_pages) all items of a step; this rank's
     int *count;          // (bins) items, and
     uint64_t *load;      // (bins) work of each bin
@@ -83,22 +86,26 @@ static int draw_set(const Dataset *d, uint64_t seed, uint64_t n) {
     return set;
 }
 
-// The next page of the endless sequence of epochs.
-static uint64_t take(Loader *l) {
+// The next page of the endless sequence of epochs, and what is learned from it. Returns its set.
+static int take(Loader *l, uint64_t *page, ShardPage *text) {
     const Dataset *d = l->d;
     LoaderState *at = &l->at;
-    uint64_t page;
+    uint64_t place = at->epoch * d->pages + at->position;
+    int set;
     if (dataset_weighted(d)) {
-        int set = draw_set(d, at->seed, at->epoch * d->pages + at->position);
+        set = draw_set(d, at->seed, place);
         const PageSet *s = &d->sets[set];
         uint64_t n = at->taken[set]++;
-        page = page_at(l, set, s->first, s->pages, random_stream(at->seed, (uint64_t)set), n / s->pages, n % s->pages);
+        *page = page_at(l, set, s->first, s->pages, random_stream(at->seed, (uint64_t)set), n / s->pages, n % s->pages);
     } else {
-        page = page_at(l, 0, 0, d->pages, at->seed, at->epoch, at->position);
+        *page = page_at(l, 0, 0, d->pages, at->seed, at->epoch, at->position);
+        set = dataset_set(d, *page);
     }
+    *text = dataset_page(d, *page);
+    if (l->c.learn) l->c.learn(l->c.learn_arg, text, set, random_mix(random_mix(at->seed ^ LEARN) + place));
     at->position++;
     normalise(at, d->pages);
-    return page;
+    return set;
 }
 
 // ---- dealing -------------------------------------------------------------------------------------------------------
@@ -108,7 +115,8 @@ static uint32_t shorter(uint32_t a, uint32_t b) { return a < b ? a : b; }
 // The work of a page: linear in its tokens, twice as much in the decoder as in the encoder, plus attention, 3 % of the
 // whole at 950 tokens. In integers, so that every rank computes the same.
 static uint64_t page_cost(ShardPage page, uint32_t cut) {
-    uint64_t context = shorter(page.context_length, cut), answer = shorter(page.answer_length, cut);
+    uint64_t context = shorter(page.context_length, cut),
+             answer = shorter(page.answer_length, cut) + page.prompt_length;
     return context * (32768 + context) + 2 * answer * (32768 + answer);
 }
 
@@ -189,8 +197,7 @@ static void deal_step(Loader *l, uint32_t cut) {
     for (int i = 0; i < n; i++) l->micro_of[i] = -1;
     for (int u = 0; u < units; u++) {
         l->items[u] = (Item){.place = u * per_unit};
-        for (int k = 0; k < per_unit; k++)
-            l->items[u].cost += page_cost(dataset_page(l->d, l->taken[u * per_unit + k]), cut);
+        for (int k = 0; k < per_unit; k++) l->items[u].cost += page_cost(l->text[u * per_unit + k], cut);
     }
     int got = deal_ranks(l, units);
     if (l->c.keep_micro) {
@@ -207,8 +214,12 @@ static void fill_step(Loader *l, LoaderStep *s) {
     for (int m = 0; m <= l->c.g; m++) s->micro_begin[m] = m * l->c.b;
     int *next = l->count;
     for (int m = 0; m < l->c.g; m++) next[m] = s->micro_begin[m];
-    for (int i = 0; i < l->step_pages; i++)
-        if (l->micro_of[i] >= 0) s->pages[next[l->micro_of[i]]++] = l->taken[i];
+    for (int i = 0; i < l->step_pages; i++) {
+        if (l->micro_of[i] < 0) continue;
+        int to = next[l->micro_of[i]]++;
+        s->pages[to] = l->taken[i];
+        s->text[to] = l->text[i];
+    }
 }
 
 // ---- steps ---------------------------------------------------------------------------------------------------------
@@ -224,10 +235,10 @@ static void touch_range(const uint32_t *tokens, uint32_t n, int advise) {
 }
 
 // Brings this rank's tokens into memory. All are requested first, so that the disk can read them together.
-static void touch_tokens(const Loader *l, const LoaderStep *s) {
+static void touch_tokens(const LoaderStep *s) {
     for (int advise = 1; advise >= 0; advise--) {
         for (int i = 0; i < s->n; i++) {
-            ShardPage page = dataset_page(l->d, s->pages[i]);
+            ShardPage page = s->text[i];
             touch_range(page.context, shorter(page.context_length, s->cut), advise);
             if (page.answer != page.context) touch_range(page.answer, shorter(page.answer_length, s->cut), advise);
         }
@@ -243,9 +254,8 @@ static void work_out(Loader *l, LoaderStep *s) {
     s->total_supervised = 0;
     memset(s->of_set, 0, sizeof s->of_set);
     for (int i = 0; i < l->step_pages; i++) {
-        l->taken[i] = take(l);
-        uint32_t tokens = shorter(dataset_page(l->d, l->taken[i]).answer_length, s->cut);
-        SetCount *set = &s->of_set[dataset_set(l->d, l->taken[i])];
+        SetCount *set = &s->of_set[take(l, &l->taken[i], &l->text[i])];
+        uint32_t tokens = shorter(l->text[i].answer_length, s->cut);
         set->pages++;
         set->tokens += tokens;
         s->total_supervised += (uint64_t)tokens + 1;
@@ -267,7 +277,7 @@ static void *prefetch(void *arg) {
         LoaderStep *s = &l->steps[!l->current];
         pthread_mutex_unlock(&l->lock);
         work_out(l, s);
-        touch_tokens(l, s);
+        touch_tokens(s);
         pthread_mutex_lock(&l->lock);
         l->ready = 1;
         pthread_cond_broadcast(&l->changed);
@@ -316,6 +326,7 @@ static void allocate(Loader *l) {
     size_t bins = (size_t)(l->c.ranks > l->c.g ? l->c.ranks : l->c.g);
     if (l->c.shuffle) l->order = alloc(l->d->pages, sizeof *l->order, "the order of pages");
     l->taken = alloc(n, sizeof *l->taken, "pages of a step");
+    l->text = alloc(n, sizeof *l->text, "pages of a step");
     l->items = alloc(n, sizeof *l->items, "pages of a step");
     l->mine = alloc(rank_pages, sizeof *l->mine, "pages of a step");
     l->micro_of = alloc(n, sizeof *l->micro_of, "pages of a step");
@@ -323,6 +334,7 @@ static void allocate(Loader *l) {
     l->load = alloc(bins, sizeof *l->load, "micro-batches");
     for (int i = 0; i < 2; i++) {
         l->steps[i].pages = alloc(rank_pages, sizeof(uint64_t), "pages of a step");
+        l->steps[i].text = alloc(rank_pages, sizeof(ShardPage), "pages of a step");
         l->steps[i].micro_begin = alloc((size_t)l->c.g + 1, sizeof(int), "micro-batches");
     }
 }
@@ -372,10 +384,12 @@ void loader_close(Loader *l) {
     }
     for (int i = 0; i < 2; i++) {
         free(l->steps[i].pages);
+        free(l->steps[i].text);
         free(l->steps[i].micro_begin);
     }
     free(l->order);
     free(l->taken);
+    free(l->text);
     free(l->items);
     free(l->mine);
     free(l->micro_of);

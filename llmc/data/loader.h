@@ -90,6 +90,7 @@ typedef struct SetCount {
 // The pages of one rank in one step.
 typedef struct LoaderStep {
     uint64_t *pages;                // (n) page numbers, micro-batch after micro-batch
+    ShardPage *text;                // (n) the pages themselves, as they are to be learned (LoaderConfig.learn)
     int *micro_begin;               // (g+1) boundaries of the micro-batches in pages
     int n, micro;                   // pages of this rank; micro-batches (g)
     uint64_t total_pages;           // of the whole step, all ranks
@@ -107,6 +108,11 @@ typedef struct LoaderConfig {
     int prefetch;   // 1: a thread prepares the next step; the steps are the same without
     uint32_t (*cut)(void *arg, uint64_t step); // page length limit of a step, a function of the step alone; NULL: none.
     void *cut_arg;                             // Called on the prefetch thread
+    // Makes of a page of this set what is to be learned from it: a task, a number of latents. draw: a random number for
+    // the page's place in the run, the same after resuming and with any number of ranks. NULL: pages as they are.
+    // Called on the prefetch thread; what it points to must outlive the loader.
+    void (*learn)(void *arg, ShardPage *page, int set, uint64_t draw);
+    void *learn_arg;
 } LoaderConfig;
 
 // start: {seed, 0, 0, dataset identity} for a new run, or the state saved after the last step; a state of another

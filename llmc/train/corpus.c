@@ -109,7 +109,6 @@ StepConfig corpus_packing(const Corpus *c, const TrainOptions *o, const C3Config
     return (StepConfig){
         .model = model,
         .prompt = &c->prompt,
-        .data = &c->train,
         .most = most,
         .longest = corpus_longest(c),
         .fuse = fuse,

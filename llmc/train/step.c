@@ -15,16 +15,15 @@ int step_create(StepPack *p, const StepConfig *c, Backend *b, Error *err) {
     p->micro = calloc(pages, sizeof *p->micro);
     p->page_ids = malloc(pages * sizeof *p->page_ids);
     p->sort_work = malloc(2 * (size_t)rows * sizeof *p->sort_work);
-    p->page = malloc(pages * sizeof *p->page);
     p->weight = malloc(pages * sizeof *p->weight);
-    if (p->micro && p->page_ids && p->sort_work && p->page && p->weight) return 0;
+    if (p->micro && p->page_ids && p->sort_work && p->weight) return 0;
     step_free(p);
     return error_set(err, "micro-batches: out of memory for %zu pages", pages);
 }
 
 void step_free(StepPack *p) {
     if (p->block) p->b->release_host(p->b, p->block);
-    void *host[] = {p->micro, p->page_ids, p->sort_work, p->page, p->weight};
+    void *host[] = {p->micro, p->page_ids, p->sort_work, p->weight};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
     *p = (StepPack){0};
 }
@@ -52,7 +51,7 @@ static void flush(StepPack *p, const StepConfig *c, const LoaderStep *s, Packing
     if (n == 0) return;
     MicroBatch *m = &p->micro[p->n++];
     batch_place(m, (char *)p->block + f->used, p->capacity - f->used, p->page_ids + f->first, p->sort_work);
-    batch_build(m, p->page + f->first, s->pages + f->first, n, c->prompt, c->model->latents, s->cut,
+    batch_build(m, s->text + f->first, s->pages + f->first, n, c->prompt, c->model->latents, s->cut,
                 p->weight + f->first);
     m->loss_row = f->loss_row;
     C3Flops flops = c3_flops(c->model, m, 1);
@@ -76,8 +75,7 @@ void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
         BatchRows whole = now.sum; // with all of this micro-batch
         double rows = 0;
         for (int k = begin; k < end; k++) {
-            p->page[k] = dataset_page(c->data, s->pages[k]);
-            BatchRows r = batch_page_rows(&p->page[k], c->prompt, latents, s->cut);
+            BatchRows r = batch_page_rows(&s->text[k], c->prompt, latents, s->cut);
             rows += r.outputs;
             fits = fits && step_add_page(&whole, r, c->most);
         }
@@ -86,7 +84,7 @@ void step_pack(StepPack *p, const StepConfig *c, const LoaderStep *s) {
         if (c->fuse && (!fits || now.fused == c->fuse)) flush(p, c, s, &now);
         now.fused++;
         for (int k = begin; k < end; k++) {
-            BatchRows r = batch_page_rows(&p->page[k], c->prompt, latents, s->cut);
+            BatchRows r = batch_page_rows(&s->text[k], c->prompt, latents, s->cut);
             p->weight[k] = (float)weight;
             if (step_add_page(&now.sum, r, c->most)) continue;
             flush(p, c, s, &now);

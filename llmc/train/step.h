@@ -17,7 +17,6 @@ extern "C" {
 typedef struct StepConfig {
     const C3Config *model;
     const Template *prompt;
-    const Dataset *data;
     BatchRows most;    // what a device batch may hold
     BatchRows longest; // page of the data: most is not below it
     int fuse;          // micro-batches a device batch, at most; 0: pages, whatever their micro-batch
@@ -40,8 +39,7 @@ typedef struct StepPack {
     void *block; // all micro-batches' blocks, for upload_async
     size_t capacity;
     uint64_t *page_ids, *sort_work;
-    ShardPage *page; // (b*g) of the device batch under way
-    float *weight;   // (b*g)
+    float *weight; // (b*g)
 } StepPack;
 
 int step_create(StepPack *p, const StepConfig *c, Backend *b, Error *err);

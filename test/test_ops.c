@@ -261,8 +261,10 @@ static void test_rmsnorm(void) {
 }
 
 // ---- matmul ----
-static void test_matmul(void) {
-    check_begin("matmul");
+// odd: what a GPU's library may have no algorithm for, so that a failure there ends no other test: rows that do not
+// begin on 16-byte borders.
+static void test_matmul(int odd) {
+    check_begin(odd ? "matmul on odd shapes" : "matmul");
     // the second half as in decoding: one row up to a tile of them; odd, short and cut K; ends of columns
     static const int shapes[][3] = {{1, 1, 1},       {1, 128, 256}, {2, 17, 33},    {3, 192, 70},   {4, 64, 5},
                                     {5, 31, 1},      {13, 48, 31},  {14, 64, 32},   {15, 65, 34},   {29, 5, 129},
@@ -273,6 +275,7 @@ static void test_matmul(void) {
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         const int T = shapes[s][0], K = shapes[s][1], N = shapes[s][2];
         const size_t nin = (size_t)T * K, nw = (size_t)N * K, nout = (size_t)T * N;
+        if (odd != (array_shift || K % 8 || N % 8)) continue;
         for (int accumulate = 0; accumulate < 2; accumulate++) {
             at("matmul T %d K %d N %d accumulate %d", T, K, N, accumulate);
             Array *in = random_array('e', nin, 1), *w = random_array('e', nw, 1),
@@ -311,6 +314,9 @@ static void test_matmul(void) {
         }
     }
 }
+
+static void test_matmul_even(void) { test_matmul(0); }
+static void test_matmul_odd(void) { test_matmul(1); }
 
 // ---- rotary ----
 static void test_rope(void) {
@@ -607,7 +613,8 @@ static const struct {
     {"embedding", test_embedding, 0},
     {"rows", test_rows, 0},
     {"rmsnorm", test_rmsnorm, 0},
-    {"matmul", test_matmul, 0},
+    {"matmul_even", test_matmul_even, 1},
+    {"matmul_odd", test_matmul_odd, 0},
     {"rope", test_rope, 0},
     {"attention", test_attention, 1},
     {"swiglu", test_swiglu, 0},

@@ -80,7 +80,13 @@ typedef struct Fixture {
 static void set_up(Fixture *f, DType dtype, const C3Config *c) {
     Error err;
     static Dist dist = {.ranks = 1, .local_ranks = 1, .cores = 1};
-    C3Limits l = {.pages = 1, .enc_rows = 64, .dec_rows = 96, .dec_outputs = 64, .recompute = KEEP_NOTHING};
+    C3Limits l = {.pages = 1,
+                  .windows = CONTEXT,
+                  .slots = 64,
+                  .enc_rows = 128,
+                  .dec_rows = 128,
+                  .dec_outputs = 64,
+                  .recompute = KEEP_NOTHING};
     if (backend_cpu_create(&f->b, dtype, 1, &dist, &err) != 0 || c3_create(&f->m, c, f->b, &l, &err) != 0 ||
         batch_create(&f->batch, f->b, c3_batch_rows(&l), &err) != 0) {
         printf("%s\n", err.text);
@@ -139,11 +145,11 @@ static void plain_logits(Fixture *f, float *logits, const int32_t *context, int 
 }
 
 // Does any n-gram stand twice in prompt + text + token? Plain loops over the whole, from the definition.
-static int has_repeat(const C3 *m, const int32_t *ids, int n, int token, int ngram) {
+static int has_repeat(const C3 *m, int slots, const int32_t *ids, int n, int token, int ngram) {
     int32_t all[256];
     int at = 0;
     for (int i = 0; i < prompt.n_prefix; i++) all[at++] = prefix[i];
-    for (int i = 0; i < m->config.latents; i++) all[at++] = m->config.specials.img_pad;
+    for (int i = 0; i < slots; i++) all[at++] = m->config.specials.img_pad;
     for (int i = 0; i < prompt.n_suffix; i++) all[at++] = suffix[i];
     for (int i = 0; i < n; i++) all[at++] = ids[i];
     all[at++] = token;
@@ -164,17 +170,18 @@ static int plain_text(Fixture *f, int32_t *ids, int *ended, int page, int max_ne
                       const Sampling *sampling) {
     float logits[VOCAB];
     int32_t work[VOCAB];
-    int n = 0;
+    const uint32_t *context = (const uint32_t *)f->texts[page];
+    int n = 0, slots = f->m.config.latents * template_windows(&prompt, context, (uint32_t)f->lengths[page]);
     for (*ended = 0; n < max_new;) {
         plain_logits(f, logits, f->texts[page], f->lengths[page], ids, n);
         int best = -1;
         for (int v = 0; v < VOCAB; v++) {
-            if (ngram && has_repeat(&f->m, ids, n, v, ngram)) continue;
+            if (ngram && has_repeat(&f->m, slots, ids, n, v, ngram)) continue;
             if (best < 0 || logits[v] > logits[best]) best = v;
         }
         if (sampling && sampling->temperature > 0) {
             for (int v = 0; v < VOCAB; v++) {
-                if (ngram && has_repeat(&f->m, ids, n, v, ngram)) logits[v] = -INFINITY;
+                if (ngram && has_repeat(&f->m, slots, ids, n, v, ngram)) logits[v] = -INFINITY;
             }
             double u = sample_uniform(sampling->seed, (uint64_t)page, (uint64_t)n);
             best = sample_token(logits, VOCAB, sampling->temperature, sampling->top_p, u, work);
@@ -190,6 +197,13 @@ static int plain_text(Fixture *f, int32_t *ids, int *ended, int page, int max_ne
 
 static int same_text(const GeneratePage *a, const int32_t *ids, int n, int ended) {
     return a->n == n && a->ended == ended && memcmp(a->ids, ids, (size_t)n * sizeof *ids) == 0;
+}
+
+// From here on contexts are read in windows of so many tokens; 0: whole.
+static void set_window(int window) {
+    static uint8_t edges[VOCAB]; // zeros: a word may end anywhere
+    prompt.window = window;
+    prompt.edges = edges;
 }
 
 // ---- cases ---------------------------------------------------------------------------------------------------------
@@ -246,47 +260,61 @@ static void test_limits(void) {
     tear_down(&f);
 }
 
-// The latents of a page, (N,D_enc), from the model's own encoder.
-static void encode(Fixture *f, float *latents, const int32_t *context, int n_context) {
+// The latents of a page, (slots,D_enc), from the model's own encoder. Returns slots.
+static int encode(Fixture *f, float *latents, const int32_t *context, int n_context) {
     C3 *m = &f->m;
     ShardPage page = generate_prompt(context, n_context);
     batch_build(&f->batch, &page, NULL, 1, &prompt, m->config.latents, UINT32_MAX, NULL);
     f->b->upload(f->b, m->batch_device, f->batch.block, f->batch.bytes);
     MicroBatch d = batch_view(&f->batch, m->batch_device);
     c3_encode(m, &d.enc);
-    f->b->download(f->b, latents, m->enc_acts.out, (size_t)m->config.latents * m->config.enc.D * sizeof *latents);
+    f->b->download(f->b, latents, m->enc_acts.out, (size_t)d.enc.outputs * m->config.enc.D * sizeof *latents);
+    return d.enc.outputs;
 }
 
-static void test_given_latents(void) {
+static void test_given_latents(const char *name, int window) {
+    enum { N = 5, D = 64, MOST = N * CONTEXT };
     Fixture f;
-    GeneratePage pages[2] = {{0}}, given[2] = {{0}};
-    C3Config c = config_of(32, 64, 0, 5);
+    GeneratePage pages[PAGES], given[2 * PAGES];
+    C3Config c = config_of(32, 64, 0, N);
     Error err = {""};
     Generator *g;
-    GeneratorLimits l = {.pages = 2, .context = CONTEXT, .max_new = MAX_NEW};
-    float *latents = malloc(2 * 5 * 64 * sizeof *latents);
-    check_begin("latents given are the encoder's own, and other latents give another text");
+    GeneratorLimits l = {.pages = 2 * PAGES, .together = 4, .context = CONTEXT, .max_new = MAX_NEW};
+    float(*latents)[MOST * D] = malloc(PAGES * sizeof *latents);
+    check_begin(name);
+    set_window(window);
     set_up(&f, DTYPE_F32, &c);
+    fill_requests(&f, pages);
     CHECK(generator_create(&g, &f.m, &prompt, &l, &err) == 0, "%s", err.text);
-    for (int p = 0; p < 2; p++) {
-        pages[p] = (GeneratePage){.context = f.texts[p + 1], .n_context = f.lengths[p + 1]};
-        encode(&f, latents + p * 5 * 64, pages[p].context, pages[p].n_context);
-        given[p].latents = latents + p * 5 * 64;
+    for (int p = 0; p < PAGES; p++) { // both kinds, in turn
+        given[2 * p] = pages[p];
+        given[2 * p + 1] = (GeneratePage){.latents = latents[p]};
+        given[2 * p + 1].slots = encode(&f, latents[p], pages[p].context, pages[p].n_context);
     }
-    CHECK(generate_pages(g, pages, 2, 0, NULL, NULL, &err) == 0, "%s", err.text);
-    CHECK(generate_pages(g, given, 2, 0, NULL, NULL, &err) == 0, "%s", err.text);
-    for (int p = 0; p < 2; p++)
-        CHECK(same_text(&given[p], pages[p].ids, pages[p].n, pages[p].ended), "page %d differs", p);
-    CHECK(!same_text(&pages[0], pages[1].ids, pages[1].n, pages[1].ended), "two pages have one text");
-    generate_free(pages, 2);
-    generate_free(given, 2);
+    CHECK(generate_pages(g, pages, PAGES, 0, NULL, NULL, &err) == 0, "%s", err.text);
+    CHECK(generate_pages(g, given, 2 * PAGES, 0, NULL, NULL, &err) == 0, "%s", err.text);
+    for (int p = 0; p < 2 * PAGES; p++)
+        CHECK(same_text(&given[p], pages[p / 2].ids, pages[p / 2].n, pages[p / 2].ended), "page %d differs", p);
+    CHECK(!same_text(&pages[1], pages[2].ids, pages[2].n, pages[2].ended), "two pages have one text");
+    generate_free(pages, PAGES);
+    generate_free(given, 2 * PAGES);
     CHECK(generate_pages(g, &(GeneratePage){.context = f.texts[0], .n_context = CONTEXT + 1}, 1, 0, NULL, NULL, &err) ==
                   -1 &&
               strstr(err.text, "24 tokens"),
           "a page too long: %s", err.text);
+    CHECK(generate_pages(g, &(GeneratePage){.latents = *latents, .slots = MOST}, 1, 0, NULL, NULL, &err) == -1 &&
+              strstr(err.text, "115 latents"),
+          "too many latents: %s", err.text);
+    generator_free(g);
+    l.slots = MOST; // prepared for more than the context asks for
+    CHECK(generator_create(&g, &f.m, &prompt, &l, &err) == 0 &&
+              generate_pages(g, given, 2 * PAGES, 0, NULL, NULL, &err) == 0,
+          "%s", err.text);
+    generate_free(given, 2 * PAGES);
     generator_free(g);
     free(latents);
     tear_down(&f);
+    set_window(0);
 }
 
 // In bf16 rounding may turn close logits over: every token must be within the rounding of the largest.
@@ -455,11 +483,16 @@ int main(void) {
     test_equals_plain("equals recomputing: head dims 32/64, untied", 32, 64, 0, 8, 0);
     test_equals_plain("equals recomputing: head dims 64/32, one latent", 64, 32, 1, 1, 0);
     test_equals_plain("equals recomputing: head dims 64/64, untied", 64, 64, 0, 5, 0);
+    set_window(7);
+    test_equals_plain("equals recomputing: windows of 7 tokens", 32, 64, 1, 3, 0);
+    test_equals_plain("windows of 7 tokens, no_repeat_ngram 2", 32, 32, 1, 3, 2);
+    set_window(0);
     test_equals_plain("no_repeat_ngram 1", 32, 32, 0, 3, 1);
     test_equals_plain("no_repeat_ngram 2", 32, 32, 1, 3, 2);
     test_equals_plain("no_repeat_ngram 3", 32, 64, 1, 4, 3);
     test_limits();
-    test_given_latents();
+    test_given_latents("latents given are the encoder's own, and other latents give another text", 0);
+    test_given_latents("the same in windows of 6 tokens", 6);
     test_bf16();
     test_live_weights();
     test_sampling("temperature 1: as recomputed, whatever the batch", DTYPE_F32,

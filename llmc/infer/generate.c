@@ -23,6 +23,7 @@ static const size_t most_bytes = (size_t)4 << 30;
 typedef struct Slot {
     GeneratePage *page; // NULL: free
     int32_t *history;   // (slot_rows) prompt, then the new tokens
+    int overhead;       // rows of the prompt, latents included
     int n;              // of history
     int limit;          // n at which the page is cut
 } Slot;
@@ -41,7 +42,8 @@ struct Generator {
     const Template *t;
     Backend *b;
     Qwen2 enc, dec; // the model's stacks with rotary tables of their own length
-    int slots, slot_rows, overhead;
+    BatchRows page; // the most that a page takes: dec: rows of its prompt
+    int slots, slot_rows;
     int prefill; // most pages of a prefill
     int context, enc_rows, dec_rows, max_new;
     Slot *slot;         // (slots)
@@ -61,10 +63,10 @@ struct Generator {
     // device
     void *arena, *batch_device, *step_device;
     StackActs enc_acts, dec_acts;
-    elem_t *projected; // (prefill*N,D_dec)
+    elem_t *projected; // (prefill*page.slots,D_dec)
     elem_t *logits;    // (slots,params_head_rows(V))
     int *argmax;       // (slots)
-    float *latents;    // (N,D_enc) given latents in fp32
+    float *latents;    // (page.slots,D_enc) given latents in fp32
     elem_t *kv;        // (L,slots*slot_rows,2*KV*HS)
 };
 
@@ -89,36 +91,59 @@ C3Limits generator_model_limits(void) {
 
 // ---- creation ------------------------------------------------------------------------------------------------------
 
+// What the encoder reads and the decoder sees of a page before it writes.
+static ShardPage prompt_of(const Generator *g, const GeneratePage *page) {
+    if (!page->latents) return generate_prompt(page->context, page->n_context);
+    ShardPage given = generate_prompt(NULL, 0);
+    given.latents = (uint32_t)(page->slots ? page->slots : g->m->config.latents);
+    return given;
+}
+
+static BatchRows prompt_rows(const Generator *g, const ShardPage *prompt) {
+    return batch_page_rows(prompt, g->t, g->m->config.latents, UINT32_MAX);
+}
+
 static void set_sizes(Generator *g, const GeneratorLimits *l, int slots) {
-    int N = g->m->config.latents;
+    GeneratePage longest = {.n_context = l->context};
+    ShardPage prompt = prompt_of(g, &longest);
+    g->page = prompt_rows(g, &prompt);
+    if (l->slots > g->page.slots) {
+        g->page.dec += l->slots - g->page.slots;
+        g->page.slots = l->slots;
+    }
+    if (g->page.enc < 1 + g->page.slots) g->page.enc = 1 + g->page.slots; // given latents take rows as well
     g->slots = slots;
     g->context = l->context;
     g->max_new = l->max_new;
-    g->overhead = template_overhead(g->t, N);
-    g->slot_rows = g->overhead + l->max_new;
-    g->prefill = PREFILL_ROWS / g->overhead;
+    g->slot_rows = g->page.dec + l->max_new;
+    g->prefill = PREFILL_ROWS / g->page.dec;
     if (g->prefill < 1) g->prefill = 1;
     if (g->prefill > slots) g->prefill = slots;
-    g->dec_rows = g->prefill * g->overhead;
+    g->dec_rows = g->prefill * g->page.dec;
     if (g->dec_rows < slots) g->dec_rows = slots;
-    int64_t page = l->context + 1 + N, rows = page * g->prefill, most = page > PREFILL_ROWS ? page : PREFILL_ROWS;
+    int64_t rows = (int64_t)g->page.enc * g->prefill, most = g->page.enc > PREFILL_ROWS ? g->page.enc : PREFILL_ROWS;
     g->enc_rows = (int)(rows < most ? rows : most);
 }
 
 static BatchRows prefill_rows(const Generator *g) {
-    return (BatchRows){.pages = g->prefill, .enc = g->enc_rows, .dec = g->dec_rows, .outputs = g->prefill};
+    return (BatchRows){.pages = g->prefill,
+                       .enc = g->enc_rows,
+                       .dec = g->dec_rows,
+                       .outputs = g->prefill,
+                       .windows = g->prefill * g->page.windows,
+                       .slots = g->prefill * g->page.slots};
 }
 
 static void carve(Generator *g, Arena *arena) {
     const C3Config *c = &g->m->config;
     DType dtype = g->b->dtype;
-    size_t e = dtype_size(dtype), N = (size_t)c->latents, slots = (size_t)g->slots;
-    qwen2_carve(&g->enc_acts, arena, &c->enc, dtype, g->enc_rows, g->prefill * c->latents, KEEP_NOTHING);
+    size_t e = dtype_size(dtype), given = (size_t)g->page.slots, slots = (size_t)g->slots;
+    qwen2_carve(&g->enc_acts, arena, &c->enc, dtype, g->enc_rows, g->prefill * g->page.slots, KEEP_NOTHING);
     qwen2_carve(&g->dec_acts, arena, &c->dec, dtype, g->dec_rows, g->slots, KEEP_NOTHING);
-    g->projected = arena_take(arena, (size_t)g->prefill * N * c->dec.D * e);
+    g->projected = arena_take(arena, (size_t)g->prefill * given * c->dec.D * e);
     g->logits = arena_take(arena, slots * (size_t)params_head_rows(c->dec.V) * e);
     g->argmax = arena_take(arena, slots * sizeof(int));
-    g->latents = arena_take(arena, N * c->enc.D * sizeof(float));
+    g->latents = arena_take(arena, given * c->enc.D * sizeof(float));
     g->kv = arena_take(arena, (size_t)c->dec.L * slots * g->slot_rows * 2 * c->dec.KV * c->dec.HS * e);
     g->step_device = arena_take(arena, step_arrays(NULL, g->slots, g->dec_rows).bytes);
     g->batch_device = arena_take(arena, batch_capacity(prefill_rows(g)));
@@ -167,8 +192,9 @@ static int allocate(Generator *g, const GeneratorLimits *limits, Error *err) {
     carve(g, &arena);
     // rows that no page has written are never read; zeros, so that a mistake there would at least be reproducible
     g->b->zero(g->b, g->arena, bytes);
-    TRY(qwen2_create(&g->enc, &m->config.enc, &m->params.enc, g->b, m->weights, NULL,
-                     g->context + 1 + m->config.latents, err));
+    int window = g->t->window && g->t->window < g->context ? g->t->window : g->context;
+    TRY(qwen2_create(&g->enc, &m->config.enc, &m->params.enc, g->b, m->weights, NULL, window + 1 + m->config.latents,
+                     err));
     return qwen2_create(&g->dec, &m->config.dec, &m->params.dec, g->b, m->weights, NULL, g->slot_rows, err);
 }
 
@@ -244,7 +270,7 @@ static int32_t choose_token(Generator *g, const Slot *s, int r, int ngram) {
     if (o->temperature <= 0 && !(ngram > 0 && is_repeated(s, ngram, g->chosen[r]))) return g->chosen[r];
     read_row(g, r);
     if (ngram > 0) ban_repeats(g, s, ngram);
-    double u = sample_uniform(o->seed, (uint64_t)(s->page - g->pages), (uint64_t)(s->n - g->overhead));
+    double u = sample_uniform(o->seed, (uint64_t)(s->page - g->pages), (uint64_t)(s->n - s->overhead));
     int32_t token = sample_token(g->row_f32, g->m->config.dec.V, o->temperature, o->top_p, u, g->work);
     return token < 0 ? g->t->end : token;
 }
@@ -256,13 +282,13 @@ static int ends_page(const Generator *g, int32_t token) {
 }
 
 // Hands the page its tokens and frees its slot.
-static void end_page(Slot *s, int ended, int overhead) {
+static void end_page(Slot *s, int ended) {
     GeneratePage *p = s->page;
     s->page = NULL;
-    p->n = s->n - overhead;
+    p->n = s->n - s->overhead;
     p->ended = ended;
     p->ids = alloc((size_t)p->n, sizeof *p->ids, "tokens of a page");
-    memcpy(p->ids, s->history + overhead, (size_t)p->n * sizeof *p->ids);
+    memcpy(p->ids, s->history + s->overhead, (size_t)p->n * sizeof *p->ids);
 }
 
 // Head over the first n rows of the decoder's output; row i belongs to slot live[i]. Appends each row's token to its
@@ -282,7 +308,7 @@ static int choose_tokens(Generator *g, int n, int ngram) {
         if (!ended) s->history[s->n++] = token;
         if (!ended && g->token) g->token(g->token_arg, (int)(s->page - g->pages), token);
         if (!ended && s->n < s->limit) continue;
-        end_page(s, ended, g->overhead);
+        end_page(s, ended);
         done++;
     }
     return done;
@@ -298,15 +324,15 @@ static KVCache cache_view(const Generator *g, const StepArrays *d, const int *cu
 }
 
 // The history begins with the prompt, for no_repeat_ngram; latents count as `<imgpad>`.
-static void start_slot(Generator *g, Slot *s, GeneratePage *page) {
+static void start_slot(Generator *g, Slot *s, GeneratePage *page, BatchRows rows) {
     const Template *t = g->t;
-    int N = g->m->config.latents;
+    int32_t *to = s->history;
     s->page = page;
-    memcpy(s->history, t->prefix, (size_t)t->n_prefix * sizeof *s->history);
-    for (int i = 0; i < N; i++) s->history[t->n_prefix + i] = g->m->config.specials.img_pad;
-    memcpy(s->history + t->n_prefix + N, t->suffix, (size_t)t->n_suffix * sizeof *s->history);
-    s->n = g->overhead;
-    s->limit = g->overhead + (page->max_new > 0 && page->max_new < g->max_new ? page->max_new : g->max_new);
+    for (int i = 0; i < t->n_prefix; i++) *to++ = t->prefix[i];
+    for (int i = 0; i < rows.slots; i++) *to++ = g->m->config.specials.img_pad;
+    for (int i = 0; i < t->n_suffix; i++) *to++ = t->suffix[i];
+    s->n = s->overhead = rows.dec;
+    s->limit = s->overhead + (page->max_new > 0 && page->max_new < g->max_new ? page->max_new : g->max_new);
 }
 
 ShardPage generate_prompt(const int32_t *context, int n) {
@@ -315,60 +341,63 @@ ShardPage generate_prompt(const int32_t *context, int n) {
         .context = n ? (const uint32_t *)context : nothing, .context_length = (uint32_t)n, .answer = nothing};
 }
 
-// The encoder over g->prompts: enc_acts.out (n*N,D_enc). Returns the batch's device view.
-static MicroBatch encode(Generator *g, int n) {
+// The latents of the pages of d into enc_acts.out (slots,D_enc): their own, or those of the encoder.
+static void encode(Generator *g, GeneratePage *const *pages, const MicroBatch *d) {
     Backend *b = g->b;
     const C3 *m = g->m;
-    batch_build(&g->batch, g->prompts, NULL, n, g->t, m->config.latents, UINT32_MAX, NULL);
-    b->upload(b, g->batch_device, g->batch.block, g->batch.bytes);
-    MicroBatch d = batch_view(&g->batch, g->batch_device);
-    qwen2_forward(&g->enc, &g->enc_acts, &d.enc, elem_at(b, m->weights, m->params.Q), NULL);
-    return d;
-}
-
-static void project(Generator *g, GeneratePage *const *pages, int n) {
-    Backend *b = g->b;
-    const C3 *m = g->m;
-    size_t size = (size_t)m->config.latents * m->config.enc.D;
-    for (int i = 0; i < n; i++) {
-        if (!pages[i]->latents) continue;
-        b->upload(b, g->latents, pages[i]->latents, size * sizeof(float));
-        b->cast_from_f32(b, elem_at(b, g->enc_acts.out, i * size), g->latents, size);
+    size_t width = (size_t)m->config.enc.D;
+    if (!pages[0]->latents) {
+        qwen2_forward(&g->enc, &g->enc_acts, &d->enc, elem_at(b, m->weights, m->params.Q), NULL);
+        return;
     }
-    b->matmul_forward(b, g->projected, g->enc_acts.out, elem_at(b, m->weights, m->params.projector),
-                      elem_at(b, m->weights, m->params.projector_bias), n * m->config.latents, m->config.enc.D,
-                      m->config.dec.D);
+    for (int i = 0; i < d->dec.pages; i++) {
+        size_t first = (size_t)g->batch.enc.output_cu[i] * width;
+        size_t size = (size_t)g->batch.enc.output_cu[i + 1] * width - first;
+        b->upload(b, g->latents, pages[i]->latents, size * sizeof(float));
+        b->cast_from_f32(b, elem_at(b, g->enc_acts.out, first), g->latents, size);
+    }
 }
 
-// Takes the first of the waiting pages into free slots, as many as fit into one batch, and writes their first tokens.
-// *taken: how many. Returns how many are already done.
-static int prefill(Generator *g, GeneratePage **waiting, int n_waiting, int *taken, int ngram) {
-    int n = 0, rows = 0, N = g->m->config.latents;
+// Takes the first of the waiting pages into free slots, as many as fit into one batch. Returns how many: all with given
+// latents, or all with a context.
+static int take(Generator *g, GeneratePage **waiting, int n_waiting) {
+    int n = 0, rows = 0;
     for (int s = 0; s < g->slots && n < g->prefill && n < n_waiting; s++) {
         if (g->slot[s].page) continue;
-        GeneratePage *p = waiting[n];
-        int length = p->latents ? 0 : p->n_context;
-        if (rows + length + 1 + N > g->enc_rows) break;
-        rows += length + 1 + N;
-        g->prompts[n] = generate_prompt(p->context, length);
-        start_slot(g, &g->slot[s], p);
+        if (!waiting[n]->latents != !waiting[0]->latents) break;
+        g->prompts[n] = prompt_of(g, waiting[n]);
+        BatchRows r = prompt_rows(g, &g->prompts[n]);
+        if (rows + r.enc > g->enc_rows) break;
+        rows += r.enc;
+        start_slot(g, &g->slot[s], waiting[n], r);
         g->live[n++] = s;
     }
-    *taken = n;
-    MicroBatch d = encode(g, n);
-    project(g, waiting, n);
-    StepArrays host = step_arrays(g->step_host, n, n * g->overhead);
-    StepArrays device = step_arrays(g->step_device, n, n * g->overhead);
-    for (int i = 0; i < n; i++) {
-        int first = g->live[i] * g->slot_rows;
+    return n;
+}
+
+// Takes waiting pages and writes their first tokens. *taken: how many. Returns how many are already done.
+static int prefill(Generator *g, GeneratePage **waiting, int n_waiting, int *taken, int ngram) {
+    Backend *b = g->b;
+    const C3 *m = g->m;
+    const C3Config *c = &m->config;
+    int n = *taken = take(g, waiting, n_waiting);
+    batch_build(&g->batch, g->prompts, NULL, n, g->t, c->latents, UINT32_MAX, NULL);
+    b->upload(b, g->batch_device, g->batch.block, g->batch.bytes);
+    MicroBatch d = batch_view(&g->batch, g->batch_device);
+    encode(g, waiting, &d);
+    b->matmul_forward(b, g->projected, g->enc_acts.out, elem_at(b, m->weights, m->params.projector),
+                      elem_at(b, m->weights, m->params.projector_bias), d.enc.outputs, c->enc.D, c->dec.D);
+    StepArrays host = step_arrays(g->step_host, n, d.dec.rows), device = step_arrays(g->step_device, n, d.dec.rows);
+    for (int i = 0, row = 0; i < n; i++) {
+        int first = g->live[i] * g->slot_rows, overhead = g->slot[g->live[i]].overhead;
         host.k_begin[i] = first;
-        host.k_end[i] = first + g->overhead;
-        for (int r = 0; r < g->overhead; r++) host.write_rows[i * g->overhead + r] = first + r;
+        host.k_end[i] = first + overhead;
+        for (int r = 0; r < overhead; r++) host.write_rows[row++] = first + r;
         host.ids[i] = host.positions[i] = host.cu[i] = 0;
     }
     host.cu[n] = 0;
-    g->b->upload(g->b, g->step_device, g->step_host, host.bytes);
-    KVCache cache = cache_view(g, &device, d.dec.cu, n, g->overhead, g->overhead);
+    b->upload(b, g->step_device, g->step_host, host.bytes);
+    KVCache cache = cache_view(g, &device, d.dec.cu, n, d.dec.longest, d.dec.longest);
     cache.outputs.max_q = d.dec.longest_output;
     cache.outputs.cu_q = d.dec.output_cu;
     qwen2_forward(&g->dec, &g->dec_acts, &d.dec, g->projected, &cache);
@@ -426,6 +455,9 @@ int generate_pages(Generator *g, GeneratePage *pages, int n, int no_repeat_ngram
         if (!pages[i].latents && pages[i].n_context > g->context)
             return error_set(err, "page %d has %d tokens, decoding was prepared for %d", i + 1, pages[i].n_context,
                              g->context);
+        if (pages[i].latents && pages[i].slots > g->page.slots)
+            return error_set(err, "page %d has %d latents, decoding was prepared for %d", i + 1, pages[i].slots,
+                             g->page.slots);
     }
     if (n <= 0) return 0;
     g->pages = pages;

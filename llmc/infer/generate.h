@@ -26,6 +26,7 @@ typedef struct GeneratorLimits {
     int pages;    // in all
     int together; // pages decoded together; 0: as many as fit into 4 GB of caches and activations, at most 64
     int context;  // tokens of the longest page the encoder reads
+    int slots;    // latents of one page, in all its windows; 0: those of a page of `context` tokens
     int max_new;  // new tokens of one page, the end mark included
 } GeneratorLimits;
 
@@ -33,7 +34,8 @@ typedef struct GeneratorLimits {
 typedef struct GeneratePage {
     const int32_t *context; // (n_context) what the encoder reads
     int n_context;
-    const float *latents; // (N,D_enc) host, not NULL: in place of the encoder's output (before the projector)
+    const float *latents; // (slots,D_enc) host, not NULL: in place of the encoder's output (before the projector)
+    int slots;            // of these; 0: N
     int max_new;          // 0: the generator's
     int32_t *ids;         // out (n): the text without the end mark; generate_free() frees it
     int n;

@@ -180,9 +180,17 @@ static void test_shards(void) {
     CHECK(shard_writer_open(&w, path, 4102, fingerprint, &err) == 0, "%s", err.text);
     CHECK(shard_writer_add(w, page, 40, NULL, 0, &err) == 0 && shard_writer_add(w, page, 10, page, 7, &err) == 0, "%s",
           err.text);
+    const uint32_t asked[3] = {1, 2, 3};
+    CHECK(shard_writer_add_page(w, &(ShardPage){asked, asked + 2, 1, 1, asked + 1, 1, 0}, &err) == 0, "%s", err.text);
     CHECK(shard_writer_commit(w, &err) == 0, "%s", err.text);
-    const char *const words[] = {path, "2, the longest of 40 tokens", "1 pages have", "4102 ids", "12340000", "right"};
-    expect(path, 0, words, 6);
+    const char *const words[] = {path,
+                                 "3, the longest of 40 tokens",
+                                 "2 pages have an answer",
+                                 "1 pages have a prompt",
+                                 "4102 ids",
+                                 "12340000",
+                                 "right"};
+    expect(path, 0, words, 7);
     CHECK(truncate(path, 1100) == 0, "truncate");
     const char *const damaged[] = {path};
     expect(path, 1, damaged, 1);

@@ -136,6 +136,57 @@ static void test_round_trip(void) {
     free(empty);
 }
 
+static void test_prompts(void) {
+    check_begin("prompts read back beside contexts and answers; a shard without any keeps the version that has none");
+    enum { N = 4 };
+    static const uint32_t ids[12] = {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, VOCAB - 1}, wrong[1] = {VOCAB};
+    const ShardPage pages[N] = {
+        {.context = ids, .context_length = 4, .answer = ids, .answer_length = 4},
+        {.context = ids,
+         .context_length = 5,
+         .answer = ids + 8,
+         .answer_length = 4,
+         .prompt = ids + 5,
+         .prompt_length = 3},
+        {.context = ids, .context_length = 2, .answer = ids, .answer_length = 2, .prompt = ids + 9, .prompt_length = 1},
+        {.context = ids + 3, .context_length = 1, .answer = ids + 4, .answer_length = 2}};
+    Error err = {""};
+    char *name = string_format("%s/prompts.bin", folder), *data;
+    size_t size;
+    for (int with = 0; with < 2; with++) {
+        ShardWriter *w;
+        Shard s;
+        CHECK(shard_writer_open(&w, name, VOCAB, fingerprint, &err) == 0, "%s", err.text);
+        for (int p = 0; p < N; p++) {
+            ShardPage page = pages[p];
+            if (!with) page.prompt_length = 0;
+            CHECK(shard_writer_add_page(w, &page, &err) == 0, "%s", err.text);
+        }
+        ShardPage bad = pages[1];
+        bad.prompt = wrong;
+        bad.prompt_length = 1;
+        CHECK(shard_writer_add_page(w, &bad, &err) == -1 && strstr(err.text, "of the prompt"), "%s", err.text);
+        CHECK(shard_writer_commit(w, &err) == 0, "%s", err.text);
+        CHECK(file_read(&data, &size, name, &err) == 0 && data[8] == 1 + with, "version %d", data[8]);
+        free(data);
+        CHECK(shard_open(&s, name, &err) == 0, "%s", err.text);
+        for (int p = 0; p < N; p++) {
+            ShardPage a = shard_page(&s, (uint64_t)p), b = pages[p];
+            if (!with) b.prompt_length = 0;
+            CHECK(a.context_length == b.context_length && a.answer_length == b.answer_length &&
+                      a.prompt_length == b.prompt_length && (a.answer == a.context) == (b.answer == b.context),
+                  "page %d: %u + %u + %u", p, a.context_length, a.prompt_length, a.answer_length);
+            CHECK(!memcmp(a.context, b.context, 4 * b.context_length) &&
+                      !memcmp(a.answer, b.answer, 4 * b.answer_length) &&
+                      !(b.prompt_length && memcmp(a.prompt, b.prompt, 4 * b.prompt_length)),
+                  "page %d: other tokens", p);
+        }
+        shard_close(&s);
+    }
+    unlink(name);
+    free(name);
+}
+
 static void test_writer_errors(void) {
     check_begin("the writer refuses empty pages and ids outside the vocabulary, and goes on undamaged");
     Error err;
@@ -204,9 +255,9 @@ static void test_damage(void) {
     check_begin("another version is refused and both versions are said");
     memcpy(copy, data, size);
     put32(copy + 8, 7);
-    refuse(copy, size, WORDS("expected version 1", "found version 7", "c3 tokenize"));
+    refuse(copy, size, WORDS("expected version 1 or 2", "found version 7", "c3 tokenize"));
     repair(copy, size);
-    refuse(copy, size, WORDS("expected version 1", "found version 7"));
+    refuse(copy, size, WORDS("expected version 1 or 2", "found version 7"));
 
     check_begin("a wrong checksum of header, index or tokens is refused and the place is said");
     memcpy(copy, data, size);
@@ -289,9 +340,18 @@ static void test_damage(void) {
     repair(copy, size);
     refuse(copy, size, WORDS("page index", "in all"));
     memcpy(copy, data, size);
-    put32(entry + 16, 9);
+    put32(entry + 16, 2); // of 13 + 3 tokens, 2 + 1 make a prompt and an answer: in version 2
+    put32(entry + 12, 1);
     repair(copy, size);
-    refuse(copy, size, WORDS("page 3 ", "prompt kind 0", "found 9"));
+    refuse(copy, size, WORDS("page 3 ", "no prompt in a shard of version 1", "found 2"));
+    put32(copy + 8, 2);
+    put32(entry + 20, 9);
+    repair(copy, size);
+    refuse(copy, size, WORDS("page 3 ", "zero", "found 9"));
+    put32(entry + 20, 0);
+    put32(entry + 16, 0xffffffff);
+    repair(copy, size);
+    refuse(copy, size, WORDS("page 3 ", "13 + 4294967295 + 1 from 11"));
     free(copy);
     free(data);
 }
@@ -496,6 +556,7 @@ int main(void) {
     if (!mkdtemp(folder)) return perror(folder), 2;
     path = string_format("%s/pages.bin", folder);
     test_round_trip();
+    test_prompts();
     test_writer_errors();
     test_damage();
     test_remembered();

@@ -170,11 +170,12 @@ static int print_shard(FILE *out, const char *path, int check, Error *err) {
         shard_close(&s);
         return -1;
     }
-    uint64_t longest = 0, own_answers = 0;
+    uint64_t longest = 0, own_answers = 0, prompts = 0;
     for (uint64_t i = 0; i < s.pages; i++) {
         ShardPage p = shard_page(&s, i);
         if (p.answer_length > longest) longest = p.answer_length;
         own_answers += p.answer != p.context;
+        prompts += p.prompt_length > 0;
     }
     char count[32], size[32];
     fprintf(out, "%s: a token shard, %s\n", clean(path), format_bytes(size, (double)s.map.size));
@@ -184,6 +185,8 @@ static int print_shard(FILE *out, const char *path, int check, Error *err) {
             s.pages ? (double)s.tokens / (double)s.pages : 0.0);
     if (own_answers)
         fprintf(out, "  %-14s %llu pages have an answer of their own\n", "answers", (unsigned long long)own_answers);
+    if (prompts)
+        fprintf(out, "  %-14s %llu pages have a prompt of their own\n", "prompts", (unsigned long long)prompts);
     fprintf(out, "  %-14s %u ids\n", "vocabulary", s.vocab);
     row_hex(out, "tokenizer", s.fingerprint);
     if (s.set.count) fprintf(out, "  %-14s shard %u of %u that belong together\n", "set", s.set.index + 1, s.set.count);

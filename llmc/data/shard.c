@@ -11,8 +11,9 @@
 //                                     1020  CRC-32 of the 1020 bytes above u32
 //
 // A page of the index is 24 bytes: first token u64, context length u32, answer length u32 (0: the answer is the
-// context), prompt kind u32 (0), zero u32. Its tokens are the context and, behind it, the answer. Pages follow each
-// other without gaps, from token 0 to the last.
+// context), prompt length u32 (0: the paper's prompt), zero u32. Its tokens are the context and, behind it, the prompt
+// and the answer. Pages follow each other without gaps, from token 0 to the last. Version 1 has no prompts: a shard
+// whose pages have none is still written as such.
 #include "llmc/data/shard.h"
 
 #include <errno.h>
@@ -30,7 +31,13 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shards are little endian and are mapped as they are");
 
-enum { VERSION = 1, HEADER_BYTES = 1024, CRC_BLOCK = 1 << 20, CRC_PIECE = 1 << 14 }; // blocks and pieces: in tokens
+enum {
+    VERSION = 1,
+    WITH_PROMPTS = 2,
+    HEADER_BYTES = 1024,
+    CRC_BLOCK = 1 << 20,
+    CRC_PIECE = 1 << 14
+}; // blocks and pieces: in tokens
 static const char MAGIC[8] = "C3SHARD\n";
 #define MAX_TOKENS ((uint64_t)1 << 31)
 #define HINT       "(hint: re-create it with c3 tokenize)"
@@ -133,9 +140,9 @@ static int check_header(Shard *s, Error *err) {
         return error_set(err, "%s: cut short: expected at least %d bytes of header, found %" PRIu64 " bytes " HINT,
                          path, HEADER_BYTES, size);
     const Header *h = (const Header *)(const void *)s->map.data; // mappings are page-aligned
-    if (h->version != VERSION)
-        return error_set(err, "%s: header: expected version %d, found version %" PRIu32 " " HINT, path, VERSION,
-                         h->version);
+    if (h->version != VERSION && h->version != WITH_PROMPTS)
+        return error_set(err, "%s: header: expected version %d or %d, found version %" PRIu32 " " HINT, path, VERSION,
+                         WITH_PROMPTS, h->version);
     uint32_t crc = header_crc(h);
     if (crc != h->header_crc)
         return error_set(err,
@@ -168,6 +175,7 @@ static int check_header(Shard *s, Error *err) {
     s->pages = h->pages;
     s->tokens = h->tokens;
     s->vocab = h->vocab;
+    s->has_prompts = h->version == WITH_PROMPTS;
     s->set = h->set;
     memcpy(s->fingerprint, h->fingerprint, sizeof s->fingerprint);
     s->crc = content_crc(h); // the header holds the CRCs of the sections
@@ -180,15 +188,16 @@ static int check_index(const Shard *s, Error *err) {
     const IndexEntry *e = s->index;
     uint64_t next = 0; // the first token not yet claimed by a page
     for (uint64_t i = 0; i < s->pages; i++) {
-        uint64_t length = (uint64_t)e[i].context + e[i].answer;
+        uint64_t length = (uint64_t)e[i].context + e[i].prompt + e[i].answer;
         if (e[i].offset != next || e[i].context == 0 || length > s->tokens - next)
             return error_set(err,
                              "%s: page %" PRIu64 " (from 1): expected tokens from %" PRIu64 " within %" PRIu64
-                             ", found %" PRIu32 " + %" PRIu32 " from %" PRIu64 " " HINT,
-                             s->path, i + 1, next, s->tokens, e[i].context, e[i].answer, e[i].offset);
-        if (e[i].prompt != 0 || e[i].zero != 0)
-            return error_set(err, "%s: page %" PRIu64 " (from 1): expected prompt kind 0, found %" PRIu32 " " HINT,
-                             s->path, i + 1, e[i].prompt | e[i].zero);
+                             ", found %" PRIu32 " + %" PRIu32 " + %" PRIu32 " from %" PRIu64 " " HINT,
+                             s->path, i + 1, next, s->tokens, e[i].context, e[i].prompt, e[i].answer, e[i].offset);
+        if ((e[i].prompt != 0 && !s->has_prompts) || e[i].zero != 0)
+            return error_set(err, "%s: page %" PRIu64 " (from 1): expected %s, found %" PRIu32 " " HINT, s->path, i + 1,
+                             e[i].zero ? "zero behind the prompt's length" : "no prompt in a shard of version 1",
+                             e[i].zero ? e[i].zero : e[i].prompt);
         next += length;
     }
     if (next != s->tokens)
@@ -304,11 +313,13 @@ void shard_close(Shard *s) {
 
 ShardPage shard_page(const Shard *s, uint64_t page) {
     const IndexEntry *e = (const IndexEntry *)s->index + page;
-    const uint32_t *context = s->token_data + e->offset;
+    const uint32_t *context = s->token_data + e->offset, *prompt = context + e->context;
     return (ShardPage){.context = context,
                        .context_length = e->context,
-                       .answer = e->answer ? context + e->context : context,
-                       .answer_length = e->answer ? e->answer : e->context};
+                       .answer = e->answer ? prompt + e->prompt : context,
+                       .answer_length = e->answer ? e->answer : e->context,
+                       .prompt = e->prompt ? prompt : NULL,
+                       .prompt_length = e->prompt};
 }
 
 // ---- writing -------------------------------------------------------------------------------------------------------
@@ -341,18 +352,18 @@ int shard_writer_open(ShardWriter **out, const char *path, uint32_t vocab, const
     return bad;
 }
 
-static int check_ids(const ShardWriter *w, const int32_t *ids, size_t n, const char *what, Error *err) {
+static int check_ids(const ShardWriter *w, const uint32_t *ids, size_t n, const char *what, Error *err) {
     for (size_t i = 0; i < n; i++) {
-        if ((uint32_t)ids[i] >= w->header.vocab)
+        if (ids[i] >= w->header.vocab)
             return error_set(err,
                              "%s: page %" PRIu64 " (from 1), token %zu (from 1) of the %s: expected an id from 0 "
                              "below %" PRIu32 ", found %" PRId32,
-                             w->file.path, w->header.pages + 1, i + 1, what, w->header.vocab, ids[i]);
+                             w->file.path, w->header.pages + 1, i + 1, what, w->header.vocab, (int32_t)ids[i]);
     }
     return 0;
 }
 
-static int spool_tokens(ShardWriter *w, const int32_t *ids, size_t n, Error *err) {
+static int spool_tokens(ShardWriter *w, const uint32_t *ids, size_t n, Error *err) {
     if (n && fwrite(ids, sizeof *ids, n, w->spool) != n) {
         w->broken = 1;
         return error_set(err, "%s: cannot write %zu tokens: %s", w->file.path, n, strerror(errno));
@@ -361,28 +372,46 @@ static int spool_tokens(ShardWriter *w, const int32_t *ids, size_t n, Error *err
     return 0;
 }
 
-int shard_writer_add(ShardWriter *w, const int32_t *context, size_t n_context, const int32_t *answer, size_t n_answer,
-                     Error *err) {
+int shard_writer_add_page(ShardWriter *w, const ShardPage *p, Error *err) {
     Header *h = &w->header;
-    if (n_context == 0 || (answer && n_answer == 0))
+    const int own = p->answer != p->context || p->answer_length != p->context_length; // else it is stored once
+    if (p->context_length == 0 || p->answer_length == 0)
         return error_set(err, "%s: page %" PRIu64 " (from 1): expected at least one token of %s, found none",
-                         w->file.path, h->pages + 1, n_context ? "answer" : "text");
-    if (!answer) n_answer = 0;
-    uint64_t left = MAX_TOKENS - h->tokens;
-    if (n_context > left || n_answer > left - n_context)
+                         w->file.path, h->pages + 1, p->context_length ? "answer" : "text");
+    uint64_t left = MAX_TOKENS - h->tokens,
+             n = (uint64_t)p->context_length + p->prompt_length + (own ? p->answer_length : 0);
+    if (n > left)
         return error_set(err,
                          "%s: page %" PRIu64 " (from 1): expected at most %" PRIu64 " tokens in a shard, found %" PRIu64
-                         " + %zu (hint: begin another shard)",
-                         w->file.path, h->pages + 1, MAX_TOKENS, h->tokens, n_context + n_answer);
+                         " + %" PRIu64 " (hint: begin another shard)",
+                         w->file.path, h->pages + 1, MAX_TOKENS, h->tokens, n);
     w->index = alloc_grow(w->index, h->pages, &w->room, sizeof *w->index, "page index");
-    TRY(check_ids(w, context, n_context, "context", err));
-    TRY(check_ids(w, answer, n_answer, "answer", err));
-    TRY(spool_tokens(w, context, n_context, err));
-    TRY(spool_tokens(w, answer, n_answer, err));
-    w->index[h->pages++] =
-        (IndexEntry){.offset = h->tokens, .context = (uint32_t)n_context, .answer = (uint32_t)n_answer};
-    h->tokens += n_context + n_answer;
+    TRY(check_ids(w, p->context, p->context_length, "context", err));
+    TRY(check_ids(w, p->prompt, p->prompt_length, "prompt", err));
+    TRY(check_ids(w, p->answer, own ? p->answer_length : 0, "answer", err));
+    TRY(spool_tokens(w, p->context, p->context_length, err));
+    TRY(spool_tokens(w, p->prompt, p->prompt_length, err));
+    TRY(spool_tokens(w, p->answer, own ? p->answer_length : 0, err));
+    w->index[h->pages++] = (IndexEntry){.offset = h->tokens,
+                                        .context = p->context_length,
+                                        .answer = own ? p->answer_length : 0,
+                                        .prompt = p->prompt_length};
+    h->tokens += n;
+    if (p->prompt_length) h->version = WITH_PROMPTS;
     return 0;
+}
+
+// More than a page can have stays too many.
+static uint32_t capped(size_t n) { return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX; }
+
+int shard_writer_add(ShardWriter *w, const int32_t *context, size_t n_context, const int32_t *answer, size_t n_answer,
+                     Error *err) {
+    return shard_writer_add_page(w,
+                                 &(ShardPage){.context = (const uint32_t *)context,
+                                              .context_length = capped(n_context),
+                                              .answer = (const uint32_t *)(answer ? answer : context),
+                                              .answer_length = capped(answer ? n_answer : n_context)},
+                                 err);
 }
 
 uint64_t shard_writer_tokens(const ShardWriter *w) { return w->header.tokens; }

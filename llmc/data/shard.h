@@ -39,6 +39,7 @@ typedef struct Shard {
     uint32_t vocab;          // ids are below this
     uint8_t fingerprint[32]; // of the tokenizer
     uint32_t crc;            // of header, but for `set`, and sections: the dataset's identity
+    int has_prompts;         // the format in which pages can have prompts
     ShardSet set;
     int trusted;                // 1: the checksums were not computed, an earlier check is remembered
     const void *index;          // see shard.c
@@ -55,7 +56,9 @@ ShardPage shard_page(const Shard *s, uint64_t page);
 
 typedef struct ShardWriter ShardWriter;
 int shard_writer_open(ShardWriter **out, const char *path, uint32_t vocab, const uint8_t fingerprint[32], Error *err);
-// answer = NULL: the answer is the context, stored once. A page without tokens is an error.
+// Ids below 2^31. answer == context: stored once. A page without context or answer is an error.
+int shard_writer_add_page(ShardWriter *w, const ShardPage *page, Error *err);
+// A page without a prompt; answer = NULL: the answer is the context.
 int shard_writer_add(ShardWriter *w, const int32_t *context, size_t n_context, const int32_t *answer, size_t n_answer,
                      Error *err);
 uint64_t shard_writer_tokens(const ShardWriter *w);  // so far; a shard holds at most 2^31

@@ -23,6 +23,8 @@ static void open_and_read(const uint8_t *data, size_t size) {
                 if (page.context[i] >= s.vocab) abort();
             for (uint32_t i = 0; i < page.answer_length; i++)
                 if (page.answer[i] >= s.vocab) abort();
+            for (uint32_t i = 0; i < page.prompt_length; i++)
+                if (page.prompt[i] >= s.vocab) abort();
         }
         shard_close(&s);
     } else if (!strstr(err.text, path)) {

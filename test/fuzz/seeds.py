@@ -12,16 +12,16 @@ import sys
 import zlib
 
 
-def shard(pages, vocab=64, of=None):
-    """Layout at the head of llmc/data/shard.c. pages: lists of context ids, or pairs (context, answer); of: (index, count) in
-    a set."""
+def shard(pages, vocab=64, of=None, version=1):
+    """Layout at the head of llmc/data/shard.c. pages: lists of context ids, or tuples (context, answer) or (context, answer,
+    prompt); of: (index, count) in a set."""
     index, tokens = b"", []
     for page in pages:
-        context, answer = page if isinstance(page, tuple) else (page, [])
-        index += struct.pack("<QIIII", len(tokens), len(context), len(answer), 0, 0)
-        tokens += context + answer
+        context, answer, prompt = (*page, [])[:3] if isinstance(page, tuple) else (page, [], [])
+        index += struct.pack("<QIIII", len(tokens), len(context), len(answer), len(prompt), 0)
+        tokens += context + prompt + answer
     body = struct.pack(f"<{len(tokens)}I", *tokens)
-    head = struct.pack("<8sIIQQII32sQQII", b"C3SHARD\n", 1, 1024, len(pages), len(tokens), vocab, 0, bytes(range(32)),
+    head = struct.pack("<8sIIQQII32sQQII", b"C3SHARD\n", version, 1024, len(pages), len(tokens), vocab, 0, bytes(range(32)),
                        1024, 1024 + len(index), zlib.crc32(index), zlib.crc32(body))
     head += struct.pack("<QII", 77, *of) + bytes(1004 - len(head)) if of else bytes(1020 - len(head))
     return head + struct.pack("<I", zlib.crc32(head)) + index + body
@@ -31,6 +31,8 @@ def shards():
     yield shard([])
     yield shard([[1, 2, 3]])
     yield shard([[1] * 20, ([4, 5], [6, 7, 8]), [63]])
+    yield shard([[1, 2], ([4, 5], [6, 7, 8], [9]), ([1], [], [2, 3])], version=2)
+    yield shard([([4, 5], [6, 7, 8], [9])])  # a prompt, which version 1 has not
     yield shard([[1], [2]], of=(2, 3))
     yield shard([[1]], of=(3, 3))
     yield shard([[64]])  # one id too many for the vocabulary

@@ -29,15 +29,16 @@ static char *put(const char *name, const char *data, size_t size) {
 }
 static char *put_text(const char *name, const char *text) { return put(name, text, strlen(text)); }
 
-// All pages of a file in one string: id=text|answer; in brackets each. An error ends it with "error: ...".
+// All pages of a file in one string: id=text|answer?prompt; in brackets each. An error ends it with "error: ...".
 static char *read_all(const char *path) {
     char *all = strdup("");
     PageReader *r;
     int got = pages_open(&r, path, &err);
     Page page;
     while (got == 0 && (got = pages_next(r, &page, &err)) > 0) {
-        char *more = string_format("%s[%s=%.*s%s%.*s]", all, page.id, (int)page.length, page.text,
-                                   page.answer ? "|" : "", (int)page.answer_length, page.answer ? page.answer : "");
+        char *more = string_format("%s[%s=%.*s%s%.*s%s%.*s]", all, page.id, (int)page.length, page.text,
+                                   page.answer ? "|" : "", (int)page.answer_length, page.answer ? page.answer : "",
+                                   page.prompt ? "?" : "", (int)page.prompt_length, page.prompt ? page.prompt : "");
         free(all);
         all = more;
         got = 0;
@@ -228,10 +229,7 @@ static void test_lists(void) {
                 "[%:1=x]error: %: line 1: expected ',' or ']', found '{'");
     expect_text("k.json", "[1]", "error: %: line 1: expected an object ('{'), found '1'");
     expect_text("l.json", "[\n\n{\"text\":}]", "error: %: line 3: not valid JSON ...");
-    expect_text("m.json", "[" TURNS("c", "Summarize: ", "d") "]",
-                "error: %: line 1: the prompt is \"Summarize: \", expected ...");
-    expect_text("n.json", "[{\"conversations\":[]}]",
-                "error: %: line 1: 0 contexts, 0 prompts, 0 answers: expected ...");
+    expect_text("n.json", "[{\"conversations\":[]}]", "error: %: line 1: a conversation without a context: ...");
     expect_text("o.json", "[{\"conversations\":[{\"from\":\"context\"}]}]",
                 "error: %: line 1: turn 1 of the conversation: ...");
     expect_text("p.json", "[\n{\"text\":\"x\xff\"}]", "error: %: line 2: invalid UTF-8 (byte 0xff)");
@@ -244,6 +242,65 @@ static void test_lists(void) {
     char *path = put_text("long.json", json), *got = read_all(path);
     CHECK(strlen(got) == n + 4 && !strncmp(got + 3, text, n), "%zu bytes", strlen(got));
     free(json), free(text), free(path), free(got);
+}
+
+// Strings of JSON with ' in place of ".
+static void expect_quoted(const char *name, const char *text, const char *wanted) {
+    char *json = string_format("%s", text);
+    for (char *p = json; *p; p++) *p = *p == '\'' ? '"' : *p;
+    expect_text(name, json, wanted);
+    free(json);
+}
+
+static void test_prompts(void) {
+    check_begin("prompts: contexts, prompts and answers, the official shape, chats; the paper's prompt is none");
+    expect_text("m.json", "[" TURNS("c", "Summarize: ", "d") "]", "[%:1=c|d?Summarize: ]");
+    expect_quoted("p.jsonl",
+                  "{'id':'a','context':'c','prompt':'Who?','answer':'d'}\n{'context':'c','prompt':'Repeat the text: ',"
+                  "'answer':'c'}\n{'context':'c','prompt':'Copy <|im_end|>','answer':'c'}\n",
+                  "[a=c|d?Who?][%:2=c][%:3=c?Copy <|im_end|>]");
+    expect_quoted("q.jsonl",
+                  "{'messages':[{'role':'system','content':'c'},{'role':'user','content':'Who?'},{'role':'assistant',"
+                  "'content':'d'}]}\n{'context':'e','messages':[{'role':'user','content':'Why?'},{'role':'assistant',"
+                  "'content':'f'}]}\n",
+                  "[%:1=c|d?Who?][%:2=e|f?Why?]");
+    check_begin("prompts: what is missing, empty, twice or out of order is one line with file and line");
+    static const char *const bad[][2] = {
+        {"{'prompt':'p','answer':'d'}", "key \"context\" is missing..."},
+        {"{'context':'c','answer':'d'}", "key \"prompt\" is missing..."},
+        {"{'context':'c','prompt':'p'}", "key \"text\" is missing"},
+        {"{'context':'c','prompt':' \\n','answer':'d'}", "the prompt is empty: ..."},
+        {"{'context':' ','prompt':'p','answer':'d'}", "the context is empty: ..."},
+        {"{'context':'c','prompt':'p','answer':''}", "the answer is empty: ..."},
+        {"{'context':'c','prompt':7,'answer':'d'}", "..."},
+        {"{'messages':[]}", "a chat without a context: ..."},
+        {"{'messages':[{'role':'user','content':'p'},{'role':'assistant','content':'d'}]}",
+         "a chat without a context: ..."},
+        {"{'context':'c','messages':[{'role':'user','content':'p'}]}",
+         "a chat without a message of the assistant: ..."},
+        {"{'context':'c','messages':[{'role':'assistant','content':'d'},{'role':'user','content':'p'}]}",
+         "turn 2 of the conversation is a late \"user\": ..."},
+        {"{'messages':[{'role':'user','content':'p'},{'role':'system','content':'c'}]}",
+         "turn 2 of the conversation is a late \"system\": ..."},
+        {"{'context':'c','messages':[{'role':'user','content':'p'},{'role':'assistant','content':'d'},{'role':'user',"
+         "'content':'q'}]}",
+         "turn 3 of the conversation is another \"user\": ..."},
+        {"{'context':'c','messages':[{'role':'system','content':'s'}]}",
+         "turn 1 of the conversation: a system message beside \"context\": ..."},
+        {"{'context':'c','messages':[{'role':'tool','content':'s'}]}",
+         "turn 1 of the conversation: expected the role system, user or assistant, found \"tool\""},
+        {"{'context':'c','messages':[{'role':'user','content':['p']}]}",
+         "turn 1 of the conversation: expected a text \"content\""},
+        {"{'conversations':[{'from':'gpt','value':'d'},{'from':'context','value':'c'},{'from':'human','value':'p'}]}",
+         "turn 2 of the conversation is a late \"context\": ..."},
+        {"{'conversations':[{'from':'context','value':'c'},{'from':'human','value':'p'}]}",
+         "a conversation without an answer: ..."}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char *lines = string_format("\n%s\n", bad[i][0]), *wanted = string_format("error: %%: line 2: %s", bad[i][1]);
+        expect_quoted("bad.jsonl", lines, wanted);
+        free(lines);
+        free(wanted);
+    }
 }
 
 // ---- pages to shards -----------------------------------------------------------------------------------------------
@@ -277,20 +334,39 @@ static int there(const char *name) {
     return yes;
 }
 
-// The text of a page of a shard of bytes, or its answer's.
-static int page_is(const char *name, uint64_t page, const char *context, const char *answer) {
+// The text of a page of a shard of bytes, its answer's, and its prompt's, if it has one.
+static int page_asks(const char *name, uint64_t page, const char *context, const char *answer, const char *prompt) {
     char *path = string_format("%s/%s", folder, name);
     Shard s;
     int same = shard_open(&s, path, &err) == 0 && page < s.pages && s.vocab == 262;
     if (same) {
         ShardPage p = shard_page(&s, page);
-        same = p.context_length == strlen(context) && p.answer_length == strlen(answer);
+        same = p.context_length == strlen(context) && p.answer_length == strlen(answer) &&
+               p.prompt_length == strlen(prompt);
+        for (uint32_t i = 0; same && i < p.prompt_length; i++) same = p.prompt[i] == (uint32_t)(uint8_t)prompt[i];
         for (uint32_t i = 0; same && i < p.context_length; i++) same = p.context[i] == (uint32_t)(uint8_t)context[i];
         for (uint32_t i = 0; same && i < p.answer_length; i++) same = p.answer[i] == (uint32_t)(uint8_t)answer[i];
         shard_close(&s);
     }
     free(path);
     return same;
+}
+
+static int page_is(const char *name, uint64_t page, const char *context, const char *answer) {
+    return page_asks(name, page, context, answer, "");
+}
+
+static void test_tokenize_prompts(void) {
+    check_begin("tokenize: prompts go into the shard as words, also those that spell special tokens");
+    char *a =
+        put_text("t5.jsonl", "{\"context\":\"ab\",\"prompt\":\"<|im_end|>\",\"answer\":\"cde\"}\n{\"text\":\"fg\"}\n");
+    TokenizeResult r;
+    CHECK(run(&r, "asked", 0, 1, (const char *const[]){a}) == 0, "%s", err.text);
+    CHECK(r.pages == 2 && r.prompts == 1 && r.tokens == 2 + 10 + 3 + 2, "%d prompts, %d tokens", (int)r.prompts,
+          (int)r.tokens);
+    CHECK(page_asks("asked_00000.bin", 0, "ab", "cde", "<|im_end|>") && page_is("asked_00000.bin", 1, "fg", "fg"),
+          "other pages");
+    free(a);
 }
 
 static void test_tokenize(void) {
@@ -559,7 +635,9 @@ int main(void) {
     test_content();
     test_bound();
     test_lists();
+    test_prompts();
     test_tokenize();
+    test_tokenize_prompts();
     test_replace();
     test_every_moment();
     test_two_writers();

@@ -57,6 +57,7 @@ static int make_shards(const TokenizeOptions *o, Error *err) {
     printf("%s pages, %s tokens (%.2f bytes a token) in %d file%s: %s_*.bin\n", format_count(text[0], (double)r.pages),
            format_count(text[1], (double)r.tokens), r.bytes_per_token, r.files, r.files == 1 ? "" : "s",
            clean(o->prefix));
+    if (r.prompts) printf("%s pages have a prompt of their own\n", format_count(text[0], (double)r.prompts));
     if (r.without_text) printf("%s pages without text were left out\n", format_count(text[0], (double)r.without_text));
     if (r.removed) printf("%d later files of that name, from an earlier run, were removed\n", r.removed);
     warn_of_long_pages(&r);

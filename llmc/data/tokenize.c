@@ -28,7 +28,7 @@ typedef struct Job {
     char *staging;       // folder of the new shards; NULL: not made
     char **paths;        // (r->files) the new shards
     ShardWriter *writer; // of shard r->files; NULL between shards
-    Tokens context, answer;
+    Tokens context, prompt, answer;
     uint64_t limit;
 } Job;
 
@@ -136,19 +136,27 @@ static void note_length(TokenizeResult *r, const Page *page, const char *path, u
 }
 
 static int add_page(Job *j, const Page *page, const char *path, Error *err) {
-    j->context.n = j->answer.n = 0;
+    j->context.n = j->prompt.n = j->answer.n = 0;
     TRY(tokenizer_encode(j->tokenizer, &j->context, page->text, page->length, err));
     if (page->answer) TRY(tokenizer_encode(j->tokenizer, &j->answer, page->answer, page->answer_length, err));
-    uint64_t tokens = j->context.n + j->answer.n;
+    if (page->prompt) TRY(tokenizer_encode(j->tokenizer, &j->prompt, page->prompt, page->prompt_length, err));
+    const Tokens *answer = page->answer ? &j->answer : &j->context;
+    const ShardPage made = {.context = (const uint32_t *)j->context.ids,
+                            .context_length = (uint32_t)j->context.n,
+                            .answer = (const uint32_t *)answer->ids,
+                            .answer_length = (uint32_t)answer->n,
+                            .prompt = (const uint32_t *)j->prompt.ids,
+                            .prompt_length = (uint32_t)j->prompt.n};
+    uint64_t tokens = j->context.n + j->prompt.n + j->answer.n;
     if (j->writer && shard_writer_tokens(j->writer) + tokens > j->limit) TRY(commit_shard(j, err));
     if (!j->writer) TRY(open_shard(j, err));
-    TRY(shard_writer_add(j->writer, j->context.ids, j->context.n, page->answer ? j->answer.ids : NULL, j->answer.n,
-                         err));
+    TRY(shard_writer_add_page(j->writer, &made, err));
     untrained_add(&j->r->untrained, j->context.n);
     j->r->pages++;
     j->r->tokens += tokens;
-    j->r->bytes += page->length + page->answer_length;
-    note_length(j->r, page, path, page->answer ? j->answer.n : j->context.n);
+    j->r->bytes += page->length + page->prompt_length + page->answer_length;
+    j->r->prompts += page->prompt != NULL;
+    note_length(j->r, page, path, j->prompt.n + answer->n);
     return 0;
 }
 
@@ -245,6 +253,7 @@ int tokenize_files(const TokenizeOptions *o, TokenizeResult *r, Error *err) {
     free(j.staging);
     free(j.folder);
     tokens_free(&j.context);
+    tokens_free(&j.prompt);
     tokens_free(&j.answer);
     tokenizer_free(j.tokenizer);
     return bad;

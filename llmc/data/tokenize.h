@@ -23,9 +23,11 @@ typedef struct TokenizeOptions {
 typedef struct TokenizeResult {
     uint64_t pages, tokens; // tokens stored: a page's answer counts only where it differs from the context
     uint64_t bytes;         // of the text of these tokens
+    uint64_t prompts;       // pages with a prompt of their own
     uint64_t without_text;  // pages left out
-    LeftOut too_long;       // pages longer than TOKENIZE_LONGEST, in answer tokens: stored, but skipped by a run
-    uint64_t longest;       // tokens of the longest page's answer,
+    LeftOut
+        too_long; // pages longer than TOKENIZE_LONGEST, in tokens of prompt and answer: stored, but skipped by a run
+    uint64_t longest;       // the same of the longest page,
     char longest_page[512]; // and its place
     int files;              // shards written
     int removed;            // later shards of the same prefix, left by an earlier, longer run

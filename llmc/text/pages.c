@@ -225,11 +225,6 @@ static void set_id(PageReader *r, Page *page) {
     page->id = r->id;
 }
 
-static const char *text_of(const cJSON *turn) {
-    const cJSON *value = json_find(turn, "value");
-    return cJSON_IsString(value) ? value->valuestring : NULL;
-}
-
 // Whether this is the paper's instruction, ignoring case, "<image>", colon and white space.
 static int asks_to_repeat(const char *prompt) {
     char letters[64];
@@ -245,39 +240,121 @@ static int asks_to_repeat(const char *prompt) {
     return strcasecmp(letters, "repeatthetext") == 0;
 }
 
+static int is_blank(const char *text) { return text[strspn(text, " \t\n\v\f\r")] == 0; }
+
+// What an object says, as far as it does: NULL where it is silent.
+typedef struct Asked {
+    const char *context, *prompt, *answer;
+} Asked;
+
+// The page of a complete Asked. The paper's prompt is none, its answer may be the context itself.
+static int set_page(Page *page, const Asked *a, const char *where, Error *err) {
+    page->text = a->context;
+    page->length = strlen(a->context);
+    if (strcmp(a->context, a->answer) != 0) {
+        page->answer = a->answer;
+        page->answer_length = strlen(a->answer);
+    }
+    if (!a->prompt || asks_to_repeat(a->prompt)) return 0;
+    page->prompt = a->prompt;
+    page->prompt_length = strlen(a->prompt);
+    const char *empty = is_blank(a->prompt)    ? "prompt"
+                        : is_blank(a->context) ? "context"
+                        : is_blank(a->answer)  ? "answer"
+                                               : NULL;
+    return empty ? error_set(err, "%s: the %s is empty: expected a context, a prompt and an answer with text", where,
+                             empty)
+                 : 0;
+}
+
+// The text under one of the keys of a turn; the turn is named from 1 on.
+static int turn_text(const char **out, const cJSON *turn, const char *key, int number, const char *where, Error *err) {
+    const cJSON *value = json_find(turn, key);
+    *out = cJSON_IsString(value) ? value->valuestring : NULL;
+    return *out ? 0 : error_set(err, "%s: turn %d of the conversation: expected a text \"%s\"", where, number, key);
+}
+
+// Context, prompt and answer stand in this order, each once at most.
+static int take_turn(const char **part, const char *text, const Asked *a, const char *role, int number,
+                     const char *where, Error *err) {
+    const int late = (part == &a->context && (a->prompt || a->answer)) || (part == &a->prompt && a->answer);
+    if (*part || late)
+        return error_set(err,
+                         "%s: turn %d of the conversation is %s \"%s\": expected one context, one prompt and one "
+                         "answer, in this order (hint: a line for each question)",
+                         where, number, *part ? "another" : "a late", role);
+    *part = text;
+    return 0;
+}
+
 // The official shape has turns from "context", "human" and "gpt", one of each; Fox's has two turns, prompt and text.
 static int read_conversation(Page *page, const cJSON *turns, const char *where, Error *err) {
-    const char *context = NULL, *answer = NULL, *prompt = NULL, *last = NULL;
-    int contexts = 0, answers = 0, prompts = 0, count = 0;
-    for (const cJSON *turn = turns->child; turn; turn = turn->next, count++) {
+    Asked a = {0};
+    const char *last = NULL;
+    int count = 0;
+    for (const cJSON *turn = turns->child; turn; turn = turn->next) {
         const cJSON *from = json_find(turn, "from");
         const char *role = cJSON_IsString(from) ? from->valuestring : "";
-        last = text_of(turn);
-        if (!last)
-            return error_set(err, "%s: turn %d of the conversation: expected a text \"value\"", where, count + 1);
-        if (!strcmp(role, "context")) context = last, contexts++;
-        else if (!strcmp(role, "gpt")) answer = last, answers++;
-        else if (!strcmp(role, "human")) prompt = last, prompts++;
+        TRY(turn_text(&last, turn, "value", ++count, where, err));
+        const char **part = !strcmp(role, "context") ? &a.context
+                            : !strcmp(role, "human") ? &a.prompt
+                            : !strcmp(role, "gpt")   ? &a.answer
+                                                     : NULL;
+        if (part) TRY(take_turn(part, last, &a, role, count, where, err));
     }
-    if (contexts == 0 && count == 2) {
+    if (!a.context && count == 2) {
         page->text = last;
         page->length = strlen(last);
         return 0;
     }
-    if (contexts != 1 || answers != 1 || prompts > 1)
+    if (!a.context || !a.answer)
         return error_set(err,
-                         "%s: %d contexts, %d prompts, %d answers: expected one of each (or Fox's prompt and text)",
-                         where, contexts, prompts, answers);
-    if (prompt && !asks_to_repeat(prompt))
-        return error_set(err, "%s: the prompt is \"%.60s\", expected \"Repeat the text: \": no other task is trained",
-                         where, prompt);
-    page->text = context;
-    page->length = strlen(context);
-    if (strcmp(context, answer) != 0) {
-        page->answer = answer;
-        page->answer_length = strlen(answer);
+                         "%s: a conversation without %s: expected a context, a prompt and an answer (or Fox's "
+                         "prompt and text)",
+                         where, a.context ? "an answer" : "a context");
+    return set_page(page, &a, where, err);
+}
+
+static int read_chat(Page *page, const cJSON *object, const cJSON *turns, const char *where, Error *err) {
+    Asked a = {0};
+    int count = 0;
+    const cJSON *given = json_find(object, "context");
+    if (given && !cJSON_IsString(given)) return error_set(err, "%s: \"context\": expected a text", where);
+    for (const cJSON *turn = turns->child; turn; turn = turn->next) {
+        const char *role, *text;
+        TRY(turn_text(&role, turn, "role", ++count, where, err));
+        TRY(turn_text(&text, turn, "content", count, where, err));
+        const char **part = !strcmp(role, "system")      ? &a.context
+                            : !strcmp(role, "user")      ? &a.prompt
+                            : !strcmp(role, "assistant") ? &a.answer
+                                                         : NULL;
+        if (!part)
+            return error_set(err,
+                             "%s: turn %d of the conversation: expected the role system, user or assistant, found "
+                             "\"%.40s\"",
+                             where, count, role);
+        if (given && part == &a.context)
+            return error_set(err,
+                             "%s: turn %d of the conversation: a system message beside \"context\": expected one "
+                             "of them (hint: put both into \"context\")",
+                             where, count);
+        TRY(take_turn(part, text, &a, role, count, where, err));
     }
-    return 0;
+    if (given) a.context = given->valuestring;
+    if (!a.context)
+        return error_set(err, "%s: a chat without a context: expected a key \"context\" or a system message", where);
+    if (!a.prompt || !a.answer)
+        return error_set(err, "%s: a chat without a message of the %s: expected a prompt and its answer", where,
+                         a.prompt ? "assistant" : "user");
+    return set_page(page, &a, where, err);
+}
+
+static int read_asked(Page *page, const cJSON *object, const char *where, Error *err) {
+    Asked a;
+    TRY(json_text(&a.context, object, "context", where, err));
+    TRY(json_text(&a.prompt, object, "prompt", where, err));
+    TRY(json_text(&a.answer, object, "answer", where, err));
+    return set_page(page, &a, where, err);
 }
 
 static int read_object(PageReader *r, Page *page, Error *err) {
@@ -287,15 +364,16 @@ static int read_object(PageReader *r, Page *page, Error *err) {
     r->tree = NULL;
     TRY(json_parse(&r->tree, r->record, r->length, where, err));
     const cJSON *text = json_find(r->tree, "text"), *turns = json_find(r->tree, "conversations");
+    const cJSON *messages = json_find(r->tree, "messages"), *answer = json_find(r->tree, "answer");
     if (!text && cJSON_IsArray(turns)) return read_conversation(page, turns, where, err);
+    if (!text && cJSON_IsArray(messages)) return read_chat(page, r->tree, messages, where, err);
+    if (!text && answer) return read_asked(page, r->tree, where, err);
     if (!cJSON_IsString(text))
         return error_set(err, text ? "%s: \"text\": expected a text" : "%s: key \"text\" is missing", where);
     page->text = text->valuestring;
     page->length = strlen(text->valuestring);
     return 0;
 }
-
-static int is_blank(const char *text) { return text[strspn(text, " \t\n\v\f\r")] == 0; }
 
 int pages_next(PageReader *r, Page *page, Error *err) {
     for (;;) {

@@ -3,6 +3,11 @@
 // "context", "value": ...}, ...]}, Fox's {"image", "conversations": [{"value": prompt}, {"value": text}]}, or objects
 // with a text). "-" is stdin.
 //
+// What is asked of a text, and the answer: {"context", "prompt", "answer"}, the official shape, or a chat {"messages":
+// [{"role": "system|user|assistant", "content": ...}]}. In a chat the user's message is the prompt, the assistant's the
+// answer, and the context is the object's key "context" or, without it, the system message. There is one prompt and one
+// answer: a question about an earlier answer cannot stand alone. Words that spell special tokens are words.
+//
 // The contents decide: JSON begins with '{', or with '[' followed by an object, a string or nothing. A name in .txt is
 // always text, one in .json or .jsonl never.
 //
@@ -23,6 +28,8 @@ typedef struct Page {
     uint64_t number;    // in its file, from 1; pages without text included
     const char *answer; // NULL: the same as the context (the paper's task)
     size_t answer_length;
+    const char *prompt; // what is asked of the context; NULL: to repeat it
+    size_t prompt_length;
 } Page;
 
 typedef struct PageReader PageReader;

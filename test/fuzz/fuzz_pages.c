@@ -29,8 +29,9 @@ static void read_pages(const char *path, size_t size) {
     while ((got = pages_next(r, &page, &err)) > 0) {
         if (!page.text || !page.id || !*page.id || utf8_valid(page.text, page.length) != page.length) abort();
         if (page.answer && utf8_valid(page.answer, page.answer_length) != page.answer_length) abort();
+        if (page.prompt && utf8_valid(page.prompt, page.prompt_length) != page.prompt_length) abort();
         if (page.text[strspn(page.text, " \t\n\v\f\r")] == 0) abort(); // a page without text
-        total += page.length + page.answer_length;
+        total += page.length + page.prompt_length + page.answer_length;
     }
     if (total > size) abort();
     if (got < 0 && strncmp(err.text, path, strlen(path)) != 0) abort(); // every refusal names the file

@@ -181,6 +181,9 @@ def pages():
                                                   {"from": "gpt", "value": "a page"}]}]
     yield json.dumps(official).encode()
     yield json.dumps([{"image": "en_1.png", "conversations": [{"value": "OCR:"}, {"value": "words"}]}]).encode()
+    yield b'{"context": "c", "prompt": "p", "answer": "a"}\n'
+    yield json.dumps({"messages": [{"role": "system", "content": "c"}, {"role": "user", "content": "p"},
+                                   {"role": "assistant", "content": "a"}]}).encode()
     yield b'{"text": "no end'
     yield b'{"id": 7}\n\n{"text": ""}\n'
     yield b"\xff\xfe\x0c\x0c"

@@ -14,11 +14,14 @@ JSON, JSONL, CSV, parquet, tar of JSON and PDF, and .gz and .zst of these. DIR g
 The same input and options give the same bytes with any number of workers. An interrupted run goes on where it was.
 Stages: read, clean and sign (datatrove) -> doubles, languages, split -> held-out pages -> training pages -> shuffle.
 """
-import argparse, collections, contextlib, errno, fcntl, hashlib, json, os, shutil, subprocess, sys, time
+import argparse, collections, contextlib, copy, errno, fcntl, hashlib, json, multiprocessing, os, shutil, subprocess, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 try:
     import numpy as np
+    from datatrove.executor import LocalPipelineExecutor
     from loguru import logger
 
     from corpus_read import Broken, die_with_parent, expand, ocr_missing, read_unit, tasks_of
@@ -186,6 +189,26 @@ def open_folder(o):
     return files
 
 
+class Local(LocalPipelineExecutor):
+    """On this machine. A worker that is killed ends the run with a line; datatrove's own pool would wait for it for ever."""
+
+    def run(self):
+        ranks = self.get_incomplete_ranks()
+        if self.workers == 1:
+            for rank in ranks:
+                copy.deepcopy(self)._run_for_rank(rank)
+            return
+        pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("fork"))
+        try:
+            for task in [pool.submit(self._run_for_rank, rank) for rank in ranks]:
+                task.result()
+        except BrokenProcessPool:
+            raise Stop("a worker process was killed, perhaps for lack of memory (hint: the same command goes on; fewer -workers "
+                       "need less)") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 def executor(o, name, steps, tasks):
     """datatrove's, which marks every finished task and skips it the next time."""
     logs = os.path.abspath(f"{o.work}/logs/{name}")
@@ -196,8 +219,7 @@ def executor(o, name, steps, tasks):
     if o.ray:
         from datatrove.executor.ray import RayPipelineExecutor
         return RayPipelineExecutor(steps, tasks, o.workers, logging_dir=logs)
-    from datatrove.executor import LocalPipelineExecutor
-    return LocalPipelineExecutor(steps, tasks, min(o.workers, tasks), logs, start_method="fork")
+    return Local(steps, tasks, min(o.workers, tasks), logs)
 
 
 def execute(o, name, steps, tasks):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """data/corpus.py: documents of every kind that it reads, made here, and broken ones; cutting, filters and doubles; the same
 bytes with any number of workers and after kill -9. OCR is tried where tesseract is installed."""
-import gzip, io, json, os, random, signal, subprocess, sys, tarfile, time
+import fcntl, gzip, io, json, os, random, shutil, signal, subprocess, sys, tarfile, time
 from types import SimpleNamespace
 
 from harness import C3, ROOT, TOKENIZER, Folder, case, done
@@ -282,9 +282,13 @@ def make_inputs(folder):
     return texts, rows
 
 
+def arguments(folder, out):
+    return [f"{folder}/in", "-o", f"{folder}/{out}", "-least", "20", "-most", "60", "-val", "8", "-test", "8", "-keep_out",
+            f"{folder}/bench.json"]
+
+
 def corpus_run(folder, out, *more, **environment):
-    return subprocess.run([*COMMAND, f"{folder}/in", "-o", f"{folder}/{out}", "-least", "20", "-most", "60", "-val", "8", "-test",
-                           "8", "-keep_out", f"{folder}/bench.json", *more], capture_output=True, text=True,
+    return subprocess.run([*COMMAND, *arguments(folder, out), *more], capture_output=True, text=True,
                           env=dict(os.environ, **environment))
 
 
@@ -349,9 +353,9 @@ def test_command():
         ids = shard_pages(one["train_00000.bin"])
         equal("the shards hold these pages, token by token", ids, [steps.ids_of(p["text"], OPTIONS).tolist() for p in train])
         case("the report is there, with pictures", one["report.html"].count(b"<svg") == 3)
-        run = corpus_run(folder, "two", "-workers", "3")
+        said, errors = watched(folder, "two", 0, "all", "-workers", "3").communicate()
         two = files_of(f"{folder}/two")
-        equal("three workers, the same bytes", [n for n in one if one[n] != two.get(n)] + run.stderr.split(), [])
+        equal("three workers, the same bytes", [n for n in one if one[n] != two.get(n)] + errors.split(), [])
         run = corpus_run(folder, "one", "-workers", "1")
         case("a finished corpus is left alone", run.returncode == 0 and "is complete" in run.stdout, run.stdout)
         run = corpus_run(folder, "one", "-seed", "2")
@@ -359,7 +363,8 @@ def test_command():
         run = corpus_run(folder, "other", "-seed", "2")
         other = pages_in(files_of(f"{folder}/other")["val.jsonl"])
         case("another seed, other held-out pages", {p["id"] for p in other} != {p["id"] for p in val})
-        killed(folder, one)
+        killed(folder, one, int(said.split("COUNT")[1]), times=int(os.environ.get("KILLS", 4)))
+        worker_killed(folder, one)
         test_bad(folder)
 
 
@@ -371,23 +376,60 @@ def shard_pages(data):
     return [list(struct.unpack_from(f"<{length}I", data, tokens + 4 * at)) for at, length, _ in places]
 
 
-def killed(folder, one, times=4):
-    """kill -9 at any time; a second run into the folder meanwhile is refused."""
-    rng, refused, began = random.Random(11), "", 0
-    line = [*COMMAND, f"{folder}/in", "-o", f"{folder}/killed", "-least", "20", "-most", "60", "-val", "8", "-test", "8",
-            "-keep_out", f"{folder}/bench.json", "-workers", "2"]
-    for n in range(times):
-        run = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        time.sleep(4 + rng.random() * 10)
-        if n == 0 and run.poll() is None:
-            refused = subprocess.run(line, capture_output=True, text=True).stderr
-        began += run.poll() is None
-        run.kill()
-        run.wait()
-        time.sleep(0.5)
-    finished = subprocess.run(line, capture_output=True, text=True)
-    case("a second run into the same folder is refused", "another corpus.py" in refused and refused.count("\n") == 1, refused)
-    case(f"killed {began} times, the same bytes", began and files_of(f"{folder}/killed") == one, finished.stderr[-2000:])
+# Runs corpus.py and counts what it and its workers do to files of the folder; stops them all at the Nth time, or kills the
+# worker that does it, so that a test needs no clock. Arguments: N, "all" or "worker", the folder, corpus.py's arguments.
+WATCHED = f"""
+import mmap, os, signal, sys
+sys.path.insert(0, {os.path.join(ROOT, "data")!r})
+at, who, folder, main, count = int(sys.argv[1]), sys.argv[2], sys.argv[3] + os.sep, os.getpid(), mmap.mmap(-1, 8)
+def watch(event, arguments):
+    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and str(arguments[0]).startswith(folder):
+        if who == "all" or os.getpid() != main:
+            n = int.from_bytes(count[:], "little") + 1
+            count[:] = n.to_bytes(8, "little")
+            if n == at:
+                os.killpg(0, signal.SIGSTOP) if who == "all" else os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+import corpus
+corpus.main(sys.argv[4:])
+print("COUNT", int.from_bytes(count[:], "little"))
+"""
+
+
+def watched(folder, out, at, who, *more):
+    return subprocess.Popen([sys.executable, "-c", WATCHED, str(at), who, f"{folder}/{out}", *arguments(folder, out), *more],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def killed(folder, one, last, times):
+    """kill -9 at any of `last` steps; the run goes on, is killed again, and so on. The bytes are the same at every end."""
+    rng, kills, ends, differ = random.Random(11), 0, 0, []
+    while kills < times or not ends:
+        run = watched(folder, "killed", rng.randint(1, last) if kills < times else 0, "all", "-workers", "2")
+        if os.waitid(os.P_PID, run.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT).si_code == os.CLD_STOPPED:
+            if kills == 0 and os.path.getsize(f"{folder}/killed/corpus.lock"):
+                refused = corpus_run(folder, "killed").stderr
+                case("a second run into the same folder is refused", "another corpus.py" in refused and refused.count("\n") == 1,
+                     refused)
+            kills += 1
+            run.kill()  # it alone: its workers end with it
+            run.communicate()
+            with open(f"{folder}/killed/corpus.lock", "a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        else:
+            said = run.communicate()
+            differ += [n for n, data in files_of(f"{folder}/killed").items() if data != one.get(n)] + said[1].split("\n")[:-1]
+            ends += 1
+            shutil.rmtree(f"{folder}/killed")
+    equal(f"killed {kills} times, the same bytes", differ, [])
+
+
+def worker_killed(folder, one):
+    for at in (1, 30):
+        said = watched(folder, "lost", at, "worker", "-workers", "2").communicate()[1]
+        case("a worker that is killed: one line", said.count("\n") == 1 and "a worker process was killed" in said, said)
+    corpus_run(folder, "lost")
+    equal("and the run goes on", [n for n, data in files_of(f"{folder}/lost").items() if data != one.get(n)], [])
 
 
 def test_bad(folder):

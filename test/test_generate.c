@@ -465,6 +465,58 @@ static void test_stop(void) {
     tear_down(&f);
 }
 
+// -ln p of each label of a page, as teacher forcing has it: sum and largest of n + ended rows.
+static void forced_losses(Fixture *f, int p, const GeneratePage *page, double *sum, double *largest) {
+    ShardPage forced = {.context = (const uint32_t *)f->texts[p],
+                        .context_length = (uint32_t)f->lengths[p],
+                        .answer = (const uint32_t *)page->ids,
+                        .answer_length = (uint32_t)page->n};
+    batch_build(&f->batch, &forced, NULL, 1, &prompt, f->m.config.latents, UINT32_MAX, NULL);
+    c3_forward(&f->m, &f->batch);
+    c3_read_loss(&f->m, &f->batch);
+    *sum = *largest = 0;
+    for (int i = 0; i < page->n + page->ended; i++) {
+        *sum += f->m.host_losses[i];
+        *largest = fmax(*largest, f->m.host_losses[i]);
+    }
+}
+
+static void test_confidence(const char *name, const Sampling *sampling, int ngram) {
+    Fixture f;
+    GeneratePage pages[PAGES], plain[PAGES];
+    C3Config c = config_of(32, 64, 1, 4);
+    Error err = {""};
+    Generator *g;
+    GeneratorLimits l = {.pages = 4, .together = 4, .context = CONTEXT, .max_new = MAX_NEW};
+    int ended = 0;
+    check_begin(name);
+    set_up(&f, DTYPE_F32, &c);
+    fill_requests(&f, pages);
+    fill_requests(&f, plain);
+    CHECK(generator_create(&g, &f.m, &prompt, &l, &err) == 0, "%s", err.text);
+    generator_sampling(g, sampling);
+    CHECK(generate_pages(g, plain, PAGES, ngram, NULL, NULL, &err) == 0, "%s", err.text);
+    generator_confidence(g);
+    CHECK(generate_pages(g, pages, PAGES, ngram, NULL, NULL, &err) == 0, "%s", err.text);
+    for (int p = 0; p < PAGES; p++) {
+        double sum, largest;
+        forced_losses(&f, p, &pages[p], &sum, &largest);
+        ended += pages[p].ended;
+        CHECK(fabs(sum + pages[p].log_prob) <= 1e-5 * (pages[p].n + pages[p].ended) && sum > 0,
+              "page %d: ln p of %d tokens: expected %.8f, found %.8f", p, pages[p].n, -sum, pages[p].log_prob);
+        CHECK(fabs(largest + pages[p].least_log_prob) <= 1e-5, "page %d: the least: expected %.8f, found %.8f", p,
+              -largest, pages[p].least_log_prob);
+        CHECK(same_text(&pages[p], plain[p].ids, plain[p].n, plain[p].ended), "page %d: another text", p);
+        CHECK(plain[p].log_prob == 0 && plain[p].least_log_prob == 0, "page %d: not asked, found %g", p,
+              plain[p].log_prob);
+    }
+    CHECK(ended > 0 && ended < PAGES, "%d pages ended by themselves: both kinds are needed", ended);
+    generate_free(pages, PAGES);
+    generate_free(plain, PAGES);
+    generator_free(g);
+    tear_down(&f);
+}
+
 static void test_new_tokens(void) {
     check_begin("new tokens of a page: twice its own + 32, at most 4096, but always itself; -max_new says otherwise");
     static const int rows[][4] = {{1, 0, 99999, 34},          {100, 0, 99999, 232},     {2032, 0, 99999, 4096},
@@ -503,5 +555,8 @@ int main(void) {
                   &(Sampling){.temperature = 1, .top_p = 0.95, .seed = 8}, 0);
     test_sampling("bf16: the same text whatever the batch, greedy", DTYPE_BF16, &(Sampling){.seed = 9}, 0);
     test_stop();
+    test_confidence("log probabilities are those of teacher forcing: greedy", &(Sampling){0}, 0);
+    test_confidence("log probabilities are those of teacher forcing: drawn, no repeats",
+                    &(Sampling){.temperature = 0.7, .top_p = 0.9, .seed = 4}, 2);
     return check_done();
 }

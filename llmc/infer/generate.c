@@ -51,7 +51,9 @@ struct Generator {
     MicroBatch batch;   // prefill: host side
     ShardPage *prompts; // (prefill)
     void *step_host;    // StepArrays, host side
-    int *chosen;        // (slots) host: largest logit of each row
+    int *chosen;        // (slots) host: largest logit of each row, then the token that was chosen
+    float *losses;      // (slots) host: -ln p of it
+    int confidence;     // whether losses are computed
     elem_t *row;        // (V) host: one row of logits ...
     float *row_f32;     // (V) ... in fp32; -Inf: may not be chosen
     int32_t *work;      // (V) host: of sample_token
@@ -66,6 +68,8 @@ struct Generator {
     elem_t *projected; // (prefill*page.slots,D_dec)
     elem_t *logits;    // (slots,params_head_rows(V))
     int *argmax;       // (slots)
+    float *row_losses; // (slots)
+    int *row_correct;  // (slots)
     float *latents;    // (page.slots,D_enc) given latents in fp32
     elem_t *kv;        // (L,slots*slot_rows,2*KV*HS)
 };
@@ -143,6 +147,8 @@ static void carve(Generator *g, Arena *arena) {
     g->projected = arena_take(arena, (size_t)g->prefill * given * c->dec.D * e);
     g->logits = arena_take(arena, slots * (size_t)params_head_rows(c->dec.V) * e);
     g->argmax = arena_take(arena, slots * sizeof(int));
+    g->row_losses = arena_take(arena, slots * sizeof(float));
+    g->row_correct = arena_take(arena, slots * sizeof(int));
     g->latents = arena_take(arena, given * c->enc.D * sizeof(float));
     g->kv = arena_take(arena, (size_t)c->dec.L * slots * g->slot_rows * 2 * c->dec.KV * c->dec.HS * e);
     g->step_device = arena_take(arena, step_arrays(NULL, g->slots, g->dec_rows).bytes);
@@ -175,6 +181,7 @@ static int allocate_host(Generator *g, Error *err) {
     g->prompts = alloc((size_t)g->prefill, sizeof *g->prompts, what);
     g->step_host = alloc(step_arrays(NULL, g->slots, g->dec_rows).bytes, 1, what);
     g->chosen = alloc(slots, sizeof *g->chosen, what);
+    g->losses = alloc(slots, sizeof *g->losses, what);
     g->row = alloc(V, dtype_size(g->b->dtype), what);
     g->row_f32 = alloc(V, sizeof *g->row_f32, what);
     g->work = alloc(V, sizeof *g->work, what);
@@ -219,12 +226,15 @@ void generator_free(Generator *g) {
     qwen2_release(&g->dec_acts);
     if (g->arena) g->b->release(g->b, g->arena);
     batch_free(&g->batch);
-    void *host[] = {g->slot, g->live, g->prompts, g->step_host, g->chosen, g->row, g->row_f32, g->work, g->history};
+    void *host[] = {g->slot,   g->live, g->prompts, g->step_host, g->chosen,
+                    g->losses, g->row,  g->row_f32, g->work,      g->history};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
     free(g);
 }
 
 void generator_sampling(Generator *g, const Sampling *s) { g->sampling = *s; }
+
+void generator_confidence(Generator *g) { g->confidence = 1; }
 
 void generator_listen(Generator *g, void (*token)(void *arg, int page, int32_t id), void *arg) {
     g->token = token;
@@ -291,6 +301,20 @@ static void end_page(Slot *s, int ended) {
     memcpy(p->ids, s->history + s->overhead, (size_t)p->n * sizeof *p->ids);
 }
 
+// The losses of the chosen tokens, added to their pages.
+static void add_confidence(Generator *g, int n) {
+    Backend *b = g->b;
+    const int V = g->m->config.dec.V;
+    b->upload(b, g->argmax, g->chosen, (size_t)n * sizeof *g->chosen);
+    b->cross_entropy(b, g->row_losses, g->row_correct, g->logits, g->argmax, NULL, n, V, params_head_rows(V));
+    b->download(b, g->losses, g->row_losses, (size_t)n * sizeof *g->losses);
+    for (int i = 0; i < n; i++) {
+        GeneratePage *p = g->slot[g->live[i]].page;
+        p->log_prob -= g->losses[i];
+        if (-g->losses[i] < p->least_log_prob) p->least_log_prob = -g->losses[i];
+    }
+}
+
 // Head over the first n rows of the decoder's output; row i belongs to slot live[i]. Appends each row's token to its
 // page. Returns how many pages ended.
 static int choose_tokens(Generator *g, int n, int ngram) {
@@ -301,9 +325,11 @@ static int choose_tokens(Generator *g, int n, int ngram) {
                       params_head_rows(c->V));
     b->argmax(b, g->argmax, g->logits, n, c->V, params_head_rows(c->V));
     b->download(b, g->chosen, g->argmax, (size_t)n * sizeof *g->chosen);
+    for (int i = 0; i < n; i++) g->chosen[i] = choose_token(g, &g->slot[g->live[i]], i, ngram);
+    if (g->confidence) add_confidence(g, n);
     for (int i = 0; i < n; i++) {
         Slot *s = &g->slot[g->live[i]];
-        int32_t token = choose_token(g, s, i, ngram);
+        int32_t token = g->chosen[i];
         int ended = ends_page(g, token);
         if (!ended) s->history[s->n++] = token;
         if (!ended && g->token) g->token(g->token_arg, (int)(s->page - g->pages), token);
@@ -450,6 +476,7 @@ int generate_pages(Generator *g, GeneratePage *pages, int n, int no_repeat_ngram
     for (int i = 0; i < n; i++) {
         pages[i].ids = NULL;
         pages[i].n = pages[i].ended = 0;
+        pages[i].log_prob = pages[i].least_log_prob = 0;
     }
     for (int i = 0; i < n; i++) {
         if (!pages[i].latents && pages[i].n_context > g->context)

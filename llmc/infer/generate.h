@@ -40,6 +40,9 @@ typedef struct GeneratePage {
     int32_t *ids;         // out (n): the text without the end mark; generate_free() frees it
     int n;
     int ended; // out: 1: by the end mark or a stop token; 0: cut at max_new
+    // out, after generator_confidence(), else 0: ln p of the n + ended tokens that were chosen, each given the latents
+    // and the tokens before it; p is softmax(logits), whatever the temperature
+    double log_prob, least_log_prob; // the sum of them; the least
 } GeneratePage;
 
 typedef struct Generator Generator;
@@ -56,6 +59,8 @@ int generator_create(Generator **out, const C3 *m, const Template *t, const Gene
 void generator_free(Generator *g);
 // How tokens are chosen from now on (default: greedy). s->stop must outlive the generator's use.
 void generator_sampling(Generator *g, const Sampling *s);
+// From now on pages are given their log probabilities: one cross entropy more for each step, and the same tokens.
+void generator_confidence(Generator *g);
 // token, if not NULL, is told of every token as soon as it is chosen; page: its index in generate_pages' array.
 void generator_listen(Generator *g, void (*token)(void *arg, int page, int32_t id), void *arg);
 

@@ -29,6 +29,7 @@ int main(void) {
         metrics_align(&ops, &n_ops, a, n[0], b, n[1]);
         printf("%.17g %zu %zu %zu %d", m.char_precision, m.edit_distance, m.reference_chars, m.output_chars, m.exact);
         for (int s = 0; s < METRICS_SLICES; s++) printf(" %zu %zu", m.slice_errors[s], m.slice_chars[s]);
+        for (int k = 0; k < N_KINDS; k++) printf(" %zu %zu %zu", m.kinds[k].chars, m.kinds[k].lost, m.kinds[k].added);
         printf(" %.*s\n", n_ops ? (int)n_ops : 1, n_ops ? ops : "-");
         free(a);
         free(b);

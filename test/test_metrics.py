@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """test_metrics.py: llmc/text/metrics.c against rapidfuzz, to 1e-9, on 1,000 random pairs of English texts, 1,000 of Chinese and
 500 of both and everything, empty ones among them: edit distance and char precision; the alignment against a plain
-table. Metrics of words are test_score.py's."""
+table, errors by kind against Python's names of characters. Metrics of words are test_score.py's."""
+
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
 import time
+import unicodedata
 
 os.chdir(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -15,6 +18,20 @@ from rapidfuzz.distance import Levenshtein
 
 FIELDS = ("char_precision", "edit_distance", "reference_chars", "output_chars", "exact")
 SLICES = 20
+KINDS = ("digits", "punctuation", "space", "latin", "greek", "cyrillic", "arabic", "han", "kana", "hangul", "other", "names",
+         "code")  # fmt: skip
+SCRIPTS = {
+    "LATIN": "latin",
+    "FULLWIDTH": "latin",
+    "GREEK": "greek",
+    "CYRILLIC": "cyrillic",
+    "ARABIC": "arabic",
+    "CJK": "han",
+    "IDEOGRAPHIC": "han",
+    "HIRAGANA": "kana",
+    "KATAKANA": "kana",
+    "HANGUL": "hangul",
+}  # first word of a name
 PROGRAM = os.environ.get("BUILD", "build") + "/test/metrics_pairs"
 passed = failed = 0
 
@@ -112,7 +129,62 @@ def slices(ops, m):
 
 
 def expected(a, b):
-    return dict(zip(FIELDS, (Levenshtein.normalized_similarity(a, b), Levenshtein.distance(a, b), len(a), len(b), a == b)))
+    return dict(
+        zip(FIELDS, (Levenshtein.normalized_similarity(a, b), Levenshtein.distance(a, b), len(a), len(b), a == b))
+    )
+
+
+def character_kind(c, before):
+    category = unicodedata.category(c)
+    if c.isspace():
+        return "space"
+    if category[0] == "N":
+        return "digits"
+    if category[0] == "M":
+        return before
+    return SCRIPTS.get(unicodedata.name(c).split()[0], "other") if category[0] == "L" else "punctuation"
+
+
+def kinds_of(s):
+    """The set of kinds of each character."""
+    found, before = [], "punctuation"
+    for c in s:
+        before = character_kind(c, before)
+        found.append({before})
+    for line in re.finditer("[^\n]*\n?", s):
+        code = re.search(r"(\{|\}|\);|\};)$|==|!=|\+=|:=|->|=>|::|&&|\|\||\(\)|</|/\*| = ", line[0].rstrip())
+        letters = [bool(found[i] - {"digits", "punctuation", "space"}) for i in range(*line.span())]
+        for word in re.finditer("1+", "".join("01"[v] for v in letters)):
+            before = line[0][: word.start()].rstrip()
+            begins = before and (
+                letters[len(before) - 1] or "digits" in found[line.start() + len(before) - 1] or before[-1] == ","
+            )
+            if begins and word[0] and word_is_name(line[0][word.start() : word.end()]):
+                for i in range(line.start() + word.start(), line.start() + word.end()):
+                    found[i].add("names")
+        for i in range(*line.span() if code else (0, 0)):
+            found[i].add("code")
+    return found
+
+
+def word_is_name(word):
+    return unicodedata.category(word[0]) in ("Lu", "Lt") and any(unicodedata.category(c) == "Ll" for c in word)
+
+
+def errors_by_kind(a, b, ops):
+    counts = {kind: [0, 0, 0] for kind in KINDS}
+    of_a, of_b, i, j = kinds_of(a), kinds_of(b), 0, 0
+    for op in ops:
+        for kind in of_b[j] if op == "i" else of_a[i]:
+            counts[kind][0] += op != "i"
+            counts[kind][1] += op in "sd"
+            counts[kind][2] += op == "i"
+        i, j = i + (op != "i"), j + (op != "d")
+    return [n for kind in KINDS for n in counts[kind]]
+
+
+PIECES = ("Mary", "said", "NASA", "Élan", "42", "½", "x == 1;", "f();", "{", "}", "a = b", "->", "天地", "か", "カナ", "한글", "мир",
+          "Миру", "سلام", "नमस्ते", "Ωμέγα", "Ω", "e\u0301", "Ｗ", "〇", "😀", "，", ". ", ", ", " ", " ", " ", "\n", "\t", "'", "-")  # fmt: skip
 
 
 # ---- comparison -----------------------------------------------------------------------------------------------------
@@ -127,7 +199,10 @@ def run(pairs):
     for line in done.stdout.decode().splitlines():
         words = line.split(" ")
         numbers, ops = words[:-1], words[-1]
-        rows.append((dict(zip(FIELDS, map(float, numbers))), list(map(int, numbers[len(FIELDS) :])), ops.strip("-")))
+        counts = list(map(int, numbers[len(FIELDS) :]))
+        rows.append(
+            (dict(zip(FIELDS, map(float, numbers))), counts[: 2 * SLICES], ops.strip("-"), counts[2 * SLICES :])
+        )
     return rows
 
 
@@ -150,6 +225,16 @@ def main():
     check("errors by slice", [f"{p!r}: expected {slices(o, len(p[0]))}, found {r[1]}"
                               for (p, r), o in zip(aligned, ops) if slices(o, len(p[0])) != r[1]])  # fmt: skip
 
+    pairs = [tuple("".join(rng.choices(PIECES, k=rng.randrange(30))) for _ in "ab") for _ in range(400)]
+    pairs += [(a, damaged(rng, a, "english")) for a, _ in pairs]
+    wrong, total = [], [0] * (3 * len(KINDS))
+    for (a, b), (_, _, ops, found) in zip(pairs, run(pairs)):
+        want = errors_by_kind(a, b, ops)
+        wrong += [f"{a!r} {b!r}: expected {want}, found {found}"] * (want != found)
+        total = [x + y for x, y in zip(total, want)]
+    check(f"errors by kind of {len(pairs)} pairs", wrong)
+    check("each kind was there, and had errors", [KINDS[i // 3] for i, n in enumerate(total) if n < 100])
+
     long = [(text(rng, kind, 5000), text(rng, kind, 4700)) for kind in ("english", "chinese", "mixed")]
     long += [(a, damaged(rng, a, "english")) for a, _ in long]
     start = time.perf_counter()
@@ -157,7 +242,7 @@ def main():
     took = (time.perf_counter() - start) / len(long)
     print(f"   {took * 1e3:.0f} ms a pair of 5,000 characters, metrics and alignment")
     wrong = []
-    for (a, b), (numbers, _, found) in zip(long, rows):
+    for (a, b), (numbers, _, found, _) in zip(long, rows):
         if not numbers["edit_distance"] == len(found) - found.count("=") == Levenshtein.distance(a, b):
             wrong.append(f"distance {numbers['edit_distance']}, rapidfuzz {Levenshtein.distance(a, b)}")
         w = expected(a, b)

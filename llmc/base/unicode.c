@@ -40,6 +40,22 @@ static CharClass classify(uint32_t c) {
     }
 }
 
+CharCase unicode_case(uint32_t c) {
+    switch (utf8proc_category((utf8proc_int32_t)c)) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LT:
+        return CASE_UPPER;
+    case UTF8PROC_CATEGORY_LL:
+        return CASE_LOWER;
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+        return CASE_MARK;
+    default:
+        return CASE_NONE;
+    }
+}
+
 static int is_scalar(uint32_t c) { return c < 0xd800 || (c > 0xdfff && c <= 0x10ffff); }
 
 // Full canonical decomposition of one character.

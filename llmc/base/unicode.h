@@ -23,6 +23,15 @@ void unicode_init(void);
 
 static inline unsigned unicode_entry(uint32_t c) { return c < UNICODE_TABLE ? unicode_table[c] : CHAR_OTHER; }
 
+typedef enum CharCase {
+    CASE_NONE,
+    CASE_UPPER,
+    CASE_LOWER,
+    CASE_MARK
+} CharCase; // UPPER: title case too; MARK: combines
+// Needs no table.
+CharCase unicode_case(uint32_t c);
+
 // Decodes one character of valid UTF-8 and returns its length in bytes.
 static inline unsigned utf8_read(uint32_t *c, const uint8_t *p) {
     if (p[0] < 0x80) return *c = p[0], 1;

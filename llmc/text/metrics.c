@@ -177,6 +177,7 @@ void metrics_page(PageMetrics *m, const char *reference, size_t n_reference, con
         m->slice_chars[slice] += ops[k] != 'i';
         at += ops[k] != 'i';
     }
+    kinds_count(m->kinds, reference, n_reference, output, n_output, ops, n);
     free(ops);
     size_t longer = m->reference_chars > m->output_chars ? m->reference_chars : m->output_chars;
     m->char_precision = longer ? 1 - (double)m->edit_distance / (double)longer : 1;

@@ -4,6 +4,8 @@
 
 #include <stddef.h>
 
+#include "llmc/text/kinds.h"
+
 enum { METRICS_SLICES = 20 };
 
 typedef struct PageMetrics {
@@ -12,6 +14,7 @@ typedef struct PageMetrics {
     int exact;                           // texts are equal
     size_t slice_errors[METRICS_SLICES]; // errors counted at the reference position (alignment: match, substitute,
     size_t slice_chars[METRICS_SLICES];  // delete, insert in this order of preference), 20 equal slices of the page
+    KindErrors kinds[N_KINDS];
 } PageMetrics;
 
 // Both texts are valid UTF-8.

@@ -193,7 +193,7 @@ static void test_files(void) {
     CHECK(cJSON_GetArraySize(worst) == 1 && number(cJSON_GetArrayItem(worst, 0), "page") == 1, "worst");
     for (const cJSON *m = meaning ? meaning->child : NULL; m; m = m->next)
         CHECK(cJSON_GetObjectItem(root, m->string), "%s is defined, but not there", m->string);
-    CHECK(cJSON_GetArraySize(meaning) == 12, "definitions");
+    CHECK(cJSON_GetArraySize(meaning) == 14, "definitions");
     const cJSON *bucket = cJSON_GetArrayItem(cJSON_GetObjectItem(root, "buckets"), 0);
     CHECK(!isnan(number(bucket, "from")) && !isnan(number(bucket, "to")) && number(bucket, "pages") == 1, "bucket");
     cJSON_Delete(root);
@@ -299,6 +299,158 @@ static void test_worst(void) {
     for (int k = 0; k < sum.n_worst; k++)
         CHECK(s.pages[sum.worst[k]].m.edit_distance == (size_t)(30 - k), "place %d: page %d", k, sum.worst[k]);
     eval_free(&s);
+}
+
+// A page of n characters of one kind, `lost` of them wrong.
+static EvalPage page_of_kind(TextKind kind, size_t n, size_t lost, size_t added) {
+    EvalPage p = page_of(10, lost ? 1 : 0, 0);
+    p.m.kinds[kind] = (KindErrors){n, lost, added};
+    return p;
+}
+
+static void test_kinds(void) {
+    check_begin("errors by kind: sums, Wilson's interval, narrower knowledge where errors come together");
+    EvalPage even[] = {page_of_kind(KIND_DIGITS, 100, 5, 1), page_of_kind(KIND_DIGITS, 100, 5, 2),
+                       page_of_kind(KIND_HAN, 0, 0, 4)};
+    EvalSet s = set_of(even, 3);
+    EvalKind k[N_KINDS];
+    eval_by_kind(k, &s);
+    CHECK(k[KIND_DIGITS].pages == 2 && k[KIND_DIGITS].chars == 200 && k[KIND_DIGITS].lost == 10 &&
+              k[KIND_DIGITS].added == 3,
+          "%d pages, %g characters, %g lost, %g added", k[KIND_DIGITS].pages, k[KIND_DIGITS].chars, k[KIND_DIGITS].lost,
+          k[KIND_DIGITS].added);
+    CHECK(fabs(k[KIND_DIGITS].low - 0.027382645) < 1e-8 && fabs(k[KIND_DIGITS].high - 0.089578149) < 1e-8,
+          "10 of 200: %.9f to %.9f", k[KIND_DIGITS].low, k[KIND_DIGITS].high);
+    CHECK(k[KIND_HAN].pages == 0 && k[KIND_HAN].added == 4 && k[KIND_HAN].low == 0 && k[KIND_HAN].high == 1,
+          "none: %g to %g", k[KIND_HAN].low, k[KIND_HAN].high);
+    CHECK(k[KIND_DIGITS].few && k[KIND_HAN].few, "few pages are marked");
+    s.pages[0].m.kinds[KIND_DIGITS].lost = 10; // all in one page: as much as 19 characters say
+    s.pages[1].m.kinds[KIND_DIGITS].lost = 0;
+    eval_by_kind(k, &s);
+    CHECK(fabs(k[KIND_DIGITS].low - 0.008565007) < 1e-8 && fabs(k[KIND_DIGITS].high - 0.242796297) < 1e-8,
+          "10 of 200 in one page: %.9f to %.9f", k[KIND_DIGITS].low, k[KIND_DIGITS].high);
+    eval_free(&s);
+    EvalPage many[10];
+    for (int i = 0; i < 10; i++) many[i] = page_of_kind(KIND_SPACE, 10, 0, 0);
+    s = set_of(many, 10);
+    eval_by_kind(k, &s);
+    CHECK(!k[KIND_SPACE].few && k[KIND_SPACE].low == 0 && fabs(k[KIND_SPACE].high - 0.036994) < 1e-5,
+          "0 of 100: %.9f to %.9f", k[KIND_SPACE].low, k[KIND_SPACE].high);
+    s.pages[9].m.kinds[KIND_SPACE].chars = 9;
+    eval_by_kind(k, &s);
+    CHECK(k[KIND_SPACE].few, "99 characters");
+    eval_free(&s);
+}
+
+// A page of `tokens` tokens that were written with this mean and least ln p.
+static EvalPage page_written(int tokens, int errors, double mean, double least) {
+    EvalPage p = page_of(tokens, errors, 0);
+    p.log_prob = mean * (tokens + 1);
+    p.least_log_prob = least;
+    return p;
+}
+
+static void test_confidence(void) {
+    check_begin("confidence: pairs of exact and wrong pages, ties, rank correlation");
+    EvalPage pages[] = {page_written(1, 0, -0.1, -9), page_written(2, 2, -0.2, -1), page_written(3, 0, -0.3, -9),
+                        page_written(4, 4, -0.4, -9)};
+    EvalSet s = set_of(pages, 4);
+    EvalConfidence c;
+    eval_confidence(&c, &s);
+    CHECK(c.exact == 2 && c.wrong == 2 && eval_few_pairs(&c), "%d %d", c.exact, c.wrong);
+    CHECK(near(c.auroc, 0.75), "3 of 4 pairs: %g", c.auroc);
+    CHECK(near(c.least_auroc, 0.25), "2 pairs equal, 2 the wrong way: %g", c.least_auroc);
+    CHECK(near(c.rank_correlation, 1.5 / sqrt(5 * 4.5) * 2), "%.15g", c.rank_correlation); // ranks 4 3 2 1; 3.5 2 3.5 1
+    CHECK(c.n_bins == 2 && c.bins[0].pages == 2 && near(c.bins[0].from, -0.4) && near(c.bins[0].to, -0.3), "%d bins",
+          c.n_bins);
+    CHECK(c.bins[0].exact == 1 && c.bins[1].exact == 1 && near(c.bins[0].char_precision, 0.98), "%d %d %g",
+          c.bins[0].exact, c.bins[1].exact, c.bins[0].char_precision);
+    CHECK(near(c.bins[0].expected, (exp(-0.4 * 5) + exp(-0.3 * 4)) / 2), "%.15g", c.bins[0].expected);
+    s.pages[3].ended = 0;
+    s.pages[3].log_prob = -0.4 * 4;
+    eval_confidence(&c, &s);
+    CHECK(near(c.bins[0].expected, exp(-0.3 * 4) / 2) && near(c.bins[0].from, -0.4), "a page that was cut: %.15g",
+          c.bins[0].expected);
+
+    check_begin("confidence: one kind of page alone, logits that are no numbers");
+    s.n = 1;
+    eval_confidence(&c, &s);
+    CHECK(isnan(c.auroc) && isnan(c.least_auroc) && isnan(c.rank_correlation) && c.n_bins == 1, "%g %g %d bins",
+          c.auroc, c.rank_correlation, c.n_bins);
+    s.n = 4;
+    s.pages[1].log_prob = NAN;
+    eval_confidence(&c, &s);
+    CHECK(near(c.auroc, 1) && isinf(c.bins[0].from), "%g, from %g", c.auroc, c.bins[0].from);
+    eval_free(&s);
+
+    check_begin("confidence: bins of ten pages at least, ten at most, every page in one");
+    static const int cases[][2] = {{2, 2}, {19, 2}, {39, 3}, {100, 10}, {257, 10}};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        EvalPage many[257];
+        int n = cases[k][0], sum = 0, exact = 0;
+        for (int i = 0; i < n; i++) many[i] = page_written(9, i * 7 % n >= n / 2 ? 0 : 1, -1.0 / (1 + i * 7 % n), -1);
+        s = set_of(many, n);
+        eval_confidence(&c, &s);
+        for (int b = 0; b < c.n_bins; b++) {
+            sum += c.bins[b].pages;
+            exact += c.bins[b].exact;
+            CHECK(n < 20 || c.bins[b].pages >= EVAL_FEW_PAGES, "%d pages: bin %d has %d", n, b, c.bins[b].pages);
+            CHECK(b == 0 || c.bins[b].from >= c.bins[b - 1].to, "%d pages: bins %d and %d overlap", n, b - 1, b);
+        }
+        CHECK(c.n_bins == cases[k][1] && sum == n && exact == n - n / 2 && near(c.auroc, 1),
+              "%d pages: %d in %d bins, %g", n, sum, c.n_bins, c.auroc);
+        if (n == 100) // 5 bins of wrong pages, then 5 of exact ones
+            CHECK(c.bins[4].exact == 0 && fabs(c.bins[4].high - 0.277533) < 1e-5 &&
+                      fabs(c.bins[5].low - 0.722467) < 1e-5 && c.bins[5].high == 1 && !eval_few_pairs(&c),
+                  "%g, %g to %g", c.bins[4].high, c.bins[5].low, c.bins[5].high);
+        eval_free(&s);
+    }
+}
+
+static void test_fidelity_files(char *folder) {
+    check_begin("both in the files and in the table");
+    EvalPage pages[] = {page_written(9, 0, -0.01, -0.05), page_written(9, 3, -0.2, -1.5)};
+    pages[0].m.kinds[KIND_DIGITS] = (KindErrors){30, 0, 0};
+    pages[1].m.kinds[KIND_DIGITS] = (KindErrors){10, 2, 0};
+    pages[1].m.kinds[KIND_HAN] = (KindErrors){0, 0, 1};
+    EvalSet s = set_of(pages, 2);
+    EvalSummary sum;
+    Error err = {""};
+    char *out = string_format("%s/fidelity", folder);
+    EvalFiles f = {.out = out, .model = "m", .source = "p", .dtype = "fp32", .vocab = 100};
+    eval_summarise(&sum, &s, 5, NULL, 0);
+    CHECK(eval_write(&f, &s, &sum, &err) == 0, "%s", err.text);
+    cJSON *root = read_json(out, "eval.json");
+    const cJSON *kinds = cJSON_GetObjectItem(root, "by_kind"), *digits = cJSON_GetArrayItem(kinds, 0);
+    const cJSON *han = cJSON_GetArrayItem(kinds, 1), *c = cJSON_GetObjectItem(root, "confidence");
+    CHECK(cJSON_GetArraySize(kinds) == 2 && number(digits, "characters") == 40 && number(digits, "lost") == 2 &&
+              near(number(digits, "rate"), 0.05) && cJSON_IsTrue(cJSON_GetObjectItem(digits, "few")),
+          "digits");
+    CHECK(number(han, "added") == 1 && cJSON_IsNull(cJSON_GetObjectItem(han, "rate")), "Han");
+    CHECK(near(number(c, "auroc"), 1) && number(c, "exact") == 1 && cJSON_IsTrue(cJSON_GetObjectItem(c, "few")) &&
+              cJSON_GetArraySize(cJSON_GetObjectItem(c, "bins")) == 2,
+          "confidence");
+    cJSON_Delete(root);
+    char *lines = read_text(out, "pages.jsonl"), *second = strchr(lines, '\n');
+    root = second ? cJSON_Parse(second) : NULL;
+    CHECK(near(number(root, "mean_log_prob"), -0.2) && near(number(root, "least_log_prob"), -1.5), "%s", lines);
+    CHECK(strstr(lines, "\"by_kind\":{\"digits\":[10,2,0],\"han\":[0,0,1]}"), "%s", lines);
+    cJSON_Delete(root);
+    free(lines);
+    char *table = table_of(&f, &s, &sum);
+    CHECK(strstr(table, "digits               *      2         40    5.00%") &&
+              strstr(table, "Han characters       *") &&
+              strstr(table, "100.0 % of all pairs (1 exact, 1 with errors: few)") &&
+              strstr(table, "    -0.01 to     -0.01      1  100.00%"),
+          "%s", table);
+    free(table);
+    s.n = 1;
+    eval_summarise(&sum, &s, 5, NULL, 0);
+    table = table_of(&f, &s, &sum);
+    CHECK(strstr(table, "all pages are exact: nothing to tell apart"), "%s", table);
+    free(table);
+    eval_free(&s);
+    free(out);
 }
 
 static void test_published(void) {
@@ -450,8 +602,11 @@ int main(void) {
     test_files();
     test_losses();
     test_worst();
+    test_kinds();
+    test_confidence();
     char folder[] = "/tmp/test_eval_XXXXXX";
     CHECK(mkdtemp(folder) != NULL, "mkdtemp");
+    test_fidelity_files(folder);
     test_published();
     test_paper(folder);
     test_all_or_none(folder);

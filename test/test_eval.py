@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """test_eval.py: c3 eval end to end. Losses against the PyTorch twin on a random model; means against rapidfuzz; Fox's files
 as published; the demo's model on the kinds of text of the paper's Figure 4; bad input."""
+
 import base64
 import json
 import math
@@ -102,8 +103,11 @@ def test_losses(tmp):
         case(f"{name} of each page is PyTorch's", not wrong, wrong)
         part = found if name == "loss" else found[name]
         total = torch.cat(want).double().mean().item()
-        case(f"{name} over all rows, and its perplexity", abs(part["loss"] / total - 1) < 1e-5 and
-             abs(part["perplexity"] / math.exp(total) - 1) < 1e-4, f"PyTorch {total}, found {part['loss']}")
+        case(
+            f"{name} over all rows, and its perplexity",
+            abs(part["loss"] / total - 1) < 1e-5 and abs(part["perplexity"] / math.exp(total) - 1) < 1e-4,
+            f"PyTorch {total}, found {part['loss']}",
+        )
     case("the conditions differ", len({round(torch.cat(v).mean().item(), 2) for v in losses.values()}) == len(losses))
     case("a guess with equal chances", found["decoder_alone"]["uniform_perplexity"] == K + 6)
     # with the paper's instruction, which tokenizes to bytes here
@@ -120,8 +124,7 @@ def test_losses(tmp):
     want = twin.row_losses(logits, answers[0][None]).mean().item()
     evaluate(model, pages, os.path.join(tmp, "c3"), "-dtype", "fp32", "-max_new", 2, "-no_controls", "-limit", 1)
     alone = read(os.path.join(tmp, "c3"), "pages.jsonl")[0]["decoder_alone"]["loss"]
-    case("the decoder alone keeps the paper's instruction", abs(want - alone) < 1e-4,
-         f"PyTorch {want}, found {alone}")
+    case("the decoder alone keeps the paper's instruction", abs(want - alone) < 1e-4, f"PyTorch {want}, found {alone}")
     return model
 
 
@@ -147,23 +150,87 @@ def test_metrics(tmp):
     """On shuffled pages, most of which do not come back whole."""
     for lang in ("en", "zh"):
         out = os.path.join(tmp, "shuffled_" + lang)
-        found, table = evaluate_and_print(DEMO, os.path.join(tmp, f"{lang}.jsonl"), out, "-perturb", "shuffle",
-                                          "-no_controls")
+        found, table = evaluate_and_print(
+            DEMO, os.path.join(tmp, f"{lang}.jsonl"), out, "-perturb", "shuffle", "-no_controls"
+        )
         pages = read(out, "pages.jsonl")
         pairs = [(p["text"], p["reconstruction"]) for p in pages]
-        want = {"char_precision": mean(Levenshtein.normalized_similarity(a, b) for a, b in pairs),
-                "exact_match": mean(float(a == b) for a, b in pairs)}
+        want = {
+            "char_precision": mean(Levenshtein.normalized_similarity(a, b) for a, b in pairs),
+            "exact_match": mean(float(a == b) for a, b in pairs),
+        }
         wrong = {k: (v, found[k]) for k, v in want.items() if abs(v - found[k]) > 1e-9}
         case(f"{lang}: means over the pages are rapidfuzz's", not wrong, wrong)
         case(f"{lang}: errors there were", 0.2 < found["char_precision"] < 1, found["char_precision"])
         damaged = [i for i, p in enumerate(pages) if not p["exact"]]
         worst = sorted(damaged, key=lambda i: pages[i]["char_precision"])
-        case(f"{lang}: worst pages", [w["page"] for w in found["worst"]] == worst[:10] and
-             [w["id"] for w in found["worst"]] == [pages[i]["id"] for i in worst[:10]], (found["worst"], worst))
-        case(f"{lang}: the table says what was done to the texts, and defines what it prints",
-             "shuffled (seed 1)" in table and "1 - edit distance / longer length" in table and "%" in table, table)
+        case(
+            f"{lang}: worst pages",
+            [w["page"] for w in found["worst"]] == worst[:10]
+            and [w["id"] for w in found["worst"]] == [pages[i]["id"] for i in worst[:10]],
+            (found["worst"], worst),
+        )
+        case(
+            f"{lang}: the table says what was done to the texts, and defines what it prints",
+            "shuffled (seed 1)" in table and "1 - edit distance / longer length" in table and "%" in table,
+            table,
+        )
         missing = set(found["definitions"]) - set(found)
-        case(f"{lang}: what is defined is there", not missing and len(found["definitions"]) == 12, missing)
+        case(f"{lang}: what is defined is there", not missing and len(found["definitions"]) == 14, missing)
+
+
+def test_fidelity(tmp):
+    """What the decoder says of itself, and the errors of each kind of text."""
+    out = os.path.join(tmp, "fidelity")
+    found, table = evaluate_and_print(DEMO, os.path.join(tmp, "en.jsonl"), out, "-dtype", "fp32", "-no_controls")
+    pages = read(out, "pages.jsonl")
+    # the text is the original's and so are its tokens: what was written is what is forced
+    same = [p for p in pages if p["exact"] and p["same_tokens"] == p["tokens"] == p["output_tokens"] and p["ended"]]
+    wrong = [(p["id"], p["mean_log_prob"], p["loss"]) for p in same if abs(p["mean_log_prob"] + p["loss"]) > 1e-5]
+    case(
+        f"mean ln p is teacher forcing's on {len(same)} pages that came back whole", len(same) > 15 and not wrong, wrong
+    )
+    case("the least ln p is not above the mean", all(p["least_log_prob"] <= p["mean_log_prob"] <= 0 for p in pages))
+    pages = read(os.path.join(tmp, "shuffled_en"), "pages.jsonl") + pages
+    wrong = []
+    for p in pages:
+        kinds = {k: v for k, v in p["by_kind"].items() if k not in ("names", "code")}
+        totals = [sum(column) for column in zip(*kinds.values())]
+        if totals[0] != len(p["text"]) or totals[1] + totals[2] != p["edit_distance"]:
+            wrong.append((p["id"], totals, len(p["text"]), p["edit_distance"]))
+    case(f"characters and errors of {len(pages)} pages divide into kinds", not wrong, wrong)
+    shuffled = read(os.path.join(tmp, "shuffled_en"))
+    for o in shuffled["by_kind"]:
+        columns = [p["by_kind"].get(o["kind"], [0] * 3) for p in read(os.path.join(tmp, "shuffled_en"), "pages.jsonl")]
+        sums = [sum(c) for c in zip(*columns)]
+        case(
+            f"shuffled: {o['kind']} over all pages",
+            sums == [o["characters"], o["lost"], o["added"]] and o["low"] <= (o["rate"] or 0) <= o["high"],
+            (sums, o),
+        )
+    case("the table has both", all(s in table for s in ("Latin letters", "95 % interval", "mean ln p")), table)
+    confidence = found["confidence"]
+    case(
+        "every page is in a bin, exact or not",
+        sum(b["pages"] for b in confidence["bins"]) == found["pages"] == confidence["exact"] + confidence["wrong"]
+        and confidence["few"],
+        confidence,
+    )
+    # one bad bin and good ones: pages in order and shuffled, in one file
+    mixed = os.path.join(tmp, "mixed.jsonl")
+    write_jsonl(mixed, [{"text": p["text"]} for p in pages])
+    both = evaluate(DEMO, mixed, os.path.join(tmp, "mixed"), "-no_controls")["confidence"]
+    case(
+        "the decoder knows which pages it cannot read",
+        both["auroc"] > 0.9
+        and both["least_auroc"] > 0.9
+        and both["rank_correlation"] > 0.7
+        and both["bins"][0]["exact"] < both["bins"][-1]["exact"],
+        both,
+    )
+    r = run(C3, ["reconstruct", "-m", DEMO, "-f", mixed, "-limit", 1, "-json", "-dtype", "fp32"])
+    line = json.loads(r.stdout)
+    case("c3 reconstruct -json has them as well", line["least_log_prob"] < line["mean_log_prob"] < -0.01, line)
 
 
 def test_figure4(tmp, pages):
@@ -179,12 +246,19 @@ def test_figure4(tmp, pages):
             whole = tokens
             case("none: the texts as they are", texts == own)
         elif kind == "random":
-            case("random: letters, digits and blanks, as many tokens",
-                 all(0 <= w - t <= 1 for t, w in zip(tokens, whole)) and
-                 all(c.isascii() and (c.isalnum() or c == " ") for t in texts for c in t), texts[:2])
+            case(
+                "random: letters, digits and blanks, as many tokens",
+                all(0 <= w - t <= 1 for t, w in zip(tokens, whole))
+                and all(c.isascii() and (c.isalnum() or c == " ") for t in texts for c in t),
+                texts[:2],
+            )
         else:
-            case("shuffle: the page's own characters, not more tokens", all(t <= w for t, w in zip(tokens, whole)) and
-                 all(not set(a) - set(b) and a != b for a, b in zip(texts, own)), texts[:2])
+            case(
+                "shuffle: the page's own characters, not more tokens",
+                all(t <= w for t, w in zip(tokens, whole))
+                and all(not set(a) - set(b) and a != b for a, b in zip(texts, own)),
+                texts[:2],
+            )
     case("the demo's English comes back, characters without a language do not", result["none"]["char_precision"] > 0.97
          and all(result[k]["char_precision"] < 0.9 for k in ("random", "shuffle")),
          {k: v["char_precision"] for k, v in result.items()})  # fmt: skip
@@ -196,8 +270,10 @@ def test_figure4(tmp, pages):
 
 def test_fox(tmp):
     """en_page_ocr.json and cn_page_ocr.json as published: a list of image and two turns, with or without roles."""
-    texts = {"en": ["A page of the benchmark.\nIt has two lines, \"quoted\".", "Another page."],
-             "cn": ["第一页的文字，\n有两行。", "第二页。"]}
+    texts = {
+        "en": ['A page of the benchmark.\nIt has two lines, "quoted".', "Another page."],
+        "cn": ["第一页的文字，\n有两行。", "第二页。"],
+    }
     for lang, roles in (("en", False), ("cn", True)):
         path = os.path.join(tmp, f"{lang}_page_ocr.json")
         asked, told = ({"from": "human"}, {"from": "gpt"}) if roles else ({}, {})
@@ -209,8 +285,12 @@ def test_fox(tmp):
         out = os.path.join(tmp, "fox_" + lang)
         evaluate(DEMO, path, out, "-no_controls")
         pages = read(out, "pages.jsonl")
-        case(f"Fox's {lang}_page_ocr.json is read as it is", [p["text"] for p in pages] == texts[lang] and
-             [p["id"] for p in pages] == [f"{lang}_1.png", f"{lang}_2.png"], pages)
+        case(
+            f"Fox's {lang}_page_ocr.json is read as it is",
+            [p["text"] for p in pages] == texts[lang]
+            and [p["id"] for p in pages] == [f"{lang}_1.png", f"{lang}_2.png"],
+            pages,
+        )
 
 
 def test_paper_tables(tmp, model):
@@ -228,18 +308,25 @@ def test_paper_tables(tmp, model):
     pages = [{"id": f"p{n}", "text": "".join(rng.choice("abcdefgh ") for _ in range(n))} for n in lengths]
     write_jsonl(os.path.join(tmp, "long.jsonl"), pages)
     out = os.path.join(tmp, "long_out")
-    found, printed = evaluate_and_print(long, os.path.join(tmp, "long.jsonl"), out, "-max_new", 3, "-no_controls", "-dtype",
-                                        "fp32")
+    found, printed = evaluate_and_print(
+        long, os.path.join(tmp, "long.jsonl"), out, "-max_new", 3, "-no_controls", "-dtype", "fp32"
+    )
     case("buckets of 100 from 600 to 1300", [(b["from"], b["to"], b["pages"]) for b in found["buckets"]] ==
          [(600, 700, 2), (700, 800, 1), (800, 900, 1), (900, 1000, 0), (1000, 1100, 0), (1100, 1200, 0),
           (1200, 1300, 1)], found["buckets"])  # fmt: skip
     table = [line for line in printed.splitlines() if line.startswith("   600-700 ")]
-    case("the paper's figures stand beside them", len(table) == 1 and
-         table[0].split("|")[1].split() == ["99.7%", "99.7%", "99.9%", "96.5%", "98.5%"], table)
+    case(
+        "the paper's figures stand beside them",
+        len(table) == 1 and table[0].split("|")[1].split() == ["99.7%", "99.7%", "99.9%", "96.5%", "98.5%"],
+        table,
+    )
     case("pages outside are said", "2 pages lie outside these buckets" in printed)
     names = {p["name"]: p for p in found["published"]}
-    case("published figures in eval.json", len(names) == 5 and
-         [b["precision"] for b in names["C3, paper, 32 latents"]["buckets"]][-1] == 0.933, list(names))
+    case(
+        "published figures in eval.json",
+        len(names) == 5 and [b["precision"] for b in names["C3, paper, 32 latents"]["buckets"]][-1] == 0.933,
+        list(names),
+    )
     case("compression is tokens a latent", abs(found["buckets"][0]["compression"] - 649.5 / N) < 1e-9)
 
 
@@ -252,19 +339,42 @@ def refused(name, args, says, out, files=(), stdin=b""):
     r = subprocess.run(command, cwd=ROOT, env=environment(), input=stdin, capture_output=True)
     err = r.stderr.decode()
     there = sorted(os.listdir(out)) if os.path.isdir(out) else []
-    case(name, r.returncode == 1 and err.startswith("c3: ") and err.count("\n") == 1 and not r.stdout and
-         all(s in err for s in says) and there == sorted(files), (r.returncode, err, r.stdout, there))
+    case(
+        name,
+        r.returncode == 1
+        and err.startswith("c3: ")
+        and err.count("\n") == 1
+        and not r.stdout
+        and all(s in err for s in says)
+        and there == sorted(files),
+        (r.returncode, err, r.stdout, there),
+    )
 
 
 def test_bad_input(tmp, model):
     out = os.path.join(tmp, "bad")
     good = json.dumps({"text": "a page"}).encode() + b"\n"
-    refused("a page the model cannot take is named", ["-m", model, "-"], ["stdin:2: named: 500 tokens", "400", "-skip"], out,
-            stdin=good + b'{"id": "named", "text": "%s"}\n' % (b"x" * 500))
-    refused("or -maxlen forbids", ["-m", model, "-maxlen", "16", "-"], ["20 tokens", "16", "-maxlen"], out,
-            stdin=b'{"text": "%s"}\n' % (b"x" * 20))
-    refused("-skip leaves them out, but one must stay", ["-m", model, "-skip", "-"], ["no page", "1 without text", "1 longer"],
-            out, stdin=b'{"text": ""}\n{"text": "%s"}\n' % (b"x" * 500))
+    refused(
+        "a page the model cannot take is named",
+        ["-m", model, "-"],
+        ["stdin:2: named: 500 tokens", "400", "-skip"],
+        out,
+        stdin=good + b'{"id": "named", "text": "%s"}\n' % (b"x" * 500),
+    )
+    refused(
+        "or -maxlen forbids",
+        ["-m", model, "-maxlen", "16", "-"],
+        ["20 tokens", "16", "-maxlen"],
+        out,
+        stdin=b'{"text": "%s"}\n' % (b"x" * 20),
+    )
+    refused(
+        "-skip leaves them out, but one must stay",
+        ["-m", model, "-skip", "-"],
+        ["no page", "1 without text", "1 longer"],
+        out,
+        stdin=b'{"text": ""}\n{"text": "%s"}\n' % (b"x" * 500),
+    )
     refused("invalid UTF-8", ["-m", model, "-"], ["line 2", "invalid UTF-8"], out, stdin=good + b'{"text": "a\xff"}\n')
     with open(os.path.join(tmp, "cut.json"), "w") as f:
         f.write('[{"image": "a",\n "conversations": [{"value": "OCR:"}')
@@ -279,8 +389,14 @@ def test_bad_input(tmp, model):
     refused("a folder that takes no files", ["-m", model, "-"], [out], out, ["eval.json"], stdin=good)
     os.rmdir(os.path.join(out, "eval.json"))
     with open("/dev/full", "w") as full:
-        r = subprocess.run([C3, "eval", "-threads", "1", "-m", model, "-", "-o", out, "-max_new", "2"], input=good,
-                           cwd=ROOT, env=environment(), stdout=full, stderr=subprocess.PIPE)
+        r = subprocess.run(
+            [C3, "eval", "-threads", "1", "-m", model, "-", "-o", out, "-max_new", "2"],
+            input=good,
+            cwd=ROOT,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
     case("a full standard output", r.returncode == 1 and r.stderr.count(b"\n") == 1, (r.returncode, r.stderr))
     r = run(C3, ["eval", "-m", model, "x", "-o", out, "-perturb", "mix"], check=False)
     case("another kind of perturbation", r.returncode == 2 and "-perturb" in r.stderr, r.stderr)
@@ -291,6 +407,7 @@ def main():
         model = test_losses(tmp)
         pages = demo_pages(tmp)
         test_metrics(tmp)
+        test_fidelity(tmp)
         test_figure4(tmp, pages)
         test_fox(tmp)
         test_paper_tables(tmp, model)

@@ -1,5 +1,5 @@
-// eval.c: see eval.h. Reading and decoding. Teacher-forced rows and controls: eval_forced.c; sums: eval_sum.c; files:
-// eval_report.c; the printed table: eval_table.c.
+// eval.c: see eval.h. Reading and decoding. Teacher-forced rows and controls: eval_forced.c; sums: eval_sum.c,
+// eval_fidelity.c; files: eval_report.c; the printed table: eval_table.c.
 #include "llmc/eval/eval.h"
 
 #include <stdlib.h>
@@ -171,6 +171,8 @@ static int set_output(EvalPage *p, const GeneratePage *g, const Tokenizer *tok, 
     else free(text);
     p->output_tokens = g->n;
     p->ended = g->ended;
+    p->log_prob = g->log_prob;
+    p->least_log_prob = g->least_log_prob;
     p->same_tokens = 0;
     for (int i = 0; i < g->n && (size_t)i < answer->n; i++) p->same_tokens += g->ids[i] == answer->ids[i];
     return bad;
@@ -191,6 +193,7 @@ int eval_reconstruct(EvalSet *s, const Model *m, const EvalOptions *o, Error *er
     TRY(eval_generator(&g, s, m, o, err));
     GeneratePage *pages = eval_requests(s, 0, m, o);
     generator_sampling(g, &o->sampling);
+    generator_confidence(g);
     progress_phase(o->progress, "decoding", PROGRESS_DECODE, s->n, eval_tokens(s));
     int bad = generate_pages(g, pages, s->n, o->no_repeat_ngram, progress_pages, o->progress, err);
     progress_phase(o->progress, "comparing", PROGRESS_PREFILL, 0, 0);

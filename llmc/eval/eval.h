@@ -17,6 +17,11 @@
 //                 a guess with equal chances, the vocabulary's size
 //   "control_swapped_latents" "control_no_latents" "control_zero_latents"
 //                 {"char_precision","token_accuracy","loss","perplexity","what"[,"text"]}; left out when not run
+//   "by_kind"     [{"kind","pages","characters","lost","added","rate","low","high","few"}]: EvalKind, of the kinds
+//                 (kinds.h) that occur; rate = lost / characters
+//   "confidence"  {"exact","wrong","auroc","least_auroc","rank_correlation","few","bins":
+//   [{"from","to","pages","exact",
+//                 "low","high","expected","char_precision"}]}: EvalConfidence; few: fewer than 10 exact or wrong pages
 //   "worst"       [{"page","id","tokens","char_precision","edit_distance"}] worst first; page: line of pages.jsonl,
 //                 from 0
 //   "pages_cut_at_max_new" "pages_not_nfc" "left_out_empty" (without text) "left_out_too_long"
@@ -24,8 +29,11 @@
 //   "max_new" "no_repeat_ngram"                                  the options
 //   "definitions" {key: what it means}
 // OUT/pages.jsonl, one page per line, in the order of the file:
-//   "id" "text" "reconstruction" "tokens" "latents" "char_precision" "edit_distance" "exact" "output_tokens" "ended"
-//                                  the reconstruction as the model wrote it; NFC forms are compared
+//   "id" "text" "reconstruction" "tokens" "latents" "char_precision" "mean_log_prob" "least_log_prob"
+//   "edit_distance" "exact" "output_tokens" "ended"
+//                                  the reconstruction as the model wrote it; NFC forms are compared. Of ln p of the
+//                                  tokens it wrote, the end mark included: the mean, the least
+//   "by_kind"                      {kind: [characters, lost, added]} of the kinds that occur
 //   "same_tokens"                  positions where output and original have the same token
 //   "forced_rows" "forced_correct" "loss"  teacher-forced: tokens and end mark; right ones; mean of -ln p
 //   "decoder_alone"                {"correct","loss"} of the same rows
@@ -72,14 +80,15 @@ typedef struct EvalForced {
 } EvalForced;
 
 typedef struct EvalPage {
-    char *id;                     // as in the file
-    char *reference, *output;     // NFC, UTF-8, zero-terminated
-    size_t n_reference, n_output; // bytes
-    char *written;                // what the model wrote, if that is not in NFC; else NULL
-    Tokens context, answer;       // what the encoder reads; what is to come back (answer.n == 0: the context)
-    int output_tokens, ended;     // ended = 0: cut at the limit of new tokens
-    int same_tokens;              // positions where output and reference tokens are equal
-    int forced_rows;              // tokens of the answer + 1
+    char *id;                        // as in the file
+    char *reference, *output;        // NFC, UTF-8, zero-terminated
+    size_t n_reference, n_output;    // bytes
+    char *written;                   // what the model wrote, if that is not in NFC; else NULL
+    Tokens context, answer;          // what the encoder reads; what is to come back (answer.n == 0: the context)
+    int output_tokens, ended;        // ended = 0: cut at the limit of new tokens
+    double log_prob, least_log_prob; // of the output_tokens + ended tokens that were chosen, see GeneratePage
+    int same_tokens;                 // positions where output and reference tokens are equal
+    int forced_rows;                 // tokens of the answer + 1
     EvalForced forced[N_CONDITIONS];
     PageMetrics m;
 } EvalPage;
@@ -122,6 +131,39 @@ typedef struct EvalBucket {
     EvalMeans m;
 } EvalBucket;
 
+// Errors of one kind of text (kinds.h), over all pages.
+typedef struct EvalKind {
+    int pages;                 // that have such characters
+    double chars, lost, added; // as KindErrors
+    // 95 % interval of lost / chars: Wilson's, of as many independent characters as say as much as these do (chars /
+    // design effect): errors of one page come together
+    double low, high;
+    int few; // fewer than EVAL_FEW_CHARS characters or EVAL_FEW_PAGES pages: the interval may be far too narrow
+} EvalKind;
+
+enum { EVAL_FEW_CHARS = 100, EVAL_FEW_PAGES = 10, EVAL_BINS = 10 };
+
+// Neighbouring pages, sorted by mean log probability.
+typedef struct EvalBin {
+    int pages, exact;
+    double from, to;       // mean ln p of the first and the last of them
+    double low, high;      // Wilson's 95 % interval of exact / pages
+    double expected;       // mean of p(page) = exp(log_prob), 0 where the page was cut: the share of exact pages if the
+                           // decoder knew itself
+    double char_precision; // mean
+} EvalBin;
+
+// Can one tell without the original that a page came back wrong?
+typedef struct EvalConfidence {
+    int exact, wrong; // pages
+    // Of all pairs of an exact page and a wrong one the share in which the exact one is the more confident, by its mean
+    // and by its least ln p (area under the ROC curve; 0.5: confidence says nothing); NaN without pairs.
+    double auroc, least_auroc;
+    double rank_correlation; // Spearman's, of mean ln p and char_precision; NaN where all pages are equal
+    EvalBin bins[EVAL_BINS]; // least confident first; of EVAL_FEW_PAGES pages at least, where that leaves two
+    int n_bins;
+} EvalConfidence;
+
 enum { EVAL_MAX_BUCKETS = 64, EVAL_WORST = 10 };
 
 typedef struct EvalSummary {
@@ -135,6 +177,8 @@ typedef struct EvalSummary {
     int n_buckets;
     int worst[EVAL_WORST]; // (n_worst) pages with errors, lowest char_precision first
     int n_worst;
+    EvalKind kinds[N_KINDS];
+    EvalConfidence confidence; // of at least one page
 } EvalSummary;
 
 // Reads the pages of a file (see pages.h) and tokenizes them. A file without a usable page is an error.
@@ -159,6 +203,10 @@ int eval_forced(EvalSet *s, Model *m, const EvalOptions *o, int controls, char *
 // half of the pages lie between them, else round numbers that fit the data, at most 8 buckets.
 void eval_summarise(EvalSummary *out, const EvalSet *s, int latents, const int *edges, int n_edges);
 
+// Parts of eval_summarise.
+void eval_by_kind(EvalKind kinds[N_KINDS], const EvalSet *s);
+void eval_confidence(EvalConfidence *c, const EvalSet *s);
+
 // "600,700,800" or "600..1300:100" -> edges (room for EVAL_MAX_BUCKETS + 1). Returns how many; -1: an error.
 int eval_parse_edges(int *edges, const char *text, Error *err);
 
@@ -177,7 +225,10 @@ int eval_try_folder(const char *out, Error *err);
 int eval_write(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum, Error *err);
 // Prints the results as tables.
 void eval_print(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum);
-// Page i as a line of pages.jsonl, malloc'ed, no newline. f NULL: only the keys up to char_precision.
+double eval_mean_log_prob(const EvalPage *p); // a token
+int eval_few_pairs(const EvalConfidence *c);  // too few to trust auroc
+// Page i as a line of pages.jsonl, malloc'ed, no newline. f NULL: only the keys up to
+// least_log_prob.
 char *eval_page_json(const EvalSet *s, int i, int latents, const EvalFiles *f);
 
 // ---- shared by the files of this room ------------------------------------------------------------------------------

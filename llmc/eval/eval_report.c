@@ -114,6 +114,49 @@ static void json_worst(cJSON *root, const EvalSet *s, const EvalSummary *sum) {
     }
 }
 
+static void json_kinds(cJSON *root, const EvalSummary *sum) {
+    cJSON *list = cJSON_AddArrayToObject(root, "by_kind");
+    for (int i = 0; i < N_KINDS; i++) {
+        const EvalKind *k = &sum->kinds[i];
+        if (k->chars + k->added == 0) continue;
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "kind", text_kinds[i].key);
+        cJSON_AddNumberToObject(o, "pages", k->pages);
+        cJSON_AddNumberToObject(o, "characters", k->chars);
+        cJSON_AddNumberToObject(o, "lost", k->lost);
+        cJSON_AddNumberToObject(o, "added", k->added);
+        cJSON_AddNumberToObject(o, "rate", k->lost / k->chars); // NaN becomes null
+        cJSON_AddNumberToObject(o, "low", k->low);
+        cJSON_AddNumberToObject(o, "high", k->high);
+        cJSON_AddBoolToObject(o, "few", k->few);
+        cJSON_AddItemToArray(list, o);
+    }
+}
+
+static void json_confidence(cJSON *root, const EvalConfidence *c) {
+    cJSON *o = cJSON_AddObjectToObject(root, "confidence");
+    cJSON_AddNumberToObject(o, "exact", c->exact);
+    cJSON_AddNumberToObject(o, "wrong", c->wrong);
+    cJSON_AddNumberToObject(o, "auroc", c->auroc);
+    cJSON_AddNumberToObject(o, "least_auroc", c->least_auroc);
+    cJSON_AddNumberToObject(o, "rank_correlation", c->rank_correlation);
+    cJSON_AddBoolToObject(o, "few", eval_few_pairs(c));
+    cJSON *bins = cJSON_AddArrayToObject(o, "bins");
+    for (int i = 0; i < c->n_bins; i++) {
+        const EvalBin *b = &c->bins[i];
+        cJSON *bin = cJSON_CreateObject();
+        cJSON_AddNumberToObject(bin, "from", b->from);
+        cJSON_AddNumberToObject(bin, "to", b->to);
+        cJSON_AddNumberToObject(bin, "pages", b->pages);
+        cJSON_AddNumberToObject(bin, "exact", b->exact);
+        cJSON_AddNumberToObject(bin, "low", b->low);
+        cJSON_AddNumberToObject(bin, "high", b->high);
+        cJSON_AddNumberToObject(bin, "expected", b->expected);
+        cJSON_AddNumberToObject(bin, "char_precision", b->char_precision);
+        cJSON_AddItemToArray(bins, bin);
+    }
+}
+
 static void json_definitions(cJSON *root) {
     static const char *const more[][2] = {
         {"perplexity", "exp(loss)"},
@@ -123,6 +166,14 @@ static void json_definitions(cJSON *root) {
          "the alignment of the edit distance has it in the original, a missing or superfluous character is one error"},
         {"buckets", "pages by length in text tokens of the model's own vocabulary, from <= tokens < to"},
         {"late_errors", "share of all errors that stand in the last quarter of their page; 0.25 if spread evenly"},
+        {"by_kind",
+         "errors by kind of the original's characters: lost = another or none in its place; added = too many in the "
+         "reconstruction; low, high: 95 % interval of lost / characters, wider where errors come together in pages"},
+        {"confidence",
+         "what the decoder's mean ln p of the tokens it wrote says of a page: auroc = of all pairs of an exact page "
+         "and a "
+         "wrong one the share in which the exact one has more of it; bins: pages sorted by it, expected = mean of the "
+         "decoder's own probability of the whole page"},
         {"published",
          "figures of arXiv 2511.15244 on the Fox benchmark, English; it does not define its precision, so none of "
          "these metrics is the same quantity by definition"}};
@@ -160,6 +211,8 @@ static cJSON *summary_json(const EvalFiles *f, const EvalSet *s, const EvalSumma
     json_buckets(root, sum);
     json_conditions(root, f, s, sum);
     json_worst(root, s, sum);
+    json_kinds(root, sum);
+    json_confidence(root, &sum->confidence);
     json_published(root);
     json_definitions(root);
     return root;
@@ -167,10 +220,20 @@ static cJSON *summary_json(const EvalFiles *f, const EvalSet *s, const EvalSumma
 
 // ---- pages.jsonl ---------------------------------------------------------------------------------------------------
 
+static void page_kinds(cJSON *page, const EvalPage *p) {
+    cJSON *o = cJSON_AddObjectToObject(page, "by_kind");
+    for (int i = 0; i < N_KINDS; i++) {
+        const KindErrors *k = &p->m.kinds[i];
+        const double counts[] = {(double)k->chars, (double)k->lost, (double)k->added};
+        if (k->chars + k->added > 0) cJSON_AddItemToObject(o, text_kinds[i].key, cJSON_CreateDoubleArray(counts, 3));
+    }
+}
+
 // What only an evaluation measures.
 static void page_measured(cJSON *page, const EvalSet *s, const EvalPage *p, const EvalFiles *f) {
     cJSON_AddNumberToObject(page, "edit_distance", (double)p->m.edit_distance);
     cJSON_AddBoolToObject(page, "exact", p->m.exact);
+    page_kinds(page, p);
     cJSON_AddNumberToObject(page, "output_tokens", p->output_tokens);
     cJSON_AddBoolToObject(page, "ended", p->ended);
     cJSON_AddNumberToObject(page, "same_tokens", p->same_tokens);
@@ -195,6 +258,8 @@ char *eval_page_json(const EvalSet *s, int i, int latents, const EvalFiles *f) {
     cJSON_AddNumberToObject(o, "tokens", (double)p->context.n);
     cJSON_AddNumberToObject(o, "latents", latents);
     cJSON_AddNumberToObject(o, "char_precision", p->m.char_precision);
+    cJSON_AddNumberToObject(o, "mean_log_prob", eval_mean_log_prob(p));
+    cJSON_AddNumberToObject(o, "least_log_prob", p->least_log_prob);
     if (f) page_measured(o, s, p, f);
     char *text = json_line(o);
     cJSON_Delete(o);

@@ -148,7 +148,9 @@ void eval_summarise(EvalSummary *out, const EvalSet *s, int latents, const int *
         out->conditions[c].char_precision = share(precision, s->n);
     }
     find_worst(out, s);
+    eval_by_kind(out->kinds, s);
     if (s->n == 0) return;
+    eval_confidence(&out->confidence, s);
     if (n_edges == 0) {
         n_edges = paper_edges(own, s);
         if (n_edges == 0) n_edges = round_edges(own, s);

@@ -95,6 +95,52 @@ static void print_positions(FILE *out, const EvalMeans *m) {
     fprintf(out, "%.1f %% of the errors stand in the last quarter of the pages\n", 100 * m->late_errors);
 }
 
+static void print_kinds(FILE *out, const EvalSummary *sum) {
+    int few = 0;
+    fprintf(out,
+            "\nerrors by kind of text: lost = another or none in place of the original's, added = too many\n"
+            "%-22s %6s %10s %8s %17s %7s\n",
+            "", "pages", "characters", "lost", "95 % interval", "added");
+    for (int i = 0; i < N_KINDS; i++) {
+        const EvalKind *k = &sum->kinds[i];
+        if (k->chars + k->added == 0) continue;
+        char lost[16] = "-", interval[32] = "-";
+        if (k->chars > 0) snprintf(lost, sizeof lost, "%.2f%%", 100 * k->lost / k->chars);
+        if (k->chars > 0) snprintf(interval, sizeof interval, "%.2f%% - %.2f%%", 100 * k->low, 100 * k->high);
+        fprintf(out, "%-20s %c %6d %10.0f %8s %17s %7.0f\n", text_kinds[i].label, k->few ? '*' : ' ', k->pages,
+                k->chars, lost, interval, k->added);
+        few |= k->few;
+    }
+    fprintf(out, "names: capitalised words inside a sentence; code: whole lines; both are counted above as well\n");
+    if (few) fprintf(out, "* fewer than %d characters or %d pages: says little\n", EVAL_FEW_CHARS, EVAL_FEW_PAGES);
+}
+
+int eval_few_pairs(const EvalConfidence *c) { return c->exact < EVAL_FEW_PAGES || c->wrong < EVAL_FEW_PAGES; }
+
+static void print_confidence(FILE *out, const EvalConfidence *c) {
+    fprintf(out,
+            "\nthe decoder's confidence, mean ln p of a page's tokens; expected: exact by its own probability of the "
+            "whole\n"
+            "%22s %6s %8s %17s %9s %15s\n",
+            "mean ln p", "pages", "exact", "95 % interval", "expected", "char precision");
+    for (int i = 0; i < c->n_bins; i++) {
+        const EvalBin *b = &c->bins[i];
+        char interval[32];
+        snprintf(interval, sizeof interval, "%.1f%% - %.1f%%", 100 * b->low, 100 * b->high);
+        fprintf(out, "%9.2g to %9.2g %6d %7.2f%% %17s %8.2f%% %14.2f%%\n", b->from, b->to, b->pages,
+                100.0 * b->exact / b->pages, interval, 100 * b->expected, 100 * b->char_precision);
+    }
+    if (c->exact == 0 || c->wrong == 0) {
+        fprintf(out, "%s: nothing to tell apart\n", c->wrong ? "no page is exact" : "all pages are exact");
+        return;
+    }
+    fprintf(
+        out,
+        "an exact page is more confident than one with errors in %.1f %% of all pairs (%d exact, %d with errors%s);\n"
+        "by its least ln p in %.1f %%\n",
+        100 * c->auroc, c->exact, c->wrong, eval_few_pairs(c) ? ": few" : "", 100 * c->least_auroc);
+}
+
 static void print_controls(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum) {
     if (!f->no_latents_text) return;
     fprintf(out, "\ncontrols: the same pages      char precision  token accuracy  perplexity\n");
@@ -111,5 +157,7 @@ void eval_print(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSumma
     print_metrics(out, f, sum);
     print_buckets(out, f, sum);
     print_positions(out, &sum->all);
+    print_kinds(out, sum);
+    print_confidence(out, &sum->confidence);
     print_controls(out, f, s, sum);
 }

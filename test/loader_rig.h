@@ -50,7 +50,7 @@ static inline Dataset make_dataset(const char *prefix, int shards, int pages) {
     Dataset d;
     Error err = {""};
     char *glob = string_format("%s/%s_*.bin", folder, prefix);
-    if (dataset_open(&d, glob, 0, 0, &err)) printf("%s\n", err.text), exit(2);
+    if (dataset_open(&d, glob, NULL, &err)) printf("%s\n", err.text), exit(2);
     free(glob);
     return d;
 }

@@ -58,6 +58,7 @@ static void test_round_trips(void) {
             c.dtype = (DType)type;
             c.dec.tied = type == 2;
             if (type == 2) config_add_trained(&c, 7, 1300 + i);
+            if (type == 2) c.window = 1024 + i;
             if (type == 1) c.dec.HS = 20 + 2 * i; // heads that do not fill the width: head_dim is written
             if (type == 2) c.dec.rope_theta = 12345.678f, c.dec.rms_eps = 1.2345678e-5f, c.latents = 77 + i;
             CHECK(config_write_c3(&c, folder, &err) == 0, "%s", err.text);
@@ -69,6 +70,7 @@ static void test_round_trips(void) {
             CHECK(memcmp(c.trained_tokens, back.trained_tokens, sizeof c.trained_tokens) == 0,
                   "%s: trained on %d to %d", names[i], back.trained_tokens[0], back.trained_tokens[1]);
             CHECK(strcmp(c.template_name, back.template_name) == 0, "%s: template %s", names[i], back.template_name);
+            CHECK(c.window == back.window, "%s: windows of %d", names[i], back.window);
         }
     }
     check_begin("what it was trained on grows with what it is trained on");
@@ -229,6 +231,39 @@ static void test_longest_page(void) {
     CHECK(config_longest_page(&c, 18) < 1, "%d", config_longest_page(&c, 18));
 }
 
+static void test_windows(void) {
+    C3Config c = preset("demo", 0); // 16 latents, 2 words around them
+    Error err = {""};
+    c.enc.max_positions = 100;
+    c.dec.max_positions = 200;
+    check_begin("windows: the encoder bounds one, the decoder the latents of all and the text");
+    static const struct {
+        int window, longest; // 181 rows behind the first 16 latents, 2 words and before the end mark
+    } cases[] = {{83, 149}, {64, 149}, {40, 130}, {16, 85}};
+    for (int i = 0; i < 4; i++) {
+        c.window = cases[i].window;
+        int n = config_longest_page(&c, 18);
+        // a window is cut in its last quarter: so many more windows a longer text may have
+        int least = c.window - c.window / 4, more = n <= c.window ? 0 : (n - c.window + least - 1) / least;
+        int after = n + 1 <= c.window ? 0 : (n + 1 - c.window + least - 1) / least;
+        CHECK(n + 16 * more <= 181 && n + 1 + 16 * after > 181, "windows of %d: %d tokens", c.window, n);
+        CHECK(n == cases[i].longest, "windows of %d: %d tokens", c.window, n);
+        CHECK(config_check_window(&c, "a model", &err) == 0, "%s", err.text);
+    }
+    c.window = 15;
+    CHECK(config_check_window(&c, "a model", &err) == -1 &&
+              strstr(err.text, "a model: windows of 15 tokens: expected at "
+                               "least 16"),
+          "%s", err.text);
+    c.window = 84;
+    CHECK(config_check_window(&c, "a model", &err) == -1 && strstr(err.text, "at most 83"), "%s", err.text);
+    CHECK(config_write_c3(&c, folder, &err) == -1, "windows beyond the positions were written");
+    c.window = 0;
+    CHECK(config_windows(&c, 1000) == 1, "one window");
+    c.window = 64;
+    CHECK(config_windows(&c, 64) == 1 && config_windows(&c, 560) == 10, "ten windows");
+}
+
 static void test_spellings(void) {
     check_begin("transformers 5 spellings: rope_parameters, dtype");
     C3Config c = preset("tiny", 0), back;
@@ -286,6 +321,7 @@ int main(void) {
     test_missing();
     test_absurd();
     test_longest_page();
+    test_windows();
     test_spellings();
     Error err;
     if (file_remove_tree(folder, &err) != 0) printf("%s\n", err.text);

@@ -196,7 +196,7 @@ static void test_balance(void) {
     char *path = in_folder("balance.bin");
     Dataset d;
     Error err = {""};
-    CHECK(dataset_open(&d, path, 0, 0, &err) == 0, "%s", err.text);
+    CHECK(dataset_open(&d, path, NULL, &err) == 0, "%s", err.text);
     for (int k = 0; k < 5; k++) {
         int b = cases[k].b, g = cases[k].g, ranks = cases[k].ranks;
         Loader *loaders[64];
@@ -319,10 +319,17 @@ static void test_prefetch(void) {
 
 // ---- datasets ------------------------------------------------------------------------------------------------------
 
-static void refuse(const char *globs, uint32_t overhead, uint32_t maxlen, const char *word1, const char *word2) {
+// Four tokens around every answer.
+static uint64_t four_around(const void *arg, const ShardPage *page) {
+    (void)arg;
+    return 4 + (uint64_t)page->answer_length;
+}
+
+static void refuse(const char *globs, uint64_t most, const char *word1, const char *word2) {
+    const PageLimit limit = {.most = most, .tokens = four_around};
     Dataset d;
     Error err = {""};
-    CHECK(dataset_open(&d, globs, overhead, maxlen, &err) == -1, "%s was opened", globs);
+    CHECK(dataset_open(&d, globs, most ? &limit : NULL, &err) == -1, "%s was opened", globs);
     CHECK(strstr(err.text, word1) && strstr(err.text, word2), "no '%s' and '%s' in: %s", word1, word2, err.text);
     CHECK(d.n_shards == 0 && !d.shards && !d.page_shard, "something is left of the refused dataset");
 }
@@ -339,7 +346,7 @@ static void test_globs(void) {
     make_shard("set/b1.bin", lengths, 4, VOCAB, one_tokenizer);
 
     check_begin("all files of a glob in sorted order, as one list of pages");
-    CHECK(dataset_open(&d, all, 0, 0, &err) == 0, "%s", err.text);
+    CHECK(dataset_open(&d, all, NULL, &err) == 0, "%s", err.text);
     CHECK(d.n_shards == 3 && d.pages == 11 && d.too_long.pages == 0, "%d shards %d pages", d.n_shards, (int)d.pages);
     CHECK(d.tokens == 57 + 37 + 15, "%d answer tokens", (int)d.tokens);
     CHECK(d.longest_context == 20 && d.longest_answer == 20, "%u %u", d.longest_context, d.longest_answer);
@@ -354,15 +361,15 @@ static void test_globs(void) {
     free(name);
 
     check_begin("several globs are one list, each file once; the identity depends on contents and maxlen");
-    CHECK(dataset_open(&e, twice, 0, 0, &err) == 0, "%s", err.text);
+    CHECK(dataset_open(&e, twice, NULL, &err) == 0, "%s", err.text);
     CHECK(e.n_shards == 3 && e.identity == d.identity, "%d shards, %08x %08x", e.n_shards, e.identity, d.identity);
     dataset_close(&e);
-    CHECK(dataset_open(&e, a, 0, 0, &err) == 0, "%s", err.text);
+    CHECK(dataset_open(&e, a, NULL, &err) == 0, "%s", err.text);
     CHECK(e.n_shards == 2 && e.identity != d.identity, "%d shards", e.n_shards);
     dataset_close(&e);
 
     check_begin("pages that do not fit into maxlen are left out and counted");
-    CHECK(dataset_open(&e, all, 4, 14, &err) == 0, "%s", err.text);
+    CHECK(dataset_open(&e, all, &(PageLimit){.most = 14, .tokens = four_around}, &err) == 0, "%s", err.text);
     CHECK(e.pages == 8 && e.tokens == 22 + 22 + 15, "%d pages, %d tokens", (int)e.pages, (int)e.tokens);
     CHECK(e.too_long.pages == 3 && e.too_long.all_pages == 11 && e.too_long.tokens == d.tokens - e.tokens &&
               e.too_long.all_tokens == d.tokens,
@@ -390,28 +397,28 @@ static void test_globs(void) {
 
     check_begin("nothing there, nothing usable, or files of two tokenizers: refused, with the names");
     char *none = in_folder("none/*.bin"), *both = string_format("%s,%s", all, none), *mixed = in_folder("mix*.bin");
-    refuse(none, 0, 0, none, "c3 tokenize");
-    refuse(both, 0, 0, none, "c3 tokenize");
-    refuse("", 0, 0, "token shards", "c3 tokenize");
-    refuse(all, 10, 12, all, "-maxlen");
+    refuse(none, 0, none, "c3 tokenize");
+    refuse(both, 0, none, "c3 tokenize");
+    refuse("", 0, "token shards", "c3 tokenize");
+    refuse(all, 6, all, "-maxlen");
     make_shard("mix1.bin", lengths, 3, VOCAB, one_tokenizer);
     make_shard("mix2.bin", lengths, 3, VOCAB, other_tokenizer);
-    refuse(mixed, 0, 0, "mix2.bin", "mix1.bin");
+    refuse(mixed, 0, "mix2.bin", "mix1.bin");
     make_shard("mix2.bin", lengths, 3, VOCAB + 1, one_tokenizer);
-    refuse(mixed, 0, 0, "mix2.bin", "501");
+    refuse(mixed, 0, "mix2.bin", "501");
     char *empty = in_folder("mix1.bin");
     make_shard("mix1.bin", lengths, 0, VOCAB, one_tokenizer);
-    refuse(empty, 0, 0, "mix1.bin", "at least one page");
+    refuse(empty, 0, "mix1.bin", "at least one page");
     FILE *f = fopen(empty, "wb");
     if (f) fclose(f);
-    refuse(empty, 0, 0, "mix1.bin", "empty");
-    refuse(set, 0, 0, set, "not a regular file");
+    refuse(empty, 0, "mix1.bin", "empty");
+    refuse(set, 0, set, "not a regular file");
 
     check_begin("the notes beside checked shards are not taken for shards");
     char *note = in_folder("set/a1.bin.ok"), *everything = in_folder("set/*");
     f = fopen(note, "wb");
     if (f) fclose(f);
-    CHECK(dataset_open(&d, everything, 0, 0, &err) == 0 && d.n_shards == 3, "%s", err.text);
+    CHECK(dataset_open(&d, everything, NULL, &err) == 0 && d.n_shards == 3, "%s", err.text);
     dataset_close(&d);
 
     char *owned[] = {all, a, set, twice, none, both, mixed, empty, note, everything};
@@ -447,7 +454,7 @@ static int count_pages(const char *list, Error *err) {
         free(full);
         full = more;
     }
-    int bad = dataset_open(&d, full, 0, 0, err), n = bad ? -1 : (int)d.pages;
+    int bad = dataset_open(&d, full, NULL, err), n = bad ? -1 : (int)d.pages;
     if (!bad) dataset_close(&d);
     free(full);
     return n;
@@ -511,7 +518,7 @@ static void test_sets(void) {
     CHECK(count_pages("%/a_00000.bin,%/a_0000[2].bin", &err) == -1, "half of it by a pattern");
     Dataset d;
     char *part = string_format("%s/a_00001.bin,%s/b_*.bin", folder, folder);
-    CHECK(dataset_open(&d, part, 0, 0, &err) == 0 && d.unnamed == 3 && d.pages == 3, "%s", err.text);
+    CHECK(dataset_open(&d, part, NULL, &err) == 0 && d.unnamed == 3 && d.pages == 3, "%s", err.text);
     dataset_close(&d);
     free(part);
     check_begin("a shard of another run in the middle is refused by any name");

@@ -34,7 +34,7 @@ static int packed(const PlanShape *s, const PlanChoice *c, const int *lengths, i
     int bad = shard_writer_open(&w, shard, (uint32_t)s->config->dec.V, fingerprint, &err);
     for (int i = 0; !bad && i < pages; i++)
         bad = shard_writer_add(w, ids, (size_t)lengths[i % n_lengths], NULL, 0, &err);
-    bad = bad || shard_writer_commit(w, &err) || dataset_open(&d, shard, 0, 0, &err) ||
+    bad = bad || shard_writer_commit(w, &err) || dataset_open(&d, shard, NULL, &err) ||
           backend_cpu_create(&b, DTYPE_F32, 1, &one, &err);
     LoaderConfig loading = {.b = s->b, .g = s->g, .ranks = 1};
     StepConfig config = {.model = s->config,

@@ -411,7 +411,7 @@ static void test_tokenize(void) {
 static char *look(const char *prefix) {
     char *pattern = string_format("%s/%s_*.bin", folder, prefix);
     Dataset d;
-    int bad = dataset_open(&d, pattern, 0, 0, &err);
+    int bad = dataset_open(&d, pattern, NULL, &err);
     char *seen = bad ? strdup(err.text) : string_format("%d of %d", (int)d.pages, d.n_shards);
     if (!bad) dataset_close(&d);
     free(pattern);

@@ -56,7 +56,7 @@ static void test_set_names(void) {
     sets_free(&s);
     CHECK(parse_sets(&s, "q=%/en=a:3/x:2:7", 1, &err) == 0 && s.list[0].weight == 7, "%s", err.text);
     Dataset d;
-    CHECK(sets_open(&d, &s, 0, 0, &err) == 0 && d.pages == 2 && !strcmp(d.sets[0].name, "q"), "%s", err.text);
+    CHECK(sets_open(&d, &s, NULL, &err) == 0 && d.pages == 2 && !strcmp(d.sets[0].name, "q"), "%s", err.text);
     dataset_close(&d);
     sets_free(&s);
     char *here = getcwd(NULL, 0);
@@ -76,12 +76,12 @@ static void test_set_names(void) {
     refuse_sets("a234567890123456789012345678901234567890=a.bin", "1 to 31", "letters");
     refuse_sets("en=a.bin b.bin", "expected a name", "b.bin");
     CHECK(parse_sets(&s, "en=%/k=v.bin zh=%/none_*.bin", 1, &err) == 0, "%s", err.text);
-    CHECK(sets_open(&d, &s, 0, 0, &err) == -1 && strstr(err.text, "zh: ") && strstr(err.text, "none_*.bin: expected"),
+    CHECK(sets_open(&d, &s, NULL, &err) == -1 && strstr(err.text, "zh: ") && strstr(err.text, "none_*.bin: expected"),
           "%s", err.text);
     sets_free(&s);
     make_shard("other.bin", lengths, 2, VOCAB, other_tokenizer);
     CHECK(parse_sets(&s, "en=%/k=v.bin zh=%/other.bin", 1, &err) == 0, "%s", err.text);
-    CHECK(sets_open(&d, &s, 0, 0, &err) == -1 && strstr(err.text, "other.bin") && strstr(err.text, "tokenizer"), "%s",
+    CHECK(sets_open(&d, &s, NULL, &err) == -1 && strstr(err.text, "other.bin") && strstr(err.text, "tokenizer"), "%s",
           err.text);
     sets_free(&s);
 }
@@ -90,7 +90,7 @@ static Dataset open_sets(const char *values) {
     SetSpecs s;
     Dataset d;
     Error err = {""};
-    if (parse_sets(&s, values, 1, &err) || sets_open(&d, &s, 0, 0, &err)) printf("%s\n", err.text), exit(2);
+    if (parse_sets(&s, values, 1, &err) || sets_open(&d, &s, NULL, &err)) printf("%s\n", err.text), exit(2);
     sets_free(&s);
     return d;
 }

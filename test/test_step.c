@@ -39,7 +39,7 @@ static void make_data(void) {
         must(shard_writer_add(w, ids, (size_t)length, NULL, 0, &err), &err);
     }
     must(shard_writer_commit(w, &err), &err);
-    must(dataset_open(&data, path, 0, 0, &err), &err);
+    must(dataset_open(&data, path, NULL, &err), &err);
     unlink(path);
     free(path);
     must(config_preset(&model, "demo", 256, &err), &err);

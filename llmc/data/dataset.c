@@ -215,7 +215,7 @@ static int check_whole(Dataset *d, const Names *names, Error *err) {
 
 // ---- pages ---------------------------------------------------------------------------------------------------------
 
-static int list_pages(Dataset *d, const char *globs, uint32_t overhead, uint32_t maxlen, Error *err) {
+static int list_pages(Dataset *d, const char *globs, const PageLimit *limit, Error *err) {
     uint64_t all = 0;
     for (int i = 0; i < d->n_shards; i++) all += d->shards[i].pages; // each at most 2^31: no overflow
     if (all == 0) return error_set(err, "%s: expected at least one page, found none in %d files", globs, d->n_shards);
@@ -230,7 +230,7 @@ static int list_pages(Dataset *d, const char *globs, uint32_t overhead, uint32_t
             ShardPage page = shard_page(&d->shards[i], p);
             d->too_long.all_pages++;
             d->too_long.all_tokens += page.answer_length;
-            if (maxlen && (uint64_t)overhead + page.answer_length > maxlen) {
+            if (limit && limit->tokens(limit->arg, &page) > limit->most) {
                 d->too_long.pages++;
                 d->too_long.tokens += page.answer_length;
                 continue;
@@ -245,9 +245,9 @@ static int list_pages(Dataset *d, const char *globs, uint32_t overhead, uint32_t
     }
     if (d->pages == 0)
         return error_set(err,
-                         "%s: expected pages of at most %" PRIu32 " tokens with the %" PRIu32
+                         "%s: expected pages of at most %" PRIu64 " tokens with the %" PRIu64
                          " around the text, found all %" PRIu64 " longer (hint: raise -maxlen)",
-                         globs, maxlen, overhead, all);
+                         globs, limit->most, limit->tokens(limit->arg, &(ShardPage){0}), all);
     return 0;
 }
 
@@ -257,10 +257,10 @@ static uint32_t identity(const Dataset *d) {
         uint64_t facts[3] = {d->shards[i].crc, d->shards[i].pages, d->shards[i].tokens};
         crc = file_crc32(crc, facts, sizeof facts);
     }
-    return file_crc32(crc, &d->pages, sizeof d->pages); // with another maxlen the pages are numbered differently
+    return file_crc32(crc, &d->pages, sizeof d->pages); // with another limit the pages are numbered differently
 }
 
-int dataset_open(Dataset *d, const char *globs, uint32_t overhead, uint32_t maxlen, Error *err) {
+int dataset_open(Dataset *d, const char *globs, const PageLimit *limit, Error *err) {
     *d = (Dataset){0};
     Names names;
     TRY(names_collect(&names, globs, err));
@@ -268,7 +268,7 @@ int dataset_open(Dataset *d, const char *globs, uint32_t overhead, uint32_t maxl
     if (!bad) bad = check_neighbours(d, err);
     if (!bad) bad = check_whole(d, &names, err);
     names_free(&names);
-    if (!bad) bad = list_pages(d, globs, overhead, maxlen, err);
+    if (!bad) bad = list_pages(d, globs, limit, err);
     if (bad) {
         dataset_close(d);
         return -1;

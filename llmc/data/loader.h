@@ -57,10 +57,16 @@ typedef struct Dataset {
     uint64_t *page_index; // (pages) its number in that shard
 } Dataset;
 
-// overhead: decoder tokens that are not text (template + latents + end mark). A page is usable if overhead + answer
-// tokens
-// <= maxlen (0: no limit). No file or no page is an error that names the pattern.
-int dataset_open(Dataset *d, const char *globs, uint32_t overhead, uint32_t maxlen, Error *err);
+// Which pages are usable: those that take at most so many tokens in the decoder's sequence: template, latents, answer
+// and end mark. Only the lengths of a page may be looked at.
+typedef struct PageLimit {
+    uint64_t most;
+    uint64_t (*tokens)(const void *arg, const ShardPage *page);
+    const void *arg;
+} PageLimit;
+
+// limit NULL: all pages are usable. No file or no page is an error that names the pattern.
+int dataset_open(Dataset *d, const char *globs, const PageLimit *limit, Error *err);
 // The vocabulary of the first file, from its header; dataset_open checks the rest.
 int dataset_vocabulary(uint32_t *vocab, const char *globs, Error *err);
 void dataset_close(Dataset *d);

@@ -85,9 +85,9 @@ static int check_same(const Dataset *d, const Dataset *first, Error *err) {
                      d->shards[0].path, first->shards[0].path, d->vocab, first->vocab);
 }
 
-static int add_set(Dataset *d, const SetSpec *spec, uint32_t overhead, uint32_t maxlen, Error *err) {
+static int add_set(Dataset *d, const SetSpec *spec, const PageLimit *limit, Error *err) {
     Dataset more;
-    TRY(dataset_open(&more, spec->globs, overhead, maxlen, err));
+    TRY(dataset_open(&more, spec->globs, limit, err));
     snprintf(more.sets[0].name, DATA_NAME, "%s", spec->name);
     more.sets[0].weight = spec->weight;
     if (d->n_sets == 0) *d = more;
@@ -98,10 +98,10 @@ static int add_set(Dataset *d, const SetSpec *spec, uint32_t overhead, uint32_t 
     return 0;
 }
 
-int sets_open(Dataset *d, const SetSpecs *s, uint32_t overhead, uint32_t maxlen, Error *err) {
+int sets_open(Dataset *d, const SetSpecs *s, const PageLimit *limit, Error *err) {
     *d = (Dataset){0};
     for (int i = 0; i < s->n; i++) {
-        if (add_set(d, &s->list[i], overhead, maxlen, err) == 0) continue;
+        if (add_set(d, &s->list[i], limit, err) == 0) continue;
         dataset_close(d);
         return s->list[i].name[0] ? error_prefix(err, "%s", s->list[i].name) : -1;
     }

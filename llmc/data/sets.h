@@ -26,8 +26,8 @@ typedef struct SetSpecs {
 // option: "data", for errors. weighted: a value may end in :WEIGHT. Files need not be there.
 int sets_parse(SetSpecs *out, const char *option, const OptionList *values, int weighted, Error *err);
 void sets_free(SetSpecs *s);
-// The sets as one numbered list of pages, one set after the other; overhead, maxlen: of dataset_open.
-int sets_open(Dataset *d, const SetSpecs *s, uint32_t overhead, uint32_t maxlen, Error *err);
+// The sets as one numbered list of pages, one set after the other; limit: of dataset_open.
+int sets_open(Dataset *d, const SetSpecs *s, const PageLimit *limit, Error *err);
 
 #ifdef __cplusplus
 }

@@ -386,10 +386,10 @@ static void add_written(C3Flops *sum, const C3Config *c, double d, double k, dou
     sum->head += scale * 2 * k * c->dec.D * (double)c->dec.V;
 }
 
-C3Flops c3_page_flops(const C3Config *c, int tokens, int before_text, int backward) {
-    double N = c->latents, scale = backward ? 3 : 1;
-    C3Flops sum = {.encoder = scale * window_flops(c, tokens + 1 + N, N)};
-    add_written(&sum, c, before_text + tokens, tokens + 1, scale);
+C3Flops c3_page_flops(const C3Config *c, int tokens, int words, int backward) {
+    double N = c->latents, scale = backward ? 3 : 1, windows = config_windows(c, tokens);
+    C3Flops sum = {.encoder = scale * windows * window_flops(c, tokens / windows + 1 + N, N)};
+    add_written(&sum, c, words + windows * N + tokens, tokens + 1, scale);
     return sum;
 }
 

@@ -121,8 +121,8 @@ typedef struct C3Flops {
     double encoder, decoder, head;
 } C3Flops;
 C3Flops c3_flops(const C3Config *c, const MicroBatch *host, int backward);
-// The same for one page of `tokens` text tokens behind `before_text` decoder rows.
-C3Flops c3_page_flops(const C3Config *c, int tokens, int before_text, int backward);
+// The same for one page of `tokens` text tokens, in as many windows as is usual, and `words` decoder rows around them.
+C3Flops c3_page_flops(const C3Config *c, int tokens, int words, int backward);
 
 #ifdef __cplusplus
 }

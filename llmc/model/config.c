@@ -10,6 +10,7 @@
 #include "llmc/base/alloc.h"
 #include "llmc/base/file.h"
 #include "llmc/base/json.h"
+#include "llmc/model/batch.h" // template_windows
 
 enum { MAX_CONFIG_BYTES = 1 << 20 };
 
@@ -56,6 +57,19 @@ int config_check_qwen2(const Qwen2Config *c, const char *where, Error *err) {
     return 0;
 }
 
+int config_check_window(const C3Config *c, const char *where, Error *err) {
+    const int most = c->enc.max_positions - 1 - c->latents;
+    if (!c->window) return 0;
+    if (c->window < c->latents)
+        return error_set(err, "%s: windows of %d tokens: expected at least %d, the latents of each (hint: -n %d)",
+                         where, c->window, c->latents, c->window);
+    if (c->window <= most) return 0;
+    return error_set(err,
+                     "%s: windows of %d tokens: expected at most %d, the positions of the encoder beside <img> and %d "
+                     "queries (max_position_embeddings)",
+                     where, c->window, most, c->latents);
+}
+
 // Sizes and ids of a whole model.
 static int check_c3(const C3Config *c, const char *where, Error *err) {
     TRY(check_range(where, "latent_token_len", c->latents, MAX_LATENTS, err));
@@ -66,7 +80,7 @@ static int check_c3(const C3Config *c, const char *where, Error *err) {
     if (strcmp(c->template_name, "c3") != 0 && strcmp(c->template_name, "bare") != 0)
         return error_set(err, "%s: \"c3_template\": expected \"c3\" or \"bare\", found \"%s\"", where,
                          c->template_name);
-    return 0;
+    return config_check_window(c, where, err);
 }
 
 // ---- reading -------------------------------------------------------------------------------------------------------
@@ -297,6 +311,7 @@ static int read_root(C3Config *c, int *encoder_width, const cJSON *json, const c
     TRY(read_int(encoder_width, json, "contexts_compression_llm_hidden_size", MAX_D, path, err));
     TRY(read_specials(c, json, path, err));
     TRY(read_template(c, json, path, err));
+    if (json_find(json, "c3_window")) TRY(read_int(&c->window, json, "c3_window", MAX_POSITIONS, path, err));
     TRY(read_trained(c, json, path, err));
     return read_dtype(&c->dtype, json, path, err);
 }
@@ -385,6 +400,7 @@ int config_write_c3(const C3Config *c, const char *folder, Error *err) {
     cJSON_AddNumberToObject(o, "im_patch_token", c->specials.img_pad);
     cJSON_AddBoolToObject(o, "use_im_start_end", 1);
     if (strcmp(c->template_name, "c3") != 0) cJSON_AddStringToObject(o, "c3_template", c->template_name);
+    if (c->window) cJSON_AddNumberToObject(o, "c3_window", c->window);
     if (c->trained_tokens[1]) cJSON_AddItemToObject(o, "c3_trained_tokens", cJSON_CreateIntArray(c->trained_tokens, 2));
     return write_config(o, folder, err);
 }
@@ -432,7 +448,21 @@ int config_rows(int base_vocab) { return config_specials(base_vocab).img_pad + 1
 
 int config_longest_page(const C3Config *c, int overhead) {
     int enc = c->enc.max_positions - 1 - c->latents, dec = c->dec.max_positions - overhead - 1;
-    return enc < dec ? enc : dec;
+    if (!c->window) return enc < dec ? enc : dec;
+    const Template t = {.window = c->window};
+    int fits = 0, high = dec; // the first window is in the overhead
+    while (fits < high) {
+        int middle = fits + (high - fits + 1) / 2;
+        int64_t more = (int64_t)(template_windows(&t, NULL, (uint32_t)middle) - 1) * c->latents;
+        if (middle + more <= dec) fits = middle;
+        else high = middle - 1;
+    }
+    return fits < dec ? fits : dec;
+}
+
+double config_windows(const C3Config *c, double tokens) {
+    const double usual = 0.875 * c->window; // cut somewhere in its last quarter
+    return !c->window || tokens <= c->window ? 1 : tokens / usual;
 }
 
 int config_base(int rows) { return rows == config_rows(QWEN_BASE_RANKS) ? QWEN_BASE_RANKS : rows - config_rows(0); }

@@ -25,6 +25,7 @@ typedef struct C3Config {
     SpecialTokens specials;
     int base_vocab;         // K of a vocabulary cut at K; 151643: the whole vocabulary
     char template_name[16]; // "c3" or "bare" (key c3_template, absent = "c3")
+    int window;             // tokens that the encoder reads at a time (key c3_window, absent = 0: all)
     DType dtype;            // torch_dtype of the files
     int trained_tokens[2];  // fewest and most text tokens of the pages it was trained on (key c3_trained_tokens);
                             // 0, 0: unknown
@@ -50,8 +51,14 @@ int config_check_qwen2(const Qwen2Config *c, const char *where, Error *err);
 int config_preset(C3Config *c, const char *name, int vocab, Error *err);
 // Ids of the specials: K to K+5 for a vocabulary cut at K; C3's own for K = 151643.
 SpecialTokens config_specials(int base_vocab);
+// Error when windows do not fit the model: a window, <img> and the queries must have positions in the encoder; fewer
+// tokens than latents would be no compression.
+int config_check_window(const C3Config *c, const char *where, Error *err);
+// Windows of a text of so many tokens, on average.
+double config_windows(const C3Config *c, double tokens);
 // Text tokens of the longest page a model has positions for, beside <img> and queries in the encoder, the template and
 // latents (overhead: template_overhead) and the end mark in the decoder. Longer pages are neither trained on nor read.
+// Of windows as many are counted as a text of that length can have; the encoder bounds a window, not the page.
 int config_longest_page(const C3Config *c, int overhead);
 // Embedding rows for such a vocabulary: K+6, or 151860.
 int config_rows(int base_vocab);

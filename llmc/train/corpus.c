@@ -14,12 +14,20 @@ static int check_tokenizer(const Corpus *c, const Dataset *d, const ModelFiles *
                      d->shards[0].path, s->tokenizer, d->vocab, tokenizer_size(c->tokenizer));
 }
 
+// The longest decoder sequence that a page of these lengths can be; the end mark counts as well.
+static uint64_t decoder_tokens(const void *corpus, const ShardPage *page) {
+    const Corpus *c = corpus;
+    ShardPage lengths = *page;
+    lengths.context = NULL;
+    return (uint64_t)batch_page_rows(&lengths, &c->prompt, c->latents, UINT32_MAX).dec + 1;
+}
+
 static int open_pages(const Corpus *c, Dataset *d, const SetSpecs *sets, const ModelFiles *s, Error *err) {
     const C3Config *m = &s->config;
-    uint32_t overhead = (uint32_t)template_overhead(&c->prompt, c->latents) + 1; // the end mark counts as well
-    TRY(sets_open(d, sets, overhead, (uint32_t)c->maxlen, err));
+    const PageLimit limit = {.most = (uint64_t)c->maxlen, .tokens = decoder_tokens, .arg = c};
+    TRY(sets_open(d, sets, &limit, err));
     // a context of its own may be longer than the page's answer
-    if (d->longest_context + (int64_t)c->latents + 1 > m->enc.max_positions)
+    if (!m->window && d->longest_context + (int64_t)c->latents + 1 > m->enc.max_positions)
         return error_set(err, "%s: a context of %u tokens: the encoder has positions for %d (max_position_embeddings)",
                          d->shards[0].path, d->longest_context, m->enc.max_positions - 1 - c->latents);
     return check_tokenizer(c, d, s, err);
@@ -31,7 +39,7 @@ static int open_plain(Corpus *c, const char *globs, const ModelFiles *s, Error *
     c->has_plain = 1;
     c->plain_text = (Template){.prefix = alloc(1, sizeof(int32_t), "template"), .n_prefix = 1, .end = end, .img = end};
     c->plain_text.prefix[0] = end;
-    TRY(dataset_open(&c->plain, globs, 0, 0, err));
+    TRY(dataset_open(&c->plain, globs, NULL, err));
     return check_tokenizer(c, &c->plain, s, err);
 }
 
@@ -39,9 +47,11 @@ int corpus_open(Corpus *c, const ModelFiles *s, const TrainOptions *o, Error *er
     *c = (Corpus){.latents = s->config.latents};
     TRY(model_files_tokenizer(&c->tokenizer, s, err));
     TRY(template_make(&c->prompt, s->config.template_name, c->tokenizer, err));
+    template_set_window(&c->prompt, s->config.window, c->tokenizer);
     const int overhead = template_overhead(&c->prompt, c->latents), longest = config_longest_page(&s->config, overhead);
+    const int most = s->config.window ? s->config.dec.max_positions : longest + overhead + 1;
     if (longest < 1) return error_set(err, "%s: has no positions for text (max_position_embeddings)", s->text);
-    c->maxlen = o->maxlen < longest + overhead + 1 ? o->maxlen : longest + overhead + 1;
+    c->maxlen = o->maxlen < most ? o->maxlen : most;
     TRY(open_pages(c, &c->train, &o->train_sets, s, err));
     for (int i = 0; i < o->val_sets.n; i++) {
         SetSpecs one = {.list = {o->val_sets.list[i]}, .n = 1};

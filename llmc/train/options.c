@@ -24,6 +24,9 @@ void options_table(TrainOptions *o, OptionTable *t) {
          .max = 151643, .argument = "K"},
         {OPTION_INT("n", &o->latents, "latents a page: Q of -m grows or is cut, 0 = the model's own or 32"),
          .max = 65536},
+        {OPTION_INT("window", &o->window,
+                    "longer contexts are read in windows of W tokens, n latents each; 0 = as -m, or whole"),
+         .max = 131072, .argument = "W"},
         {OPTION_CHOICE("template", &o->template_name, "auto", "auto|c3|bare",
                        "words around the latents: auto = the model's own")},
         {OPTION_TEXT("tok", &o->tokenizer, NULL, "FILE",
@@ -212,6 +215,7 @@ ModelChoice options_model(const TrainOptions *o) {
                          .pages = o->train_sets.n ? o->train_sets.list[0].globs : o->data.values[0],
                          .vocab = o->vocab,
                          .latents = o->latents,
+                         .window = o->window,
                          .dtype = options_dtype(o)};
 }
 
@@ -277,7 +281,7 @@ static int is_among(const char *name, const char *words) {
 
 // Options whose value decides what is learned from which page; those a resumed run may change without a word, b and g
 // because only pages a step count; where the model came from.
-static const char fixed[] = "n vocab template seed dtype len_warmup maxlen loss_norm";
+static const char fixed[] = "n window vocab template seed dtype len_warmup maxlen loss_norm";
 static const char silent[] = "b g o resume resume_force plan gpu plan_ranks plan_tokens plan_longest threads profile";
 static const char models[] = "m enc dec preset";
 
@@ -310,6 +314,9 @@ static int compare(char **notes, const cJSON *saved, const OptionTable *t, int64
     for (int i = 0; i < t->n; i++) {
         const Option *o = &t->rows[i];
         const cJSON *item = o->name ? cJSON_GetObjectItemCaseSensitive(saved, o->name) : NULL;
+        if (o->name && !item && o->given && is_among(o->name, fixed) && !force)
+            return error_set(
+                err, "-%s was not known when the checkpoint was made (hint: leave it out, or -resume_force)", o->name);
         if (!item || is_among(o->name, silent) || same_value(item, o)) continue;
         TRY(compare_option(notes, item, o, force, err));
     }

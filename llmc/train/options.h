@@ -17,7 +17,7 @@ extern "C" {
 typedef struct TrainOptions {
     // model
     const char *model, *enc, *dec, *preset, *template_name, *tokenizer;
-    int vocab, latents;
+    int vocab, latents, window;
     // data
     OptionList data, val;
     const char *val_lm;
@@ -70,8 +70,8 @@ int options_fuse(const TrainOptions *o);            // micro-batches a device ba
 void options_print_given(FILE *out, const OptionTable *t);
 
 // Compares the options of a saved run (JSON) with these. Those that decide what is learned from which page (latents,
-// vocabulary, template, seed, batch, element type) and the model it began with must agree unless force is set; every
-// other difference is written to *notes, one line each; the caller frees it, after an error as well.
+// windows, vocabulary, template, seed, batch, element type) and the model it began with must agree unless force is set;
+// every other difference is written to *notes, one line each; the caller frees it, after an error as well.
 int options_compare(char **notes, const char *saved_json, const OptionTable *t, int64_t pages_a_step, int force,
                     Error *err);
 

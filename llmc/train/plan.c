@@ -56,7 +56,7 @@ static double device_batches(const PlanShape *s, const C3Limits *l, int fuse) {
 }
 
 // A batch with room for `parts` parts of the longest page. Where pages fill it, it is bounded by rows alone, but for
-// the arrays that are sized by pages: twice what average pages would make it.
+// the arrays that are sized by pages and windows: twice what average pages would make it.
 static PlanChoice candidate(const PlanShape *s, Recompute mode, int parts) {
     PlanChoice c = {.fuse = s->fuse ? (s->fuse < s->g ? s->fuse : s->g) : !s->is_gpu};
     double average = (double)parts / PART * s->longest.dec / s->dec;
@@ -67,6 +67,11 @@ static PlanChoice candidate(const PlanShape *s, Recompute mode, int parts) {
                           .loss_rows = s->b * s->g * s->longest.outputs,
                           .zero = s->zero,
                           .recompute = mode};
+    if (s->config->window) {
+        int most = scaled(s->longest.windows, parts), usual = (int)ceil(c.limits.pages * s->windows);
+        c.limits.windows = most > usual ? most : usual;
+        c.limits.slots = c.limits.windows * s->config->latents;
+    }
     c.batches = device_batches(s, &c.limits, c.fuse);
     c.bytes = count_bytes(s, &c.limits);
     return c;
@@ -107,9 +112,11 @@ static PlanChoice holding(const PlanShape *s, Recompute mode, int pages) {
 RooflineLoad plan_load(const PlanShape *s, const PlanChoice *c) {
     double pages = (double)s->b * s->g / c->batches; // of a device batch, on average
     int shared = s->dtype == DTYPE_F32 ? 0 : 1;      // a master copy beside the weights
+    double of_page = s->windows > 1 ? s->windows : 1, windows = pages * of_page, enc = s->enc / of_page;
+    double N = s->config->latents;
     return (RooflineLoad){
-        .stacks = {{&s->config->enc, pages * s->enc, pages * s->config->latents, pages * causal_pairs(s->enc, s->enc),
-                    pages * causal_pairs(s->enc, s->config->latents)},
+        .stacks = {{&s->config->enc, pages * s->enc, windows * N, windows * causal_pairs(enc, enc),
+                    windows * causal_pairs(enc, N)},
                    {&s->config->dec, pages * s->dec, pages * s->outputs, pages * causal_pairs(s->dec, s->dec),
                     pages * causal_pairs(s->dec, s->outputs)}},
         .n_stacks = 2,
@@ -189,10 +196,12 @@ static int by_help(const void *x, const void *y) {
 
 static BatchRows half_as_long(const PlanShape *s) {
     BatchRows r = s->longest;
-    int text = (r.outputs - 1) / 2;
-    r.enc -= text;
-    r.dec -= text;
+    int text = (r.outputs - 1) / 2, fewer = r.windows / 2, slots = fewer * s->config->latents;
+    r.enc -= text + fewer + slots;
+    r.dec -= text + slots;
     r.outputs -= text;
+    r.windows -= fewer;
+    r.slots -= slots;
     return r;
 }
 
@@ -273,23 +282,23 @@ int plan_ranks(const TrainOptions *o, const Dist *dist) { return o->plan_ranks ?
 
 // Decoder rows around latents and text, when no tokenizer has been loaded: with the whole vocabulary the paper's words
 // are 21 tokens before the latents and 11 after them.
-static int assumed_overhead(const C3Config *c) { return c->latents + (strcmp(c->template_name, "c3") ? 2 : 32); }
+static int assumed_words(const C3Config *c) { return strcmp(c->template_name, "c3") ? 2 : 32; }
 
 static int assume_pages(Plan *p, Error *err) {
     const TrainOptions *o = p->o;
     int of_longest = o->plan_longest > o->plan_tokens;
     int longest = (int)(of_longest ? o->plan_longest : o->plan_tokens);
-    int rows = longest + assumed_overhead(p->shape.config) + 1; // the end mark counts as well
+    const C3Config *c = p->shape.config;
+    const Template t = {.window = c->window, .n_suffix = assumed_words(c)};
+    const ShardPage page = {.context_length = (uint32_t)longest, .answer_length = (uint32_t)longest};
+    p->shape.longest = batch_page_rows(&page, &t, c->latents, UINT32_MAX);
+    int rows = p->shape.longest.dec + 1; // the end mark counts as well
     if (rows > o->maxlen)
         return error_set(err,
                          "-plan_%s %d: such a page is a decoder sequence of %d, -maxlen is %lld (hint: -maxlen %d)",
                          of_longest ? "longest" : "tokens", longest, rows, (long long)o->maxlen, rows);
     p->text_tokens = (double)o->plan_tokens;
-    p->before_text = assumed_overhead(p->shape.config);
-    p->shape.longest = (BatchRows){.pages = 1,
-                                   .enc = longest + 1 + p->shape.config->latents,
-                                   .dec = p->before_text + longest,
-                                   .outputs = longest + 1};
+    p->words = assumed_words(c);
     return 0;
 }
 
@@ -298,7 +307,7 @@ static void real_pages(Plan *p, const Corpus *corpus) {
     p->val = corpus->val;
     p->n_val = corpus->n_val;
     p->text_tokens = (double)p->train->tokens / (double)p->train->pages;
-    p->before_text = template_overhead(&corpus->prompt, p->shape.config->latents);
+    p->words = template_overhead(&corpus->prompt, 0);
     p->shape.longest = corpus_longest(corpus);
 }
 
@@ -378,8 +387,9 @@ int plan_make(Plan *p, const TrainOptions *o, const Corpus *corpus, const C3Conf
     TRY(find_machine(p, machine, dist->local_ranks, err));
     if (corpus) real_pages(p, corpus);
     else TRY(assume_pages(p, err));
-    s->enc = p->text_tokens + 1 + config->latents; // context and answer are of one length in the paper's task
-    s->dec = p->text_tokens + p->before_text;
+    s->windows = config_windows(config, p->text_tokens); // context and answer are of one length in the paper's task
+    s->enc = p->text_tokens + s->windows * (1 + config->latents);
+    s->dec = p->text_tokens + s->windows * config->latents + p->words;
     s->outputs = p->text_tokens + 1;
     return choose(p, err);
 }

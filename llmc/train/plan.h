@@ -43,6 +43,7 @@ typedef struct PlanShape {
     const C3Params *params;   // built for `ranks`
     BatchRows longest;        // what the longest page of the data takes
     double enc, dec, outputs; // rows of an average page
+    double windows;           // of an average page; 0: one
     int b, g, ranks, zero;
     DType dtype;
     int is_gpu;
@@ -77,7 +78,7 @@ typedef struct Plan {
     const Dataset *val;   // (n_val)
     int n_val;
     double text_tokens;  // of an average page
-    int before_text;     // decoder rows before the text
+    int words;           // decoder rows around latents and text
     const char *machine; // name, or NULL
     double peak_flops;   // measured, of a rank; 0: unknown
     Error refusal;       // with -plan: why it does not fit, and what helps; empty: it does

@@ -81,6 +81,10 @@ static void print_data(FILE *out, const Plan *p) {
             print_pages(out, name, &p->val[i], o->maxlen);
         }
     }
+    if (p->shape.config->window)
+        fprintf(out, "  %-14s of %d tokens, %d latents each: the average page has %.3g, the longest up to %d\n",
+                "windows", p->shape.config->window, p->shape.config->latents, p->shape.windows,
+                p->shape.longest.windows);
     fprintf(out, "  %-14s %lld of %lld pages each (-b %lld x -g %lld x %d ranks)", "steps", (long long)p->steps,
             (long long)p->pages_a_step, (long long)o->b, (long long)o->g, p->shape.ranks);
     if (!p->train) fprintf(out, "\n");
@@ -151,7 +155,7 @@ static void print_memory(FILE *out, const Plan *p) {
 // Returns the FLOPs of a step, all ranks.
 static double print_work(FILE *out, const Plan *p) {
     char count[32];
-    C3Flops f = c3_page_flops(p->shape.config, (int)lround(p->text_tokens), p->before_text, 1);
+    C3Flops f = c3_page_flops(p->shape.config, (int)lround(p->text_tokens), p->words, 1);
     double pages = (double)p->pages_a_step, step = pages * (f.encoder + f.decoder + f.head);
     fprintf(out, "work of a step: %s pages of %.0f text tokens\n", format_count(count, pages), p->text_tokens);
     fprintf(out, "  %-12s %12.3g FLOP   encoder %.0f %%, decoder %.0f %%, head and loss %.0f %%\n", "forward+back",

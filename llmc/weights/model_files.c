@@ -136,7 +136,8 @@ int model_files_shapes(ModelFiles *s, const ModelChoice *o, int assume, Error *e
                              o->template_name);
         snprintf(c->template_name, sizeof c->template_name, "%s", o->template_name);
     }
-    return 0;
+    if (o->window) c->window = o->window;
+    return config_check_window(c, s->text, err);
 }
 
 int model_files_open(ModelFiles *s, const ModelChoice *o, Error *err) {

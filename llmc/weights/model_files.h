@@ -19,7 +19,7 @@ typedef struct ModelChoice {
     const char *template_name; // "auto" is NULL
     const char *tokenizer;     // path
     const char *pages;         // globs of the shards whose vocabulary a preset takes
-    int vocab, latents;
+    int vocab, latents, window;
     DType dtype; // of a model that does not come from a checkpoint
 } ModelChoice;
 

@@ -15,7 +15,8 @@
 
 // Page of `tokens` tokens; `errors` of its 100 characters are wrong, all in the slice `where`.
 static EvalPage page_of(int tokens, int errors, int where) {
-    EvalPage p = {.context.n = (size_t)tokens, .ended = 1, .same_tokens = tokens / 2, .output_tokens = tokens};
+    EvalPage p = {
+        .context.n = (size_t)tokens, .windows = 1, .ended = 1, .same_tokens = tokens / 2, .output_tokens = tokens};
     p.id = strdup("a \"page\", one");
     p.reference = strdup("text");
     p.output = strdup("te\"xt\n");

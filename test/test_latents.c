@@ -18,15 +18,17 @@ static uint64_t bytes;
 
 // ---- files ---------------------------------------------------------------------------------------------------------
 
-// Two documents of two pages and one, N = 2, width 3.
-static LatentFile example(DType dtype) {
+// Two documents of two pages and one, N = 2, width 3; the second page has `windows`, the others one.
+static LatentFile windowed(DType dtype, int windows) {
     static const char *const gaps[] = {" ", "\n\n", "", "\t", "\r\n\v\f"};
-    LatentFile f = {.latents = 2, .width = 3, .dtype = dtype, .n_documents = 2, .n_pages = 3};
+    LatentFile f = {.latents = 2, .width = 3, .dtype = dtype, .n_documents = 2, .n_pages = 3, .n_windows = 2 + windows};
     latents_hash(f.model, "model", 5);
     f.pages = calloc(3, sizeof *f.pages);
     f.documents = calloc(2, sizeof *f.documents);
     for (int i = 0; i < 3; i++) {
         f.pages[i].tokens = 7 + i;
+        f.pages[i].windows = i == 1 ? windows : 1;
+        f.pages[i].first = i == 2 ? 1 + windows : i;
         latents_hash(f.pages[i].sha256, "page", (size_t)i + 1);
     }
     for (int d = 0, gap = 0; d < 2; d++) {
@@ -37,21 +39,25 @@ static LatentFile example(DType dtype) {
         for (int i = 0; i <= doc->pages; i++) doc->gaps[i] = strdup(gaps[gap++]);
     }
     f.data = f.memory = malloc(latents_bytes(&f));
-    float numbers[18];
-    for (int i = 0; i < 18; i++) numbers[i] = (float)(i - 9) * 0.37f;
-    safetensors_convert(f.memory, dtype, numbers, DTYPE_F32, 18);
+    float numbers[48];
+    for (int i = 0; i < 48; i++) numbers[i] = (float)(i - 9) * 0.37f;
+    safetensors_convert(f.memory, dtype, numbers, DTYPE_F32, (size_t)(6 * f.n_windows));
     return f;
 }
+
+static LatentFile example(DType dtype) { return windowed(dtype, 1); }
 
 static void check_same(const LatentFile *a, const LatentFile *b) {
     CHECK(!strcmp(a->model, b->model) && a->latents == b->latents && a->width == b->width && a->dtype == b->dtype,
           "model %s, %d x %d", b->model, b->latents, b->width);
-    CHECK(a->n_pages == b->n_pages && a->n_documents == b->n_documents, "%d pages, %d documents", b->n_pages,
-          b->n_documents);
+    CHECK(a->n_pages == b->n_pages && a->n_documents == b->n_documents && a->n_windows == b->n_windows,
+          "%d pages, %d documents, %d windows", b->n_pages, b->n_documents, b->n_windows);
     CHECK(memcmp(a->data, b->data, latents_bytes(a)) == 0, "numbers differ");
     for (int i = 0; i < a->n_pages && i < b->n_pages; i++) {
         CHECK(a->pages[i].tokens == b->pages[i].tokens && !strcmp(a->pages[i].sha256, b->pages[i].sha256),
               "page %d: %d tokens, %s", i, b->pages[i].tokens, b->pages[i].sha256);
+        CHECK(a->pages[i].first == b->pages[i].first && a->pages[i].windows == b->pages[i].windows,
+              "page %d: windows %d+%d", i, b->pages[i].first, b->pages[i].windows);
     }
     for (int d = 0; d < a->n_documents && d < b->n_documents; d++) {
         const LatentDocument *x = &a->documents[d], *y = &b->documents[d];
@@ -62,20 +68,21 @@ static void check_same(const LatentFile *a, const LatentFile *b) {
     }
 }
 
-static void test_round_trip(DType dtype, const char *name) {
+static void test_round_trip(DType dtype, int windows, const char *name) {
     check_begin(name);
-    LatentFile f = example(dtype), g;
+    LatentFile f = windowed(dtype, windows), g;
     CHECK(latents_write(&f, path, &bytes, &err) == 0, "%s", err.text);
     int bad = latents_read(&g, path, &err);
     CHECK(bad == 0, "%s", err.text);
     if (!bad) check_same(&f, &g);
+    CHECK(bad || !strcmp(safetensors_metadata(g.file, "version"), windows > 1 ? "2" : "1"), "version");
     latents_free(&f);
     latents_free(&g);
 }
 
-static void test_header(void) {
+static void test_header(int windows) {
     check_begin("what documents take of the header is known to the byte before it is written; too many do not fit");
-    LatentFile f = example(DTYPE_F32), g = {0};
+    LatentFile f = windowed(DTYPE_F32, windows), g = {0};
     LatentHeader h = {0};
     for (int d = 0; d < 2; d++) CHECK(latents_header_add(&h, &f, &f.documents[d]) == 1, "document %d", d);
     CHECK(latents_write(&f, path, &bytes, &err) == 0 && latents_read(&g, path, &err) == 0, "%s", err.text);
@@ -146,14 +153,16 @@ static void test_hostile(void) {
     } cases[] = {{"page 2: \"tokens\"", 0},
                  {"white space", 1},
                  {"\"id\"", 2},
-                 {"not finite", 3},
+                 {"page 2: latent 7 has a number that is not finite", 3},
                  {"\"sha256\": expected 64", 4},
                  {"the 0 that are left of the tensor's 2", 5},
-                 {"2 pages, the tensor has 3", 6},
+                 {"2 pages, 6 windows, the tensor has 7", 6},
                  {"\"model\"", 7},
-                 {"\"id\"", 8}};
+                 {"\"id\"", 8},
+                 {"page 2: \"windows\": expected 1 to its 8 tokens, and 6 are left", 9},
+                 {"page 2: \"windows\": expected 1 to its 4 tokens", 10}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        LatentFile f = example(DTYPE_F32);
+        LatentFile f = windowed(DTYPE_F32, cases[i].what == 5 ? 1 : 5);
         int documents = f.n_documents;
         switch (cases[i].what) {
         case 0:
@@ -166,19 +175,25 @@ static void test_hostile(void) {
             f.documents[1].id[0] = 0;
             break;
         case 3:
-            ((float *)f.memory)[17] = 1.0f / 0.0f;
+            ((float *)f.memory)[24] = 1.0f / 0.0f;
             break;
         case 4:
             f.pages[2].sha256[3] = 'g';
             break;
         case 5:
-            f.n_pages = 2;
+            f.n_pages = f.n_windows = 2;
             break; // the documents have three
         case 6:
             f.n_documents = 1;
             break;
         case 7:
             f.model[5] = 'X';
+            break;
+        case 9:
+            f.pages[1].windows = 7;
+            break;
+        case 10:
+            f.pages[1].tokens = 4;
             break;
         default:
             memcpy(f.documents[0].id, "\xff", 2);
@@ -342,9 +357,11 @@ int main(void) {
     if (!mkdtemp(folder)) return perror(folder), 2;
     path = string_format("%s/x.c3", folder);
     make_tokenizer();
-    test_round_trip(DTYPE_F32, "what is written comes back, fp32");
-    test_round_trip(DTYPE_BF16, "what is written comes back, bf16");
-    test_header();
+    test_round_trip(DTYPE_F32, 1, "what is written comes back, fp32");
+    test_round_trip(DTYPE_BF16, 1, "what is written comes back, bf16");
+    test_round_trip(DTYPE_BF16, 3, "a page of three windows");
+    test_header(1);
+    test_header(4);
     test_every_bit();
     test_hostile();
     test_foreign();

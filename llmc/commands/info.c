@@ -66,6 +66,7 @@ static int print_shapes(FILE *out, const C3Config *c, Error *err) {
     print_stack(out, "decoder", &c->dec, params_owned(&p.table, OWNER_DECODER));
     fprintf(out, "  %-14s %s parameters: %d latents a page, projector %d -> %d\n", "cascade",
             format_count(a, params_owned(&p.table, OWNER_CASCADE)), c->latents, c->enc.D, c->dec.D);
+    if (c->window) fprintf(out, "  %-14s of %d tokens, %d latents each\n", "windows", c->window, c->latents);
     fprintf(out, "  %-14s %s parameters\n", "total", format_count(b, (double)p.table.parameters));
     params_free(&p);
     return 0;
@@ -151,9 +152,10 @@ static int print_latents(FILE *out, const char *path, Error *err) {
     fprintf(out, "%s: latents, %s of them\n", clean(path), format_bytes(text, (double)latents_bytes(&f)));
     fprintf(out, "  %-14s %s in ", "pages", format_count(text, f.n_pages));
     fprintf(out, "%s document%s\n", format_count(text, f.n_documents), f.n_documents == 1 ? "" : "s");
-    fprintf(out, "  %-14s %d of %d numbers a page, %s\n", "latents", f.latents, f.width,
-            f.dtype == DTYPE_F32 ? "fp32" : "bf16");
-    fprintf(out, "  %-14s %s, %.1f a latent\n", "tokens", format_count(text, tokens), tokens / f.n_pages / f.latents);
+    if (f.n_windows > f.n_pages) fprintf(out, "  %-14s %s\n", "windows", format_count(text, f.n_windows));
+    fprintf(out, "  %-14s %d of %d numbers a %s, %s\n", "latents", f.latents, f.width,
+            f.n_windows > f.n_pages ? "window" : "page", f.dtype == DTYPE_F32 ? "fp32" : "bf16");
+    fprintf(out, "  %-14s %s, %.1f a latent\n", "tokens", format_count(text, tokens), tokens / f.n_windows / f.latents);
     row(out, "model", f.model);
     row(out, "checksum", "right");
     latents_free(&f);

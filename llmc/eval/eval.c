@@ -12,6 +12,19 @@
 
 const Tokens *eval_answer(const EvalPage *p) { return p->answer.n ? &p->answer : &p->context; }
 
+ShardPage eval_shard_page(const EvalPage *context, const EvalPage *answer) {
+    const Tokens *in = &context->context, *out = eval_answer(answer);
+    return (ShardPage){.context = (const uint32_t *)in->ids,
+                       .answer = (const uint32_t *)out->ids,
+                       .context_length = (uint32_t)in->n,
+                       .answer_length = (uint32_t)out->n};
+}
+
+BatchRows eval_page_rows(const EvalPage *p, const Model *m) {
+    ShardPage page = eval_shard_page(p, p);
+    return batch_page_rows(&page, &m->t, m->files.config.latents, UINT32_MAX);
+}
+
 static void free_page(EvalPage *p) {
     free(p->id);
     free(p->reference);
@@ -55,10 +68,11 @@ static int read_perturbed(EvalPage *p, const Page *in, const Tokenizer *tok, con
 static int check_length(EvalSet *s, const EvalPage *p, const Model *m, const EvalOptions *o, Error *err) {
     const C3Config *c = &m->files.config;
     const size_t tokens = eval_answer(p)->n, N = (size_t)c->latents;
+    const BatchRows rows = eval_page_rows(p, m);
     int dec_limit = o->maxlen > 0 && o->maxlen < c->dec.max_positions ? o->maxlen : c->dec.max_positions;
     int enc_limit = c->enc.max_positions;
     // the end mark counts, as it does in training
-    size_t dec = (size_t)template_overhead(&m->t, c->latents) + tokens + 1, enc = p->context.n + 1 + N;
+    size_t dec = (size_t)rows.dec + 1, enc = (rows.windows > 1 ? (size_t)c->window : p->context.n) + 1 + N;
     s->too_long.all_pages++;
     s->too_long.all_tokens += tokens;
     if (dec <= (size_t)dec_limit && enc <= (size_t)enc_limit) return 0;
@@ -83,6 +97,7 @@ static int add_page(EvalSet *s, const Page *in, const Model *m, const EvalOption
         return left_out < 0 ? -1 : 0;
     }
     s->pages = alloc_grow(s->pages, (size_t)s->n, room, sizeof p, "pages");
+    p.windows = eval_page_rows(&p, m).windows;
     s->pages[s->n++] = p;
     s->not_nfc += !is_nfc;
     return 0;
@@ -123,7 +138,8 @@ int eval_read(EvalSet *s, const Model *m, const char *path, const EvalOptions *o
 // ---- free-running reconstruction -----------------------------------------------------------------------------------
 
 int eval_new_tokens(const EvalPage *p, const Model *m, const EvalOptions *o) {
-    return model_new_tokens(m, (int)eval_answer(p)->n, o->max_new);
+    int tokens = (int)eval_answer(p)->n;
+    return model_new_tokens(m, eval_page_rows(p, m).dec - tokens, tokens, o->max_new);
 }
 
 int eval_longest_new(const EvalSet *s, const Model *m, const EvalOptions *o) {

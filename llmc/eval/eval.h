@@ -85,6 +85,7 @@ typedef struct EvalPage {
     size_t n_reference, n_output;    // bytes
     char *written;                   // what the model wrote, if that is not in NFC; else NULL
     Tokens context, answer;          // what the encoder reads; what is to come back (answer.n == 0: the context)
+    int windows;                     // in which the encoder reads it
     int output_tokens, ended;        // ended = 0: cut at the limit of new tokens
     double log_prob, least_log_prob; // of the output_tokens + ended tokens that were chosen, see GeneratePage
     int same_tokens;                 // positions where output and reference tokens are equal
@@ -234,6 +235,9 @@ char *eval_page_json(const EvalSet *s, int i, int latents, const EvalFiles *f);
 // ---- shared by the files of this room ------------------------------------------------------------------------------
 
 const Tokens *eval_answer(const EvalPage *p); // what is to come back
+// One page as the model takes it, with the context of another or its own; its rows.
+ShardPage eval_shard_page(const EvalPage *context, const EvalPage *answer);
+BatchRows eval_page_rows(const EvalPage *p, const Model *m);
 int eval_new_tokens(const EvalPage *p, const Model *m, const EvalOptions *o);
 // (n) requests for generate_pages, page i with the context of page i + shift; malloc'ed.
 GeneratePage *eval_requests(const EvalSet *s, int shift, const Model *m, const EvalOptions *o);

@@ -24,16 +24,21 @@ const EvalConditionInfo eval_conditions[N_CONDITIONS] = {
 // Rows of a batch: enough for efficient products.
 enum { FORCED_ROWS = 4096 };
 
+static int larger(int a, int b) { return a > b ? a : b; }
+
 C3Limits eval_limits(const EvalSet *s, const Model *m) {
-    int N = m->files.config.latents, overhead = template_overhead(&m->t, N);
+    int N = m->files.config.latents, least = template_overhead(&m->t, N), overhead = least, answer = 0;
     C3Limits l = {.recompute = KEEP_NOTHING, .enc_rows = FORCED_ROWS, .dec_rows = FORCED_ROWS};
     for (int i = 0; i < s->n; i++) {
-        int enc = (int)s->pages[i].context.n + 1 + N, answer = (int)eval_answer(&s->pages[i])->n;
-        if (enc > l.enc_rows) l.enc_rows = enc;
-        if (overhead + answer > l.dec_rows) l.dec_rows = overhead + answer;
+        BatchRows page = eval_page_rows(&s->pages[i], m);
+        overhead = larger(overhead, page.dec - (page.outputs - 1));
+        answer = larger(answer, page.outputs - 1);
+        l.enc_rows = larger(l.enc_rows, page.enc);
     }
-    l.pages = FORCED_ROWS / overhead > 0 ? FORCED_ROWS / overhead : 1;
+    l.dec_rows = larger(l.dec_rows, overhead + answer); // one page's latents, the text of another
+    l.pages = FORCED_ROWS / least > 0 ? FORCED_ROWS / least : 1;
     if (l.pages > s->n) l.pages = s->n;
+    l.windows = m->t.window ? l.enc_rows / (1 + N) : l.pages;
     l.dec_outputs = l.dec_rows;
     return l;
 }
@@ -42,12 +47,13 @@ C3Limits eval_limits(const EvalSet *s, const Model *m) {
 typedef struct Forced {
     Model *m;
     EvalSet *s;
-    size_t size; // N * D_enc, the numbers of a page's latents
+    size_t size; // N * D_enc, the numbers of a window's latents
+    int windows; // of all pages
     MicroBatch batch;
     ShardPage *pages;   // (limits.pages)
-    float *device;      // (limits.pages,size)
-    float *host;        // (limits.pages,size)
-    double *sum;        // (size) of all pages' latents
+    float *device;      // (limits.windows,size)
+    float *host;        // (limits.windows,size)
+    double *sum;        // (size) of all windows' latents
     Progress *progress; // may be NULL
 } Forced;
 
@@ -62,7 +68,7 @@ static void forced_free(Forced *f) {
 static int forced_create(Forced *f, Model *m, EvalSet *s, Error *err) {
     const C3Limits *l = &m->c3.limits;
     *f = (Forced){.m = m, .s = s, .size = (size_t)m->c3.config.latents * m->c3.config.enc.D};
-    const size_t latents = (size_t)l->pages * f->size;
+    const size_t latents = (size_t)l->windows * f->size;
     f->pages = alloc((size_t)l->pages, sizeof *f->pages, "a batch of pages");
     f->host = alloc(latents, sizeof *f->host, "latents");
     f->sum = alloc_zeroed(f->size, sizeof *f->sum, "latents");
@@ -76,36 +82,36 @@ static int forced_create(Forced *f, Model *m, EvalSet *s, Error *err) {
 // Packs pages from `first` on, as many as fit into one batch, with the contexts of the condition. Returns how many.
 static int pack(Forced *f, int first, EvalCondition condition) {
     const C3Limits *l = &f->m->c3.limits;
-    int N = condition == EVAL_ALONE ? 0 : f->m->c3.config.latents, overhead = template_overhead(&f->m->t, N);
-    int n = 0, enc = 0, dec = 0, shift = condition == EVAL_SWAPPED;
+    int N = condition == EVAL_ALONE ? 0 : f->m->c3.config.latents;
+    int n = 0, enc = 0, dec = 0, windows = 0, shift = condition == EVAL_SWAPPED;
     for (; n < l->pages && first + n < f->s->n; n++) {
-        const Tokens *context = &f->s->pages[(first + n + shift) % f->s->n].context;
-        const Tokens *answer = eval_answer(&f->s->pages[first + n]);
-        enc += (int)context->n + 1 + N;
-        dec += overhead + (int)answer->n;
-        if (enc > l->enc_rows || dec > l->dec_rows) break;
-        f->pages[n] = (ShardPage){.context = (const uint32_t *)context->ids,
-                                  .context_length = (uint32_t)context->n,
-                                  .answer = (const uint32_t *)answer->ids,
-                                  .answer_length = (uint32_t)answer->n};
+        f->pages[n] = eval_shard_page(&f->s->pages[(first + n + shift) % f->s->n], &f->s->pages[first + n]);
+        BatchRows page = batch_page_rows(&f->pages[n], &f->m->t, N, UINT32_MAX);
+        enc += page.enc;
+        dec += page.dec;
+        windows += page.windows;
+        if (enc > l->enc_rows || dec > l->dec_rows || windows > l->windows) break;
     }
     batch_build(&f->batch, f->pages, NULL, n, &f->m->t, N, UINT32_MAX, NULL);
     return n;
 }
 
-static void add_latents(Forced *f, int n) {
+static void add_latents(Forced *f) {
     C3 *m = &f->m->c3;
+    const int n = f->batch.enc.pages;
     m->b->cast_to_f32(m->b, f->device, m->enc_acts.out, (size_t)n * f->size);
     m->b->download(m->b, f->host, f->device, (size_t)n * f->size * sizeof(float));
-    for (int p = 0; p < n; p++) {
-        for (size_t i = 0; i < f->size; i++) f->sum[i] += f->host[(size_t)p * f->size + i];
+    for (int w = 0; w < n; w++) {
+        for (size_t i = 0; i < f->size; i++) f->sum[i] += f->host[(size_t)w * f->size + i];
     }
+    f->windows += n;
 }
 
-// The same latents for each of n pages.
-static void forward_constant(Forced *f, int n, const float *latents) {
+// The same latents for each window.
+static void forward_constant(Forced *f, const float *latents) {
     C3 *m = &f->m->c3;
-    for (int p = 0; p < n; p++) memcpy(f->host + (size_t)p * f->size, latents, f->size * sizeof(float));
+    const int n = f->batch.enc.pages;
+    for (int w = 0; w < n; w++) memcpy(f->host + (size_t)w * f->size, latents, f->size * sizeof(float));
     m->b->upload(m->b, f->device, f->host, (size_t)n * f->size * sizeof(float));
     m->b->cast_from_f32(m->b, m->enc_acts.out, f->device, (size_t)n * f->size);
     c3_forward_latents(m, &f->batch, m->enc_acts.out);
@@ -130,10 +136,10 @@ static void forced_pass(Forced *f, EvalCondition condition, const float *latents
     progress_phase(f->progress, eval_conditions[condition].pass, PROGRESS_PREFILL, f->s->n, eval_tokens(f->s));
     for (int first = 0, n; first < f->s->n; first += n) {
         n = pack(f, first, condition);
-        if (latents) forward_constant(f, n, latents);
+        if (latents) forward_constant(f, latents);
         else if (condition == EVAL_ALONE) c3_forward_latents(m, &f->batch, m->enc_acts.out); // of no rows
         else c3_forward(m, &f->batch);
-        if (condition == EVAL_OWN) add_latents(f, n);
+        if (condition == EVAL_OWN) add_latents(f);
         c3_read_loss(m, &f->batch);
         for (int p = 0; p < n; p++) read_page(f, &f->s->pages[first + p], p, condition);
         progress_pages(f->progress, first + n, f->s->n);
@@ -187,7 +193,7 @@ static int run_controls(Forced *f, const EvalOptions *o, char **no_latents_text,
     Generator *g;
     TRY(eval_generator(&g, f->s, f->m, o, err));
     float *zero = alloc_zeroed(2 * f->size, sizeof *zero, "latents"), *mean = zero + f->size;
-    for (size_t i = 0; i < f->size; i++) mean[i] = (float)(f->sum[i] / f->s->n);
+    for (size_t i = 0; i < f->size; i++) mean[i] = (float)(f->sum[i] / f->windows);
     int bad = 0;
     for (EvalCondition c = EVAL_SWAPPED; c < N_CONDITIONS && !bad; c++) {
         const float *latents = c == EVAL_MEAN ? mean : c == EVAL_ZERO ? zero : NULL;

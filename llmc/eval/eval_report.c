@@ -256,7 +256,7 @@ char *eval_page_json(const EvalSet *s, int i, int latents, const EvalFiles *f) {
     cJSON_AddStringToObject(o, "text", p->reference);
     cJSON_AddStringToObject(o, "reconstruction", p->written ? p->written : p->output);
     cJSON_AddNumberToObject(o, "tokens", (double)p->context.n);
-    cJSON_AddNumberToObject(o, "latents", latents);
+    cJSON_AddNumberToObject(o, "latents", s->pages[i].windows * latents);
     cJSON_AddNumberToObject(o, "char_precision", p->m.char_precision);
     cJSON_AddNumberToObject(o, "mean_log_prob", eval_mean_log_prob(p));
     cJSON_AddNumberToObject(o, "least_log_prob", p->least_log_prob);

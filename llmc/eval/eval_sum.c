@@ -62,7 +62,7 @@ int eval_parse_edges(int *edges, const char *text, Error *err) {
 
 // Sums over pages, before they are divided.
 typedef struct Sums {
-    double edits, longer, tokens, answer_tokens, same, rows, loss, correct;
+    double edits, longer, tokens, windows, answer_tokens, same, rows, loss, correct;
     double errors[METRICS_SLICES], chars[METRICS_SLICES];
 } Sums;
 
@@ -75,6 +75,7 @@ static void add_page(EvalMeans *m, Sums *t, const EvalPage *p) {
     t->edits += (double)k->edit_distance;
     t->longer += (double)(k->reference_chars > k->output_chars ? k->reference_chars : k->output_chars);
     t->tokens += page_tokens(p);
+    t->windows += p->windows;
     t->answer_tokens += (double)eval_answer(p)->n;
     t->same += p->same_tokens;
     t->rows += p->forced_rows;
@@ -103,7 +104,7 @@ static EvalMeans means_of(const EvalSet *s, int from, int to, int latents) {
     m.token_match = share(t.same, t.answer_tokens);
     m.token_accuracy = share(t.correct, t.rows);
     m.loss = share(t.loss, t.rows);
-    m.compression = share(t.tokens, (double)m.pages * latents);
+    m.compression = share(t.tokens, t.windows * latents);
     for (int i = 0; i < METRICS_SLICES; i++) {
         double accuracy = 1 - share(t.errors[i], t.chars[i]);
         m.by_position[i] = accuracy > 0 ? accuracy : 0; // insertions may outnumber the characters

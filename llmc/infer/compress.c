@@ -23,7 +23,6 @@ typedef struct Compressor {
     LatentFile file;
     Tokens *tokens; // (file.n_pages)
     size_t page_room, token_room, document_room;
-    int longest; // tokens
     LatentHeader header;
 } Compressor;
 
@@ -36,8 +35,9 @@ static int add_page(Compressor *c, const char *text, size_t length, Error *err) 
     Tokens *tokens = &c->tokens[f->n_pages++];
     *tokens = (Tokens){0};
     TRY(tokenizer_encode(c->m->tok, tokens, text, length, err));
-    page->tokens = (int)tokens->n;
-    if (page->tokens > c->longest) c->longest = page->tokens;
+    *page = (LatentPage){.tokens = (int)tokens->n, .first = f->n_windows};
+    page->windows = template_windows(&c->m->t, (const uint32_t *)tokens->ids, (uint32_t)tokens->n);
+    f->n_windows += page->windows;
     untrained_add(&c->sizes->untrained, tokens->n);
     latents_hash(page->sha256, text, length);
     return 0;
@@ -148,12 +148,17 @@ static int choose_page_tokens(int *out, const Model *m, int asked, Error *err) {
 }
 
 static C3Limits encode_limits(const Compressor *c) {
-    int N = c->m->files.config.latents, page = c->longest + 1 + N, overhead = template_overhead(&c->m->t, N);
+    int N = c->m->files.config.latents, page = 0;
     C3Limits l = {.recompute = KEEP_NOTHING, .head_rows = 1};
+    for (int i = 0; i < c->file.n_pages; i++) {
+        int rows = c->file.pages[i].tokens + c->file.pages[i].windows * (1 + N);
+        if (rows > page) page = rows;
+    }
     l.enc_rows = page > ENCODE_ROWS ? page : ENCODE_ROWS;
-    l.pages = l.enc_rows / (2 + N);
+    l.pages = l.windows = l.enc_rows / (2 + N);
     if (l.pages > c->file.n_pages) l.pages = c->file.n_pages;
-    l.dec_rows = l.pages * overhead; // batch_build packs the decoder's prompts as well
+    if (l.windows > c->file.n_windows) l.windows = c->file.n_windows;
+    l.dec_rows = l.pages * template_overhead(&c->m->t, 0) + l.windows * N; // batch_build packs the prompts as well
     l.dec_outputs = l.pages;
     return l;
 }
@@ -164,7 +169,7 @@ static int pack(const Compressor *c, MicroBatch *batch, ShardPage *pages, int fi
     int N = c->file.latents, n = 0, rows = 0;
     for (; n < l->pages && first + n < c->file.n_pages; n++) {
         const Tokens *t = &c->tokens[first + n];
-        rows += (int)t->n + 1 + N;
+        rows += (int)t->n + c->file.pages[first + n].windows * (1 + N);
         if (rows > l->enc_rows) break;
         pages[n] = generate_prompt(t->ids, (int)t->n);
     }
@@ -178,8 +183,8 @@ static int encode(Compressor *c, PagesDone *progress, void *arg, Error *err) {
     LatentFile *f = &c->file;
     MicroBatch batch = {0};
     const C3Limits *l = &m->limits;
-    size_t page = (size_t)f->latents * (size_t)f->width * dtype_size(f->dtype);
-    f->data = f->memory = malloc((size_t)f->n_pages * page);
+    size_t window = (size_t)f->latents * (size_t)f->width * dtype_size(f->dtype);
+    f->data = f->memory = malloc((size_t)f->n_windows * window);
     if (!f->memory) return error_set(err, "out of memory for the latents of %d pages", f->n_pages);
     ShardPage *pages = alloc((size_t)l->pages, sizeof *pages, "a batch of pages");
     int bad = batch_create(&batch, b, c3_batch_rows(l), err);
@@ -188,7 +193,8 @@ static int encode(Compressor *c, PagesDone *progress, void *arg, Error *err) {
         b->upload(b, m->batch_device, batch.block, batch.bytes);
         MicroBatch d = batch_view(&batch, m->batch_device);
         c3_encode(m, &d.enc);
-        b->download(b, (char *)f->memory + (size_t)first * page, m->enc_acts.out, (size_t)n * page);
+        b->download(b, (char *)f->memory + (size_t)f->pages[first].first * window, m->enc_acts.out,
+                    (size_t)d.enc.pages * window);
         first += n;
         if (progress) progress(arg, first, f->n_pages);
     }
@@ -199,9 +205,11 @@ static int encode(Compressor *c, PagesDone *progress, void *arg, Error *err) {
 
 // ---- compress ------------------------------------------------------------------------------------------------------
 
-static void count_sizes(CompressSizes *s, const LatentFile *f, uint64_t file_bytes) {
+static void count_sizes(CompressSizes *s, const LatentFile *f, int window, uint64_t file_bytes) {
     s->documents = f->n_documents;
     s->pages = f->n_pages;
+    s->windows = f->n_windows;
+    s->window = window;
     for (int i = 0; i < f->n_pages; i++) s->tokens += f->pages[i].tokens;
     s->latents = f->latents;
     s->width = f->width;
@@ -228,7 +236,7 @@ static int compress(Compressor *c, const ModelPlace *model, const char *input, c
     f->dtype = m->b->dtype;
     TRY(encode(c, progress, arg, err));
     TRY(latents_write(f, output, &bytes, err));
-    count_sizes(c->sizes, f, bytes);
+    count_sizes(c->sizes, f, m->t.window, bytes);
     return 0;
 }
 
@@ -252,9 +260,12 @@ void compress_print(FILE *out, const CompressSizes *s, const char *file) {
             s->pages == 1 ? "" : "s");
     fprintf(out, "text     %s characters, %s bytes, %s tokens\n", format_count(t[0], s->characters),
             format_count(t[1], s->text_bytes), format_count(t[2], s->tokens));
-    fprintf(out, "latents  %s x %d: %.1f tokens a latent; a page is %d rows to the decoder in place of %.0f\n",
-            format_count(t[0], s->pages), s->latents, s->tokens / s->pages / s->latents, s->latents,
-            s->tokens / s->pages);
+    if (s->windows > s->pages)
+        fprintf(out, "windows  %s: the encoder reads a page in up to %d tokens at a time\n",
+                format_count(t[0], s->windows), s->window);
+    fprintf(out, "latents  %s x %d: %.1f tokens a latent; a page is %.0f rows to the decoder in place of %.0f\n",
+            format_count(t[0], s->windows), s->latents, s->tokens / s->windows / s->latents,
+            (double)s->windows / s->pages * s->latents, s->tokens / s->pages);
     fprintf(out, "bytes    %s of latents (%d numbers of %d bytes each), the file %s: %.1f times the text\n",
             format_count(t[0], s->latent_bytes), s->width, s->number_bytes, format_count(t[1], s->file_bytes),
             s->file_bytes / s->text_bytes);

@@ -20,7 +20,8 @@ typedef struct CompressSizes {
     int without_text;                 // documents left out
     LeftOut cut;                      // documents longer than one page
     int chunk_pages, page_tokens;     // pages made of these; most tokens of a page
-    int latents, width, number_bytes; // of one page; numbers in a latent; bytes of a number
+    int windows, window;              // of all pages; most tokens of one
+    int latents, width, number_bytes; // of one window; numbers in a latent; bytes of a number
     double latent_bytes, file_bytes;
 } CompressSizes;
 

@@ -24,7 +24,7 @@ typedef struct PageText {
 typedef struct Decompressor {
     Model *m;
     LatentFile file;
-    float *latents;      // (n_pages,N,D_enc)
+    float *latents;      // (n_windows,N,D_enc)
     GeneratePage *pages; // (n_pages)
     PageText *texts;     // (n_pages)
     const DecompressOptions *o;
@@ -38,11 +38,14 @@ static int check_model(const Decompressor *d, Error *err) {
     if (f->latents != c->latents || f->width != c->enc.D)
         return error_set(err, "%s: latents of another model: %d of %d numbers a page, %s has %d of %d", path,
                          f->latents, f->width, d->m->folder, c->latents, c->enc.D);
-    int most = model_longest_page(d->m);
+    int most = model_longest_page(d->m), words = template_overhead(&d->m->t, 0);
     for (int i = 0; i < f->n_pages; i++) {
         if (f->pages[i].tokens > most)
             return error_set(err, "%s: page %d has %d tokens, %s takes at most %d", path, i + 1, f->pages[i].tokens,
                              d->m->folder, most);
+        if (words + (int64_t)f->pages[i].windows * f->latents + f->pages[i].tokens >= c->dec.max_positions)
+            return error_set(err, "%s: page %d has %d windows of %d latents: more than %s has positions for", path,
+                             i + 1, f->pages[i].windows, f->latents, d->m->folder);
     }
     if (d->o->trust) return 0;
     TRY(checkpoint_fingerprint(model, d->m->folder, err));
@@ -70,19 +73,22 @@ static int unknown_tokens(const Model *m) {
 static int decode(Decompressor *d, PagesDone *progress, void *arg, Error *err) {
     const LatentFile *f = &d->file;
     const Model *m = d->m;
-    size_t n = (size_t)f->n_pages, page = (size_t)f->latents * (size_t)f->width;
+    size_t n = (size_t)f->n_pages, window = (size_t)f->latents * (size_t)f->width;
     GeneratorLimits limits = {.pages = f->n_pages, .together = d->o->batch, .context = 1};
     Generator *g = NULL;
-    d->latents = malloc(n * page * sizeof *d->latents);
+    d->latents = malloc((size_t)f->n_windows * window * sizeof *d->latents);
     d->pages = calloc(n, sizeof *d->pages);
     d->texts = calloc(n, sizeof *d->texts);
     if (!d->latents || !d->pages || !d->texts)
         return error_set(err, "%s: out of memory (%d pages)", d->o->input, f->n_pages);
-    safetensors_convert(d->latents, DTYPE_F32, f->data, f->dtype, n * page);
+    safetensors_convert(d->latents, DTYPE_F32, f->data, f->dtype, (size_t)f->n_windows * window);
     for (size_t i = 0; i < n; i++) {
         int tokens = f->pages[i].tokens ? f->pages[i].tokens : unknown_tokens(m);
-        int most = model_new_tokens(m, tokens, d->o->max_new);
-        d->pages[i] = (GeneratePage){.latents = d->latents + i * page, .max_new = most};
+        int slots = f->pages[i].windows * f->latents;
+        int most = model_new_tokens(m, template_overhead(&m->t, slots), tokens, d->o->max_new);
+        d->pages[i] =
+            (GeneratePage){.latents = d->latents + (size_t)f->pages[i].first * window, .slots = slots, .max_new = most};
+        if (slots > limits.slots) limits.slots = slots;
         if (most > limits.max_new) limits.max_new = most;
     }
     TRY(generator_create(&g, &m->c3, &m->t, &limits, err));

@@ -13,7 +13,9 @@ int model_open(Model *m, const ModelPlace *place, Error *err) {
     m->folder = m->files.folder;
     TRY(model_files_check(&m->files, err));
     TRY(model_files_tokenizer(&m->tok, &m->files, err));
-    return template_make(&m->t, m->files.config.template_name, m->tok, err);
+    TRY(template_make(&m->t, m->files.config.template_name, m->tok, err));
+    template_set_window(&m->t, m->files.config.window, m->tok);
+    return 0;
 }
 
 int model_load(Model *m, const ModelPlace *place, const C3Limits *limits, Error *err) {
@@ -43,7 +45,6 @@ int model_longest_page(const Model *m) {
     return config_longest_page(c, template_overhead(&m->t, c->latents));
 }
 
-int model_new_tokens(const Model *m, int tokens, int asked) {
-    const C3Config *c = &m->files.config;
-    return generate_new_tokens(tokens, asked, c->dec.max_positions - template_overhead(&m->t, c->latents));
+int model_new_tokens(const Model *m, int overhead, int tokens, int asked) {
+    return generate_new_tokens(tokens, asked, m->files.config.dec.max_positions - overhead);
 }

@@ -38,7 +38,7 @@ void model_close(Model *m);
 
 // Tokens of the longest page that both stacks take.
 int model_longest_page(const Model *m);
-// generate_new_tokens, with the positions that this decoder has.
-int model_new_tokens(const Model *m, int tokens, int asked);
+// generate_new_tokens, with the positions that this decoder has behind `overhead` rows of prompt and latents.
+int model_new_tokens(const Model *m, int overhead, int tokens, int asked);
 
 #endif

@@ -1,15 +1,17 @@
-// latents.h: encoded pages on disk (.c3). A safetensors file with one tensor "latents" (pages,N,D_enc): the encoder's
-// final norm at the queries, before the projector, in the element type it was computed in. __metadata__ holds:
+// latents.h: encoded pages on disk (.c3). A safetensors file with one tensor "latents" (windows,N,D_enc), the windows
+// of all pages in order: the encoder's final norm at the queries, before the projector, in the element type it was
+// computed in. __metadata__ holds:
 //
-//   format, version   "c3-latents", "1"
+//   format, version   "c3-latents", "1"; "2" where a page has several windows
 //   model             fingerprint of the model that can read them (checkpoint_fingerprint)
 //   sha256            of model and documents, each with a closing zero byte, and the tensor's bytes
 //   documents         JSON
 //   {"documents":[{"id","nfc","pages":[{"tokens","sha256"},...],"gaps":["","\n\n",...,"\n"]},...]}
 //
 // A document is gap, page, gap, ..., page, gap: pages went through the model, gaps are the white space around them,
-// kept as is. A page's "sha256" is that of its text in NFC; "nfc" is false if the document was not in NFC. The
-// decoder's context shrinks, not the file: the N latents of a page take N * D_enc * (2 or 4) bytes.
+// kept as is. A page's "sha256" is that of its text in NFC, its "windows" their number where it is not 1; "nfc" is
+// false if the document was not in NFC. The decoder's context shrinks, not the file: N latents take N * D_enc * (2 or
+// 4) bytes.
 #ifndef LLMC_LATENTS_H
 #define LLMC_LATENTS_H
 
@@ -20,6 +22,8 @@
 
 typedef struct LatentPage {
     int tokens;      // of its text, from 1; 0: unknown (latents_read_bare)
+    int first;       // of its windows in the tensor
+    int windows;     // from 1
     char sha256[65]; // of its text in NFC; "": unknown
 } LatentPage;
 
@@ -38,8 +42,8 @@ typedef struct LatentFile {
     LatentDocument *documents;
     int n_documents;
     LatentPage *pages;
-    int n_pages;
-    const void *data; // (n_pages,latents,width): in `memory` or in `file`
+    int n_pages, n_windows;
+    const void *data; // (n_windows,latents,width): in `memory` or in `file`
     void *memory;     // owned; NULL when the file was read
     SafeTensors *file;
 } LatentFile;
@@ -56,7 +60,7 @@ int latents_header_add(LatentHeader *h, const LatentFile *f, const LatentDocumen
 
 // Writes the file, whole or not at all; *bytes becomes its size.
 int latents_write(const LatentFile *f, const char *path, uint64_t *bytes, Error *err);
-// Reads an untrusted file and checks all of it: form, pages and gaps against the tensor, checksum, finite numbers.
+// Reads an untrusted file and checks all of it: form, windows and gaps against the tensor, checksum, finite numbers.
 int latents_read(LatentFile *f, const char *path, Error *err);
 // Reads latents that another program made: a safetensors file with the tensor, whose form and numbers are checked;
 // __metadata__ is not read. Each page is a document of its own, its id "1", "2", ...; of which model is not known.

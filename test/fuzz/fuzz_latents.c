@@ -22,9 +22,13 @@ static void check(const LatentFile *f) {
         for (int i = 0; i <= doc->pages; i++) sum = (char)(sum + (char)strlen(doc->gaps[i]));
     }
     if (pages != f->n_pages) abort();
+    int windows = 0;
     for (int i = 0; i < f->n_pages; i++) {
-        if (f->pages[i].tokens < 1 || strlen(f->pages[i].sha256) != 64) abort();
+        const LatentPage *p = &f->pages[i];
+        if (p->tokens < 1 || strlen(p->sha256) != 64 || p->first != windows || p->windows < 1) abort();
+        windows += p->windows;
     }
+    if (windows != f->n_windows) abort();
     for (size_t i = 0; i < latents_bytes(f); i++) sum = (char)(sum + ((const char *)f->data)[i]);
 }
 

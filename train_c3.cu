@@ -32,6 +32,15 @@ static void pack(Trainer *t, int64_t step) {
     t->backend->range_pop(t->backend);
 }
 
+// The mean losses of a step by task, of all ranks.
+static void task_losses(const Trainer *t, const StepPack *p, LogStep *line) {
+    double sums[2 * C3_N_TASKS];
+    step_task_losses(p, &t->model, sums, sums + C3_N_TASKS);
+    dist_sum_double(&t->dist, sums, 2 * C3_N_TASKS);
+    line->has_tasks = 1;
+    for (int i = 0; i < C3_N_TASKS; i++) line->task_loss[i] = sums[i] / sums[C3_N_TASKS + i]; // 0 / 0: no page
+}
+
 // One optimizer step. Fills the log line, except for the time; grad_norm is not finite when nothing was changed.
 static void train_step(Trainer *t, LogStep *line) {
     int64_t step = t->state.step + 1;
@@ -48,6 +57,7 @@ static void train_step(Trainer *t, LogStep *line) {
     c3_read_step(&t->model, &sums[0], &line->grad_norm);
     profile_read(t->profile);
     dist_sum_double(&t->dist, sums, 4);
+    if (t->packing.tasks) task_losses(t, p, line);
     line->loss = sums[0];
     line->pages = (double)p->pages;
     line->tokens = (double)(p->supervised - p->pages);

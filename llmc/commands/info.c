@@ -103,6 +103,12 @@ static int print_c3(FILE *out, const char *folder, const char *llm1, Error *err)
         "  %-14s %d base tokens; <|endoftext|> %d, <|im_start|> %d, <|im_end|> %d, <img> %d, </img> %d, <imgpad> %d\n",
         "vocabulary", c.base_vocab, c.specials.endoftext, c.specials.im_start, c.specials.im_end, c.specials.img,
         c.specials.img_end, c.specials.img_pad);
+    if (c.tasks & ~(1u << C3_REPEAT)) {
+        fprintf(out, "  %-14s", "tasks");
+        for (int i = 0; i < C3_N_TASKS; i++)
+            if (c.tasks >> i & 1) fprintf(out, " %s", c3_task_names[i]);
+        fprintf(out, "\n");
+    }
     if (c.trained_tokens[1])
         fprintf(out, "  %-14s on pages of %d to %d tokens\n", "trained", c.trained_tokens[0], c.trained_tokens[1]);
     TRY(print_files(out, "files", folder, err));

@@ -241,6 +241,10 @@ static int list_pages(Dataset *d, const char *globs, const PageLimit *limit, Err
             if (d->pages == 1 || page.context_length < d->shortest_context) d->shortest_context = page.context_length;
             if (page.context_length > d->longest_context) d->longest_context = page.context_length;
             if (page.answer_length > d->longest_answer) d->longest_answer = page.answer_length;
+            if (!page.prompt_length) continue;
+            d->asked++;
+            uint64_t asked = (uint64_t)page.prompt_length + page.answer_length; // a shard has no more
+            if (asked > d->longest_asked) d->longest_asked = (uint32_t)asked;
         }
     }
     if (d->pages == 0)
@@ -296,6 +300,8 @@ static void add_counts(Dataset *d, const Dataset *more) {
     d->too_long.all_pages += more->too_long.all_pages;
     d->too_long.all_tokens += more->too_long.all_tokens;
     if (more->longest_context > d->longest_context) d->longest_context = more->longest_context;
+    d->asked += more->asked;
+    if (more->longest_asked > d->longest_asked) d->longest_asked = more->longest_asked;
     if (more->longest_answer > d->longest_answer) d->longest_answer = more->longest_answer;
     if (more->shortest_context < d->shortest_context) d->shortest_context = more->shortest_context;
 }

@@ -87,7 +87,7 @@ static int draw_set(const Dataset *d, uint64_t seed, uint64_t n) {
 }
 
 // The next page of the endless sequence of epochs, and what is learned from it. Returns its set.
-static int take(Loader *l, uint64_t *page, ShardPage *text) {
+static int take(Loader *l, uint32_t cut, uint64_t *page, ShardPage *text) {
     const Dataset *d = l->d;
     LoaderState *at = &l->at;
     uint64_t place = at->epoch * d->pages + at->position;
@@ -102,6 +102,8 @@ static int take(Loader *l, uint64_t *page, ShardPage *text) {
         set = dataset_set(d, *page);
     }
     *text = dataset_page(d, *page);
+    if (l->c.learn && text->answer == text->context && text->answer_length > cut)
+        text->context_length = text->answer_length = cut; // what follows a cut beginning is not the end of the page
     if (l->c.learn) l->c.learn(l->c.learn_arg, text, set, random_mix(random_mix(at->seed ^ LEARN) + place));
     at->position++;
     normalise(at, d->pages);
@@ -254,7 +256,7 @@ static void work_out(Loader *l, LoaderStep *s) {
     s->total_supervised = 0;
     memset(s->of_set, 0, sizeof s->of_set);
     for (int i = 0; i < l->step_pages; i++) {
-        SetCount *set = &s->of_set[take(l, &l->taken[i], &l->text[i])];
+        SetCount *set = &s->of_set[take(l, s->cut, &l->taken[i], &l->text[i])];
         uint32_t tokens = shorter(l->text[i].answer_length, s->cut);
         set->pages++;
         set->tokens += tokens;

@@ -48,6 +48,8 @@ typedef struct Dataset {
     uint64_t tokens;                          // answer tokens of the usable pages
     uint32_t longest_context, longest_answer; // among the usable pages
     uint32_t shortest_context;
+    uint64_t asked;         // usable pages with a prompt of their own, and
+    uint32_t longest_asked; // the most tokens of prompt and answer of one of these
     uint32_t vocab;
     uint8_t fingerprint[32];     // of the tokenizer, the same in all shards
     uint32_t identity;           // CRC over the shards' CRCs and counts and `pages`: the dataset's fingerprint
@@ -116,7 +118,8 @@ typedef struct LoaderConfig {
     void *cut_arg;                             // Called on the prefetch thread
     // Makes of a page of this set what is to be learned from it: a task, a number of latents. draw: a random number for
     // the page's place in the run, the same after resuming and with any number of ranks. NULL: pages as they are.
-    // Called on the prefetch thread; what it points to must outlive the loader.
+    // A page that is its own answer comes cut as the step cuts it. Called on the prefetch thread; what it points to
+    // must outlive the loader.
     void (*learn)(void *arg, ShardPage *page, int set, uint64_t draw);
     void *learn_arg;
 } LoaderConfig;

@@ -28,6 +28,8 @@ enum {
 
 // ---- checks --------------------------------------------------------------------------------------------------------
 
+const char *const c3_task_names[C3_N_TASKS] = {"repeat", "continue", "instruct"};
+
 static int check_range(const char *where, const char *key, int value, int max, Error *err) {
     if (value >= 1 && value <= max) return 0;
     return error_set(err, "%s: \"%s\": expected a whole number from 1 to %d, found %d", where, key, max, value);
@@ -304,6 +306,22 @@ static int read_trained(C3Config *c, const cJSON *json, const char *path, Error 
     return 0;
 }
 
+static int read_tasks(C3Config *c, const cJSON *json, const char *path, Error *err) {
+    const cJSON *list = json_find(json, "c3_tasks"), *name;
+    c->tasks = list ? 0 : 1u << C3_REPEAT;
+    if (!list) return 0;
+    if (!cJSON_IsArray(list)) return error_set(err, "%s: \"c3_tasks\": expected a list of names", path);
+    cJSON_ArrayForEach(name, list) {
+        int task = 0;
+        while (task < C3_N_TASKS && !(cJSON_IsString(name) && !strcmp(name->valuestring, c3_task_names[task]))) task++;
+        if (task == C3_N_TASKS)
+            return error_set(err, "%s: \"c3_tasks\": expected names among repeat, continue and instruct, found %.40s",
+                             path, cJSON_IsString(name) ? name->valuestring : "another value");
+        c->tasks |= 1u << task;
+    }
+    return 0;
+}
+
 static int read_root(C3Config *c, int *encoder_width, const cJSON *json, const char *path, Error *err) {
     TRY(check_model_type(json, "C3", path, err));
     TRY(read_stack(&c->dec, json, path, err));
@@ -313,6 +331,7 @@ static int read_root(C3Config *c, int *encoder_width, const cJSON *json, const c
     TRY(read_template(c, json, path, err));
     if (json_find(json, "c3_window")) TRY(read_int(&c->window, json, "c3_window", MAX_POSITIONS, path, err));
     TRY(read_trained(c, json, path, err));
+    TRY(read_tasks(c, json, path, err));
     return read_dtype(&c->dtype, json, path, err);
 }
 
@@ -381,6 +400,13 @@ int config_write_qwen2(const Qwen2Config *c, DType dtype, const SpecialTokens *s
     return write_config(new_config((const char *[]){"Qwen2ForCausalLM"}, "qwen2", c, dtype, s), folder, err);
 }
 
+static cJSON *task_list(unsigned tasks) {
+    cJSON *list = cJSON_CreateArray();
+    for (int i = 0; i < C3_N_TASKS; i++)
+        if (tasks >> i & 1) cJSON_AddItemToArray(list, cJSON_CreateString(c3_task_names[i]));
+    return list;
+}
+
 int config_write_c3(const C3Config *c, const char *folder, Error *err) {
     TRY(config_check_qwen2(&c->dec, folder, err));
     TRY(check_c3(c, folder, err));
@@ -402,6 +428,7 @@ int config_write_c3(const C3Config *c, const char *folder, Error *err) {
     if (strcmp(c->template_name, "c3") != 0) cJSON_AddStringToObject(o, "c3_template", c->template_name);
     if (c->window) cJSON_AddNumberToObject(o, "c3_window", c->window);
     if (c->trained_tokens[1]) cJSON_AddItemToObject(o, "c3_trained_tokens", cJSON_CreateIntArray(c->trained_tokens, 2));
+    if (c->tasks & ~(1u << C3_REPEAT)) cJSON_AddItemToObject(o, "c3_tasks", task_list(c->tasks));
     return write_config(o, folder, err);
 }
 

@@ -19,6 +19,15 @@ typedef struct Qwen2Config {
     int tied; // the head is the embedding
 } Qwen2Config;
 
+// What a decoder is asked to do with a context.
+typedef enum C3Task {
+    C3_REPEAT,   // write it again: the paper's
+    C3_CONTINUE, // write what follows
+    C3_INSTRUCT, // answer the page's own prompt
+    C3_N_TASKS
+} C3Task;
+extern const char *const c3_task_names[C3_N_TASKS];
+
 typedef struct C3Config {
     Qwen2Config enc, dec;
     int latents; // N
@@ -29,6 +38,7 @@ typedef struct C3Config {
     DType dtype;            // torch_dtype of the files
     int trained_tokens[2];  // fewest and most text tokens of the pages it was trained on (key c3_trained_tokens);
                             // 0, 0: unknown
+    unsigned tasks;         // that it was trained on: bit 1 << C3Task (key c3_tasks, absent = ["repeat"]); 0: none yet
 } C3Config;
 
 // Reads FOLDER/config.json of a plain Qwen2 model. Every number is checked (heads divide, sizes positive and sane).

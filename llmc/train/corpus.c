@@ -52,6 +52,7 @@ int corpus_open(Corpus *c, const ModelFiles *s, const TrainOptions *o, Error *er
     const int most = s->config.window ? s->config.dec.max_positions : longest + overhead + 1;
     if (longest < 1) return error_set(err, "%s: has no positions for text (max_position_embeddings)", s->text);
     c->maxlen = o->maxlen < most ? o->maxlen : most;
+    TRY(tasks_open(&c->tasks, o->mix, c->tokenizer, err));
     TRY(open_pages(c, &c->train, &o->train_sets, s, err));
     for (int i = 0; i < o->val_sets.n; i++) {
         SetSpecs one = {.list = {o->val_sets.list[i]}, .n = 1};
@@ -65,6 +66,7 @@ void corpus_close(Corpus *c) {
     dataset_close(&c->train);
     for (int i = 0; i < c->n_val; i++) dataset_close(&c->val[i]);
     dataset_close(&c->plain);
+    tasks_close(&c->tasks);
     template_free(&c->plain_text);
     template_free(&c->prompt);
     tokenizer_free(c->tokenizer);
@@ -75,11 +77,27 @@ static uint32_t longer(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
 BatchRows corpus_longest(const Corpus *c) {
     ShardPage page = {.context_length = c->train.longest_context, .answer_length = c->train.longest_answer};
+    uint32_t asked = longer(c->train.longest_asked, tasks_longest(&c->tasks, c->train.longest_answer));
     for (int i = 0; i < c->n_val; i++) {
         page.context_length = longer(page.context_length, c->val[i].longest_context);
         page.answer_length = longer(page.answer_length, c->val[i].longest_answer);
+        asked = longer(asked, longer(c->val[i].longest_asked, tasks_longest(&c->tasks, c->val[i].longest_answer)));
     }
-    return batch_page_rows(&page, &c->prompt, c->latents, UINT32_MAX);
+    BatchRows rows = batch_page_rows(&page, &c->prompt, c->latents, UINT32_MAX);
+    if (!asked) return rows;
+    page.prompt_length = asked; // an answer counts as a part of it
+    page.answer_length = 0;
+    int dec = batch_page_rows(&page, &c->prompt, c->latents, UINT32_MAX).dec;
+    if (dec > rows.dec) rows.dec = dec;
+    return rows;
+}
+
+unsigned corpus_tasks(const Corpus *c) {
+    unsigned tasks = 0;
+    const int plain = c->train.asked < c->train.pages;
+    for (int i = 0; i < C3_INSTRUCT; i++)
+        if (plain && (c->tasks.given ? c->tasks.weight[i] > 0 : i == C3_REPEAT)) tasks |= 1u << i;
+    return c->train.asked ? tasks | 1u << C3_INSTRUCT : tasks;
 }
 
 uint32_t corpus_plain_longest(const Corpus *c) {
@@ -96,6 +114,13 @@ uint32_t corpus_cut(const Corpus *c, int64_t step) {
 
 static uint32_t page_cut(void *corpus, uint64_t step) { return corpus_cut(corpus, (int64_t)step); }
 
+// What is learned from a page of a run.
+static void learn(void *corpus, ShardPage *page, int set, uint64_t draw) {
+    const Corpus *c = corpus;
+    (void)set;
+    tasks_draw(&c->tasks, page, draw);
+}
+
 int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *dist, LoaderState state, int64_t done,
                   int64_t steps, Error *err) {
     c->cut_share = o->len_warmup;
@@ -110,6 +135,8 @@ int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *di
         .prefetch = 1,
         .cut = o->len_warmup > 0 ? page_cut : NULL,
         .cut_arg = c,
+        .learn = c->tasks.given ? learn : NULL,
+        .learn_arg = c,
     };
     return loader_open(out, &c->train, &config, state, (uint64_t)done + 1, err);
 }
@@ -119,6 +146,7 @@ StepConfig corpus_packing(const Corpus *c, const TrainOptions *o, const C3Config
     return (StepConfig){
         .model = model,
         .prompt = &c->prompt,
+        .tasks = c->tasks.given || c->train.asked ? &c->tasks : NULL,
         .most = most,
         .longest = corpus_longest(c),
         .fuse = fuse,

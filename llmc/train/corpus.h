@@ -8,6 +8,7 @@
 #include "llmc/train/options.h"
 #include "llmc/weights/model_files.h"
 #include "llmc/train/step.h"
+#include "llmc/train/tasks.h"
 #include "llmc/text/tokenizer.h"
 
 #ifdef __cplusplus
@@ -23,6 +24,7 @@ typedef struct Corpus {
     Dataset plain;       // -val_lm, where has_plain
     Template plain_text; // of a text that the decoder reads as it stands
     int has_plain;
+    TaskMix tasks; // -mix
     int latents;
     int64_t maxlen;    // longest decoder sequence: -maxlen, or what the model has positions for, if that is less
     double cut_share;  // -len_warmup
@@ -34,6 +36,9 @@ void corpus_close(Corpus *c);
 
 // What the longest page takes: the longest context and the longest answer of all training and validation pages.
 BatchRows corpus_longest(const Corpus *c);
+
+// The tasks of its training pages: bit 1 << C3Task.
+unsigned corpus_tasks(const Corpus *c);
 
 // The tokens that are read of a text of -val_lm: those of the longest page, so that it needs no memory of its own.
 uint32_t corpus_plain_longest(const Corpus *c);

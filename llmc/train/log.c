@@ -252,6 +252,8 @@ void log_step(Log *log, const LogStep *s) {
         add_number(&line, "data_pages_", s->sets[i].name, "%.0f", s->sets[i].pages);
         add_number(&line, "data_tokens_", s->sets[i].name, "%.0f", s->sets[i].tokens);
     }
+    for (int i = 0; i < C3_N_TASKS && s->has_tasks; i++)
+        add_number(&line, "loss_", c3_task_names[i], "%.9g", s->task_loss[i]);
     line_end(log, line);
     print_step(log, s);
 }
@@ -281,7 +283,9 @@ static void print_validation(Log *log, const LogValidation *v) {
     char text[256];
     if (!v->no_pages)
         log_note(log, "validation at step %" PRId64 ": %s%s", v->step, pages_text(text, &v->all, v->cut),
-                 v->n_sets > 1 ? " (mean of the sets)" : "");
+                 v->by_task      ? " (mean by -mix)"
+                 : v->n_sets > 1 ? " (mean of the sets)"
+                                 : "");
     for (int i = 0; i < v->n_sets; i++)
         log_note(log, "  %-14s %s", v->sets[i].name, pages_text(text, &v->sets[i], v->cut));
     if (!v->perplexity) return;

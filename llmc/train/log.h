@@ -12,6 +12,10 @@
 // means over the sets. With -val_lm a validation has "val_lm_perplexity", of plain text without latents,
 // "val_lm_ratio", to that at the start, and "val_lm_alarm": 1 when the ratio is above its bound, else 0.
 //
+// With several tasks (-mix, or pages with prompts of their own) a step has "loss_TASK", the mean over the rows of each
+// (null where the step has none), and with -mix a validation is one of each task: "val_loss_TASK" (for pages with names
+// "val_loss_NAME_TASK") ..., and those without are means by the weights of -mix.
+//
 // time is the wall clock's, ISO 8601 in UTC: "2026-01-31T12:00:00.123Z". mfu is the share of the data sheet's
 // peak, null where none is known; peak_share that of the peak measured at the start. Both count the FLOPs the
 // mathematics needs: true tokens, the head on supervised rows, nothing recomputed.
@@ -25,6 +29,7 @@
 #include <stdint.h>
 
 #include "llmc/base/error.h"
+#include "llmc/model/config.h" // C3Task
 
 #ifdef __cplusplus
 extern "C" {
@@ -50,6 +55,8 @@ typedef struct LogStep {
     double memory_bytes;                             // of one rank
     LogSet *sets;                                    // (n_sets) with names
     int n_sets;
+    int has_tasks;
+    double task_loss[C3_N_TASKS]; // NAN: no page
 } LogStep;
 
 // Of one set of pages, or the mean over several.
@@ -64,6 +71,7 @@ typedef struct LogValidation {
     LogPages all;   // over all sets
     LogPages *sets; // (n_sets) with names
     int n_sets;
+    int by_task;              // `all` is the mean over tasks by weight
     int no_pages;             // there is plain text alone
     uint32_t cut;             // tokens that training pages are cut to; 0: they are whole
     double perplexity, ratio; // of plain text, and to that at the start; 0: not measured

@@ -10,6 +10,7 @@
 #include "llmc/base/alloc.h"
 #include "llmc/base/clean.h"
 #include "llmc/base/file.h" // string_format
+#include "llmc/train/tasks.h"
 
 enum { MAX_FUSE = 65536 };
 
@@ -35,6 +36,8 @@ void options_table(TrainOptions *o, OptionTable *t) {
         {OPTION_LIST("data", &o->data, "data/ocr/train_*.bin", "GLOB",
                      "training shards (c3 tokenize makes them); NAME=GLOB:WEIGHT, several times, mixes sets")},
         {OPTION_LIST("val", &o->val, NULL, "GLOB", "validation shards; NAME=GLOB, several times, shows each set")},
+        {OPTION_TEXT("mix", &o->mix, NULL, "TASKS",
+                     "tasks drawn for pages without a prompt, as repeat:0.7,continue:0.3; default: repeat")},
         {OPTION_TEXT("val_lm", &o->val_lm, NULL, "GLOB",
                      "plain text: the decoder's perplexity on it without latents, at each validation")},
         {OPTION_REAL("val_lm_bound", &o->val_lm_bound, "warns when that is more than X times what it was at the start"),
@@ -168,6 +171,8 @@ int options_check(TrainOptions *o, Error *err) {
         return error_set(err, "-%s goes by the validation loss: expected -val GLOB beside it",
                          o->keep_best ? "keep_best" : "patience");
     if (o->keep_best && o->no_save) return error_set(err, "-keep_best keeps a checkpoint, -no_save writes none");
+    TaskMix mix;
+    TRY(tasks_open(&mix, o->mix, NULL, err));
     TRY(sets_parse(&o->train_sets, "data", &o->data, 1, err));
     return sets_parse(&o->val_sets, "val", &o->val, 0, err);
 }
@@ -281,7 +286,7 @@ static int is_among(const char *name, const char *words) {
 
 // Options whose value decides what is learned from which page; those a resumed run may change without a word, b and g
 // because only pages a step count; where the model came from.
-static const char fixed[] = "n window vocab template seed dtype len_warmup maxlen loss_norm";
+static const char fixed[] = "n window vocab template seed dtype len_warmup maxlen loss_norm mix";
 static const char silent[] = "b g o resume resume_force plan gpu plan_ranks plan_tokens plan_longest threads profile";
 static const char models[] = "m enc dec preset";
 

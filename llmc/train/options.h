@@ -20,7 +20,7 @@ typedef struct TrainOptions {
     int vocab, latents, window;
     // data
     OptionList data, val;
-    const char *val_lm;
+    const char *val_lm, *mix;
     double val_lm_bound;
     int64_t maxlen, seed;
     double len_warmup;

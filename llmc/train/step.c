@@ -16,14 +16,15 @@ int step_create(StepPack *p, const StepConfig *c, Backend *b, Error *err) {
     p->page_ids = malloc(pages * sizeof *p->page_ids);
     p->sort_work = malloc(2 * (size_t)rows * sizeof *p->sort_work);
     p->weight = malloc(pages * sizeof *p->weight);
-    if (p->micro && p->page_ids && p->sort_work && p->weight) return 0;
+    p->task = malloc(pages);
+    if (p->micro && p->page_ids && p->sort_work && p->weight && p->task) return 0;
     step_free(p);
     return error_set(err, "micro-batches: out of memory for %zu pages", pages);
 }
 
 void step_free(StepPack *p) {
     if (p->block) p->b->release_host(p->b, p->block);
-    void *host[] = {p->micro, p->page_ids, p->sort_work, p->weight};
+    void *host[] = {p->micro, p->page_ids, p->sort_work, p->weight, p->task};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
     *p = (StepPack){0};
 }
@@ -54,6 +55,7 @@ static void flush(StepPack *p, const StepConfig *c, const LoaderStep *s, Packing
     batch_build(m, s->text + f->first, s->pages + f->first, n, c->prompt, c->model->latents, s->cut,
                 p->weight + f->first);
     m->loss_row = f->loss_row;
+    for (int i = f->first; c->tasks && i < f->first + n; i++) p->task[i] = (uint8_t)tasks_of(c->tasks, &s->text[i]);
     C3Flops flops = c3_flops(c->model, m, 1);
     p->flops.encoder += flops.encoder;
     p->flops.decoder += flops.decoder;
@@ -117,4 +119,17 @@ void step_queue(const StepPack *p, C3 *m, Optimizer *o) {
     }
     r.accumulate = 1;
     for (int i = p->n; every && i < p->rounds; i++) c3_no_gradients(m, bucket_ready, &r);
+}
+
+void step_task_losses(const StepPack *p, const C3 *m, double loss[C3_N_TASKS], double rows[C3_N_TASKS]) {
+    const uint8_t *task = p->task;
+    for (int i = 0; i < C3_N_TASKS; i++) loss[i] = rows[i] = 0;
+    for (int i = 0; i < p->n; i++) {
+        const StackBatch *dec = &p->micro[i].dec;
+        m->b->download(m->b, m->host_losses, m->losses + p->micro[i].loss_row, (size_t)dec->outputs * sizeof(float));
+        for (int k = 0; k < dec->pages; k++, task++) {
+            for (int r = dec->output_cu[k]; r < dec->output_cu[k + 1]; r++) loss[*task] += m->host_losses[r];
+            rows[*task] += dec->output_cu[k + 1] - dec->output_cu[k];
+        }
+    }
 }

@@ -126,7 +126,7 @@ int trainer_claim_run(Trainer *t, Error *err) {
 
 // ---- inputs --------------------------------------------------------------------------------------------------------
 
-// The checkpoint will say on which lengths of pages the model was trained.
+// The checkpoint will say on which lengths of pages, and on which tasks, the model was trained.
 static void learn_lengths(Trainer *t) {
     C3Config *c = &t->files.config;
     int least = (int)t->corpus.train.shortest_context, most = (int)t->corpus.train.longest_context;
@@ -135,6 +135,7 @@ static void learn_lengths(Trainer *t) {
         printf("note: pages of %d to %d tokens; -m was trained on %d to %d, and has yet to learn the rest\n", least,
                most, c->trained_tokens[0], c->trained_tokens[1]);
     config_add_trained(c, least, most);
+    c->tasks |= corpus_tasks(&t->corpus);
 }
 
 static int read_inputs(Trainer *t, Error *err) {

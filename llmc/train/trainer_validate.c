@@ -1,24 +1,54 @@
 // trainer_validate.c: see trainer.h. Validation of a run: each set of pages, the decoder alone, which step was best,
 // and when to stop for want of a better one.
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "llmc/train/trainer.h"
 #include "llmc/train/validate.h"
 
-static LogPages validate_set(Trainer *t, const Dataset *d, uint32_t cut) {
-    uint64_t n = (uint64_t)t->o.val_pages;
+// The lines of a validation: each set, and with -mix each task of it.
+typedef struct Lines {
+    LogPages pages[DATA_MAX_SETS * C3_N_TASKS];
+    char names[DATA_MAX_SETS * C3_N_TASKS][DATA_NAME + 16];
+    int n;
+} Lines;
+
+// task C3_N_TASKS: the pages as they are.
+static LogPages validate_set(Trainer *t, const Dataset *d, int task, uint32_t cut) {
     LogPages p;
+    ValidationPages v;
     memset(&p, 0, sizeof p);
-    Validation whole = validate(&t->model, d, &t->corpus.prompt, &t->val_batch, &t->dist, n, UINT32_MAX);
-    p.name = d->sets[0].name[0] ? d->sets[0].name : NULL;
+    memset(&v, 0, sizeof v);
+    v.d = d;
+    v.pages = (uint64_t)t->o.val_pages;
+    v.cut = UINT32_MAX;
+    v.tasks = task < C3_N_TASKS ? &t->corpus.tasks : NULL;
+    v.task = (C3Task)task;
+    Validation whole = validate(&t->model, &v, &t->corpus.prompt, &t->val_batch, &t->dist);
     p.loss = whole.loss;
     p.token_accuracy = whole.token_accuracy;
     if (!cut) return p;
-    Validation beginnings = validate(&t->model, d, &t->corpus.prompt, &t->val_batch, &t->dist, n, cut);
+    v.cut = cut;
+    Validation beginnings = validate(&t->model, &v, &t->corpus.prompt, &t->val_batch, &t->dist);
     p.cut_loss = beginnings.loss;
     p.cut_token_accuracy = beginnings.token_accuracy;
     return p;
+}
+
+// Adds this share of the mean over n sets.
+static void add_share(LogPages *all, const LogPages *p, double share, int n) {
+    all->loss += share * p->loss / n;
+    all->token_accuracy += share * p->token_accuracy / n;
+    all->cut_loss += share * p->cut_loss / n;
+    all->cut_token_accuracy += share * p->cut_token_accuracy / n;
+}
+
+static void add_line(Lines *lines, LogPages p, const char *set, const char *task) {
+    char *name = lines->names[lines->n];
+    snprintf(name, sizeof lines->names[0], "%s%s%s", set, *set && *task ? "_" : "", task);
+    p.name = *name ? name : NULL;
+    lines->pages[lines->n++] = p;
 }
 
 // A model that has seen only the beginnings of pages so far is also asked for no more than these. 0: it has seen whole
@@ -30,19 +60,25 @@ static uint32_t validation_cut(const Trainer *t) {
     return 0;
 }
 
-static void validate_pages(Trainer *t, LogValidation *line, LogPages *sets) {
+static void validate_pages(Trainer *t, LogValidation *line, Lines *lines) {
+    const TaskMix *mix = &t->corpus.tasks;
     int n = t->corpus.n_val;
     line->no_pages = n == 0;
     line->cut = validation_cut(t);
-    line->sets = sets;
+    line->sets = lines->pages;
     for (int i = 0; i < n; i++) {
-        sets[i] = validate_set(t, &t->corpus.val[i], line->cut);
-        line->n_sets += sets[i].name != NULL;
-        line->all.loss += sets[i].loss / n;
-        line->all.token_accuracy += sets[i].token_accuracy / n;
-        line->all.cut_loss += sets[i].cut_loss / n;
-        line->all.cut_token_accuracy += sets[i].cut_token_accuracy / n;
+        const Dataset *d = &t->corpus.val[i];
+        int by_task = mix->given && d->asked < d->pages; // else all have prompts of their own
+        line->by_task |= by_task;
+        for (int task = 0; task < C3_N_TASKS; task++) {
+            double share = by_task ? mix->weight[task] : task == 0;
+            if (share <= 0) continue;
+            LogPages p = validate_set(t, d, by_task ? task : C3_N_TASKS, line->cut);
+            add_line(lines, p, d->sets[0].name, by_task ? c3_task_names[task] : "");
+            add_share(&line->all, &p, share, n);
+        }
     }
+    if (lines->pages[0].name) line->n_sets = lines->n;
 }
 
 static void validate_decoder(Trainer *t, LogValidation *line) {
@@ -80,10 +116,11 @@ static int samples(Trainer *t, Error *err) {
 // *best: the model is the best so far.
 static void validate_and_log(Trainer *t, int *best) {
     LogValidation line;
-    LogPages sets[DATA_MAX_SETS];
+    Lines lines;
     memset(&line, 0, sizeof line);
+    memset(&lines, 0, sizeof lines);
     line.step = t->state.step;
-    validate_pages(t, &line, sets);
+    validate_pages(t, &line, &lines);
     validate_decoder(t, &line);
     log_validation(t->log, &line);
     *best = is_best(t, &line);

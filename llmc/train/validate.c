@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "llmc/base/alloc.h"
+#include "llmc/base/random.h"
 #include "llmc/infer/generate.h"
 #include "llmc/text/metrics.h"
 #include "llmc/text/render.h"
@@ -15,7 +16,7 @@
 typedef struct Asked {
     const Template *prompt;
     int latents; // 0: the decoder alone
-    uint32_t cut;
+    ValidationPages of;
 } Asked;
 
 // The row behind the text has the weight 0 where the decoder is asked alone: nothing says that a text ends there.
@@ -23,23 +24,32 @@ static void drop_ends(MicroBatch *micro) {
     for (int p = 0; p < micro->dec.pages; p++) micro->weights[micro->dec.output_cu[p + 1] - 1] = 0;
 }
 
+// Cut first: what follows a cut beginning is not the end of the page.
+static ShardPage page_of(const ValidationPages *v, uint64_t number) {
+    ShardPage page = dataset_page(v->d, number);
+    if (!v->tasks) return page;
+    if (page.answer == page.context && page.answer_length > v->cut) page.context_length = page.answer_length = v->cut;
+    tasks_make(v->tasks, &page, v->task, random_mix(number));
+    return page;
+}
+
 // sums (3), of all ranks: weighted loss, right rows, weighted rows.
-static void sum_losses(double sums[3], C3 *m, const Dataset *d, const Asked *a, MicroBatch *micro, const Dist *dist,
-                       uint64_t pages) {
+static void sum_losses(double sums[3], C3 *m, const Asked *a, MicroBatch *micro, const Dist *dist) {
+    const uint32_t cut = a->of.cut;
     BatchRows most = c3_batch_rows(&m->limits);
     ShardPage *batch = alloc((size_t)most.pages, sizeof *batch, "validation pages");
     uint64_t *ids = alloc((size_t)most.pages, sizeof *ids, "validation pages");
-    uint64_t end = pages < d->pages ? pages : d->pages;
+    uint64_t end = a->of.pages < a->of.d->pages ? a->of.pages : a->of.d->pages;
     memset(sums, 0, 3 * sizeof *sums);
     for (uint64_t at = (uint64_t)dist->rank; at < end;) {
         BatchRows sum = {0};
         for (int n = 0; at < end; at += (uint64_t)dist->ranks, n = sum.pages) {
-            ShardPage page = dataset_page(d, at);
-            if (!step_add_page(&sum, batch_page_rows(&page, a->prompt, a->latents, a->cut), most)) break;
+            ShardPage page = page_of(&a->of, at);
+            if (!step_add_page(&sum, batch_page_rows(&page, a->prompt, a->latents, cut), most)) break;
             batch[n] = page;
             ids[n] = at;
         }
-        batch_build(micro, batch, ids, sum.pages, a->prompt, a->latents, a->cut, NULL);
+        batch_build(micro, batch, ids, sum.pages, a->prompt, a->latents, cut, NULL);
         if (!a->latents) drop_ends(micro);
         if (a->latents) c3_forward(m, micro);
         else c3_forward_latents(m, micro, m->enc_acts.out); // of no rows
@@ -53,19 +63,18 @@ static void sum_losses(double sums[3], C3 *m, const Dataset *d, const Asked *a, 
     dist_sum_double(dist, sums, 3);
 }
 
-Validation validate(C3 *m, const Dataset *d, const Template *prompt, MicroBatch *micro, const Dist *dist,
-                    uint64_t pages, uint32_t cut) {
-    const Asked a = {prompt, m->config.latents, cut};
+Validation validate(C3 *m, const ValidationPages *v, const Template *prompt, MicroBatch *micro, const Dist *dist) {
+    const Asked a = {prompt, m->config.latents, *v};
     double sums[3];
-    sum_losses(sums, m, d, &a, micro, dist, pages);
+    sum_losses(sums, m, &a, micro, dist);
     return (Validation){.loss = sums[0] / sums[2], .token_accuracy = sums[1] / sums[2]};
 }
 
 double validate_plain(C3 *m, const Dataset *d, const Template *plain, MicroBatch *micro, const Dist *dist,
                       uint64_t pages, uint32_t longest) {
-    const Asked a = {plain, 0, longest};
+    const Asked a = {plain, 0, {.d = d, .pages = pages, .cut = longest}};
     double sums[3];
-    sum_losses(sums, m, d, &a, micro, dist, pages);
+    sum_losses(sums, m, &a, micro, dist);
     return exp(sums[0] / sums[2]);
 }
 

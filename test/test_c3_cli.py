@@ -200,7 +200,7 @@ def test_reconstruct(tmp, model, texts):
     words = ["reconstruct", "-m", model, "-f", pages]
     code, out, err = run(*words, "-json")
     lines = [json.loads(line) for line in out.splitlines()]
-    keys = {"id", "text", "reconstruction", "tokens", "latents", "char_precision"}
+    keys = {"id", "text", "reconstruction", "tokens", "latents", "char_precision", "mean_log_prob", "least_log_prob"}
     check("-json: one object a page with the promised keys", code == 0 and len(lines) == len(texts) and not err and
           all(set(p) == keys for p in lines), (code, out, err))
     check("-json: ids, texts, latents", [p["id"] for p in lines] == [f"p{i}" for i in range(len(texts))] and

@@ -90,6 +90,9 @@ def test_pages(tmp):
     exact = [p["text"] == p["reconstruction"] for p in wanted]
     case("decompress writes what reconstruct writes", [p["text"] for p in got] == [p["reconstruction"] for p in wanted],
          got)
+    far = [(a["id"], a[k], b[k]) for a, b in zip(got, wanted) for k in ("mean_log_prob", "least_log_prob")
+           if len(a[k]) != 1 or abs(a[k][0] - b[k]) > 1e-5]
+    case("with the confidence that reconstruct shows", not far and len({a["least_log_prob"][0] for a in got}) > 50, far)
     case("ids and order are kept", [p["id"] for p in got] == [p["id"] for p in pages])
     case("-verify says which pages came back exactly", [p["exact"] for p in got] == exact and
          f"verify: {sum(exact)} of 60 pages" in err and code == (0 if all(exact) else 1), (code, err, exact))
@@ -145,6 +148,9 @@ def test_documents(tmp, good):
     code, out, err = decompress(f"{tmp}/doc.c3", "-verify")
     case("they come back byte for byte", code == 0 and out == text and "5 of 5 pages" in err and
          "2 of 2 documents" in err, (code, out, text, err))
+    code, out, err = decompress(f"{tmp}/doc.c3", "-json")
+    case("-json: a confidence for each page", code == 0 and [len(d["mean_log_prob"]) for d in lines(out)] == [3, 2] and
+         all(least <= mean <= 0 for d in lines(out) for mean, least in zip(d["mean_log_prob"], d["least_log_prob"])), (out, err))
     code, out, err = decompress(f"{tmp}/doc.c3", "-o", f"{tmp}/doc.txt")
     with open(f"{tmp}/doc.txt", "rb") as f:
         case("-o FILE", code == 0 and not out and f.read() == text, (code, out, err))

@@ -311,6 +311,12 @@ static void test_given_latents(const char *name, int window) {
               generate_pages(g, given, 2 * PAGES, 0, NULL, NULL, &err) == 0,
           "%s", err.text);
     generate_free(given, 2 * PAGES);
+    generator_confidence(g);
+    latents[0][0] = NAN; // no number: no confidence
+    CHECK(generate_pages(g, given, 2 * PAGES, 0, NULL, NULL, &err) == 0, "%s", err.text);
+    CHECK(isinf(given[1].log_prob) && isinf(given[1].least_log_prob) && isfinite(given[3].log_prob), "%g, %g",
+          given[1].log_prob, given[3].log_prob);
+    generate_free(given, 2 * PAGES);
     generator_free(g);
     free(latents);
     tear_down(&f);

@@ -64,11 +64,12 @@ static void print_page(const EvalPage *p, const Model *m, int number, int n, int
            format_count(text[0], (double)p->m.reference_chars), format_count(text[1], (double)p->n_reference),
            format_count(text[2], (double)p->context.n), c->latents, c->enc.D, format_count(text[3], (double)bytes),
            (double)p->context.n / c->latents);
-    printf("precision %.2f %% (edit distance %zu)%s%s\n", 100 * p->m.char_precision, p->m.edit_distance,
+    printf("precision %.2f %% (edit distance %zu)%s%s\nthe decoder's ln p a token: mean %.2g, least %.2g\n",
+           100 * p->m.char_precision, p->m.edit_distance,
            p->m.exact ? ", exact"
            : colour   ? ""
                       : ", wrong characters stand in [brackets]",
-           p->ended ? "" : ", cut at the limit of new tokens (-max_new)");
+           p->ended ? "" : ", cut at the limit of new tokens (-max_new)", eval_mean_log_prob(p), p->least_log_prob);
     printf("--- original\n");
     render_marked(stdout, p->reference, p->n_reference, ops, n_ops, RENDER_REFERENCE, colour);
     printf("--- reconstruction\n");

@@ -5,10 +5,7 @@
 #include "llmc/base/alloc.h"
 #include "llmc/eval/eval.h"
 
-double eval_mean_log_prob(const EvalPage *p) {
-    double mean = p->log_prob / (p->output_tokens + p->ended);
-    return isnan(mean) ? -INFINITY : mean; // of logits that are no numbers
-}
+double eval_mean_log_prob(const EvalPage *p) { return p->log_prob / (p->output_tokens + p->ended); }
 
 // Wilson's 95 % interval of a share p of n (Wilson 1927).
 static void wilson(double *low, double *high, double p, double n) {

@@ -35,7 +35,8 @@ void compress_print(FILE *out, const CompressSizes *s, const char *file);
 typedef struct DecompressOptions {
     const char *input;  // latents; "-": stdin
     const char *output; // "-": stdout
-    int json;           // one line {"id","text"[,"exact"]} per document; else plain text, form feeds between documents
+    int json; // one line {"id","text"[,"exact"],"mean_log_prob":[],"least_log_prob":[]} per document, ln p of the
+              // tokens of each page (generate.h), null: -Inf; else plain text, form feeds between documents
     int verify;
     int trust;   // latents made elsewhere: latents_read_bare; not with verify
     int batch;   // pages decoded together, as GeneratorLimits.together

@@ -92,6 +92,7 @@ static int decode(Decompressor *d, PagesDone *progress, void *arg, Error *err) {
         if (most > limits.max_new) limits.max_new = most;
     }
     TRY(generator_create(&g, &m->c3, &m->t, &limits, err));
+    if (d->o->json) generator_confidence(g);
     int bad = generate_pages(g, d->pages, f->n_pages, d->o->no_repeat_ngram, progress, arg, err);
     for (int i = 0; i < f->n_pages && !bad; i++) bad = read_text(d, i, err);
     generator_free(g);
@@ -139,11 +140,22 @@ static char *join(const Decompressor *d, const LatentDocument *doc) {
     return text;
 }
 
+// What the decoder says of each page of the document.
+static void add_confidence(cJSON *o, const Decompressor *d, const LatentDocument *doc) {
+    cJSON *mean = cJSON_AddArrayToObject(o, "mean_log_prob"), *least = cJSON_AddArrayToObject(o, "least_log_prob");
+    for (int i = 0; i < doc->pages; i++) {
+        const GeneratePage *p = &d->pages[doc->first + i];
+        cJSON_AddItemToArray(mean, cJSON_CreateNumber(p->log_prob / (p->n + p->ended)));
+        cJSON_AddItemToArray(least, cJSON_CreateNumber(p->least_log_prob));
+    }
+}
+
 static char *document_line(const Decompressor *d, const LatentDocument *doc, const char *text) {
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "id", doc->id);
     cJSON_AddStringToObject(o, "text", text);
     if (d->o->verify) cJSON_AddBoolToObject(o, "exact", count_exact(d, doc) == doc->pages);
+    add_confidence(o, d, doc);
     char *line = json_line(o);
     cJSON_Delete(o);
     string_append(&line, "\n");

@@ -7,7 +7,7 @@
 // Nothing is allocated in between but the tokens of a finished page.
 #include "llmc/infer/generate.h"
 
-#include <math.h> // INFINITY
+#include <math.h> // INFINITY, isnan
 #include <stdlib.h>
 #include <string.h>
 
@@ -310,8 +310,9 @@ static void add_confidence(Generator *g, int n) {
     b->download(b, g->losses, g->row_losses, (size_t)n * sizeof *g->losses);
     for (int i = 0; i < n; i++) {
         GeneratePage *p = g->slot[g->live[i]].page;
-        p->log_prob -= g->losses[i];
-        if (-g->losses[i] < p->least_log_prob) p->least_log_prob = -g->losses[i];
+        double log_prob = isnan(g->losses[i]) ? -INFINITY : -g->losses[i];
+        p->log_prob += log_prob;
+        if (log_prob < p->least_log_prob) p->least_log_prob = log_prob;
     }
 }
 

@@ -41,7 +41,8 @@ typedef struct GeneratePage {
     int n;
     int ended; // out: 1: by the end mark or a stop token; 0: cut at max_new
     // out, after generator_confidence(), else 0: ln p of the n + ended tokens that were chosen, each given the latents
-    // and the tokens before it; p is softmax(logits), whatever the temperature
+    // and the tokens before it; p is softmax(logits), whatever the temperature; -Inf where
+    // logits are NaN
     double log_prob, least_log_prob; // the sum of them; the least
 } GeneratePage;
 

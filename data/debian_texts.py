@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Texts out of Debian packages: novels, the Bible, fortunes, manual pages, help, code, as one document a line of JSONL.
 
-    python3 data/debian_texts.py ROOT OUT    ROOT holds PACKAGE/usr/... (dpkg-deb -x); OUT gets en.jsonl, zh.jsonl,
-                                             de.jsonl and code.jsonl
+    python3 data/debian_texts.py ROOT OUT          ROOT holds PACKAGE/usr/... (dpkg-deb -x); OUT gets en.jsonl, zh.jsonl,
+                                                   de.jsonl and code.jsonl
+    python3 data/debian_texts.py ROOT OUT -more    and what else the study reads: an FAQ, two manuals, a game
 
 A line is {"id": "austen/emma/12", "source": "austen", "lang": "en", "text": ...}. The id without its last part is the
 *work* (a novel, a book of the Bible, a manual page): what is held out for evaluation is held out by work. In the text a
@@ -13,6 +14,7 @@ first (a parser per format), and then cleaned by the same few rules, of which th
 before, anywhere, is boilerplate and is dropped.
 """
 import bz2
+import gettext
 import gzip
 import html.parser
 import json
@@ -434,6 +436,35 @@ def help_paragraphs(page):
             yield join_wrapped(line.split("\n"))
 
 
+# ---------------------------------------------------------------- other web pages, translations of programs
+
+def web_paragraphs(page):
+    """The paragraphs (<p>) of sentences, wherever they stand; they are not nested."""
+    for markup in re.findall(r"<p\b[^>]*>(.*?)</p>", page, re.S | re.I):
+        text = clean(re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", "", markup))))
+        if len(text) >= 40 and text[-1] in ".?!:)\"":
+            yield text
+
+
+def web_pages(package, source, top):
+    def pages(root):
+        folder = f"{root}/{package}/usr/share/doc/{top}"
+        for path in walk(folder, ".html"):
+            name = os.path.relpath(path, folder)[:-5].replace("/", ".")
+            yield f"{source}/{name}/1", [[p] for p in web_paragraphs(read(path))]
+    return pages
+
+
+def game(root, together=200):
+    """What a game says in Chinese, in the order of the English: sentences without placeholders and mark-up."""
+    with open(f"{root}/cataclysm-dda-data/usr/share/locale/zh_CN/LC_MESSAGES/cataclysm-dda.mo", "rb") as f:
+        catalog = gettext.GNUTranslations(f)._catalog
+    said = [text for _, text in sorted((str(key), text) for key, text in catalog.items() if key)]
+    said = [clean(text) for text in said if len(text) >= 20 and not re.search("[%<>{}]", text) and is_chinese(text)]
+    for at in range(0, len(said), together):
+        yield f"game/{at // together + 1}/1", [[text] for text in said[at : at + together]]
+
+
 # ---------------------------------------------------------------- code
 
 def code_blocks(source):
@@ -539,11 +570,18 @@ SOURCES = {
              ("libstb-dev", code("libstb-dev", "include/stb", ".h"))),
 }
 
+MORE = {
+    "en": (("anarchism", web_pages("anarchism", "faq", "anarchism/html")),
+           ("postgresql-doc-15", web_pages("postgresql-doc-15", "postgresql", "postgresql-doc-15/html")),
+           ("python3.11-doc", web_pages("python3.11-doc", "python", "python3.11/html"))),
+    "zh": (("cataclysm-dda-data", game),),
+}
 
-def documents(root, lang):
+
+def documents(root, lang, more=False):
     """Cleaned documents of a language; a paragraph of eight letters and more is kept where it comes first."""
     seen, tidy = Seen(), (lambda text: text) if lang == "code" else clean
-    for package, source in SOURCES[lang]:
+    for package, source in SOURCES[lang] + (MORE.get(lang, ()) if more else ()):
         if not os.path.isdir(f"{root}/{package}"):
             print(f"{lang}: {package} is not there: its texts are left out", file=sys.stderr)
             continue
@@ -559,14 +597,15 @@ def documents(root, lang):
 
 
 def main():
-    if len(sys.argv) != 3:
+    more = sys.argv[3:] == ["-more"]
+    if len(sys.argv) != 3 + more:
         sys.exit(__doc__)
-    root, out = sys.argv[1:]
+    root, out = sys.argv[1:3]
     os.makedirs(out, exist_ok=True)
     for lang in SOURCES:
         totals = {}
         with open(f"{out}/{lang}.jsonl.new", "w", encoding="utf-8") as f:
-            for document in documents(root, lang):
+            for document in documents(root, lang, more):
                 f.write(json.dumps(document, ensure_ascii=False) + "\n")
                 count = totals.setdefault(document["source"], [0, 0])
                 count[0] += 1

@@ -71,6 +71,7 @@ def options(arguments):
             f"{name} {value:g} ({what})" for name, (value, what) in THRESHOLDS.items()))
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="files, folders, globs; - is stdin")
+    add("-held", action="append", default=[], metavar="INPUT", help="documents to validate on, in place of a random part; repeatable")
     add("-o", required=True, metavar="DIR", help="where the corpus goes")
     add("-m", metavar="MODEL", help="a checkpoint or run: its tokenizer, vocabulary and lengths of pages")
     add("-tok", metavar="FILE", help="qwen.tiktoken or tokenizer.json [data/qwen2.5/qwen.tiktoken]")
@@ -78,11 +79,12 @@ def options(arguments):
     add("-least", type=whole(1), metavar="N", help="least tokens of a page [600, or the model's]")
     add("-most", type=whole(1), metavar="N", help="most tokens of a page [1300, or the model's]")
     add("-key", default="text", metavar="NAME", help="key or column of the text [text]")
-    add("-lang", type=pairs, default={}, metavar="en=0.6,zh=0.4", help="these languages alone, in these shares of the tokens")
+    add("-lang", type=pairs, default={}, metavar="en=0.6,zh=0.4", help="shares of the tokens; others fill what is left of 1")
     add("-pages", type=whole(1), metavar="N", help="about so many pages at most [all]")
     add("-val", type=whole(0), default=200, metavar="N", help="about so many validation pages, at most a tenth [200]")
     add("-test", type=whole(0), default=200, metavar="N", help="about so many test pages, at most a tenth [200]")
     add("-keep_out", action="append", default=[], metavar="FILE", help="a benchmark to keep out of the training pages; repeatable")
+    add("-as_is", action="store_true", help="the texts are clean: no repair, no filters; indentation and line ends stay")
     add("-threshold", type=lambda t: pairs(t, THRESHOLDS), default={}, metavar="NAME=X,...", help="limits of the filters, below")
     add("-ocr_lang", default="eng+chi_sim", metavar="L", help="languages of tesseract [eng+chi_sim]")
     add("-seed", type=whole(0), default=1, metavar="N", help="[1]")
@@ -91,8 +93,8 @@ def options(arguments):
     add("-ray", action="store_true", help="run the tasks on a Ray cluster; DIR must be shared (untried)")
     o = parser.parse_args(arguments)
     o.threshold = {name: value for name, (value, _) in THRESHOLDS.items()} | o.threshold
-    if o.lang and abs(sum(o.lang.values()) - 1) > 0.001:
-        parser.error(f"-lang: the shares add up to {sum(o.lang.values()):g}, expected 1")
+    if sum(o.lang.values()) > 1.001:
+        parser.error(f"-lang: the shares add up to {sum(o.lang.values()):g}, expected 1 at most")
     unknown = [code for code in o.lang if code not in CODES]
     if unknown:
         parser.error(f"-lang: unknown '{unknown[0]}' (known: {', '.join(CODES)})")
@@ -150,7 +152,7 @@ def lock(o):
 
 def settings_of(o, files):
     """What the result depends on."""
-    keys = "vocab least most key lang pages val test threshold ocr_lang seed".split()
+    keys = "vocab least most key lang pages val test threshold as_is ocr_lang seed".split()
     inputs = [[name, path, os.path.getsize(path), 0 if path == o.stdin else os.stat(path).st_mtime_ns] for path, name in files]
     hashes = [hashlib.sha256(open(path, "rb").read()).hexdigest() for path in [o.tok, *o.keep_out, *o.stdins]]
     return {**{k: getattr(o, k) for k in keys}, "ocr": ocr_missing(o.ocr_lang) is None, "hashes": hashes, "inputs": inputs}
@@ -168,6 +170,9 @@ def open_folder(o):
         write_whole(o.stdin, lambda f: shutil.copyfileobj(sys.stdin.buffer, f))
         o.stdins = [o.stdin]
         files.append((o.stdin, "stdin"))
+    held = [(path, f"held/{name}") for path, name in expand(o.held)]
+    o.held_files = {path for path, _ in held}
+    files = [f for f in files if f[0] not in o.held_files] + held
     here = os.path.realpath(o.o) + os.sep
     files = [f for f in files if f[0] == o.stdin or not os.path.realpath(f[0]).startswith(here)]
     if not files:
@@ -265,37 +270,41 @@ def choose(o, tasks):
         return
     index = [np.load(f"{o.work}/docs/{i:05d}.npy") for i in range(tasks)]
     offsets = np.cumsum([0] + [len(i) for i in index])
-    hashes, tokens, lang, pages = np.concatenate(index).T
+    hashes, tokens, lang, pages, held = np.concatenate(index).T
     tokens, pages, names = tokens.astype(np.int64), pages.astype(np.int64), np.array(CODES)[lang.astype(int)]
     verdict = np.zeros(len(hashes), np.uint8)
     exact, near = doubles(o, hashes, offsets)
     verdict[near], verdict[exact] = NEAR, EXACT
     key = (hashes ^ np.uint64(keyed(o, "documents"))) * np.uint64(0xBF58476D1CE4E5B9)
     order = np.argsort((key ^ (key >> np.uint64(31))) * np.uint64(0x94D049BB133111EB), kind="stable")
+    verdict[(held == 1) & (verdict == 0)] = 1
     order = order[verdict[order] == 0]
 
     def limit(where, wanted, why, of=tokens):  # the first in the random order stay
         verdict[where[np.cumsum(of[where]) > wanted]] = why
     if o.lang:
-        by_code = {code: order[names[order] == code] for code in o.lang}
-        total = min(tokens[by_code[code]].sum() / share for code, share in o.lang.items() if share)
-        verdict[order[~np.isin(names[order], list(o.lang))]] = LANGUAGE
-        for code, share in o.lang.items():
-            limit(by_code[code], total * share, SHARE)
+        groups = [(order[names[order] == code], share) for code, share in o.lang.items()]
+        others, rest = order[~np.isin(names[order], list(o.lang))], 1 - sum(o.lang.values())
+        if rest > 0.001:
+            groups.append((others, rest))
+        else:
+            verdict[others] = LANGUAGE
+        total = min(tokens[group].sum() / share for group, share in groups if share)
+        for group, share in groups:
+            limit(group, total * share, SHARE)
     if o.pages:
         limit(order[verdict[order] == 0], o.pages, SURPLUS, pages)
     order = order[verdict[order] == 0]
-    rest = pages[order].sum()
-    for split, wanted in ((1, o.val), (2, o.test)):
+    rest, stretches = pages[order].sum(), {}
+    for split, wanted in ((1, 0 if o.held else o.val), (2, o.test)):
         wanted, have = min(wanted, rest // 10), 0
         for at in order:
             if have >= wanted:
                 break
             if verdict[at] == 0 and pages[at] <= max(1, wanted - have):
                 verdict[at], have = split, have + pages[at]
-        if wanted and not have and (verdict[order] == 0).sum() > 2:  # only long ones: the shortest
-            left = order[verdict[order] == 0]
-            verdict[left[np.argmin(pages[left])]] = split
+        if 2 * have < wanted:  # too few documents, or only long ones
+            stretches[split] = float(wanted - have) / float(pages[order[verdict[order] == 0]].sum())
     tally = Tally()
     for code, why in DROPPED.items():
         where = verdict == code
@@ -304,7 +313,7 @@ def choose(o, tasks):
     for i, (a, b) in enumerate(zip(offsets, offsets[1:])):
         write_whole(f"{o.work}/verdict/{i:05d}.npy", lambda f: np.save(f, verdict[a:b]))
     kept = verdict < 3
-    write_json(f"{o.work}/verdict.json", {"tally": tally, "languages": {
+    write_json(f"{o.work}/verdict.json", {"tally": tally, "stretches": stretches, "languages": {
         code: int(tokens[kept & (names == code)].sum()) for code in sorted(set(names[kept].tolist()))}})
 
 
@@ -448,9 +457,10 @@ def manifest(o, files, tasks, result, dropped):
     with open(f"{o.work}/verdict.json") as f:
         chosen = json.load(f)
     stages = {"read and clean": read, "doubles, languages": chosen["tally"], "cut": cut, "held-out overlap": dropped}
-    keys = "vocab least most key lang pages val test seed ocr_lang threshold".split()
+    keys = "vocab least most key lang held pages val test seed ocr_lang as_is threshold".split()
     return {"format": 1, "options": {k: getattr(o, k) for k in keys}, "tokenizer": settings_hash(o.tok),
             "keep_out": {os.path.basename(p): settings_hash(p) for p in o.keep_out},
+            "stretches_held_out": {SPLITS[split]: round(share, 4) for split, share in o.stretches.items()},
             "kept": result, "languages": chosen["languages"], "licences": dict(sorted(licences.items())),
             "stages": {name: dict(sorted(tally.items(), key=lambda item: (item[0] != "read", item[0])))
                        for name, tally in stages.items()},
@@ -512,6 +522,10 @@ def work(o):
     execute(o, "doubles", [MinhashDedupBuckets(os.path.abspath(f"{o.work}/signatures"), os.path.abspath(f"{o.work}/dups"),
                                                config=MINHASH)], MINHASH.num_buckets)
     choose(o, n)
+    with open(f"{o.work}/verdict.json") as f:
+        o.stretches = {int(split): share for split, share in json.load(f)["stretches"].items()}
+    for split, share in o.stretches.items():
+        print(f"  {SPLITS[split]}: too few documents to hold out whole ones, so {100 * share:.1f} % of the pages of each, in one stretch")
     execute(o, "held", [Cut(o, "held")], n)
     gather_runs(o, n)
     execute(o, "pages", [Cut(o, "train")], n)

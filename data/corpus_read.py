@@ -104,7 +104,8 @@ def tasks_of(files):
     """Lists of units (path, name, kind, first, last): a part of the bytes of a long JSONL file, of the row groups of a
     parquet file, or all (0, None). The kind is a Broken's words where there is none."""
     units, total = [], sum(os.path.getsize(path) for path, _ in files)
-    size = max(TASK_BYTES, total // 2000)  # every task's file is open in the last stage
+    # Eight tasks at least, for the cores; 2,000 at most: every task's file is open in the last stage.
+    size = max(min(TASK_BYTES, total // 8), 1 << 20, total // 2000)
     for path, name in files:
         bytes_here, cuts = os.path.getsize(path), [(0, None)]
         try:

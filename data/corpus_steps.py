@@ -53,6 +53,11 @@ LINE_ENDS = re.compile(r" *\n *")
 ZERO = re.compile("[\u00ad\u200b-\u200f\u2060]")
 
 
+def encodable(text):
+    """NFC, and no half of a surrogate pair."""
+    return unicodedata.normalize("NFC", text).encode("utf-8", "replace").decode()
+
+
 def tidy(text):
     """Unicode repaired by ftfy where there is something to repair, NFC, single spaces, at most one blank line."""
     if not text.isascii() or REPAIR.search(text):
@@ -60,8 +65,7 @@ def tidy(text):
         from ftfy.badness import is_bad
         if REPAIR.search(text) or is_bad(text):
             text = ftfy.fix_text(text, uncurl_quotes=False, fix_character_width=False)
-        text = unicodedata.normalize("NFC", ZERO.sub("", text))
-        text = text.encode("utf-8", "replace").decode()  # no half of a surrogate pair
+        text = encodable(ZERO.sub("", text))
     text = BLANK.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
     return re.sub("\n{3,}", "\n\n", LINE_ENDS.sub("\n", text)).strip()
 
@@ -329,12 +333,12 @@ class Read(PipelineStep):
                     if isinstance(page, Broken):
                         leave(page.args[0], f"{doc_id}#p{number}", page.args[1], documents=0, pages=1)
                         continue
-                    page = tidy(page)
-                    if not page:
+                    page = encodable(page) if o.as_is else tidy(page)
+                    if not page.strip():
                         continue
                     here = WORD.findall(page.lower())
                     hashes = np.fromiter(map(HASH_OF.__getitem__, here), np.uint64, len(here))
-                    why = garbage(page, here, o.threshold) or repetition.why(page, here, hashes)
+                    why = None if o.as_is else garbage(page, here, o.threshold) or repetition.why(page, here, hashes)
                     if why:
                         leave(why, f"{doc_id}#p{number}", tokens=len(ids_of(page, o)), documents=0, pages=1)
                     else:
@@ -350,7 +354,8 @@ class Read(PipelineStep):
                     continue
                 code = language_of(text)
                 hashes = np.concatenate(words)
-                index.append((xxhash.xxh64_intdigest(hashes.tobytes()), tokens, CODES.index(code), len(places)))
+                index.append((xxhash.xxh64_intdigest(hashes.tobytes()), tokens, CODES.index(code), len(places),
+                              path in o.held_files))
                 licences[licence or "unknown"] += tokens
                 tally.add("read", 1, len(places), tokens)
                 out.send(dump({"id": doc_id, "lang": code, "source": name, "license": licence, "cuts": places, "text": text}))
@@ -358,7 +363,7 @@ class Read(PipelineStep):
         out.close()
         aside.close()
         os.replace(f"{folder}.aside.jsonl.new", f"{folder}.aside.jsonl")
-        index = np.array(index, np.uint64).reshape(-1, 4)
+        index = np.array(index, np.uint64).reshape(-1, 5)
         write_whole(f"{folder}.npy", lambda f: np.save(f, index))
         write_json(f"{folder}.json", {"tally": tally, "sources": sources, "licences": licences})
 
@@ -423,7 +428,11 @@ def pages_of_document(document, o):
     """(id, text, ids) of the pages of a document; one whose own tokens are not within the limits has ids None."""
     data = document["text"].encode()
     for number, (start, end) in enumerate(document["cuts"], 1):
-        text = re.sub(r"\s*\f\s*", "\n\n", data[start:end].decode("utf-8", "ignore").strip())
+        raw = data[start:end].decode("utf-8", "ignore")
+        text = raw.rstrip()
+        if o.as_is:  # an indentation, and the end of a line
+            text = text.lstrip("\f\n") + "\n" * ("\n" in raw[len(text):])
+        text = re.sub(r"\s*\f\s*", "\n\n", text if o.as_is else text.lstrip())
         ids = ids_of(text, o)
         yield f"{document['id']}#{number}", text, ids if o.least <= len(ids) <= o.most else None
 
@@ -431,6 +440,16 @@ def pages_of_document(document, o):
 def keyed(o, name):
     """Where a page or a document stands in the shuffled order."""
     return hash_text(f"{o.seed}:{name}")
+
+
+def split_of(number, document, stretches):
+    """0, or 1 (val) or 2 (test) where page `number` of a document to train on is in a stretch that is held out. It begins at
+    a third of the document for val, at two thirds for test: neither title pages nor an index."""
+    n = len(document["cuts"])
+    for split, share in stretches.items():
+        if 0 <= number - 1 - n * split // 3 < round(share * n):
+            return split
+    return 0
 
 
 class Cut(PipelineStep):
@@ -450,10 +469,13 @@ class Cut(PipelineStep):
         held = np.load(f"{o.work}/runs.npy", mmap_mode="r") if self.part == "train" else None
         sieve = np.load(f"{o.work}/sieve.npy", mmap_mode="r") if self.part == "train" else None
         for line, says in zip(lines_of_file(f"{o.work}/docs/{rank:05d}.jsonl.zst"), verdict):
-            if says not in wanted:
+            if says not in wanted and (says or not o.stretches):
                 continue
             document = json.loads(line)
-            for name, text, ids in pages_of_document(document, o):
+            for number, (name, text, ids) in enumerate(pages_of_document(document, o), 1):
+                part = says or split_of(number, document, o.stretches)
+                if part not in wanted:
+                    continue
                 if ids is None:
                     tally.add("length", 0, 1, len(ids_of(text, o)))
                     continue
@@ -463,7 +485,7 @@ class Cut(PipelineStep):
                     runs = runs[sieve[(runs & np.uint64(len(sieve) - 1)).astype(np.int64)]]
                     at = np.searchsorted(held, runs)
                     runs = at[held[np.minimum(at, len(held) - 1)] == runs] if len(held) else at[:0]
-                pages.append((keyed(o, name), name, dump(page), runs, int(says), len(ids)))
+                pages.append((keyed(o, name), name, dump(page), runs, int(part), len(ids)))
         pages.sort(key=lambda p: p[:2])
         hits = [np.stack((np.full(len(p[3]), i, np.uint64), p[3].astype(np.uint64)), 1) for i, p in enumerate(pages)]
         hits = np.concatenate(hits) if hits else np.empty((0, 2), np.uint64)

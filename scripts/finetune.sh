@@ -80,7 +80,7 @@ bash scripts/setup.sh corpus
 mkdir -p "$out"
 run .venv/bin/python data/corpus.py "${inputs[@]}" -m "$model" -o "$out/data"
 [ -s "$out/data/test.jsonl" ] ||
-    die "$out/data: no test page, for whole documents are held out (hint: three documents at least: a file a chapter)"
+    die "$out/data: no test page, for a tenth of the pages is held out (hint: ten pages at least)"
 # What this folder is about: a model and pages, whatever their names.
 about="model $(fact fingerprint), pages $(cat "$out"/data/*.bin | sha256sum | cut -c 1-16)"
 [ ! -f "$out/about" ] || [ "$(cat "$out/about")" = "$about" ] ||

@@ -20,7 +20,7 @@ except (ModuleNotFoundError, SystemExit) as why:
     case("corpus.py: its modules are not here: left out", True)
     done()
 
-OPTIONS = SimpleNamespace(tok=TOKENIZER, vocab=0, least=20, most=60, seed=1, key="text", ocr_lang="eng+chi_sim", ocr_threads=2,
+OPTIONS = SimpleNamespace(tok=TOKENIZER, vocab=0, least=20, most=60, seed=1, key="text", ocr_lang="eng+chi_sim", ocr_threads=2, as_is=False,
                           threshold={k: v for k, (v, _) in steps.THRESHOLDS.items()})
 COMMAND = [sys.executable, os.path.join(ROOT, "data/corpus.py")]
 
@@ -450,8 +450,55 @@ def test_bad(folder):
     case("stdin", run.returncode == 0 and os.path.exists(f"{folder}/stdin/train_00000.bin"), run.stderr[-1000:])
 
 
+def made_of(folder, name, *words):
+    """(train, val, test pages, what it said) of a run with pages of 20 to 60 tokens of 2048."""
+    run = subprocess.run([*COMMAND, *words, "-o", f"{folder}/{name}", "-least", "20", "-most", "60", "-vocab", "2048"],
+                         capture_output=True, text=True, cwd=folder)
+    if not case(f"{name}: corpus.py runs", run.returncode == 0, run.stderr[-1500:]):
+        return [], [], [], ""
+    files = files_of(f"{folder}/{name}")
+    train = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(files["train.jsonl.zst"])).read()
+    return pages_in(train), pages_in(files.get("val.jsonl", b"")), pages_in(files.get("test.jsonl", b"")), run.stdout
+
+
+def test_split():
+    """Where there are too few documents, stretches of them are held out; documents named with -held are; -as_is, -lang."""
+    rng = random.Random(5)
+    with Folder() as folder:
+        with open(f"{folder}/book.txt", "w") as f:
+            f.write("\n\n".join(prose(rng, 4) for _ in range(150)))
+        train, val, test, said = made_of(folder, "book", "book.txt")
+        number = lambda pages: sorted(int(p["id"].split("#")[1]) for p in pages)
+        n = len(train) + len(val) + len(test)
+        stretch = lambda pages: pages and number(pages) == list(range(number(pages)[0], number(pages)[0] + len(pages)))
+        case("one book: a tenth of its pages in one stretch each, within it", stretch(val) and stretch(test) and
+             all(0.07 * n < len(pages) <= 0.11 * n for pages in (val, test)) and 1 < number(val)[0] < number(test)[0] and
+             number(test)[-1] < max(number(train)), (n, number(val), number(test)))
+        case("one book: it says so, the manifest too", said.count("in one stretch") == 2 and sorted(
+            json.loads(files_of(f"{folder}/book")["manifest.json"])["stretches_held_out"]) == ["test", "val"], said)
+        case("one book: no page on both sides", len({p["id"] for p in train + val + test}) == n == len({p["text"] for p in
+             train + val + test}))
+        code = "".join(f"def {rng.choice(WORDS)}(x):\n    if x == {i}:\n        return {rng.random()}\n\n" for i in range(60))
+        os.mkdir(f"{folder}/own")
+        for name, text in (("code.py", code), ("own/a.txt", prose(rng, 40)), ("own/b.txt", prose(rng, 40))):
+            with open(f"{folder}/{name}", "w") as f:
+                f.write(text)
+        train, val, test, said = made_of(folder, "named", "book.txt", "code.py", "-held", "own", "-as_is", "-test", "0")
+        equal("-held: all pages of these documents and no others", {p["source"] for p in val}, {"held/a.txt", "held/b.txt"})
+        case("-held: none of them is trained on", train and not any(p["source"].startswith("held/") for p in train) and not test)
+        lines = {line for p in train if p["source"] == "code.py" for line in p["text"].split("\n")}
+        case("-as_is: indentation stays, and the end of a line at that of a page", any(line.startswith("        return") for line in
+             lines) and lines - {""} <= set(code.split("\n")) and any(p["text"].endswith("\n") for p in train), sorted(lines)[:5])
+        rows = [chinese(rng, 30) for _ in range(40)] + [prose(rng, 20) for _ in range(40)]
+        with open(f"{folder}/rows.jsonl", "w") as f:
+            f.write("".join(json.dumps({"text": text}) + "\n" for text in rows))
+        train = made_of(folder, "shares", "rows.jsonl", "-lang", "zh=0.2", "-val", "0", "-test", "0")[0]
+        share = sum(p["tokens"] for p in train if p["lang"] == "zh") / max(1, sum(p["tokens"] for p in train))
+        case("-lang zh=0.2: a fifth, the others fill the rest", 0.15 < share <= 0.2, share)
+
+
 if not os.path.exists(C3) or not os.path.exists(TOKENIZER):
     print("     ./c3 or the vocabulary is not there")
-for test in (test_objects, test_pdf, test_ocr, test_long_lines, test_steps, test_command):
+for test in (test_objects, test_pdf, test_ocr, test_long_lines, test_steps, test_split, test_command):
     test()
 done()

@@ -12,11 +12,11 @@
 #   options     go to train_c3: -steps N, -lr X, -val_lm GLOB, ...
 #
 #   1 pages   data/corpus.py -m MODEL: cleaned, without doubles, cut to the lengths the model was trained on, in its
-#             vocabulary; split by document into train, val and test
+#             vocabulary; split by document into train, val and test, one long document by stretches
 #   2 before  c3 eval of the test pages and of every -old
 #   3 train   64 pages a step, four times through the pages (100 to 2,000 steps), stopped when four validations in a row
 #             are no better; the best checkpoint is kept. The rate goes by the decoder's width: 5e-6 at 2048, as the
-#             power -1.5 of it below (3.2e-4 for the demo's 128)
+#             power -1.5 of it below (3.2e-4 for the demo's 128): a guess through two points
 #   4 after   the same pages with the best checkpoint; DIR/finetune.md, and DIR/report.html
 #
 # The same command goes on where it was interrupted. Other pages or another model need another -o. On GPUs one rank each
@@ -93,7 +93,7 @@ look() { # look WHEN MODEL: evaluations that are not there yet
     local i to
     for i in "${!names[@]}"; do
         to=$out/eval_${names[i]}_$1
-        [ -f "$to/eval.json" ] || run ./c3 eval -m "$2" "${pages[i]}" -o "$to" -limit 300 -skip
+        [ -f "$to/eval.json" ] || run ./c3 eval -m "$2" "${pages[i]}" -o "$to" -limit 300 -skip -no_controls
     done
 }
 look before "$model"

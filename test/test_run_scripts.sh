@@ -68,7 +68,8 @@ check "run_slurm.sh outside Slurm says so" eval '! SLURM_NTASKS= started bash sc
 model=$(ls -d runs/demo/step_* 2>/dev/null | head -n 1)
 mkdir "$work/a" "$work/b"
 head -n 200 data/demo/val_en.jsonl >"$work/a/pages.jsonl"
-tail -n 99 data/demo/val_en.jsonl >"$work/b/pages.jsonl"
+tail -n 99 data/demo/val_en.jsonl | # one document
+    python3 -c 'import json, sys; print(json.dumps({"text": "\n".join(json.loads(line)["text"] for line in sys.stdin)}))' >"$work/b/pages.jsonl"
 touch -d "2 days ago" "$work/b/pages.jsonl"
 head -n 20 data/demo/val_zh.jsonl >"$work/old pages.jsonl"
 finetune() { # finetune PAGES DIR OPTION...
@@ -87,8 +88,9 @@ check "finetune.sh: the same command trains no more, and says the same" \
     tail -n 8 "$work/out"
 check "finetune.sh: other pages in an older file of the same name are other pages: not into that folder" \
     eval '! finetune "$work/b" "$work/run a" && says $work/out "$work/run a"' || tail -n 8 "$work/out"
-check "finetune.sh -two_phase: first with the decoder frozen, then all of it" \
-    eval 'finetune "$work/b" "$work/run b" -two_phase -steps 5 && says $work/out "-freeze dec" && says $work/out "done at step 3 of 3" &&
+check "finetune.sh -two_phase: first with the decoder frozen, then all of it; one document alone" \
+    eval 'finetune "$work/b" "$work/run b" -two_phase -steps 5 && says $work/out "-freeze dec" && says $work/out "in one stretch" &&
+          says "$work/run b/finetune.md" "| new |" && says $work/out "done at step 3 of 3" &&
           [ -f "$work/run b/phase_1/run.json" ]' || tail -n 8 "$work/out"
 check "finetune.sh names a file that is missing" eval '! finetune nowhere.jsonl "$work/c" && says $work/out "nowhere.jsonl"'
 mkdir "$work/run d" && echo "{}" >"$work/run d/run.json"

@@ -12,6 +12,8 @@ class Words:
     after: list  # from </img> to the start of the text
     end: int  # <|im_end|>: the last label, never an input
     img: int
+    ask: list = ()  # in place of `after`, before a prompt of the page's own ...
+    answer: list = ()  # ... and behind it
 
 
 PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"

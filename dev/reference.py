@@ -20,6 +20,7 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -37,6 +38,14 @@ disable_progress_bar()
 # ---- the model ------------------------------------------------------------------------------------------------------
 
 
+class Page(NamedTuple):
+    context: torch.Tensor
+    answer: torch.Tensor
+    prompt: tuple = ()  # of its own, in place of the words that ask for the text again
+    latents: int = 0  # of each window, the first of N; 0: all
+    window: int = 0  # tokens of the context that the encoder reads at a time; 0: all
+
+
 class C3Twin(torch.nn.Module):
     def __init__(self, enc, dec, latents, words, attention="eager"):
         super().__init__()
@@ -47,20 +56,30 @@ class C3Twin(torch.nn.Module):
         self.mm_projector = torch.nn.Linear(enc.hidden_size, dec.hidden_size)
         self.words = words
 
-    def encode(self, context):
-        """context (B,T) -> latents (B,N,D_enc): the encoder's final norm at the queries."""
-        B, N = context.shape[0], self.Q.shape[0]
+    def encode(self, context, latents=0):
+        """context (B,T) -> latents (B,N,D_enc): the encoder's final norm at the queries, or the first `latents` of them."""
+        B, N = context.shape[0], latents or self.Q.shape[0]
         img = torch.full((B, 1), self.words.img, dtype=context.dtype)
-        x = torch.cat([self.encoder.embed_tokens(torch.cat([context, img], 1)), self.Q.expand(B, -1, -1)], 1)
+        x = torch.cat([self.encoder.embed_tokens(torch.cat([context, img], 1)), self.Q[:N].expand(B, -1, -1)], 1)
         return self.encoder(inputs_embeds=x, use_cache=False).last_hidden_state[:, -N:]
 
-    def decode(self, latents, answer):
+    def encode_page(self, page):
+        """Latents (1,slots,D_enc) of all windows of a page, each read alone."""
+        windows = page.context.split(page.window) if page.window else [page.context]
+        return torch.cat([self.encode(w[None], page.latents) for w in windows], 1)
+
+    def after(self, page):
+        """The words between latents and answer."""
+        words = [*self.words.ask, *page.prompt, *self.words.answer] if page.prompt else self.words.after
+        return torch.tensor(words, dtype=torch.int32)
+
+    def decode(self, latents, answer, after=None):
         """latents (B,N,D_enc), answer (B,T) -> logits (B,T+1,V) of the supervised rows: the last prompt token predicts
         the first text token, the last text token predicts <|im_end|>."""
         B = answer.shape[0]
         embed = self.decoder.get_input_embeddings()
         before = torch.tensor(self.words.before).expand(B, -1)
-        after = torch.tensor(self.words.after).expand(B, -1)
+        after = (torch.tensor(self.words.after) if after is None else after).expand(B, -1)
         x = torch.cat([embed(before), self.mm_projector(latents), embed(torch.cat([after, answer], 1))], 1)
         hidden = self.decoder.model(inputs_embeds=x, use_cache=False).last_hidden_state
         return self.decoder.lm_head(hidden[:, -(answer.shape[1] + 1) :])
@@ -178,12 +197,15 @@ class Case:
     lengths: tuple  # text tokens of the pages of a step
     tied: bool = True  # the decoder's head
     own_answer: bool = False  # the answer is another text than the context
+    window: int = 0
+    mixed: bool = False  # some pages have a prompt of their own, some fewer latents
     optimizer: dict = field(default_factory=dict)
 
 
 K = 256  # the cut vocabulary of all cases; specials K..K+5
 SPECIALS = dict(zip(("endoftext", "im_start", "im_end", "img", "img_end", "img_pad"), range(K, K + 6)))
-WORDS = Words([K + 1, 17, 4, K + 2, K + 1, 99, K + 3], [K + 4, 5, 200, K + 2, K + 1, 31], K + 2, K + 3)
+WORDS = Words([K + 1, 17, 4, K + 2, K + 1, 99, K + 3], [K + 4, 5, 200, K + 2, K + 1, 31], K + 2, K + 3,
+              [K + 4, 5], [K + 2, K + 1, 31])  # fmt: skip
 STEPS = 10
 # lr and eps are large enough for rounding not to decide the sign of an update
 OPTIMIZER = dict(lr=1e-4, lr_min=1e-5, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.0, clip=1.0, warmup=3,
@@ -197,6 +219,8 @@ CASES = {
     "heads128_small": Case((262, 128, 1, 1, 1, 160), (262, 256, 1, 2, 1, 320), 2, (40, 9)),  # few bytes: scripts/bundle.sh
     "own_answer": Case((262, 64, 3, 1, 1, 96), (262, 128, 1, 2, 2, 96), 5, (130, 3, 40), own_answer=True,
                        optimizer=dict(clip=0.0, lr_min=0.0, eps=1e-5)),  # not clipped: gradients ten times as large
+    "windows": Case((262, 128, 2, 4, 2, 160), (270, 192, 2, 6, 2, 224), 6, (100, 7, 33, 12), own_answer=True, window=12,
+                    mixed=True),
 }  # fmt: skip
 
 
@@ -220,14 +244,15 @@ def random_model(case):
 
 
 def random_pages(case):
-    """STEPS times the case's pages, the lengths in another order each step: [(context, answer)]."""
+    """STEPS times the case's pages, the lengths in another order each step."""
     pages = []
     for step in range(STEPS):
         for i in range(len(case.lengths)):
             n = case.lengths[(i + step) % len(case.lengths)]
             context = torch.randint(0, K, (n,), dtype=torch.int32)
             answer = torch.randint(0, K, ((n * 7) % 53 + 1,), dtype=torch.int32) if case.own_answer else context
-            pages.append((context, answer))
+            prompt = tuple(torch.randint(0, K, (n % 5 + 1,)).tolist()) if case.mixed and i % 2 else ()
+            pages.append(Page(context, answer, prompt, i % 3 * 2 if case.mixed else 0, case.window))
     return pages
 
 
@@ -237,34 +262,38 @@ def random_pages(case):
 def forward(model, pages):
     """Each page alone, without padding: latents, logits and losses of all supervised rows, one after the other."""
     latents, logits, losses = [], [], []
-    for context, answer in pages:
-        latents.append(model.encode(context[None]))
-        logits.append(model.decode(latents[-1], answer[None]))
-        losses.append(model.row_losses(logits[-1], answer[None]))
+    for page in (Page(*p) for p in pages):
+        latents.append(model.encode_page(page))
+        logits.append(model.decode(latents[-1], page.answer[None], model.after(page)))
+        losses.append(model.row_losses(logits[-1], page.answer[None]))
     return torch.cat(latents, 1)[0], torch.cat(logits, 1)[0], torch.cat(losses)
 
 
 def forward_padded(model, pages):
     """Row losses of all pages as one batch, padded on the right: with causal attention no row sees a pad."""
     pad, rows_of = torch.nn.utils.rnn.pad_sequence, torch.nn.functional.embedding
-    N, words, enc, dec = model.Q.shape[0], model.words, model.encoder, model.decoder.model
+    words, enc, dec = model.words, model.encoder, model.decoder.model
     E, W = enc.embed_tokens.weight, dec.embed_tokens.weight
-    x = [torch.cat([rows_of(torch.cat([c, c.new_tensor([words.img])]), E), model.Q]) for c, _ in pages]
+    windows = [p.context.split(p.window) if p.window else [p.context] for p in pages]
+    N = [p.latents or model.Q.shape[0] for p, mine in zip(pages, windows) for _ in mine]
+    x = [torch.cat([rows_of(torch.cat([c, c.new_tensor([words.img])]), E), model.Q[:n]])
+         for n, c in zip(N, [c for mine in windows for c in mine])]  # fmt: skip
     hidden = enc(inputs_embeds=pad(x, batch_first=True), use_cache=False).last_hidden_state
-    latents = torch.stack([h[len(page) - N : len(page)] for h, page in zip(hidden, x)])
-    before, after = torch.tensor(words.before), torch.tensor(words.after)
-    x = [torch.cat([rows_of(before, W), p, rows_of(torch.cat([after, a]), W)])
-         for p, (_, a) in zip(model.mm_projector(latents), pages)]  # fmt: skip
+    latents = torch.cat([h[len(window) - n : len(window)] for n, h, window in zip(N, hidden, x)])
+    slots = [len(mine) * (p.latents or model.Q.shape[0]) for p, mine in zip(pages, windows)]
+    before = torch.tensor(words.before)
+    x = [torch.cat([rows_of(before, W), mine, rows_of(torch.cat([model.after(p), p.answer]), W)])
+         for mine, p in zip(model.mm_projector(latents).split(slots), pages)]  # fmt: skip
     hidden = dec(inputs_embeds=pad(x, batch_first=True), use_cache=False).last_hidden_state
-    kept = torch.cat([h[len(page) - len(a) - 1 : len(page)] for h, page, (_, a) in zip(hidden, x, pages)])
-    labels = torch.cat([torch.cat([a, a.new_tensor([words.end])]) for _, a in pages])
+    kept = torch.cat([h[len(rows) - len(p.answer) - 1 : len(rows)] for h, rows, p in zip(hidden, x, pages)])
+    labels = torch.cat([torch.cat([p.answer, p.answer.new_tensor([words.end])]) for p in pages])
     return F.cross_entropy(model.decoder.lm_head(kept).float(), labels.long(), reduction="none")
 
 
 def gradients(model, pages, splits=1, row_losses=lambda model, pages: forward(model, pages)[2]):
     """Row losses and {name: gradient} of the mean loss over all supervised rows, in `splits` backward passes."""
     model.zero_grad(set_to_none=True)
-    rows = sum(len(answer) + 1 for _, answer in pages)
+    rows = sum(len(p.answer) + 1 for p in pages)
     losses = []
     for s in range(splits):
         part = row_losses(model, pages[s * len(pages) // splits : (s + 1) * len(pages) // splits])
@@ -347,14 +376,19 @@ def make(out, name):
     os.makedirs(out, exist_ok=True)
     save_checkpoint(model, os.path.join(out, "model"), SPECIALS, "bare")
     first = pages[: len(case.lengths)]
-    save_file(ragged("context", [c for c, _ in pages]) | ragged("answer", [a for _, a in pages]) | {
+    texts = ragged("context", [p.context for p in pages]) | ragged("answer", [p.answer for p in pages])
+    save_file(texts | ragged("asked", [p.prompt for p in pages]) | {
+        "latents": torch.tensor([p.latents for p in pages], dtype=torch.int32),
+        "window": torch.tensor([case.window], dtype=torch.int32),
+        "prompt.ask": torch.tensor(WORDS.ask, dtype=torch.int32),
+        "prompt.answer": torch.tensor(WORDS.answer, dtype=torch.int32),
         "prompt.prefix": torch.tensor(WORDS.before, dtype=torch.int32),
         "prompt.suffix": torch.tensor(WORDS.after, dtype=torch.int32),
         "prompt.end_img": torch.tensor([WORDS.end, WORDS.img], dtype=torch.int32),
         "optimizer": torch.tensor(list(o.values()), dtype=torch.float64),
     }, os.path.join(out, "inputs.safetensors"))  # fmt: skip
     with open(os.path.join(out, "pages.json"), "w") as f:
-        json.dump({"words": asdict(WORDS), "pages": [[c.tolist(), a.tolist()] for c, a in first]}, f)
+        json.dump({"words": asdict(WORDS), "pages": [[p.context.tolist(), p.answer.tolist(), *p[2:]] for p in first]}, f)
 
     with torch.no_grad():
         latents, logits, _ = forward(model, first)
@@ -370,6 +404,12 @@ def make(out, name):
           f"losses {losses[0]:.4f} to {losses[-1]:.4f}, gradient norm {norms[0]:.3f}")  # fmt: skip
 
 
+def read_pages(pages):
+    """Lists as in pages.json; one list of ids: the answer is the context."""
+    ids = [[torch.tensor(t, dtype=torch.int32) for t in (page[0], page[min(1, len(page) - 1)])] for page in pages]
+    return [Page(*mine, *page[2:]) for mine, page in zip(ids, pages)]
+
+
 def make_cases(args):
     for name in args.case:
         make(os.path.join(args.out, name) if len(args.case) > 1 else args.out, name)
@@ -381,8 +421,7 @@ def check(args):
     template, img, im_end = config.get("c3_template", "c3"), config["im_start_token"], config["eos_token_id"]
     words = Words(**given["words"]) if "words" in given else make_words(template, args.tokenizer, img, im_end)
     model = load_checkpoint(args.model, words)
-    pages = [[torch.tensor(t, dtype=torch.int32) for t in page] for page in given["pages"]]
-    pages = [(p[0], p[-1]) for p in pages]  # one list of ids: the answer is the context
+    pages = read_pages(given["pages"])
     with torch.no_grad():
         _, logits, row_losses = forward(model, pages)
     if args.logits:
@@ -400,7 +439,7 @@ def main():
     p.set_defaults(run=make_cases)
     p = commands.add_parser("check")
     p.add_argument("--model", required=True)
-    p.add_argument("--pages", required=True, help='{"pages": [[ids] or [ids, answer ids], ...], ["words": {...}]}')
+    p.add_argument("--pages", required=True, help='{"pages": [[ids] or [ids, answer ids, ...], ...], ["words": {...}]}')
     p.add_argument("--tokenizer", help="for the paper's template, when the file names no words")
     p.add_argument("--logits", help="safetensors file for all logits and row losses")
     p.set_defaults(run=check)

@@ -33,8 +33,9 @@ typedef struct Case {
     C3Config config;
     SafeTensors *inputs, *expected;
     Template prompt;
-    uint32_t *tokens[2]; // context, answer: ids of all pages
-    int *cu[2];          // (pages+1)
+    uint32_t *tokens[3]; // context, answer, prompt of their own: ids of all pages
+    int *cu[3];          // (pages+1)
+    uint32_t *latents;   // (pages) of a window; 0: all
     int pages, a_step;
     double optimizer[11];
     Dist dist;
@@ -89,11 +90,22 @@ static void open_case(Case *c, const char *folder) {
     c->cu[0] = numbers(c->inputs, "", "context.cu", 4, &n);
     c->cu[1] = numbers(c->inputs, "", "answer.cu", 4, &n);
     c->pages = (int)n - 1;
+    c->tokens[2] = numbers(c->inputs, "", "asked", 4, &n);
+    c->cu[2] = numbers(c->inputs, "", "asked.cu", 4, &n);
+    c->latents = numbers(c->inputs, "", "latents", 4, &n);
     c->a_step = c->pages / STEPS;
     c->prompt.prefix = numbers(c->inputs, "", "prompt.prefix", 4, &n);
     c->prompt.n_prefix = (int)n;
     c->prompt.suffix = numbers(c->inputs, "", "prompt.suffix", 4, &n);
     c->prompt.n_suffix = (int)n;
+    c->prompt.ask = numbers(c->inputs, "", "prompt.ask", 4, &n);
+    c->prompt.n_ask = (int)n;
+    c->prompt.answer = numbers(c->inputs, "", "prompt.answer", 4, &n);
+    c->prompt.n_answer = (int)n;
+    int32_t *window = numbers(c->inputs, "", "window", 4, &n);
+    c->prompt.window = *window;
+    c->prompt.edges = calloc((size_t)c->config.enc.V, 1); // no better place for a cut than another
+    free(window);
     int32_t *ends = numbers(c->inputs, "", "prompt.end_img", 4, &n);
     c->prompt.end = ends[0];
     c->prompt.img = ends[1];
@@ -107,10 +119,11 @@ static void open_case(Case *c, const char *folder) {
 }
 
 static void close_case(Case *c) {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         free(c->tokens[i]);
         free(c->cu[i]);
     }
+    free(c->latents);
     template_free(&c->prompt);
     safetensors_close(c->inputs);
     safetensors_close(c->expected);
@@ -207,6 +220,16 @@ typedef struct Run {
 
 static int length(const Case *c, int which, int page) { return c->cu[which][page + 1] - c->cu[which][page]; }
 
+static ShardPage page_of(const Case *c, int p) {
+    return (ShardPage){.context = c->tokens[0] + c->cu[0][p],
+                       .answer = c->tokens[1] + c->cu[1][p],
+                       .prompt = c->tokens[2] + c->cu[2][p],
+                       .context_length = (uint32_t)length(c, 0, p),
+                       .answer_length = (uint32_t)length(c, 1, p),
+                       .prompt_length = (uint32_t)length(c, 2, p),
+                       .latents = c->latents[p]};
+}
+
 static int supervised(const Case *c, int first, int n) {
     int rows = 0;
     for (int p = first; p < first + n; p++) rows += length(c, 1, p) + 1;
@@ -215,18 +238,26 @@ static int supervised(const Case *c, int first, int n) {
 
 static const char *device = "cpu";
 
+static int larger(int a, int b) { return a > b ? a : b; }
+
 static void open_run(Run *r, const Case *c, const char *folder, DType dtype) {
     Error err;
     C3Limits l = {.pages = c->a_step, .recompute = RECOMPUTE_NONE};
     for (int s = 0; s < STEPS; s++) {
-        int enc = 0, dec = 0, kept = supervised(c, s * c->a_step, c->a_step);
+        int enc = 0, dec = 0, windows = 0, slots = 0, kept = supervised(c, s * c->a_step, c->a_step);
         for (int p = s * c->a_step; p < (s + 1) * c->a_step; p++) {
-            enc += length(c, 0, p) + 1 + c->config.latents;
-            dec += length(c, 1, p) + template_overhead(&c->prompt, c->config.latents);
+            ShardPage page = page_of(c, p);
+            BatchRows rows = batch_page_rows(&page, &c->prompt, c->config.latents, UINT32_MAX);
+            enc += rows.enc;
+            dec += rows.dec;
+            windows += rows.windows;
+            slots += rows.slots;
         }
-        l.enc_rows = enc > l.enc_rows ? enc : l.enc_rows;
-        l.dec_rows = dec > l.dec_rows ? dec : l.dec_rows;
-        l.dec_outputs = kept > l.dec_outputs ? kept : l.dec_outputs;
+        l.enc_rows = larger(enc, l.enc_rows);
+        l.dec_rows = larger(dec, l.dec_rows);
+        l.windows = larger(windows, l.windows);
+        l.slots = larger(slots, l.slots);
+        l.dec_outputs = larger(kept, l.dec_outputs);
     }
     l.head_rows = l.dec_outputs; // all logits at once, so that they can be looked at
     memset(r, 0, sizeof *r);
@@ -251,10 +282,7 @@ static void build(Run *r, const Case *c, int first, int n, float weight) {
     float weights[64];
     for (int i = 0; i < n; i++) {
         int p = first + i;
-        pages[i] = (ShardPage){.context = c->tokens[0] + c->cu[0][p],
-                               .answer = c->tokens[1] + c->cu[1][p],
-                               .context_length = (uint32_t)length(c, 0, p),
-                               .answer_length = (uint32_t)length(c, 1, p)};
+        pages[i] = page_of(c, p);
         ids[i] = (uint64_t)p;
         weights[i] = weight;
     }
@@ -303,7 +331,7 @@ static void compare_outputs(Run *r, const Case *c) {
     check_begin("latents, logits, losses of each row");
     build(r, c, 0, c->a_step, 1.0f / (float)r->rows);
     c3_forward(&r->m, &r->micro);
-    const size_t latents = (size_t)c->a_step * (size_t)c->config.latents;
+    const size_t latents = (size_t)r->micro.enc.outputs;
     const struct {
         const char *name;
         const elem_t *found;

@@ -34,7 +34,7 @@ def compare_with_twin(folder, losses):
     """Our trainer's checkpoint, read by transformers: [explanation] when its losses are not `losses`."""
     pages = reference.read_json(os.path.dirname(folder), "pages.json")
     model = reference.load_checkpoint(folder, reference.Words(**pages["words"]))
-    pages = [[torch.tensor(t, dtype=torch.int32) for t in page] for page in pages["pages"]]
+    pages = reference.read_pages(pages["pages"])
     with torch.no_grad():
         _, _, found = reference.forward(model, pages)
         model.mm_projector.bias.mul_(1.05)  # what this comparison must notice

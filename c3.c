@@ -10,6 +10,7 @@
 #define COMMANDS(LINE)                                                                                                 \
     LINE(tokenize)                                                                                                     \
     LINE(reconstruct)                                                                                                  \
+    LINE(ask)                                                                                                          \
     LINE(compress)                                                                                                     \
     LINE(decompress)                                                                                                   \
     LINE(eval)                                                                                                         \

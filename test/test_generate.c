@@ -122,6 +122,10 @@ static int generate(Fixture *f, GeneratePage *pages, int n, int slots, int max_n
 // ---- the reference: everything from the start for every token ------------------------------------------------------
 
 // Logits (V) behind the first n tokens of a text.
+// asked: 0, or the tokens of a prompt of the page's own; from here on all references have it.
+static int asked;
+static const int32_t question[4] = {11, 7, 11, 3};
+
 static void plain_logits(Fixture *f, float *logits, const int32_t *context, int n_context, const int32_t *ids, int n) {
     C3 *m = &f->m;
     Backend *b = f->b;
@@ -129,7 +133,9 @@ static void plain_logits(Fixture *f, float *logits, const int32_t *context, int 
     ShardPage page = {.context = (const uint32_t *)context,
                       .context_length = (uint32_t)n_context,
                       .answer = (const uint32_t *)(n ? ids : none),
-                      .answer_length = (uint32_t)n};
+                      .answer_length = (uint32_t)n,
+                      .prompt = (const uint32_t *)question,
+                      .prompt_length = (uint32_t)asked};
     batch_build(&f->batch, &page, NULL, 1, &prompt, m->config.latents, UINT32_MAX, NULL);
     c3_forward(m, &f->batch);
     const elem_t *hidden = elem_at(b, m->dec_acts.out, (size_t)n * m->config.dec.D);
@@ -150,7 +156,10 @@ static int has_repeat(const C3 *m, int slots, const int32_t *ids, int n, int tok
     int at = 0;
     for (int i = 0; i < prompt.n_prefix; i++) all[at++] = prefix[i];
     for (int i = 0; i < slots; i++) all[at++] = m->config.specials.img_pad;
-    for (int i = 0; i < prompt.n_suffix; i++) all[at++] = suffix[i];
+    for (int i = 0; i < prompt.n_suffix && !asked; i++) all[at++] = suffix[i];
+    for (int i = 0; i < prompt.n_ask && asked; i++) all[at++] = prompt.ask[i];
+    for (int i = 0; i < asked; i++) all[at++] = question[i];
+    for (int i = 0; i < prompt.n_answer && asked; i++) all[at++] = prompt.answer[i];
     for (int i = 0; i < n; i++) all[at++] = ids[i];
     all[at++] = token;
     for (int i = 0; i + ngram < at; i++) {
@@ -321,6 +330,61 @@ static void test_given_latents(const char *name, int window) {
     free(latents);
     tear_down(&f);
     set_window(0);
+}
+
+// Pages with a prompt of their own, of several lengths, beside pages to be repeated.
+static void test_prompts(void) {
+    enum { N = 5 };
+    static int32_t before[2] = {9, 5}, behind[3] = {4, 8, 6};
+    Fixture f;
+    GeneratePage pages[PAGES];
+    C3Config c = config_of(32, 64, 0, N);
+    Error err = {""};
+    Generator *g;
+    GeneratorLimits l = {.pages = PAGES, .together = 3, .context = CONTEXT, .max_new = MAX_NEW, .prompt = 4};
+    check_begin(
+        "a page's own prompt: the text of plain recomputation, whatever stands beside it; too long, it is refused");
+    prompt.ask = before;
+    prompt.n_ask = 2;
+    prompt.answer = behind;
+    prompt.n_answer = 3;
+    set_up(&f, DTYPE_F32, &c);
+    for (int ngram = 0; ngram <= 2; ngram += 2) {
+        fill_requests(&f, pages);
+        for (int p = 0; p < PAGES; p++) {
+            pages[p].prompt = question;
+            pages[p].n_prompt = p % 5;
+        }
+        CHECK(generator_create(&g, &f.m, &prompt, &l, &err) == 0 &&
+                  generate_pages(g, pages, PAGES, ngram, NULL, NULL, &err) == 0,
+              "%s", err.text);
+        int differ = 0;
+        for (int p = 0; p < PAGES; p++) {
+            int32_t ids[MAX_NEW], other[MAX_NEW];
+            int ended;
+            asked = 0;
+            int n = plain_text(&f, other, &ended, p, MAX_NEW, ngram, NULL);
+            differ += p % 5 && !same_text(&pages[p], other, n, ended);
+            asked = p % 5;
+            n = plain_text(&f, ids, &ended, p, MAX_NEW, ngram, NULL);
+            CHECK(same_text(&pages[p], ids, n, ended), "page %d differs", p);
+        }
+        asked = 0;
+        CHECK(differ > 0, "the prompt changes nothing");
+        generate_free(pages, PAGES);
+        generator_free(g);
+    }
+    l.prompt = 3;
+    fill_requests(&f, pages);
+    pages[2].prompt = question;
+    pages[2].n_prompt = 4;
+    CHECK(generator_create(&g, &f.m, &prompt, &l, &err) == 0 &&
+              generate_pages(g, pages, PAGES, 0, NULL, NULL, &err) == -1 &&
+              strstr(err.text, "page 3 has a prompt of 4"),
+          "%s", err.text);
+    generator_free(g);
+    prompt.n_ask = prompt.n_answer = 0;
+    tear_down(&f);
 }
 
 // In bf16 rounding may turn close logits over: every token must be within the rounding of the largest.
@@ -551,6 +615,7 @@ int main(void) {
     test_limits();
     test_given_latents("latents given are the encoder's own, and other latents give another text", 0);
     test_given_latents("the same in windows of 6 tokens", 6);
+    test_prompts();
     test_bf16();
     test_live_weights();
     test_sampling("temperature 1: as recomputed, whatever the batch", DTYPE_F32,

@@ -105,13 +105,61 @@ def asked(folder, data):
     case("the checkpoint names all three", config(run_dir)["c3_tasks"] == ["repeat", "continue", "instruct"])
     newest = os.path.join(run_dir, f"step_{STEPS:08d}")
     case("c3 info names them", "tasks          repeat continue instruct" in run(C3, ["info", newest]).stdout)
+    answers(folder, run_dir, path, found)
     more, _ = train(folder, "more", ["-data", data, "-m", newest, "-b", 8, "-g", 1])
     case("a model keeps the tasks of the one it comes from", config(more)["c3_tasks"] == ["repeat", "continue", "instruct"])
 
 
+def evaluation(folder, model, pages, *words):
+    out = os.path.join(folder, "eval")
+    shutil.rmtree(out, ignore_errors=True)
+    run(C3, ["eval", "-m", model, pages, "-o", out, "-no_controls", *words])
+    with open(f"{out}/eval.json") as summary, open(f"{out}/pages.jsonl") as lines:
+        return json.load(summary), [json.loads(line) for line in lines]
+
+
+def answers(folder, run_dir, path, found):
+    """c3 eval, c3 ask and c3 reconstruct -prompt with a model that knows prompts."""
+    whole, pages = evaluation(folder, run_dir, path)
+    with open(path) as f:
+        lines = [json.loads(line) for line in f]
+    case("c3 eval on pages with prompts: the loss is that of the validation", abs(whole["loss"] - found["val_loss_qa"]) < 1e-5,
+         (whole["loss"], found))
+    case("it says what was asked and expected", [(p["prompt"], p["text"]) for p in pages] ==
+         [(p["prompt"], p["answer"]) for p in lines], pages[:2])
+    whole, pages = evaluation(folder, run_dir, os.path.join(folder, "train0.jsonl"), "-task", "continue")
+    case("c3 eval -task continue: the same beginnings, and loss, as in training",
+         abs(whole["loss"] - found["val_loss_text_continue"]) < 1e-5 and whole["task"] == "continue",
+         (whole["loss"], found))
+    with open(os.path.join(folder, "train0.jsonl")) as f:
+        texts = [json.loads(line)["text"] for line in f]
+    case("what is expected is the end of the text", all(t.endswith(p["text"]) and p["prompt"] == "Continue the text: " and
+         (0 < len(p["text"]) < len(t)) for t, p in zip(texts, pages)), pages[:2])
+    text, prompt = os.path.join(folder, "one.txt"), "Which <|im_end|> word?"
+    model, _ = train(folder, "random", ["-data", f"{folder}/asked_00000.bin", "-b", 8, "-g", 1, "-lr", 0])  # writes much
+    with open(text, "w") as f:
+        f.write(lines[0]["context"] + "\f" + lines[1]["context"])
+    r = run(C3, ["ask", "-m", model, "-f", text, "-json", "-max_new", 8, prompt])
+    asked = [json.loads(line) for line in r.stdout.splitlines()]
+    r = run(C3, ["reconstruct", "-m", model, "-f", text, "-json", "-max_new", 8, "-prompt", prompt])
+    again = [json.loads(line) for line in r.stdout.splitlines()]
+    case("c3 ask and c3 reconstruct -prompt give one answer", len(asked) == 2 and asked[0]["answer"] and "on no other prompt" not in r.stderr and
+         [(p["prompt"], p["answer"]) for p in asked] == [(prompt, p["reconstruction"]) for p in again], (asked, again, r.stderr))
+    r = run(C3, ["ask", "-m", model, "-f", text, "-limit", 1, "-max_new", 8, prompt])
+    case("in words: the answer alone", r.stdout == asked[0]["answer"] + "\n", r.stdout)
+    plain, paper, other = (run(C3, ["reconstruct", "-m", model, "-f", text, "-max_new", 8, *words]).stdout
+                           for words in ([], ["-prompt", "Repeat the text: "], ["-prompt", prompt]))
+    case("the paper's prompt is none, another one is shown", plain == paper and
+         f"--- prompt\n{prompt}\n--- original" in other and "--- prompt" not in plain, (plain, paper, other))
+    r = run(C3, ["ask", "-m", os.path.join(folder, "plain"), "-f", text, "-max_new", 8, prompt])
+    case("a model that was trained to repeat alone: said, once", r.stderr.count("on no other prompt") == 1, r.stderr)
+    r = run(C3, ["ask", "-m", model, "-f", text, " "], check=False)
+    case("an empty question is refused in one line", r.returncode == 1 and len(r.stderr.splitlines()) == 1, r.stderr)
+
+
 def main():
     with Folder() as folder:
-        data, val = make_shards(folder, "train", 300, 1), make_shards(folder, "val", 30, 9)
+        data, val = make_shards(folder, "train", 200, 1), make_shards(folder, "val", 30, 9)
         mixed(folder, data, val)
         asked(folder, data)
     done()

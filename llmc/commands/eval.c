@@ -7,7 +7,7 @@
 static struct {
     ModelPlace model;
     EvalOptions eval;
-    const char *out, *buckets, *perturb;
+    const char *out, *buckets, *perturb, *task;
     int64_t seed;
     int no_controls;
     int edges[EVAL_MAX_BUCKETS + 1], n_edges; // -buckets
@@ -18,6 +18,8 @@ static void options(OptionTable *t) {
         {OPTION_FLAG("skip", &given.eval.skip, "leave out pages longer than the model takes; else an error")},
         {OPTION_CHOICE("perturb", &given.perturb, "none", "none|random|shuffle",
                        "random characters in place of each text, or its own in random order")},
+        {OPTION_CHOICE("task", &given.task, "repeat", "repeat|continue",
+                       "of pages without a prompt of their own: continue as train_c3 -mix has it")},
         {OPTION_INT64("seed", &given.seed, "of -perturb"), .initial = 1, .max = 2147483647},
         {.help = "Tables"},
         {OPTION_TEXT("o", &given.out, NULL, "OUT", "folder of the results"), .required = 1},
@@ -32,6 +34,7 @@ static void options(OptionTable *t) {
 
 static int check(Error *err) {
     given.eval.seed = (uint64_t)given.seed;
+    given.eval.task = given.task[0] == 'c' ? C3_CONTINUE : C3_REPEAT;
     TRY(perturb_parse(&given.eval.perturb, given.perturb, err));
     if (given.buckets) given.n_edges = eval_parse_edges(given.edges, given.buckets, err);
     return given.n_edges < 0 ? -1 : 0;

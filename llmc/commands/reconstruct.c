@@ -29,6 +29,8 @@ static void options(OptionTable *t) {
         {OPTION_TEXT("stop", &given.stop, NULL, "IDS", "tokens that end a page as well, as 151643,13")},
         {.help = "Input and output"},
         {OPTION_TEXT("f", &given.file, "-", "FILE", ".txt, .jsonl or .json pages; - is stdin")},
+        {OPTION_TEXT("prompt", &given.eval.prompt, NULL, "TEXT",
+                     "what is asked of each page, in place of its own prompt or \"Repeat the text: \"")},
         {OPTION_FLAG("json", &given.json, "one JSON object a page and line")},
         {0},
     };
@@ -70,9 +72,10 @@ static void print_page(const EvalPage *p, const Model *m, int number, int n, int
            : colour   ? ""
                       : ", wrong characters stand in [brackets]",
            p->ended ? "" : ", cut at the limit of new tokens (-max_new)", eval_mean_log_prob(p), p->least_log_prob);
-    printf("--- original\n");
+    if (p->prompt_text) printf("--- prompt\n%s\n", clean(p->prompt_text));
+    printf(p->answer.n ? "--- answer\n" : "--- original\n");
     render_marked(stdout, p->reference, p->n_reference, ops, n_ops, RENDER_REFERENCE, colour);
-    printf("--- reconstruction\n");
+    printf(p->prompt_text ? "--- written\n" : "--- reconstruction\n");
     render_marked(stdout, p->output, p->n_output, ops, n_ops, RENDER_OUTPUT, colour);
     printf("\n");
     free(ops);

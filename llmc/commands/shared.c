@@ -75,6 +75,15 @@ static void note_left_out(const EvalSet *s, const char *path) {
                      left_out_much(&s->too_long) ? "warning: " : "", left_out_text(text, &s->too_long));
 }
 
+static void note_prompts(const Model *m, const EvalSet *s) {
+    int asked = 0;
+    for (int i = 0; i < s->n && !asked; i++) asked = s->pages[i].prompt.n > 0;
+    if (asked && !(m->files.config.tasks & ~(1u << C3_REPEAT)))
+        command_note("%s was trained to repeat texts, on no other prompt: expect no answer (hint: train_c3 -mix, or "
+                     "pages with prompts)",
+                     clean(m->folder));
+}
+
 int open_pages(Model *m, EvalSet *s, const ModelPlace *place, const EvalOptions *o, const char *path, const char *out,
                Error *err) {
     *s = (EvalSet){0};
@@ -83,6 +92,7 @@ int open_pages(Model *m, EvalSet *s, const ModelPlace *place, const EvalOptions 
     note_waiting(path);
     TRY(eval_read(s, m, path, o, err));
     note_left_out(s, path);
+    note_prompts(m, s);
     Untrained untrained = untrained_count(m->files.config.trained_tokens);
     for (int i = 0; i < s->n; i++) untrained_add(&untrained, s->pages[i].context.n);
     untrained_warn(stderr, &untrained, clean(path));

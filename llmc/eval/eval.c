@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "llmc/base/alloc.h"
+#include "llmc/base/random.h"
 #include "llmc/text/pages.h"
+#include "llmc/train/tasks.h"
 
 // ---- reading -------------------------------------------------------------------------------------------------------
 
@@ -17,7 +19,9 @@ ShardPage eval_shard_page(const EvalPage *context, const EvalPage *answer) {
     return (ShardPage){.context = (const uint32_t *)in->ids,
                        .answer = (const uint32_t *)out->ids,
                        .context_length = (uint32_t)in->n,
-                       .answer_length = (uint32_t)out->n};
+                       .answer_length = (uint32_t)out->n,
+                       .prompt = (const uint32_t *)answer->prompt.ids,
+                       .prompt_length = (uint32_t)answer->prompt.n};
 }
 
 BatchRows eval_page_rows(const EvalPage *p, const Model *m) {
@@ -30,8 +34,10 @@ static void free_page(EvalPage *p) {
     free(p->reference);
     free(p->output);
     free(p->written);
+    free(p->prompt_text);
     tokens_free(&p->context);
     tokens_free(&p->answer);
+    tokens_free(&p->prompt);
 }
 
 void eval_free(EvalSet *s) {
@@ -40,15 +46,45 @@ void eval_free(EvalSet *s) {
     *s = (EvalSet){0};
 }
 
-static int read_page(EvalPage *p, const Page *in, const Tokenizer *tok, int *is_nfc, Error *err) {
+// prompt NULL: the page's own.
+static int read_prompt(EvalPage *p, const Page *in, const char *prompt, const Tokenizer *tok, Error *err) {
+    if (prompt ? pages_prompt_repeats(prompt) : !in->prompt) return 0;
+    p->prompt_text = prompt ? string_copy(prompt) : string_format("%.*s", (int)in->prompt_length, in->prompt);
+    return tokenizer_encode(tok, &p->prompt, p->prompt_text, strlen(p->prompt_text), err);
+}
+
+static int read_page(EvalPage *p, const Page *in, const char *prompt, const Tokenizer *tok, int *is_nfc, Error *err) {
     const char *text = in->answer ? in->answer : in->text;
     size_t length = in->answer ? in->answer_length : in->length;
     *p = (EvalPage){.id = string_copy(in->id)};
     TRY(text_nfc(&p->reference, &p->n_reference, text, length, err));
     TRY(tokenizer_encode(tok, &p->context, in->text, in->length, err));
     if (in->answer) TRY(tokenizer_encode(tok, &p->answer, in->answer, in->answer_length, err));
+    TRY(read_prompt(p, in, prompt, tok, err));
     *is_nfc = p->n_reference == length && memcmp(p->reference, text, length) == 0;
     return 0;
+}
+
+static void copy_ids(Tokens *to, const uint32_t *ids, uint32_t n) {
+    *to = (Tokens){.ids = alloc(n, sizeof *ids, "tokens"), .n = n, .room = n};
+    memcpy(to->ids, ids, n * sizeof *ids);
+}
+
+// Makes of a page that is to be repeated one that is to be continued, if that is asked for.
+static int make_task(EvalPage *p, const TaskMix *mix, uint64_t number, const Tokenizer *tok, Error *err) {
+    ShardPage page = eval_shard_page(p, p);
+    size_t n;
+    tasks_make(mix, &page, mix->given ? C3_CONTINUE : C3_REPEAT, random_mix(number));
+    if (p->prompt.n || !page.prompt_length) return 0;
+    copy_ids(&p->answer, page.answer, page.answer_length);
+    copy_ids(&p->prompt, page.prompt, page.prompt_length);
+    p->context.n = page.context_length;
+    p->prompt_text = generate_text(tok, p->prompt.ids, (int)p->prompt.n, &n);
+    char *rest = generate_text(tok, p->answer.ids, (int)p->answer.n, &n);
+    free(p->reference);
+    int bad = text_nfc(&p->reference, &p->n_reference, rest, n, err);
+    free(rest);
+    return bad;
 }
 
 // The same with a perturbed text.
@@ -59,7 +95,7 @@ static int read_perturbed(EvalPage *p, const Page *in, const Tokenizer *tok, con
     int is_nfc;
     TRY(perturb_text(&text, &other.length, in->text, in->length, o->perturb, (o->seed << 32) + number, tok, err));
     other.text = text;
-    int bad = read_page(p, &other, tok, &is_nfc, err);
+    int bad = read_page(p, &other, o->prompt, tok, &is_nfc, err);
     free(text);
     return bad;
 }
@@ -85,12 +121,13 @@ static int check_length(EvalSet *s, const EvalPage *p, const Model *m, const Eva
                      is_dec ? dec_limit : enc_limit, is_dec ? "; -maxlen" : "");
 }
 
-static int add_page(EvalSet *s, const Page *in, const Model *m, const EvalOptions *o, uint64_t number, size_t *room,
-                    Error *err) {
+static int add_page(EvalSet *s, const Page *in, const Model *m, const EvalOptions *o, const TaskMix *mix,
+                    uint64_t number, size_t *room, Error *err) {
     EvalPage p = {0};
     int is_nfc = 1;
-    int bad = o->perturb == PERTURB_NONE ? read_page(&p, in, m->tok, &is_nfc, err)
+    int bad = o->perturb == PERTURB_NONE ? read_page(&p, in, o->prompt, m->tok, &is_nfc, err)
                                          : read_perturbed(&p, in, m->tok, o, number, err);
+    if (!bad) bad = make_task(&p, mix, number, m->tok, err);
     int left_out = bad ? -1 : check_length(s, &p, m, o, err);
     if (left_out != 0) {
         free_page(&p);
@@ -118,15 +155,21 @@ int eval_read(EvalSet *s, const Model *m, const char *path, const EvalOptions *o
     Page page;
     size_t room = 0;
     int more = 0;
+    TaskMix mix;
     *s = (EvalSet){0};
-    TRY(pages_open(&r, path, err));
+    TRY(tasks_open(&mix, o->task == C3_CONTINUE ? "continue:1" : NULL, m->tok, err));
+    if (pages_open(&r, path, err) != 0) {
+        tasks_close(&mix);
+        return -1;
+    }
     for (uint64_t i = 0; (o->limit == 0 || s->n < o->limit) && (more = pages_next(r, &page, err)) > 0; i++) {
-        if (add_page(s, &page, m, o, i, &room, err) == 0) continue;
+        if (add_page(s, &page, m, o, &mix, i, &room, err) == 0) continue;
         more = prefix_page(err, file, &page);
         break;
     }
     s->without_text = (int)pages_without_text(r);
     pages_close(r);
+    tasks_close(&mix);
     if (more >= 0 && s->n == 0)
         more = error_set(err, "%s: no page to work on (%d without text, %d longer than the model takes)", file,
                          s->without_text, (int)s->too_long.pages);
@@ -162,6 +205,7 @@ int eval_generator(Generator **g, const EvalSet *s, const Model *m, const EvalOp
     for (int i = 0; i < s->n; i++) {
         int context = (int)s->pages[i].context.n;
         if (context > l.context) l.context = context;
+        if ((int)s->pages[i].prompt.n > l.prompt) l.prompt = (int)s->pages[i].prompt.n;
     }
     TRY(generator_create(g, &m->c3, &m->t, &l, err));
     if (o->progress) generator_listen(*g, progress_token, o->progress);
@@ -171,9 +215,12 @@ int eval_generator(Generator **g, const EvalSet *s, const Model *m, const EvalOp
 GeneratePage *eval_requests(const EvalSet *s, int shift, const Model *m, const EvalOptions *o) {
     GeneratePage *pages = alloc((size_t)s->n, sizeof *pages, "pages");
     for (int i = 0; i < s->n; i++) {
-        const Tokens *context = &s->pages[(i + shift) % s->n].context;
-        pages[i] = (GeneratePage){
-            .context = context->ids, .n_context = (int)context->n, .max_new = eval_new_tokens(&s->pages[i], m, o)};
+        const Tokens *context = &s->pages[(i + shift) % s->n].context, *prompt = &s->pages[i].prompt;
+        pages[i] = (GeneratePage){.context = context->ids,
+                                  .n_context = (int)context->n,
+                                  .prompt = prompt->ids,
+                                  .n_prompt = (int)prompt->n,
+                                  .max_new = eval_new_tokens(&s->pages[i], m, o)};
     }
     return pages;
 }

@@ -22,14 +22,16 @@
 //   "confidence"  {"exact","wrong","auroc","least_auroc","rank_correlation","few","bins":
 //   [{"from","to","pages","exact",
 //                 "low","high","expected","char_precision"}]}: EvalConfidence; few: fewer than 10 exact or wrong pages
+//   "task"        "continue" (-task); else left out
 //   "worst"       [{"page","id","tokens","char_precision","edit_distance"}] worst first; page: line of pages.jsonl,
 //                 from 0
 //   "pages_cut_at_max_new" "pages_not_nfc" "left_out_empty" (without text) "left_out_too_long"
 //   "left_out_too_long_tokens" "left_out_of_tokens"  counts; the last: tokens of all pages with text
 //   "max_new" "no_repeat_ngram"                                  the options
 //   "definitions" {key: what it means}
-// OUT/pages.jsonl, one page per line, in the order of the file:
-//   "id" "text" "reconstruction" "tokens" "latents" "char_precision" "mean_log_prob" "least_log_prob"
+// OUT/pages.jsonl, one page per line, in the order of the file; of a page with a prompt of its own "text" is the answer
+// that is expected, "reconstruction" the one that was written:
+//   "id" ["prompt"] "text" "reconstruction" "tokens" "latents" "char_precision" "mean_log_prob" "least_log_prob"
 //   "edit_distance" "exact" "output_tokens" "ended"
 //                                  the reconstruction as the model wrote it; NFC forms are compared. Of ln p of the
 //                                  tokens it wrote, the end mark included: the mean, the least
@@ -85,6 +87,8 @@ typedef struct EvalPage {
     size_t n_reference, n_output;    // bytes
     char *written;                   // what the model wrote, if that is not in NFC; else NULL
     Tokens context, answer;          // what the encoder reads; what is to come back (answer.n == 0: the context)
+    char *prompt_text;               // of a page with a prompt; else NULL
+    Tokens prompt;                   // what is asked; none: to repeat the text
     int windows;                     // in which the encoder reads it
     int output_tokens, ended;        // ended = 0: cut at the limit of new tokens
     double log_prob, least_log_prob; // of the output_tokens + ended tokens that were chosen, see GeneratePage
@@ -111,7 +115,9 @@ typedef struct EvalOptions {
     int maxlen;         // longest decoder sequence, besides the model's own limit
     int limit;          // most pages that are read; 0: all
     int skip;           // pages longer than the model takes: 1 leaves them out and counts them, 0 refuses them
-    Perturb perturb;    // how texts are changed first; the answer is then the context
+    Perturb perturb;    // how texts are changed first; the answer is then the context, and to be repeated
+    const char *prompt; // not NULL: in place of the pages' own
+    C3Task task;        // C3_CONTINUE: of pages without a prompt, as a validation of that task makes them
     uint64_t seed;      // of the perturbation
 } EvalOptions;
 
@@ -235,7 +241,7 @@ char *eval_page_json(const EvalSet *s, int i, int latents, const EvalFiles *f);
 // ---- shared by the files of this room ------------------------------------------------------------------------------
 
 const Tokens *eval_answer(const EvalPage *p); // what is to come back
-// One page as the model takes it, with the context of another or its own; its rows.
+// One page as the model takes it, with the context of another or its own; its rows. prompt: the answer's.
 ShardPage eval_shard_page(const EvalPage *context, const EvalPage *answer);
 BatchRows eval_page_rows(const EvalPage *p, const Model *m);
 int eval_new_tokens(const EvalPage *p, const Model *m, const EvalOptions *o);

@@ -174,12 +174,22 @@ static int control_precision(EvalSet *s, EvalCondition condition, const Generate
     return bad;
 }
 
-// latents NULL: swapped; else one text from constant latents, as long as the longest page may become.
+static int any_prompt(const EvalSet *s) {
+    for (int i = 0; i < s->n; i++)
+        if (s->pages[i].prompt.n) return 1;
+    return 0;
+}
+
+// latents NULL: swapped; else from constant latents one text for each page, or where nothing else is asked of one than
+// of another one for all, as long as the longest page may become.
 static int control_decode(EvalSet *s, const Model *m, const EvalOptions *o, Generator *g, EvalCondition condition,
                           const float *latents, char **kept, Error *err) {
-    int n = latents ? 1 : s->n, longest = eval_longest_new(s, m, o);
+    int n = latents && !any_prompt(s) ? 1 : s->n, longest = eval_longest_new(s, m, o);
     GeneratePage *pages = eval_requests(s, 1, m, o);
-    if (latents) pages[0] = (GeneratePage){.latents = latents, .max_new = longest};
+    for (int i = 0; i < n && latents; i++) {
+        pages[i].latents = latents;
+        if (n == 1) pages[i].max_new = longest;
+    }
     progress_phase(o->progress, eval_conditions[condition].decoding, PROGRESS_DECODE, n,
                    latents ? longest : eval_tokens(s));
     int bad = generate_pages(g, pages, n, o->no_repeat_ngram, progress_pages, o->progress, err);

@@ -187,6 +187,7 @@ static cJSON *summary_json(const EvalFiles *f, const EvalSet *s, const EvalSumma
     cJSON_AddStringToObject(root, "model", f->model);
     cJSON_AddStringToObject(root, "source", f->source);
     cJSON_AddStringToObject(root, "dtype", f->dtype);
+    if (f->options.task) cJSON_AddStringToObject(root, "task", c3_task_names[f->options.task]);
     cJSON_AddStringToObject(root, "perturb", perturb_name(f->options.perturb));
     cJSON_AddNumberToObject(root, "seed", (double)f->options.seed);
     cJSON_AddNumberToObject(root, "latents", sum->latents);
@@ -253,6 +254,7 @@ char *eval_page_json(const EvalSet *s, int i, int latents, const EvalFiles *f) {
     const EvalPage *p = &s->pages[i];
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "id", p->id);
+    if (p->prompt_text) cJSON_AddStringToObject(o, "prompt", p->prompt_text);
     cJSON_AddStringToObject(o, "text", p->reference);
     cJSON_AddStringToObject(o, "reconstruction", p->written ? p->written : p->output);
     cJSON_AddNumberToObject(o, "tokens", (double)p->context.n);

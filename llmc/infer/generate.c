@@ -45,7 +45,7 @@ struct Generator {
     BatchRows page; // the most that a page takes: dec: rows of its prompt
     int slots, slot_rows;
     int prefill; // most pages of a prefill
-    int context, enc_rows, dec_rows, max_new;
+    int context, prompt, enc_rows, dec_rows, max_new;
     Slot *slot;         // (slots)
     int *live;          // (slots) the occupied ones of a step, ascending
     MicroBatch batch;   // prefill: host side
@@ -97,10 +97,11 @@ C3Limits generator_model_limits(void) {
 
 // What the encoder reads and the decoder sees of a page before it writes.
 static ShardPage prompt_of(const Generator *g, const GeneratePage *page) {
-    if (!page->latents) return generate_prompt(page->context, page->n_context);
-    ShardPage given = generate_prompt(NULL, 0);
-    given.latents = (uint32_t)(page->slots ? page->slots : g->m->config.latents);
-    return given;
+    ShardPage p = page->latents ? generate_prompt(NULL, 0) : generate_prompt(page->context, page->n_context);
+    if (page->latents) p.latents = (uint32_t)(page->slots ? page->slots : g->m->config.latents);
+    p.prompt = (const uint32_t *)page->prompt;
+    p.prompt_length = (uint32_t)page->n_prompt;
+    return p;
 }
 
 static BatchRows prompt_rows(const Generator *g, const ShardPage *prompt) {
@@ -111,6 +112,10 @@ static void set_sizes(Generator *g, const GeneratorLimits *l, int slots) {
     GeneratePage longest = {.n_context = l->context};
     ShardPage prompt = prompt_of(g, &longest);
     g->page = prompt_rows(g, &prompt);
+    prompt.prompt_length = (uint32_t)l->prompt;
+    int asked = prompt_rows(g, &prompt).dec;
+    if (asked > g->page.dec) g->page.dec = asked;
+    g->prompt = l->prompt;
     if (l->slots > g->page.slots) {
         g->page.dec += l->slots - g->page.slots;
         g->page.slots = l->slots;
@@ -357,7 +362,11 @@ static void start_slot(Generator *g, Slot *s, GeneratePage *page, BatchRows rows
     s->page = page;
     for (int i = 0; i < t->n_prefix; i++) *to++ = t->prefix[i];
     for (int i = 0; i < rows.slots; i++) *to++ = g->m->config.specials.img_pad;
-    for (int i = 0; i < t->n_suffix; i++) *to++ = t->suffix[i];
+    const int asks = page->n_prompt > 0;
+    for (int i = 0; i < t->n_suffix && !asks; i++) *to++ = t->suffix[i];
+    for (int i = 0; i < t->n_ask && asks; i++) *to++ = t->ask[i];
+    for (int i = 0; i < page->n_prompt; i++) *to++ = page->prompt[i];
+    for (int i = 0; i < t->n_answer && asks; i++) *to++ = t->answer[i];
     s->n = s->overhead = rows.dec;
     s->limit = s->overhead + (page->max_new > 0 && page->max_new < g->max_new ? page->max_new : g->max_new);
 }
@@ -483,6 +492,9 @@ int generate_pages(Generator *g, GeneratePage *pages, int n, int no_repeat_ngram
         if (!pages[i].latents && pages[i].n_context > g->context)
             return error_set(err, "page %d has %d tokens, decoding was prepared for %d", i + 1, pages[i].n_context,
                              g->context);
+        if (pages[i].n_prompt > g->prompt)
+            return error_set(err, "page %d has a prompt of %d tokens, decoding was prepared for %d", i + 1,
+                             pages[i].n_prompt, g->prompt);
         if (pages[i].latents && pages[i].slots > g->page.slots)
             return error_set(err, "page %d has %d latents, decoding was prepared for %d", i + 1, pages[i].slots,
                              g->page.slots);

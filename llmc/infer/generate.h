@@ -27,6 +27,7 @@ typedef struct GeneratorLimits {
     int together; // pages decoded together; 0: as many as fit into 4 GB of caches and activations, at most 64
     int context;  // tokens of the longest page the encoder reads
     int slots;    // latents of one page, in all its windows; 0: those of a page of `context` tokens
+    int prompt;   // tokens of the longest prompt of a page's own; 0: there is none
     int max_new;  // new tokens of one page, the end mark included
 } GeneratorLimits;
 
@@ -34,10 +35,12 @@ typedef struct GeneratorLimits {
 typedef struct GeneratePage {
     const int32_t *context; // (n_context) what the encoder reads
     int n_context;
-    const float *latents; // (slots,D_enc) host, not NULL: in place of the encoder's output (before the projector)
-    int slots;            // of these; 0: N
-    int max_new;          // 0: the generator's
-    int32_t *ids;         // out (n): the text without the end mark; generate_free() frees it
+    const float *latents;  // (slots,D_enc) host, not NULL: in place of the encoder's output (before the projector)
+    int slots;             // of these; 0: N
+    const int32_t *prompt; // (n_prompt) what is asked; none: to repeat the text
+    int n_prompt;
+    int max_new;  // 0: the generator's
+    int32_t *ids; // out (n): the text without the end mark; generate_free() frees it
     int n;
     int ended; // out: 1: by the end mark or a stop token; 0: cut at max_new
     // out, after generator_confidence(), else 0: ln p of the n + ended tokens that were chosen, each given the latents

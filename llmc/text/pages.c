@@ -225,8 +225,7 @@ static void set_id(PageReader *r, Page *page) {
     page->id = r->id;
 }
 
-// Whether this is the paper's instruction, ignoring case, "<image>", colon and white space.
-static int asks_to_repeat(const char *prompt) {
+int pages_prompt_repeats(const char *prompt) {
     char letters[64];
     size_t n = 0;
     for (const char *p = prompt; *p; p++) {
@@ -255,7 +254,7 @@ static int set_page(Page *page, const Asked *a, const char *where, Error *err) {
         page->answer = a->answer;
         page->answer_length = strlen(a->answer);
     }
-    if (!a->prompt || asks_to_repeat(a->prompt)) return 0;
+    if (!a->prompt || pages_prompt_repeats(a->prompt)) return 0;
     page->prompt = a->prompt;
     page->prompt_length = strlen(a->prompt);
     const char *empty = is_blank(a->prompt)    ? "prompt"

@@ -32,6 +32,9 @@ typedef struct Page {
     size_t prompt_length;
 } Page;
 
+// Whether a prompt is the paper's, ignoring case, "<image>", colon and white space.
+int pages_prompt_repeats(const char *prompt);
+
 typedef struct PageReader PageReader;
 int pages_open(PageReader **out, const char *path, Error *err);
 // 1 = a page, 0 = end, -1 = an error (names file and line). Pages are streamed: a JSONL file is never held whole. A

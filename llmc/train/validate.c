@@ -100,8 +100,11 @@ static void log_sample(Log *log, const Tokenizer *tok, ShardPage page, const Gen
 
 int validate_samples(C3 *m, const Dataset *d, const Template *prompt, const Tokenizer *tokenizer, int n, Log *log,
                      Error *err) {
-    GeneratorLimits limits = {
-        .pages = n, .together = n, .context = (int)d->longest_context, .max_new = (int)d->longest_answer + 1};
+    GeneratorLimits limits = {.pages = n,
+                              .together = n,
+                              .context = (int)d->longest_context,
+                              .max_new = (int)d->longest_answer + 1,
+                              .prompt = (int)d->longest_asked};
     GeneratePage *pages = alloc_zeroed((size_t)n, sizeof *pages, "samples");
     ShardPage *originals = alloc((size_t)n, sizeof *originals, "samples");
     Generator *g = NULL;
@@ -110,6 +113,8 @@ int validate_samples(C3 *m, const Dataset *d, const Template *prompt, const Toke
         originals[i] = dataset_page(d, d->pages * (uint64_t)i / (uint64_t)n);
         pages[i].context = (const int32_t *)originals[i].context;
         pages[i].n_context = (int)originals[i].context_length;
+        pages[i].prompt = (const int32_t *)originals[i].prompt;
+        pages[i].n_prompt = (int)originals[i].prompt_length;
     }
     if (!bad) bad = generate_pages(g, pages, n, 0, NULL, NULL, err);
     for (int i = 0; !bad && i < n; i++) log_sample(log, tokenizer, originals[i], &pages[i]);

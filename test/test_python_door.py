@@ -77,6 +77,22 @@ def compare(name, tmp, pages, model):
     return step, found
 
 
+ASKED = ["Continue the text: ", "\nWho?\n", "  Why ", "Copy <|im_end|>", "Repeat the text: "]
+
+
+def compare_prompts(name, tmp, step, model):
+    """Each prompt with an answer of its own: the loss is that of c3 eval, which asks so as training does."""
+    context, answer, off = "the sea was calm", "and a small boat", []
+    for prompt in ASKED:
+        with open(f"{tmp}/asked.jsonl", "w") as f:
+            f.write(json.dumps({"context": context, "prompt": prompt, "answer": answer}) + "\n")
+        run(C3, ["eval", "-m", step, f"{tmp}/asked.jsonl", "-o", f"{tmp}/asked", "-no_controls", "-dtype", "fp32", "-max_new", 2])
+        with open(f"{tmp}/asked/eval.json") as f:
+            expected = json.load(f)["loss"]
+        off.append(abs(model(texts=[answer], contexts=[context], prompt=prompt).loss.item() - expected))
+    case(f"{name}: prompts of one's own, those with white space and special tokens' names too, have c3's loss", max(off) <= 1e-5, off)
+
+
 def test_demo(tmp):
     write_pages(f"{tmp}/pages.jsonl", [*pages_of(f"{ROOT}/data/demo/val_en.jsonl")[:PAGES // 2],
                                        *pages_of(f"{ROOT}/data/demo/val_zh.jsonl")[:PAGES // 2 - 1], SPELLS])
@@ -86,6 +102,7 @@ def test_demo(tmp):
     texts = model.decode(model.encode(pages_of(f"{tmp}/pages.jsonl")), max_new_tokens=NEW)
     wrong = [(a, b) for a, b in zip(texts, expected, strict=True) if a != b]
     case(f"demo: greedy texts of {PAGES} pages are c3 reconstruct's", len(texts) == PAGES and not wrong, wrong[:2])
+    compare_prompts("demo", tmp, step, model)
     single = model.encode([pages_of(f"{tmp}/pages.jsonl")[0]])
     case("a batch of one gives the same latents", relative(single.numpy()[0], model.encode(
         pages_of(f"{tmp}/pages.jsonl")[:20]).numpy()[0]) < 1e-5)
@@ -98,6 +115,7 @@ def test_paper_template(tmp):
     run(TRAIN, ["-preset", "demo", "-template", "c3", "-data", f"{tmp}/words_*.bin", "-b", 4, "-g", 1, "-steps", 5, "-lr",
                 1e-2, "-warmup", 1, "-threads", 1, "-o", f"{tmp}/base"])
     step, model = compare("template", tmp, f"{tmp}/words.jsonl", f"{tmp}/base")
+    compare_prompts("template", tmp, step, model)
     latents = model.encode(["the sea"])
     before, after = model.words()
     case("a prompt of one's own takes the place of the paper's", model.words("Say it: ")[1] != after and
@@ -173,7 +191,6 @@ def test_refusals(tmp, step, model):
     refused("numbers that are not finite", lambda: model.decode(bad), "page 1", "not finite")
     refused("an empty page", lambda: model.encode(["a", ""]), "number 2 is empty")
     refused("no page", lambda: model.encode([]), "there is none")
-    refused("a prompt where there is none", lambda: model.decode(latents, "Say it"), "without one")
     old = "import transformers; transformers.__version__ = '4.49.0'; from transformers import AutoModel; " \
           f"AutoModel.from_pretrained({step!r}, trust_remote_code=True)"
     r = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True, timeout=100, env=os.environ)

@@ -82,15 +82,14 @@ class C3QwenForCausalLM(Qwen2ForCausalLM):
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def words(self, prompt=None):
-        """Ids before and after the latents. Each stretch between special tokens is tokenized alone."""
+        """Ids before and after the latents. Each stretch between special tokens is tokenized alone, and so is a prompt."""
         c = self.config
         start, end = c.base_vocab + 1, c.base_vocab + 2
+        asked = [] if prompt in (None, PROMPT) else self.ids(prompt)
         if c.c3_template == "bare":
-            if prompt is not None:
-                raise ValueError(f"prompt: this model was trained without one, expected None, found {prompt!r}")
-            return [c.im_start_token], [c.im_end_token]
+            return [c.im_start_token], [c.im_end_token, *asked] + ([start] if asked else [])
         before = [start, *self.ids("system\n" + SYSTEM), end, start, *self.ids("user\n"), c.im_start_token]
-        after = [c.im_end_token, *self.ids("\n" + (PROMPT if prompt is None else prompt)), end, start]
+        after = [c.im_end_token, *self.ids("\n"), *(asked or self.ids(PROMPT)), end, start]
         return before, after + self.ids("assistant\n")
 
     def rows(self, ids):

@@ -20,6 +20,7 @@ static inline PlanShape paper_shape(double memory) {
                        .enc = TOKENS + 33,
                        .dec = TOKENS + 64,
                        .outputs = TOKENS + 1,
+                       .latents = 32,
                        .b = 2,
                        .g = 16,
                        .ranks = MACHINES,

@@ -80,6 +80,21 @@ static void test_round_trips(void) {
     CHECK(trained.trained_tokens[0] == 24 && trained.trained_tokens[1] == 64, "a narrower range took something away");
     config_add_trained(&trained, 5, 90);
     CHECK(trained.trained_tokens[0] == 5 && trained.trained_tokens[1] == 90, "a wider range was not taken");
+    const LatentsMix mix = {3, {4, 8, 16}, {0}}, other = {2, {6, 16}, {0}}, none = {0};
+    config_add_latents(&trained, &none);
+    CHECK(trained.n_trained_latents == 0 && config_knows_latents(&trained, 16) && !config_knows_latents(&trained, 8),
+          "a model of one number of latents");
+    config_add_latents(&trained, &mix);
+    config_add_latents(&trained, &other);
+    CHECK(config_write_c3(&trained, folder, &err) == 0 && config_read_c3(&trained, folder, &err) == 0, "%s", err.text);
+    CHECK(trained.n_trained_latents == 4 && trained.trained_latents[0] == 4 && trained.trained_latents[1] == 6 &&
+              trained.trained_latents[2] == 8 && trained.trained_latents[3] == 16 &&
+              config_knows_latents(&trained, 6) && !config_knows_latents(&trained, 7),
+          "%d numbers of latents", trained.n_trained_latents);
+    trained.latents = 7; // cut to these, and trained with them
+    config_add_latents(&trained, &none);
+    CHECK(trained.n_trained_latents == 3 && trained.trained_latents[1] == 6 && trained.trained_latents[2] == 7,
+          "%d numbers of latents after a cut", trained.n_trained_latents);
     check_begin("a plain Qwen2 config is read back; the two kinds are not taken for each other");
     C3Config c = preset("small", 0);
     Qwen2Config q;
@@ -187,6 +202,12 @@ static void test_absurd(void) {
         {"c3_trained_tokens", "[64, 24]", "c3_trained_tokens"},
         {"c3_trained_tokens", "[24, 1e10]", "c3_trained_tokens"},
         {"c3_trained_tokens", "[24, \"64\"]", "c3_trained_tokens"},
+        {"c3_trained_latents", "16", "c3_trained_latents"},
+        {"c3_trained_latents", "[]", "c3_trained_latents"},
+        {"c3_trained_latents", "[0, 8]", "c3_trained_latents"},
+        {"c3_trained_latents", "[8, 8]", "c3_trained_latents"},
+        {"c3_trained_latents", "[8, 1e6]", "c3_trained_latents"},
+        {"c3_trained_latents", "[8, \"9\"]", "c3_trained_latents"},
     };
     for (size_t i = 0; i < sizeof absurd / sizeof *absurd; i++) {
         cJSON *json = read_object("config.json"), *whole = cJSON_Duplicate(json, 1);

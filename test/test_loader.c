@@ -7,6 +7,7 @@
 
 #include "llmc/base/alloc.h"
 #include "llmc/data/loader.h"
+#include "llmc/model/latents_mix.h"
 
 static const struct {
     int b, g, ranks, pages, shards, keep_micro, shuffle;
@@ -65,6 +66,11 @@ static void test_every_page_once(void) {
     }
 }
 
+static void draw_latents(void *mix, ShardPage *page, int set, uint64_t draw) {
+    (void)set;
+    page->latents = (uint32_t)latents_mix_draw(mix, draw);
+}
+
 static void test_resume(void) {
     check_begin("a run resumed after any step goes on like the undisturbed one, on any rank");
     for (int k = 0; k < SHAPES; k++) {
@@ -105,6 +111,40 @@ static void test_resume(void) {
         }
         dataset_close(&d);
     }
+}
+
+// -n_mix: what latents_mix_draw makes of the loader's numbers, counted over three epochs of two sets.
+static void test_latents_mix(void) {
+    check_begin("numbers of latents are drawn by their weights");
+    static const char *const mixes[] = {"8,16,32", "32:2,8:1,16:1", "1:1,2:1000", "5"};
+    Dataset d = make_dataset("mix", 3, 1000);
+    for (int k = 0; k < 4; k++) {
+        enum { B = 50, STEPS = 60 };
+        Error err = {""};
+        LatentsMix mix;
+        CHECK(latents_mix_parse(&mix, "n_mix", mixes[k], 1, &err) == 0, "%s", err.text);
+        double count[MIX_MAX] = {0}, chi = 0;
+        Loader *l = open_loader(
+            &d, (LoaderConfig){.b = B, .g = 1, .ranks = 1, .shuffle = 1, .learn = draw_latents, .learn_arg = &mix},
+            fresh(&d, 5), 1);
+        for (int s = 0; s < STEPS; s++) {
+            const LoaderStep *step = loader_next(l);
+            for (int p = 0; p < B; p++) {
+                int i = 0;
+                while (i < mix.n && mix.latents[i] != (int)step->text[p].latents) i++;
+                CHECK(i < mix.n && (i == 0 || mix.latents[i - 1] < mix.latents[i]), "drawn: %u", step->text[p].latents);
+                count[i]++;
+            }
+        }
+        loader_close(l);
+        for (int i = 0; i < mix.n; i++) {
+            double expected = mix.share[i] * B * STEPS;
+            chi += (count[i] - expected) * (count[i] - expected) / expected;
+        }
+        CHECK(chi < 13.8, "-n_mix %s: chi-square %.1f", mixes[k], chi); // 1 in 1,000 with 2 degrees of freedom
+        if (k == 1) CHECK(fabs(latents_mix_mean(&mix, 99) - 22) < 1e-12, "mean %g", latents_mix_mean(&mix, 99));
+    }
+    dataset_close(&d);
 }
 
 static void test_same_set(void) {
@@ -587,6 +627,7 @@ int main(void) {
     test_every_page_once();
     test_resume();
     test_same_set();
+    test_latents_mix();
     test_balance();
     test_keep_micro();
     test_cut();

@@ -222,6 +222,29 @@ static void test_sets(void) {
     free(text);
 }
 
+static void test_fewer_latents(void) {
+    check_begin("validation from fewer latents: keys of their own, a line each");
+    catch_in_file();
+    Log *log = open_log(0, 40);
+    log_validation(log, &(LogValidation){.step = 12,
+                                         .all = {NULL, 1, 0.5, 0, 0},
+                                         .fewer = {{NULL, 3, 0.25, 0, 0}, {NULL, 2, 0.375, 0, 0}},
+                                         .latents = {8, 16},
+                                         .n_fewer = 2});
+    log_close(log);
+    release_stdout();
+    cJSON *o = line_of_log(0);
+    CHECK(number(o, "val_loss") == 1 && number(o, "val_n8_loss") == 3 && number(o, "val_n8_token_accuracy") == 0.25 &&
+              number(o, "val_n16_loss") == 2 && cJSON_GetArraySize(o) == 8,
+          "%d keys", cJSON_GetArraySize(o));
+    cJSON_Delete(o);
+    char *text = read_text(said_path);
+    CHECK(strstr(text, "loss 1.0000, 50.00 % of the tokens right\n      8 latents  loss 3.0000, 25.00 %") &&
+              strstr(text, "\n     16 latents  loss 2.0000, 37.50 % of the tokens right\n"),
+          "%s", text);
+    free(text);
+}
+
 static void test_not_finite(void) {
     check_begin("NaN, Inf and unknown numbers are null, and the line stays JSON");
     catch_in_file();
@@ -422,6 +445,7 @@ int main(void) {
     said_path = string_format("%s/stdout", folder);
     test_lines();
     test_sets();
+    test_fewer_latents();
     test_not_finite();
     test_resume();
     test_full_disk();

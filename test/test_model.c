@@ -231,6 +231,57 @@ static void test_same_mathematics(int tied, int layers) {
     free(g);
 }
 
+// Pages of different numbers of latents in one batch: losses and latents of each are those of the page alone, and the
+// latents are the first of all N: bit for bit, but for 2 and fewer, for which attention adds up in another order.
+static void test_mixed_latents(DType dtype) {
+    static const uint32_t counts[PAGES] = {3, 5, 0, 1, 4}; // 0: all 5
+    Setup s;
+    open_setup(&s, dtype, 1, 2, RECOMPUTE_NONE);
+    const size_t row = (size_t)s.config.enc.D * dtype_size(dtype);
+    char *whole = malloc((size_t)s.config.latents * row * PAGES), *few = malloc((size_t)s.config.latents * row * PAGES);
+    float together[PAGES * (LONGEST + 1)];
+    build(&s, 0, 0, PAGES);
+    c3_forward(&s.m, &s.batch[0]);
+    s.b->download(s.b, whole, s.m.enc_acts.out, (size_t)(s.config.latents * PAGES) * row);
+    for (int p = 0; p < PAGES; p++) s.pages[p].latents = counts[p];
+    pass(&s, PAGES);
+    float *g = gradients(&s);
+    s.b->download(s.b, few, s.m.enc_acts.out, (size_t)s.batch[0].enc.outputs * row);
+    memcpy(together, s.m.host_losses, (size_t)s.batch[0].dec.outputs * sizeof *together);
+    CHECK(s.batch[0].enc.outputs == 18, "%d latents", s.batch[0].enc.outputs);
+    for (int p = 0, at = 0, loss = 0; p < PAGES; p++) {
+        int n = counts[p] ? (int)counts[p] : s.config.latents;
+        CHECK(n < 3 ||
+                  memcmp(few + (size_t)at * row, whole + (size_t)(p * s.config.latents) * row, (size_t)n * row) == 0,
+              "page %d: %d latents are not the first of all", p, n);
+        at += n;
+        build(&s, p, p, 1);
+        c3_forward(&s.m, &s.batch[p]);
+        c3_read_loss(&s.m, &s.batch[p]);
+        CHECK(memcmp(s.m.host_losses, together + loss, (size_t)(lengths[p] + 1) * sizeof *together) == 0,
+              "page %d: other losses than alone", p);
+        loss += lengths[p] + 1;
+    }
+    pass(&s, 1);
+    float *h = gradients(&s);
+    double d = distance(g, h, s.m.params.table.total);
+    CHECK(d < (dtype == DTYPE_F32 ? 5e-6 : 2e-2), "gradients differ from those of pages alone by %.3g", d);
+    for (int p = 0; p < PAGES; p++) s.pages[p].latents = 2; // in no page: the other rows of Q have no gradient
+    pass(&s, 2);
+    free(h);
+    h = gradients(&s);
+    const Param *q = params_find(&s.m.params.table, OWNER_CASCADE, "model.Q.weight");
+    double sum[5] = {0};
+    for (size_t i = 0; i < q->count; i++) sum[i / (size_t)s.config.enc.D] += fabs(h[q->offset + i]);
+    CHECK(sum[0] > 0 && sum[1] > 0 && sum[2] == 0 && sum[4] == 0, "gradients of queries: %g %g %g %g", sum[0], sum[1],
+          sum[2], sum[4]);
+    free(h);
+    free(g);
+    free(few);
+    free(whole);
+    close_setup(&s);
+}
+
 // (loss(w + h d) - loss(w - h d)) / 2h against the gradient times d, d = the gradient itself plus a random direction.
 static void test_finite_differences(int tied) {
     Setup s;
@@ -328,6 +379,10 @@ int main(void) {
     test_same_mathematics(1, 2);
     check_begin("the same: untied, 1 layer");
     test_same_mathematics(0, 1);
+    check_begin("fp32: pages with different numbers of latents together are what they are alone");
+    test_mixed_latents(DTYPE_F32);
+    check_begin("bf16: the same");
+    test_mixed_latents(DTYPE_BF16);
     check_begin("finite differences of the loss along every tensor's gradient: tied");
     test_finite_differences(1);
     check_begin("finite differences: untied");

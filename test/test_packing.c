@@ -84,7 +84,8 @@ int main(void) {
                    .longest = {1, 109, 140, 101},
                    .enc = 109,
                    .dec = 140,
-                   .outputs = 101};
+                   .outputs = 101,
+                   .latents = 8};
     const int uniform[] = {100}, mixed[] = {100, 10, 20, 15, 40, 20, 10, 25};
     s.fuse = 1;
     size_t one = choose(&s).bytes.total; // of a micro-batch

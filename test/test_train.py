@@ -59,28 +59,28 @@ def equalities(folder, data, dtype):
         case(f"{dtype}: -recompute {mode} is bit-equal to none", same(one, out))
 
 
-def resume(folder, data, dtype, ranks):
-    options = ["-dtype", dtype, "-b", 8 // ranks, "-g", 1, "-save_every", 7, "-keep", 0]
-    whole = train(folder, f"{dtype}_{ranks}_whole", data, options, ranks)
-    for step in (7, 14):
-        out = os.path.join(folder, f"{dtype}_{ranks}_from{step}")
+def resume(folder, data, dtype, ranks, name="", more=(), steps=(7, 14)):
+    options = ["-dtype", dtype, "-b", 8 // ranks, "-g", 1, "-save_every", 7, "-keep", 0, *more]
+    whole = train(folder, f"{dtype}_{ranks}{name}_whole", data, options, ranks)
+    for step in steps:
+        out = os.path.join(folder, f"{dtype}_{ranks}{name}_from{step}")
         os.makedirs(out)
         shutil.copytree(os.path.join(whole, f"step_{step:08d}"), os.path.join(out, f"step_{step:08d}"))
         shutil.copy(os.path.join(whole, "log.jsonl"), out)
         run(TRAIN, COMMON + ["-data", data, "-o", out] + options, ranks)
-        case(f"{dtype}: resumed at step {step} with {ranks} ranks: bit-equal to the undisturbed run", same(whole, out))
+        case(f"{dtype}: resumed at step {step} with {ranks} ranks{name}: bit-equal to the undisturbed run", same(whole, out))
     return whole
 
 
-def resume_on_other_ranks(folder, data, whole):
-    for ranks in (1, 4):
-        out = os.path.join(folder, f"other_{ranks}")
+def resume_on_other_ranks(folder, data, whole, name="", more=(), on=(1, 4)):
+    for ranks in on:
+        out = os.path.join(folder, f"other_{ranks}{name}")
         os.makedirs(out)
         shutil.copytree(os.path.join(whole, "step_00000007"), os.path.join(out, "step_00000007"))
         shutil.copy(os.path.join(whole, "log.jsonl"), out)
-        run(TRAIN, COMMON + ["-data", data, "-o", out, "-dtype", "fp32", "-b", 8 // ranks, "-g", 1], ranks)
+        run(TRAIN, COMMON + ["-data", data, "-o", out, "-dtype", "fp32", "-b", 8 // ranks, "-g", 1, *more], ranks)
         worst = relative(losses(out), losses(whole))
-        case(f"fp32: written by 2 ranks, resumed on {ranks}: losses within 1e-5", worst <= 1e-5, f"{worst:.2e}")
+        case(f"fp32: written by 2 ranks, resumed on {ranks}{name}: losses within 1e-5", worst <= 1e-5, f"{worst:.2e}")
 
 
 def refusals(folder, data, whole):
@@ -91,6 +91,34 @@ def refusals(folder, data, whole):
         r = run(TRAIN, args, check=False)
         case(f"resume refuses another {option}, in one line", r.returncode != 0 and len(r.stderr.splitlines()) == 1,
              r.stderr)
+
+
+def several_latents(folder, data, plain):
+    """-n_mix: what is learned from a page belongs to its place in the run."""
+    mix = ["-n_mix", "2:1,8:2,5:1", "-val", data, "-val_pages", 9]
+    whole = resume(folder, data, "fp32", 2, ", several latents", mix, [7])
+    resume_on_other_ranks(folder, data, whole, ", several latents", mix, [1])
+    case("-n_mix trains something else (the comparison can fail)", losses(whole) != losses(plain))
+    last = [o for o in map(json.loads, open(os.path.join(whole, "log.jsonl"))) if "val_loss" in o][-1]
+    case("validation from each number of latents", 0 < last["val_loss"] != last["val_n2_loss"] != last["val_n5_loss"] and
+         0 <= last["val_n2_token_accuracy"] <= 1 and "val_n8_loss" not in last, last)
+    with open(os.path.join(whole, f"step_{STEPS:08d}", "config.json"), encoding="utf-8") as f:
+        config = json.load(f)
+    case("the checkpoint says with which numbers it was trained", config["c3_trained_latents"] == [2, 5, 8], config)
+    args = COMMON + ["-data", data, "-o", os.path.join(folder, "none"), "-dtype", "fp32", "-b", 8, "-g", 1]
+    r = run(TRAIN, args + ["-plan", "-n_mix", "2,8"])
+    more = run(TRAIN, args + ["-plan"])
+    work = [re.search(r"forward\+back +(\S+) FLOP", x.stdout)[1] for x in (r, more)]
+    case("a plan of fewer latents: less work", float(work[0]) < float(work[1]), work)
+    for value, says in (("0,8", "0,8"), ("8,4,8", "8 is there twice"), ("8,x", "8,x"), ("8,", "8,"), ("-1", "-1"), ("3.5,8", "3.5"),
+                        ("8:0", "8:0"), ("8:nan", "8:nan"), ("8:1,4", "a weight for every"), ("4,9", "-n 9 grows"),
+                        ("2,4", "-n 4 cuts"), ("99999999999", "65536"), (",".join(map(str, range(1, 18))), "at most 16")):
+        r = run(TRAIN, [*args, "-n_mix", value], check=False)
+        case(f"-n_mix {value[:12]}: refused in one line", r.returncode == 1 and len(r.stderr.splitlines()) == 1 and
+             "-n_mix" in r.stderr and says in r.stderr, r.stderr)
+    r = run(TRAIN, COMMON + ["-data", data, "-o", whole, "-dtype", "fp32", "-b", 8, "-g", 1, "-n_mix", "2,8"], check=False)
+    case("resume refuses another -n_mix, in one line", r.returncode == 1 and len(r.stderr.splitlines()) == 1 and
+         "-n_mix" in r.stderr, r.stderr)
 
 
 def packing(folder, data):
@@ -223,6 +251,7 @@ with Folder() as tmp:
     two = resume(tmp, pages, "fp32", 2)
     resume_on_other_ranks(tmp, pages, two)
     refusals(tmp, pages, two)
+    several_latents(tmp, pages, two)
     packing(tmp, pages)
     micro_norm(tmp, pages)
     frozen(tmp, pages)

@@ -322,6 +322,20 @@ static int read_tasks(C3Config *c, const cJSON *json, const char *path, Error *e
     return 0;
 }
 
+static int read_trained_latents(C3Config *c, const cJSON *json, const char *path, Error *err) {
+    const cJSON *list = json_find(json, "c3_trained_latents"), *item;
+    int64_t n = 0;
+    if (!list) return 0;
+    int ok = cJSON_IsArray(list) && cJSON_GetArraySize(list) <= CONFIG_MAX_LATENTS;
+    cJSON_ArrayForEach(item, list) {
+        ok = ok && json_whole(&n, item, n + 1, c->latents) == 0;
+        if (ok) c->trained_latents[c->n_trained_latents++] = (int)n;
+    }
+    if (ok && c->n_trained_latents) return 0;
+    return error_set(err, "%s: \"c3_trained_latents\": expected 1 to %d whole numbers from 1 to %d, ascending", path,
+                     CONFIG_MAX_LATENTS, c->latents);
+}
+
 static int read_root(C3Config *c, int *encoder_width, const cJSON *json, const char *path, Error *err) {
     TRY(check_model_type(json, "C3", path, err));
     TRY(read_stack(&c->dec, json, path, err));
@@ -332,6 +346,7 @@ static int read_root(C3Config *c, int *encoder_width, const cJSON *json, const c
     if (json_find(json, "c3_window")) TRY(read_int(&c->window, json, "c3_window", MAX_POSITIONS, path, err));
     TRY(read_trained(c, json, path, err));
     TRY(read_tasks(c, json, path, err));
+    TRY(read_trained_latents(c, json, path, err));
     return read_dtype(&c->dtype, json, path, err);
 }
 
@@ -429,15 +444,37 @@ int config_write_c3(const C3Config *c, const char *folder, Error *err) {
     if (c->window) cJSON_AddNumberToObject(o, "c3_window", c->window);
     if (c->trained_tokens[1]) cJSON_AddItemToObject(o, "c3_trained_tokens", cJSON_CreateIntArray(c->trained_tokens, 2));
     if (c->tasks & ~(1u << C3_REPEAT)) cJSON_AddItemToObject(o, "c3_tasks", task_list(c->tasks));
+    if (c->n_trained_latents)
+        cJSON_AddItemToObject(o, "c3_trained_latents", cJSON_CreateIntArray(c->trained_latents, c->n_trained_latents));
     return write_config(o, folder, err);
 }
 
-// ---- page lengths --------------------------------------------------------------------------------------------------
+// ---- what it was trained on ----------------------------------------------------------------------------------------
 
 void config_add_trained(C3Config *c, int least, int most) {
     int *known = c->trained_tokens;
     if (!known[0] || least < known[0]) known[0] = least;
     if (most > known[1]) known[1] = most;
+}
+
+int config_knows_latents(const C3Config *c, int n) {
+    int known = c->n_trained_latents == 0 && n == c->latents;
+    for (int i = 0; i < c->n_trained_latents; i++) known |= c->trained_latents[i] == n;
+    return known;
+}
+
+static void add_latents(C3Config *c, int n) {
+    int i = c->n_trained_latents, *known = c->trained_latents;
+    if ((i && config_knows_latents(c, n)) || i == CONFIG_MAX_LATENTS) return;
+    for (; i > 0 && known[i - 1] > n; i--) known[i] = known[i - 1];
+    known[i] = n;
+    c->n_trained_latents++;
+}
+
+void config_add_latents(C3Config *c, const LatentsMix *mix) {
+    while (c->n_trained_latents && c->trained_latents[c->n_trained_latents - 1] > c->latents) c->n_trained_latents--;
+    for (int i = 0; i < mix->n; i++) add_latents(c, mix->latents[i]);
+    if (!mix->n && c->n_trained_latents) add_latents(c, c->latents);
 }
 
 // ---- presets -------------------------------------------------------------------------------------------------------

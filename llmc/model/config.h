@@ -4,6 +4,7 @@
 
 #include "llmc/backend.h" // DType
 #include "llmc/base/error.h"
+#include "llmc/model/latents_mix.h"
 #include "llmc/text/tokenizer.h" // SpecialTokens
 
 #ifdef __cplusplus
@@ -27,6 +28,7 @@ typedef enum C3Task {
     C3_N_TASKS
 } C3Task;
 extern const char *const c3_task_names[C3_N_TASKS];
+enum { CONFIG_MAX_LATENTS = 64 };
 
 typedef struct C3Config {
     Qwen2Config enc, dec;
@@ -39,6 +41,8 @@ typedef struct C3Config {
     int trained_tokens[2];  // fewest and most text tokens of the pages it was trained on (key c3_trained_tokens);
                             // 0, 0: unknown
     unsigned tasks;         // that it was trained on: bit 1 << C3Task (key c3_tasks, absent = ["repeat"]); 0: none yet
+    int trained_latents[CONFIG_MAX_LATENTS]; // (n_trained_latents) numbers of latents it was trained with, ascending
+    int n_trained_latents;                   // (key c3_trained_latents); 0: all N alone
 } C3Config;
 
 // Reads FOLDER/config.json of a plain Qwen2 model. Every number is checked (heads divide, sizes positive and sane).
@@ -52,6 +56,11 @@ int config_read_c3(C3Config *c, const char *folder, Error *err);
 int config_write_c3(const C3Config *c, const char *folder, Error *err);
 // Notes that the model is also trained on pages of `least` to `most` text tokens.
 void config_add_trained(C3Config *c, int least, int most);
+// Notes that it is also trained with these numbers of latents; with no mix, with all N. Those above N, which was made
+// smaller, are forgotten.
+void config_add_latents(C3Config *c, const LatentsMix *mix);
+// Was it trained with pages of n latents?
+int config_knows_latents(const C3Config *c, int n);
 // A plain Qwen2 config.json.
 int config_write_qwen2(const Qwen2Config *c, DType dtype, const SpecialTokens *s, const char *folder, Error *err);
 // Error when sizes are out of range or do not fit together.

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "llmc/base/alloc.h"
+#include "llmc/base/random.h"
 
 // The tokenizer that made the pages is the model's.
 static int check_tokenizer(const Corpus *c, const Dataset *d, const ModelFiles *s, Error *err) {
@@ -44,7 +45,7 @@ static int open_plain(Corpus *c, const char *globs, const ModelFiles *s, Error *
 }
 
 int corpus_open(Corpus *c, const ModelFiles *s, const TrainOptions *o, Error *err) {
-    *c = (Corpus){.latents = s->config.latents};
+    *c = (Corpus){.latents = s->config.latents, .latents_mix = &o->latents_mix};
     TRY(model_files_tokenizer(&c->tokenizer, s, err));
     TRY(template_make(&c->prompt, s->config.template_name, c->tokenizer, err));
     template_set_window(&c->prompt, s->config.window, c->tokenizer);
@@ -114,11 +115,12 @@ uint32_t corpus_cut(const Corpus *c, int64_t step) {
 
 static uint32_t page_cut(void *corpus, uint64_t step) { return corpus_cut(corpus, (int64_t)step); }
 
-// What is learned from a page of a run.
+// What is learned from a page of a run: a task (-mix), from its first n latents (-n_mix).
 static void learn(void *corpus, ShardPage *page, int set, uint64_t draw) {
     const Corpus *c = corpus;
     (void)set;
-    tasks_draw(&c->tasks, page, draw);
+    if (c->tasks.given) tasks_draw(&c->tasks, page, draw);
+    if (c->latents_mix->n) page->latents = (uint32_t)latents_mix_draw(c->latents_mix, random_mix(~draw));
 }
 
 int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *dist, LoaderState state, int64_t done,
@@ -135,7 +137,7 @@ int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *di
         .prefetch = 1,
         .cut = o->len_warmup > 0 ? page_cut : NULL,
         .cut_arg = c,
-        .learn = c->tasks.given ? learn : NULL,
+        .learn = c->tasks.given || c->latents_mix->n ? learn : NULL,
         .learn_arg = c,
     };
     return loader_open(out, &c->train, &config, state, (uint64_t)done + 1, err);

@@ -26,6 +26,7 @@ typedef struct Corpus {
     int has_plain;
     TaskMix tasks; // -mix
     int latents;
+    const LatentsMix *latents_mix; // -n_mix
     int64_t maxlen;    // longest decoder sequence: -maxlen, or what the model has positions for, if that is less
     double cut_share;  // -len_warmup
     int64_t cut_steps; // of the run

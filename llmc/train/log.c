@@ -269,6 +269,13 @@ static void add_pages(char **line, const LogPages *p, uint32_t cut) {
     add_number(line, "val_cut_token_accuracy", suffix, "%.6f", p->cut_token_accuracy);
 }
 
+static void add_fewer(char **line, const LogPages *p, int latents) {
+    char name[32];
+    snprintf(name, sizeof name, "val_n%d", latents);
+    add_number(line, name, "_loss", "%.9g", p->loss);
+    add_number(line, name, "_token_accuracy", "%.6f", p->token_accuracy);
+}
+
 // "loss 2.5000, 75.00 % of the tokens right; cut to ..."
 static const char *pages_text(char text[256], const LogPages *p, uint32_t cut) {
     int at = snprintf(text, 256, "loss %.4f, %.2f %% of the tokens right", p->loss, 100 * p->token_accuracy);
@@ -288,6 +295,8 @@ static void print_validation(Log *log, const LogValidation *v) {
                                  : "");
     for (int i = 0; i < v->n_sets; i++)
         log_note(log, "  %-14s %s", v->sets[i].name, pages_text(text, &v->sets[i], v->cut));
+    for (int i = 0; i < v->n_fewer; i++)
+        log_note(log, "  %5d latents  %s", v->latents[i], pages_text(text, &v->fewer[i], 0));
     if (!v->perplexity) return;
     log_note(log, "plain text at step %" PRId64 ": perplexity of the decoder alone %.4g, %.3f times that at the start",
              v->step, v->perplexity, v->ratio);
@@ -303,6 +312,7 @@ void log_validation(Log *log, const LogValidation *v) {
     char *line = line_begin(v->step);
     if (!v->no_pages) add_pages(&line, &v->all, v->cut);
     for (int i = 0; i < v->n_sets; i++) add_pages(&line, &v->sets[i], v->cut);
+    for (int i = 0; i < v->n_fewer; i++) add_fewer(&line, &v->fewer[i], v->latents[i]);
     if (v->perplexity) {
         const Field fields[] = {{"val_lm_perplexity", "%.9g", v->perplexity},
                                 {"val_lm_ratio", "%.6g", v->ratio},

@@ -7,6 +7,9 @@
 //   {"step","time","val_loss","val_token_accuracy"}                               a validation, and while training
 //    "val_cut","val_cut_loss","val_cut_token_accuracy"     pages are cut to val_cut tokens, the same of pages cut so
 //
+// With -n_mix 8,16,32 a validation also has "val_n8_loss", "val_n8_token_accuracy" and so on: from 8 latents a page,
+// the mean over the sets; "val_loss" is from all of them, here 32.
+//
 // Of pages with names (-data NAME=..., -val NAME=...) a step also has "data_pages_NAME" and "data_tokens_NAME" of every
 // set, a validation "val_loss_NAME", "val_token_accuracy_NAME" (and of cut pages); those without a name are then the
 // means over the sets. With -val_lm a validation has "val_lm_perplexity", of plain text without latents,
@@ -30,6 +33,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/model/config.h" // C3Task
+#include "llmc/model/latents_mix.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -71,9 +75,12 @@ typedef struct LogValidation {
     LogPages all;   // over all sets
     LogPages *sets; // (n_sets) with names
     int n_sets;
-    int by_task;              // `all` is the mean over tasks by weight
-    int no_pages;             // there is plain text alone
-    uint32_t cut;             // tokens that training pages are cut to; 0: they are whole
+    int by_task;             // `all` is the mean over tasks by weight
+    int no_pages;            // there is plain text alone
+    uint32_t cut;            // tokens that training pages are cut to; 0: they are whole
+    LogPages fewer[MIX_MAX]; // (n_fewer) from fewer latents, mean over the sets, whole pages
+    int latents[MIX_MAX];    // (n_fewer) from how many
+    int n_fewer;
     double perplexity, ratio; // of plain text, and to that at the start; 0: not measured
     double bound;             // of the ratio
 } LogValidation;

@@ -28,6 +28,9 @@ void options_table(TrainOptions *o, OptionTable *t) {
         {OPTION_INT("window", &o->window,
                     "longer contexts are read in windows of W tokens, n latents each; 0 = as -m, or whole"),
          .max = 131072, .argument = "W"},
+        {OPTION_TEXT(
+            "n_mix", &o->n_mix, NULL, "N,...",
+            "8,16,32 or 8:1,16:1,32:2: each page is learned from its first 8, 16 or 32 latents, drawn by weight")},
         {OPTION_CHOICE("template", &o->template_name, "auto", "auto|c3|bare",
                        "words around the latents: auto = the model's own")},
         {OPTION_TEXT("tok", &o->tokenizer, NULL, "FILE",
@@ -123,7 +126,7 @@ void options_table(TrainOptions *o, OptionTable *t) {
         {0},
     };
     cli_add(t, rows);
-    o->train_sets.n = o->val_sets.n = 0;
+    o->train_sets.n = o->val_sets.n = o->latents_mix.n = 0;
 }
 
 void options_free(TrainOptions *o) {
@@ -173,6 +176,7 @@ int options_check(TrainOptions *o, Error *err) {
     if (o->keep_best && o->no_save) return error_set(err, "-keep_best keeps a checkpoint, -no_save writes none");
     TaskMix mix;
     TRY(tasks_open(&mix, o->mix, NULL, err));
+    TRY(latents_mix_parse(&o->latents_mix, "n_mix", o->n_mix, 1, err));
     TRY(sets_parse(&o->train_sets, "data", &o->data, 1, err));
     return sets_parse(&o->val_sets, "val", &o->val, 0, err);
 }
@@ -221,6 +225,7 @@ ModelChoice options_model(const TrainOptions *o) {
                          .vocab = o->vocab,
                          .latents = o->latents,
                          .window = o->window,
+                         .mix = o->latents_mix.n ? &o->latents_mix : NULL,
                          .dtype = options_dtype(o)};
 }
 
@@ -286,7 +291,7 @@ static int is_among(const char *name, const char *words) {
 
 // Options whose value decides what is learned from which page; those a resumed run may change without a word, b and g
 // because only pages a step count; where the model came from.
-static const char fixed[] = "n window vocab template seed dtype len_warmup maxlen loss_norm mix";
+static const char fixed[] = "n window n_mix vocab template seed dtype len_warmup maxlen loss_norm mix";
 static const char silent[] = "b g o resume resume_force plan gpu plan_ranks plan_tokens plan_longest threads profile";
 static const char models[] = "m enc dec preset";
 

@@ -6,6 +6,7 @@
 
 #include "llmc/base/cli.h"
 #include "llmc/data/sets.h"
+#include "llmc/model/latents_mix.h"
 #include "llmc/train/optimizer.h"
 #include "llmc/weights/model_files.h" // ModelChoice
 #include "llmc/model/qwen2.h"         // Recompute
@@ -18,6 +19,7 @@ typedef struct TrainOptions {
     // model
     const char *model, *enc, *dec, *preset, *template_name, *tokenizer;
     int vocab, latents, window;
+    const char *n_mix;
     // data
     OptionList data, val;
     const char *val_lm, *mix;
@@ -43,8 +45,9 @@ typedef struct TrainOptions {
     int64_t val_every, val_pages, sample_every, save_every;
     int samples, no_save, keep, keep_best, patience, keep_code, resume_force, profile;
     double save_minutes;
-    // what options_check reads out of -data and -val
+    // what options_check reads out of -data, -val and -n_mix
     SetSpecs train_sets, val_sets;
+    LatentsMix latents_mix;
 } TrainOptions;
 
 // Sets the defaults and adds the options, whose values go into o.

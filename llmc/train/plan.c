@@ -113,7 +113,7 @@ RooflineLoad plan_load(const PlanShape *s, const PlanChoice *c) {
     double pages = (double)s->b * s->g / c->batches; // of a device batch, on average
     int shared = s->dtype == DTYPE_F32 ? 0 : 1;      // a master copy beside the weights
     double of_page = s->windows > 1 ? s->windows : 1, windows = pages * of_page, enc = s->enc / of_page;
-    double N = s->config->latents;
+    double N = s->latents;
     return (RooflineLoad){
         .stacks = {{&s->config->enc, pages * s->enc, windows * N, windows * causal_pairs(enc, enc),
                     windows * causal_pairs(enc, N)},
@@ -387,9 +387,10 @@ int plan_make(Plan *p, const TrainOptions *o, const Corpus *corpus, const C3Conf
     TRY(find_machine(p, machine, dist->local_ranks, err));
     if (corpus) real_pages(p, corpus);
     else TRY(assume_pages(p, err));
+    s->latents = latents_mix_mean(&o->latents_mix, config->latents);
     s->windows = config_windows(config, p->text_tokens); // context and answer are of one length in the paper's task
-    s->enc = p->text_tokens + s->windows * (1 + config->latents);
-    s->dec = p->text_tokens + s->windows * config->latents + p->words;
+    s->enc = p->text_tokens + s->windows * (1 + s->latents);
+    s->dec = p->text_tokens + s->windows * s->latents + p->words;
     s->outputs = p->text_tokens + 1;
     return choose(p, err);
 }

@@ -44,6 +44,7 @@ typedef struct PlanShape {
     BatchRows longest;        // what the longest page of the data takes
     double enc, dec, outputs; // rows of an average page
     double windows;           // of an average page; 0: one
+    double latents;           // of an average page
     int b, g, ranks, zero;
     DType dtype;
     int is_gpu;

@@ -155,7 +155,9 @@ static void print_memory(FILE *out, const Plan *p) {
 // Returns the FLOPs of a step, all ranks.
 static double print_work(FILE *out, const Plan *p) {
     char count[32];
-    C3Flops f = c3_page_flops(p->shape.config, (int)lround(p->text_tokens), p->words, 1);
+    C3Config average = *p->shape.config;
+    average.latents = (int)lround(p->shape.latents);
+    C3Flops f = c3_page_flops(&average, (int)lround(p->text_tokens), p->words, 1);
     double pages = (double)p->pages_a_step, step = pages * (f.encoder + f.decoder + f.head);
     fprintf(out, "work of a step: %s pages of %.0f text tokens\n", format_count(count, pages), p->text_tokens);
     fprintf(out, "  %-12s %12.3g FLOP   encoder %.0f %%, decoder %.0f %%, head and loss %.0f %%\n", "forward+back",

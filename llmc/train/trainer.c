@@ -126,8 +126,9 @@ int trainer_claim_run(Trainer *t, Error *err) {
 
 // ---- inputs --------------------------------------------------------------------------------------------------------
 
-// The checkpoint will say on which lengths of pages, and on which tasks, the model was trained.
-static void learn_lengths(Trainer *t) {
+// The checkpoint will say on which lengths of pages and tasks, and with which numbers of latents, the model was
+// trained.
+static void note_training(Trainer *t) {
     C3Config *c = &t->files.config;
     int least = (int)t->corpus.train.shortest_context, most = (int)t->corpus.train.longest_context;
     int known = c->trained_tokens[1] > 0, inside = least >= c->trained_tokens[0] && most <= c->trained_tokens[1];
@@ -136,6 +137,7 @@ static void learn_lengths(Trainer *t) {
                most, c->trained_tokens[0], c->trained_tokens[1]);
     config_add_trained(c, least, most);
     c->tasks |= corpus_tasks(&t->corpus);
+    config_add_latents(c, &t->o.latents_mix);
 }
 
 static int read_inputs(Trainer *t, Error *err) {
@@ -143,7 +145,7 @@ static int read_inputs(Trainer *t, Error *err) {
     TRY(model_files_open(&t->files, &choice, err));
     if (!t->resumed) TRY(model_files_check(&t->files, err)); // a resumed run has weights of its own
     TRY(corpus_open(&t->corpus, &t->files, &t->o, err));
-    learn_lengths(t);
+    note_training(t);
     t->steps = options_steps(&t->o, t->corpus.train.pages, t->dist.ranks);
     if (t->dist.rank != 0) return 0;
     const char *folder = t->files.folder ? t->files.folder : t->files.dec;

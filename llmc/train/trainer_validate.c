@@ -81,6 +81,25 @@ static void validate_pages(Trainer *t, LogValidation *line, Lines *lines) {
     if (lines->pages[0].name) line->n_sets = lines->n;
 }
 
+// -n_mix: the same pages from fewer latents; the largest number is the model's, of which validate_pages tells.
+static void validate_fewer(Trainer *t, LogValidation *line) {
+    const LatentsMix *mix = &t->o.latents_mix;
+    const int n = t->corpus.n_val;
+    for (int k = 0; n && k < mix->n - 1; k++) {
+        LogPages *p = &line->fewer[line->n_fewer];
+        line->latents[line->n_fewer++] = mix->latents[k];
+        for (int i = 0; i < n; i++) {
+            const ValidationPages asked = {.d = &t->corpus.val[i],
+                                           .pages = (uint64_t)t->o.val_pages,
+                                           .cut = UINT32_MAX,
+                                           .latents = mix->latents[k]};
+            Validation v = validate(&t->model, &asked, &t->corpus.prompt, &t->val_batch, &t->dist);
+            p->loss += v.loss / n;
+            p->token_accuracy += v.token_accuracy / n;
+        }
+    }
+}
+
 static void validate_decoder(Trainer *t, LogValidation *line) {
     const Corpus *c = &t->corpus;
     if (!c->has_plain) return;
@@ -121,6 +140,7 @@ static void validate_and_log(Trainer *t, int *best) {
     memset(&lines, 0, sizeof lines);
     line.step = t->state.step;
     validate_pages(t, &line, &lines);
+    validate_fewer(t, &line);
     validate_decoder(t, &line);
     log_validation(t->log, &line);
     *best = is_best(t, &line);

@@ -64,7 +64,7 @@ static void sum_losses(double sums[3], C3 *m, const Asked *a, MicroBatch *micro,
 }
 
 Validation validate(C3 *m, const ValidationPages *v, const Template *prompt, MicroBatch *micro, const Dist *dist) {
-    const Asked a = {prompt, m->config.latents, *v};
+    const Asked a = {prompt, v->latents ? v->latents : m->config.latents, *v};
     double sums[3];
     sum_losses(sums, m, &a, micro, dist);
     return (Validation){.loss = sums[0] / sums[2], .token_accuracy = sums[1] / sums[2]};

@@ -23,6 +23,7 @@ typedef struct ValidationPages {
     const Dataset *d;
     uint64_t pages;       // the first of them
     uint32_t cut;         // longer ones are cut to so many tokens
+    int latents;          // the first of each window; 0: all
     const TaskMix *tasks; // not NULL: pages without a prompt of their own are to be made this task, ...
     C3Task task;          // ... always in the same way
 } ValidationPages;

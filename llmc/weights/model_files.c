@@ -125,11 +125,23 @@ int model_files_find_tokenizer(ModelFiles *s, const ModelChoice *o, Error *err) 
                      folder ? folder : "", folder ? " or " : "");
 }
 
+// -n, or the model's own; of a new model the largest of -n_mix.
+static int choose_latents(ModelFiles *s, const ModelChoice *o, Error *err) {
+    const int most = o->mix ? latents_mix_most(o->mix) : 0;
+    if (o->latents) s->config.latents = o->latents;
+    else if (most && !s->folder) s->config.latents = most;
+    if (!most || most == s->config.latents) return 0;
+    return error_set(err,
+                     "-n_mix: its largest is %d, the model has %d latents a page: expected the same (hint: -n %d %s "
+                     "the model, or %d in -n_mix)",
+                     most, s->config.latents, most, most > s->config.latents ? "grows" : "cuts", s->config.latents);
+}
+
 int model_files_shapes(ModelFiles *s, const ModelChoice *o, int assume, Error *err) {
     *s = (ModelFiles){0};
     TRY(find_shapes(s, o, assume, err));
     C3Config *c = &s->config;
-    if (o->latents) c->latents = o->latents;
+    TRY(choose_latents(s, o, err));
     if (o->template_name) {
         if (s->folder && strcmp(o->template_name, c->template_name) != 0)
             return error_set(err, "%s: was trained with -template %s, found -template %s", s->folder, c->template_name,

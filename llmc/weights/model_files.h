@@ -6,6 +6,7 @@
 #include "llmc/weights/resize.h" // FileVocab
 #include "llmc/model/cascade.h"
 #include "llmc/model/config.h"
+#include "llmc/model/latents_mix.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -20,7 +21,8 @@ typedef struct ModelChoice {
     const char *tokenizer;     // path
     const char *pages;         // globs of the shards whose vocabulary a preset takes
     int vocab, latents, window;
-    DType dtype; // of a model that does not come from a checkpoint
+    const LatentsMix *mix; // -n_mix: its largest is the model's N; NULL: none
+    DType dtype;           // of a model that does not come from a checkpoint
 } ModelChoice;
 
 typedef struct ModelFiles {

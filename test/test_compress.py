@@ -233,6 +233,65 @@ def test_refusals(tmp):
     case("refused: a full disk behind stdout", r.returncode == 1 and b"standard output: cannot" in r.stderr, r)
 
 
+UNTRAINED = "c3: warning: the model was not trained with {} latents a page: expect errors"
+
+
+def test_fewer_latents(tmp):
+    """-n: the first n of N latents, in every command. The demo's model was trained with all 16 alone, which is said."""
+    pages = [json.loads(line)["text"] for line in open(f"{ROOT}/data/demo/val_en.jsonl", encoding="utf-8")][:3]
+    write(f"{tmp}/three.jsonl", "".join(json.dumps({"text": t}) + "\n" for t in pages))
+    files = {}
+    for n in (16, 12, 3):
+        code, _, err = compress(f"{tmp}/n{n}.c3", f"{tmp}/three.jsonl", "-n", n, "-dtype", "fp32", "-threads", 1)
+        head, data = header(f"{tmp}/n{n}.c3")
+        files[n] = [data[i * n * WIDTH * 4:(i + 1) * n * WIDTH * 4] for i in range(3)]
+        case(f"compress -n {n}: (3, {n}, {WIDTH}) latents, said {'nothing' if n == N else 'once'} of training",
+             code == 0 and head["latents"]["shape"] == [3, n, WIDTH] and
+             err.count(UNTRAINED.format(n)) == (n != N) == err.count("warning"), (code, head["latents"], err))
+    case("they are the first of all, bit for bit", all(files[N][i].startswith(files[n][i]) for n in (12, 3) for i in range(3)))
+    code, out, err = decompress(f"{tmp}/n12.c3", "-json", "-dtype", "fp32")
+    _, pages, noted = c3("reconstruct", "-m", DEMO, "-f", f"{tmp}/three.jsonl", "-json", "-n", 12, "-dtype", "fp32")
+    _, whole, _ = c3("reconstruct", "-m", DEMO, "-f", f"{tmp}/three.jsonl", "-json", "-dtype", "fp32")
+    case("decompress takes 12 latents for a model of 16: reconstruct -n 12 writes the same, which is not what all 16 give",
+         code == 0 and [o["text"] for o in lines(out)] == [o["reconstruction"] for o in lines(pages)] !=
+         [o["reconstruction"] for o in lines(whole)] and lines(pages)[0]["latents"] == 12, (out, pages))
+    case("both say that the model was not trained so", all(e.count("warning") == 1 == e.count(UNTRAINED.format(12)) for e in
+                                                           (err, noted)), (err, noted))
+    evaluate = ["eval", "-m", DEMO, f"{tmp}/three.jsonl", "-no_controls", "-dtype", "fp32"]
+    code, out, err = c3(*evaluate, "-n", "16,12", "-o", f"{tmp}/eval")
+    c3(*evaluate, "-o", f"{tmp}/alone")
+    c3(*evaluate, "-n", 12, "-o", f"{tmp}/twelve")
+    case("eval -n 16,12: OUT_n12 and OUT_n16 are those of 12 and 16 alone", code == 0 and not os.path.exists(f"{tmp}/eval") and all(
+        open(f"{tmp}/eval_n{n}/{name}", "rb").read() == open(f"{tmp}/{single}/{name}", "rb").read()
+        for n, single in ((12, "twelve"), (16, "alone")) for name in ("eval.json", "pages.jsonl")), err)
+    sums = [json.load(open(f"{tmp}/eval_n{n}/eval.json")) for n in (12, 16)]
+    row = re.search(r"\| +12 latents \| +16 latents\n(?s:.*)\nall +3 \| +(\S+)% +\S+x \| +(\S+)% +(\S+)x\n", out.decode())
+    case("and one table shows both", row and [row[1], row[2], row[3]] == [
+        *(f"{100 * s['char_precision']:.2f}" for s in sums), f"{sums[1]['tokens_per_latent']:.1f}"], out.decode()[-900:])
+    case("which warns of 12 alone", err.count("warning") == 1 == err.count(UNTRAINED.format(12)), err)
+    trained = f"{tmp}/trained"
+    shutil.copytree(STEP, trained, ignore=shutil.ignore_patterns("trainer", "COMPLETE"))
+    with open(f"{trained}/config.json", encoding="utf-8") as f:
+        config = json.load(f)
+    write(f"{trained}/config.json", json.dumps(config | {"c3_trained_latents": [8, 12, 16]}))
+    code, _, err = c3("reconstruct", "-m", trained, "-f", f"{tmp}/three.jsonl", "-n", 12)
+    info = c3("info", trained)[1].decode()
+    case("of a model that was trained so nothing is said", code == 0 and "warning" not in err, err)
+    case("c3 info names the numbers", "with 8, 12, 16 latents a page" in info, info)
+    shutil.rmtree(trained)
+    for name, args in (("compress", ["-f", f"{tmp}/three.jsonl", "-o", f"{tmp}/no.c3"]), ("reconstruct", ["-f", f"{tmp}/three.jsonl"]),
+                       ("eval", [f"{tmp}/three.jsonl", "-o", f"{tmp}/no"])):
+        refused(f"{name} -n 17", c3(name, "-m", DEMO, *args, "-n", 17), "has 16 latents", "17 of -n", left=[f"{tmp}/no.c3", f"{tmp}/no"])
+    for n in ("0", "8,8", "8,x", "8:1", "-3", "8.5"):
+        refused(f"eval -n {n}", c3(*evaluate, "-n", n, "-o", f"{tmp}/no"), "-n", code=2, left=[f"{tmp}/no"])
+    wide = rewrite(f"{tmp}/wide.c3", f"{tmp}/n16.c3", lambda d: None)
+    head, data = header(wide)
+    head["latents"]["shape"] = [3, 2 * N, WIDTH // 2]
+    text = json.dumps(head).encode()
+    write(wide, struct.pack("<Q", len(text)) + text + data)
+    refused("latents of another width", decompress(wide), "32 of 64", "16 of 128")
+
+
 def main():
     with Folder() as tmp:
         os.environ["TMPDIR"] = f"{tmp}/pipes"
@@ -241,6 +300,7 @@ def main():
         test_file(tmp, wanted)
         test_documents(tmp, good)
         test_refusals(tmp)
+        test_fewer_latents(tmp)
         left = leftovers(tmp) + os.listdir(os.environ["TMPDIR"])
         case("no half-written file is left, nor one made for a pipe", not left, left)
     done()

@@ -109,6 +109,21 @@ def test_demo(tmp):
     return step, model
 
 
+def test_fewer_latents(tmp, step, model):
+    """encode(n=...): the first n latents, as c3 has them."""
+    texts = pages_of(f"{tmp}/pages.jsonl")[:8]
+    write_pages(f"{tmp}/eight.jsonl", texts)
+    run(C3, ["compress", "-m", step, "-f", f"{tmp}/eight.jsonl", "-o", f"{tmp}/n7.c3", "-n", 7, "-dtype", "fp32", "-threads", 1])
+    r = run(C3, ["decompress", "-m", step, f"{tmp}/n7.c3", "-json", "-dtype", "fp32", "-max_new", NEW])
+    latents, expected = model.encode(texts, n=7), load_file(f"{tmp}/n7.c3")["latents"]
+    error = relative(latents.numpy(), expected)
+    case(f"encode(n=7): latents {tuple(latents.shape)} are c3's ({error:.1e})", error <= 1e-5, error)
+    found = model.decode(latents, max_new_tokens=NEW)
+    case("and the texts", found == [json.loads(x)["text"] for x in r.stdout.splitlines()], found)
+    case("training with n=7 has another loss than with all", model(texts=texts, n=7).loss != model(texts=texts).loss ==
+         model(texts=texts, n=16).loss)
+
+
 def test_paper_template(tmp):
     make_pages(f"{tmp}/words.jsonl", 12, seed=3)
     run(C3, ["tokenize", "-tok", "data/qwen2.5/qwen.tiktoken", "-vocab", 300, "-o", f"{tmp}/words", f"{tmp}/words.jsonl"])
@@ -165,7 +180,7 @@ def test_trust(tmp, step, model):
     bad[2, 3, 4] = numpy.nan
     for name, tensors, says in (
             ("another width", {"latents": latents.numpy()[:, :, :64].copy()}, ["16 of 64", "16 of 128"]),
-            ("another number", {"latents": latents.numpy()[:, :5].copy()}, ["5 of 128"]),
+            ("more latents", {"latents": numpy.tile(latents.numpy(), (1, 2, 1))}, ["32 of 128"]),
             ("NaN latents", {"latents": bad}, ["page 3", "latent 4", "not finite"]),
             ("fp16", {"latents": latents.numpy().astype(numpy.float16)}, ["F32 or BF16"]),
             ("another name", {"x": latents.numpy()}, ['"latents"']),
@@ -186,6 +201,9 @@ def test_refusals(tmp, step, model):
     latents = model.encode(["a page"])
     refused("another width", lambda: model.decode(latents[:, :, :64]), "expected shape (pages, 16, 128)", "(1, 16, 64)")
     refused("no batch", lambda: model.decode(latents[0]), "(16, 128)")
+    refused("more latents than the model has", lambda: model.encode(["a"], n=17), "16", "17")
+    refused("none", lambda: model.encode(["a"], n=0), "found 0")
+    refused("latents of more", lambda: model.decode(latents.repeat(1, 2, 1)), "(1, 32, 128)")
     bad = latents.clone()
     bad[0, 1, 2] = float("inf")
     refused("numbers that are not finite", lambda: model.decode(bad), "page 1", "not finite")
@@ -246,6 +264,7 @@ def test_docs(tmp):
 
 with Folder() as folder:
     demo = test_demo(folder)
+    test_fewer_latents(folder, *demo)
     test_paper_template(folder)
     test_saved(folder, *demo)
     test_trust(folder, *demo)

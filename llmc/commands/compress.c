@@ -33,6 +33,7 @@ static void compress_options(OptionTable *t) {
              "page_tokens", &given.page_tokens,
              "longer documents are cut, at paragraphs where possible; 0 = what the model was trained on, else 1300"),
          .max = 131072},
+        {OPTION_INT("n", &given.model.latents, "latents a page, the first of the model's; 0 = all"), .max = 65536},
         {0},
     };
     add_model_options(t, &given.model);
@@ -47,6 +48,7 @@ static int run_compress(const char *const *words, int n, Error *err) {
     TRY(compress_file(&sizes, &given.model, given.file, given.out, given.page_tokens, progress(), "encoding", err));
     compress_print(file_is_stdout(given.out) ? stderr : stdout, &sizes, given.out);
     untrained_warn(stderr, &sizes.untrained, clean(given.file));
+    if (!sizes.latents_trained) warn_latents(sizes.latents);
     return 0;
 }
 
@@ -87,6 +89,7 @@ static int run_decompress(const char *const *words, int n, Error *err) {
     if (given.decompress.trust && given.decompress.verify)
         return error_set(err, "-verify compares with what c3 compress recorded: it does not go with -trust");
     TRY(decompress_file(&r, &given.model, &given.decompress, progress(), "decoding", err));
+    if (!r.latents_trained) warn_latents(r.latents);
     if (!given.decompress.verify) return 0;
     decompress_print(stderr, &r);
     return r.exact_pages == r.pages ? 0 : 1;

@@ -111,6 +111,9 @@ static int print_c3(FILE *out, const char *folder, const char *llm1, Error *err)
     }
     if (c.trained_tokens[1])
         fprintf(out, "  %-14s on pages of %d to %d tokens\n", "trained", c.trained_tokens[0], c.trained_tokens[1]);
+    for (int i = 0; i < c.n_trained_latents; i++)
+        fprintf(out, "%s%d%s", i ? ", " : "                 with ", c.trained_latents[i],
+                i == c.n_trained_latents - 1 ? " latents a page\n" : "");
     TRY(print_files(out, "files", folder, err));
     return print_files(out, "files of llm1", llm1, err);
 }

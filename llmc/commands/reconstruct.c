@@ -20,6 +20,7 @@ static struct {
 static void options(OptionTable *t) {
     Sampling *s = &given.eval.sampling;
     const Option rows[] = {
+        {OPTION_INT("n", &given.model.latents, "latents a page, the first of the model's; 0 = all"), .max = 65536},
         {.help = "Drawing"},
         {OPTION_REAL("temperature", &s->temperature, "0 = greedy: always the likeliest token"), .max = 100,
          .argument = "T"},
@@ -102,6 +103,7 @@ static void print_json(const EvalSet *s, const Model *m) {
 static int reconstruct(Model *m, EvalSet *s, Error *err) {
     EvalOptions *o = &given.eval;
     TRY(open_pages(m, s, &given.model, o, given.file, NULL, err));
+    if (!model_knows_latents(m)) warn_latents(m->files.config.latents);
     Progress f = watch(s, m, given.json ? NULL : stdout);
     o->progress = &f;
     int bad = eval_reconstruct(s, m, o, err);

@@ -67,6 +67,11 @@ void note_waiting(const char *path) {
             "that instead)");
 }
 
+void warn_latents(int latents) {
+    command_note("warning: the model was not trained with %d latents a page: expect errors (hint: train_c3 -n_mix)",
+                 latents);
+}
+
 static void note_left_out(const EvalSet *s, const char *path) {
     char text[160];
     if (s->without_text) command_note("%s: %d pages without text are left out", clean(path), s->without_text);

@@ -18,6 +18,9 @@ void add_eval_options(OptionTable *t, ModelPlace *m, EvalOptions *o);
 // Standard input may be a terminal whose user does not know that text is expected.
 void note_waiting(const char *path);
 
+// Says that the model was not trained with pages of this number of latents.
+void warn_latents(int latents);
+
 // Opens the model, reads the pages and loads the weights for them. out: the folder of the results, when eval_forced is
 // to run as well; else NULL. *m and *s are to be closed after an error, too.
 int open_pages(Model *m, EvalSet *s, const ModelPlace *place, const EvalOptions *o, const char *path, const char *out,

@@ -228,6 +228,9 @@ GeneratePage *eval_requests(const EvalSet *s, int shift, const Model *m, const E
 static int set_output(EvalPage *p, const GeneratePage *g, const Tokenizer *tok, Error *err) {
     size_t length;
     const Tokens *answer = eval_answer(p);
+    free(p->output); // of a decoding before, from another number of latents
+    free(p->written);
+    p->output = p->written = NULL;
     char *text = generate_text(tok, g->ids, g->n, &length);
     int bad = text_nfc(&p->output, &p->n_output, text, length, err);
     if (!bad && (length != p->n_output || memcmp(text, p->output, length) != 0)) p->written = text;

@@ -234,8 +234,10 @@ int eval_write(const EvalFiles *f, const EvalSet *s, const EvalSummary *sum, Err
 void eval_print(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSummary *sum);
 double eval_mean_log_prob(const EvalPage *p); // a token
 int eval_few_pairs(const EvalConfidence *c);  // too few to trust auroc
-// Page i as a line of pages.jsonl, malloc'ed, no newline. f NULL: only the keys up to
-// least_log_prob.
+// Prints the precision by length of the same pages from several numbers of latents, beside the paper's where it has
+// one.
+void eval_print_latents(FILE *out, const EvalSummary *sums, int n);
+// Page i as a line of pages.jsonl, malloc'ed, no newline. f NULL: only the keys up to least_log_prob.
 char *eval_page_json(const EvalSet *s, int i, int latents, const EvalFiles *f);
 
 // ---- shared by the files of this room ------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 // eval_table.c: the results of an evaluation as printed tables. See eval.h.
 #include <math.h>
+#include <string.h>
 
 #include "llmc/base/clean.h"
 #include "llmc/eval/eval.h"
@@ -160,4 +161,40 @@ void eval_print(FILE *out, const EvalFiles *f, const EvalSet *s, const EvalSumma
     print_kinds(out, sum);
     print_confidence(out, &sum->confidence);
     print_controls(out, f, s, sum);
+}
+
+// ---- several numbers of latents ------------------------------------------------------------------------------------
+
+// The paper's precision of C3 with so many latents; NULL: it has none.
+static const double *published(int latents) {
+    for (int i = 0; i < N_BASELINES; i++) {
+        if (baselines[i].latents == latents && !strncmp(baselines[i].name, "C3", 2)) return baselines[i].precision;
+    }
+    return NULL;
+}
+
+static void print_means(FILE *out, const EvalMeans *m, const double *paper, int row) {
+    if (m->pages) fprintf(out, " | %7.2f%% %6.1fx", 100 * m->char_precision, m->compression);
+    else fprintf(out, " | %8s %7s", "-", "-");
+    if (paper && row >= 0) fprintf(out, " %6.1f%%", paper[row]);
+    else if (paper) fprintf(out, " %7s", "");
+}
+
+void eval_print_latents(FILE *out, const EvalSummary *sums, int n) {
+    fprintf(out, "\n\nthe same pages from each number of latents: char precision, text tokens a latent\n%-13s %6s",
+            "text tokens", "pages");
+    for (int i = 0; i < n; i++)
+        fprintf(out, " | %8d latents%s", sums[i].latents, published(sums[i].latents) ? "   paper" : "");
+    fprintf(out, "\n");
+    for (int b = 0; b < sums->n_buckets; b++) {
+        const EvalBucket *k = &sums->buckets[b];
+        if (!k->m.pages) continue;
+        fprintf(out, "%6d-%-6d %6d", k->from, k->to, k->m.pages);
+        for (int i = 0; i < n; i++)
+            print_means(out, &sums[i].buckets[b].m, published(sums[i].latents), eval_published_bucket(k));
+        fprintf(out, "\n");
+    }
+    fprintf(out, "%-13s %6d", "all", sums->all.pages);
+    for (int i = 0; i < n; i++) print_means(out, &sums[i].all, published(sums[i].latents), -1);
+    fprintf(out, "\n");
 }

@@ -205,13 +205,14 @@ static int encode(Compressor *c, PagesDone *progress, void *arg, Error *err) {
 
 // ---- compress ------------------------------------------------------------------------------------------------------
 
-static void count_sizes(CompressSizes *s, const LatentFile *f, int window, uint64_t file_bytes) {
+static void count_sizes(CompressSizes *s, const Model *m, const LatentFile *f, uint64_t file_bytes) {
     s->documents = f->n_documents;
     s->pages = f->n_pages;
     s->windows = f->n_windows;
-    s->window = window;
+    s->window = m->t.window;
     for (int i = 0; i < f->n_pages; i++) s->tokens += f->pages[i].tokens;
     s->latents = f->latents;
+    s->latents_trained = model_knows_latents(m);
     s->width = f->width;
     s->number_bytes = (int)dtype_size(f->dtype);
     s->latent_bytes = (double)latents_bytes(f);
@@ -236,7 +237,7 @@ static int compress(Compressor *c, const ModelPlace *model, const char *input, c
     f->dtype = m->b->dtype;
     TRY(encode(c, progress, arg, err));
     TRY(latents_write(f, output, &bytes, err));
-    count_sizes(c->sizes, f, m->t.window, bytes);
+    count_sizes(c->sizes, m, f, bytes);
     return 0;
 }
 

@@ -22,6 +22,7 @@ typedef struct CompressSizes {
     int chunk_pages, page_tokens;     // pages made of these; most tokens of a page
     int windows, window;              // of all pages; most tokens of one
     int latents, width, number_bytes; // of one window; numbers in a latent; bytes of a number
+    int latents_trained;              // was the model trained with that number?
     double latent_bytes, file_bytes;
 } CompressSizes;
 
@@ -48,11 +49,12 @@ typedef struct DecompressResult {
     int documents, pages;
     int exact_documents, exact_pages; // NFC text equal, by checksum
     int not_nfc;                      // documents that were not in NFC when they were compressed
+    int latents, latents_trained;     // of a page; was the model trained with that number?
     char first_wrong[256];            // "page 2 of a.txt:3", the first page that differs; "": none
 } DecompressResult;
 
-// Decodes the pages of a latents file and joins them with the white space that stood between them. Latents of another
-// model are refused, unless o->trust.
+// Decodes the pages of a latents file, of as many latents as the model has or fewer, and joins them with the white
+// space that stood between them. Latents of another model are refused, unless o->trust.
 int decompress_file(DecompressResult *result, const ModelPlace *model, const DecompressOptions *o, PagesDone *progress,
                     void *arg, Error *err);
 // Prints the result of -verify.

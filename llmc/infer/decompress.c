@@ -35,9 +35,10 @@ static int check_model(const Decompressor *d, Error *err) {
     const LatentFile *f = &d->file;
     const char *path = d->o->input;
     char model[65];
-    if (f->latents != c->latents || f->width != c->enc.D)
+    if (f->latents > c->latents || f->width != c->enc.D)
         return error_set(err, "%s: latents of another model: %d of %d numbers a page, %s has %d of %d", path,
                          f->latents, f->width, d->m->folder, c->latents, c->enc.D);
+    TRY(model_use_latents(d->m, f->latents, err));
     int most = model_longest_page(d->m), words = template_overhead(&d->m->t, 0);
     for (int i = 0; i < f->n_pages; i++) {
         if (f->pages[i].tokens > most)
@@ -213,6 +214,8 @@ static int decompress(Decompressor *d, DecompressResult *r, const ModelPlace *mo
     TRY(model_load(m, model, &limits, err));
     TRY(decode(d, progress, arg, err));
     verify(d, r);
+    r->latents = d->file.latents;
+    r->latents_trained = model_knows_latents(m);
     return write_output(d, err);
 }
 

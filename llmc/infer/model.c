@@ -13,6 +13,7 @@ int model_open(Model *m, const ModelPlace *place, Error *err) {
     m->folder = m->files.folder;
     TRY(model_files_check(&m->files, err));
     TRY(model_files_tokenizer(&m->tok, &m->files, err));
+    TRY(model_use_latents(m, place->latents, err));
     TRY(template_make(&m->t, m->files.config.template_name, m->tok, err));
     template_set_window(&m->t, m->files.config.window, m->tok);
     return 0;
@@ -25,10 +26,27 @@ int model_load(Model *m, const ModelPlace *place, const C3Limits *limits, Error 
                                               : m->files.config.dtype;
     if (type == DTYPE_F16) type = DTYPE_F32; // fp16 occurs in files only
     TRY(backend_create(&m->b, place->device, type, place->threads, &m->dist, NULL, err));
-    TRY(c3_create(&m->c3, &m->files.config, m->b, limits, err));
+    C3Config whole = m->files.config;
+    whole.latents = m->files.stored_latents;
+    TRY(c3_create(&m->c3, &whole, m->b, limits, err));
     TRY(model_files_load(&m->files, &m->c3, 0, err));
+    m->c3.config.latents = m->files.config.latents;
     checkpoint_release(&m->files.hold); // nothing more is read from the folder
     return 0;
+}
+
+int model_use_latents(Model *m, int n, Error *err) {
+    const int N = m->files.stored_latents;
+    if (n > N) return error_set(err, "%s: has %d latents a page, expected at least the %d of -n", m->folder, N, n);
+    m->files.config.latents = n ? n : N;
+    if (m->c3.b) m->c3.config.latents = m->files.config.latents;
+    return 0;
+}
+
+int model_knows_latents(const Model *m) {
+    C3Config whole = m->files.config;
+    whole.latents = m->files.stored_latents;
+    return config_knows_latents(&whole, m->files.config.latents);
 }
 
 void model_close(Model *m) {

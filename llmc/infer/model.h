@@ -28,6 +28,7 @@ typedef struct ModelPlace {
     const char *device;    // "auto", "cuda" or "cpu"
     const char *dtype;     // "auto" (the files'), "bf16" or "fp32"
     int threads;           // 0: all cores
+    int latents;           // of a page: the first of the model's N; 0: all
 } ModelPlace;
 
 // Reads configuration and tokenizer, and checks the weights' shapes. Of the place folder and tokenizer matter.
@@ -35,6 +36,12 @@ int model_open(Model *m, const ModelPlace *place, Error *err);
 // Reads the weights.
 int model_load(Model *m, const ModelPlace *place, const C3Limits *limits, Error *err);
 void model_close(Model *m);
+
+// From now on a page has the first n of the model's N latents (0: all): what n queries alone would give. Its number is
+// files.config.latents, and c3.config.latents once the weights are loaded. The error: n is above N.
+int model_use_latents(Model *m, int n, Error *err);
+// Was the model trained with pages of that number?
+int model_knows_latents(const Model *m);
 
 // Tokens of the longest page that both stacks take.
 int model_longest_page(const Model *m);

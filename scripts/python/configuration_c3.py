@@ -19,6 +19,7 @@ class C3Config(Qwen2Config):
     use_im_start_end: bool = True
     c3_template: str = "c3"  # the words around the latents; "bare": none
     c3_trained_tokens: list[int] | None = None  # least and most tokens of the pages it was trained on
+    c3_trained_latents: list[int] | None = None  # numbers of latents it was trained with; None: N alone
 
     @property
     def base_vocab(self):

@@ -98,33 +98,37 @@ class C3QwenForCausalLM(Qwen2ForCausalLM):
 
     # ---- encoder ----
 
-    def encode_ids(self, pages):
-        """Lists of ids to latents (pages, N, D_enc). Pages are padded at their ends: with causal attention no row sees
-        what follows it, and no mask is needed."""
+    def encode_ids(self, pages, n=None):
+        """Lists of ids to latents (pages, N, D_enc), or the first n of the N. Pages are padded at their ends: with causal
+        attention no row sees what follows it, and no mask is needed."""
         N, embed = self.config.latent_token_len, self.encoder.embed_tokens
+        if n is not None and not 1 <= n <= N:
+            raise ValueError(f"n: expected 1 to the model's {N} latents, found {n}")
+        n = n or N
         img = [self.config.im_start_token]
         pages = [torch.tensor([*p, *img], dtype=torch.long, device=self.device) for p in pages]
-        inputs = [torch.cat([embed(p), self.model.Q.weight.to(embed.weight.dtype)]) for p in pages]
+        inputs = [torch.cat([embed(p), self.model.Q.weight[:n].to(embed.weight.dtype)]) for p in pages]
         x = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
         hidden = self.encoder(inputs_embeds=x, use_cache=False).last_hidden_state
-        return torch.stack([h[len(p):len(p) + N] for h, p in zip(hidden, pages)])
+        return torch.stack([h[len(p):len(p) + n] for h, p in zip(hidden, pages)])
 
     @torch.no_grad()
-    def encode(self, texts, batch=16):
-        """Texts to latents (pages, N, D_enc), the encoder's final norm at its last N places, `batch` pages at a time."""
+    def encode(self, texts, batch=16, n=None):
+        """Texts to latents (pages, N, D_enc), the encoder's final norm at its last N places, `batch` pages at a time. n:
+        only the first n of the N, for a model that was trained with so many (config.c3_trained_latents)."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         ids = [self.ids(t) for t in texts]
         empty = next((i for i, page in enumerate(ids) if not page), None)
         if empty is not None or not ids:
             raise ValueError("texts: there is none" if empty is None else f"texts: number {empty + 1} is empty")
-        return torch.cat([self.encode_ids(ids[i:i + batch]) for i in range(0, len(ids), batch)])
+        return torch.cat([self.encode_ids(ids[i:i + batch], n) for i in range(0, len(ids), batch)])
 
     def check(self, latents):
         """Latents as a tensor of this model's type, or an error that says what is wrong with them."""
         latents = torch.as_tensor(latents)
         N, D = self.config.latent_token_len, self.config.contexts_compression_llm_hidden_size
-        if latents.dim() != 3 or tuple(latents.shape[1:]) != (N, D) or not len(latents):
-            raise ValueError(f"latents: expected shape (pages, {N}, {D}), found {tuple(latents.shape)}")
+        if latents.dim() != 3 or latents.shape[2] != D or not 1 <= latents.shape[1] <= N or not len(latents):
+            raise ValueError(f"latents: expected shape (pages, {N}, {D}), or fewer latents, found {tuple(latents.shape)}")
         bad = (~torch.isfinite(latents)).flatten(1).any(1).nonzero()
         if len(bad):
             raise ValueError(f"latents: page {int(bad[0]) + 1} has a number that is not finite")
@@ -159,16 +163,16 @@ class C3QwenForCausalLM(Qwen2ForCausalLM):
     # ---- training ----
 
     @functools.wraps(Qwen2ForCausalLM.forward)  # transformers reads the signature
-    def forward(self, *args, texts=None, contexts=None, prompt=None, **kwargs):
+    def forward(self, *args, texts=None, contexts=None, prompt=None, n=None, **kwargs):
         """With texts: the mean cross entropy of their tokens and the end mark after each, over the whole batch, given
-        the latents of contexts (default: of the texts themselves), and logits of these rows, (rows, V)."""
+        the latents of contexts (default: of the texts themselves; n: the first n), and logits of these rows, (rows, V)."""
         if texts is None:
             return super().forward(*args, **kwargs)
         answers = [self.ids(t) for t in texts]
         pages = answers if contexts is None else [self.ids(c) for c in contexts]
         end = self.config.base_vocab + 2
         inputs, labels = [], []
-        context = self.context(self.encode_ids(pages), prompt)
+        context = self.context(self.encode_ids(pages, n), prompt)
         for before, ids in zip(context, answers, strict=True):
             inputs.append(torch.cat([before, self.rows(ids)]))
             label = torch.full((len(inputs[-1]),), NOTHING, dtype=torch.long, device=self.device)

@@ -57,15 +57,26 @@ static void shapes(C3Config *c, int tied, int whole_layers) {
     c->specials = (SpecialTokens){200, 201, 202, 203, 204, 205};
 }
 
-static int zero_stage;
+static int zero_stage, window;
+static uint8_t edges[206]; // no better place for a cut than another
 
 static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mode) {
     Error err;
     memset(s, 0, sizeof *s);
     shapes(&s->config, tied, layers);
+    s->prompt = (Template){.prefix = prefix,
+                           .suffix = suffix,
+                           .n_prefix = 4,
+                           .n_suffix = 2,
+                           .end = 202,
+                           .img = 203,
+                           .window = window,
+                           .edges = edges};
+    const int windows = template_windows(&s->prompt, NULL, LONGEST);
     C3Limits l = {.pages = PAGES,
-                  .enc_rows = PAGES * (LONGEST + 6),
-                  .dec_rows = PAGES * (LONGEST + 11),
+                  .windows = PAGES * windows,
+                  .enc_rows = PAGES * (LONGEST + 6 * windows),
+                  .dec_rows = PAGES * (LONGEST + 6 + 5 * windows),
                   .dec_outputs = PAGES * (LONGEST + 1),
                   .loss_rows = PAGES * (LONGEST + 1),
                   .head_rows = 17,
@@ -76,7 +87,6 @@ static void open_setup(Setup *s, DType dtype, int tied, int layers, Recompute mo
         fprintf(stderr, "%s\n", err.text);
         exit(1);
     }
-    s->prompt = (Template){.prefix = prefix, .suffix = suffix, .n_prefix = 4, .n_suffix = 2, .end = 202, .img = 203};
     uint32_t random = 12345;
     for (int p = 0; p < PAGES; p++) {
         for (int i = 0; i < LONGEST; i++) s->tokens[p][i] = (random = random * 1664525u + 1013904223u) >> 25;
@@ -387,6 +397,14 @@ int main(void) {
     test_finite_differences(1);
     check_begin("finite differences: untied");
     test_finite_differences(0);
+    window = 7;
+    check_begin("windows of 7 tokens: recompute modes and inference are bit-equal");
+    test_recompute(DTYPE_F32);
+    check_begin("windows: outputs only or not, packed or alone, one micro-batch or several");
+    test_same_mathematics(1, 2);
+    check_begin("windows: finite differences");
+    test_finite_differences(0);
+    window = 0;
     check_begin("every bucket is ready once; frozen stacks get no gradient");
     test_ready_order();
     check_begin("ZeRO 2: without a micro-batch, the same buckets in the same order, all zero");

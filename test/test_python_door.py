@@ -209,6 +209,11 @@ def test_refusals(tmp, step, model):
     refused("numbers that are not finite", lambda: model.decode(bad), "page 1", "not finite")
     refused("an empty page", lambda: model.encode(["a", ""]), "number 2 is empty")
     refused("no page", lambda: model.encode([]), "there is none")
+    model.config.c3_window = 8
+    refused("a page of several windows", lambda: model.encode(["a page", "a page of rather more than eight tokens"]),
+            "number 2 has", "more than 8 in several windows")
+    case("a page of one window is what it was", torch.equal(model.encode(["a page"]), latents))
+    model.config.c3_window = None
     old = "import transformers; transformers.__version__ = '4.49.0'; from transformers import AutoModel; " \
           f"AutoModel.from_pretrained({step!r}, trust_remote_code=True)"
     r = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True, timeout=100, env=os.environ)

@@ -18,6 +18,7 @@ class C3Config(Qwen2Config):
     im_patch_token: int = 151859  # <imgpad>
     use_im_start_end: bool = True
     c3_template: str = "c3"  # the words around the latents; "bare": none
+    c3_window: int | None = None  # tokens that the encoder reads at a time; None: all
     c3_trained_tokens: list[int] | None = None  # least and most tokens of the pages it was trained on
     c3_trained_latents: list[int] | None = None  # numbers of latents it was trained with; None: N alone
 

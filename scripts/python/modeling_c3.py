@@ -101,7 +101,11 @@ class C3QwenForCausalLM(Qwen2ForCausalLM):
     def encode_ids(self, pages, n=None):
         """Lists of ids to latents (pages, N, D_enc), or the first n of the N. Pages are padded at their ends: with causal
         attention no row sees what follows it, and no mask is needed."""
-        N, embed = self.config.latent_token_len, self.encoder.embed_tokens
+        N, embed, window = self.config.latent_token_len, self.encoder.embed_tokens, self.config.c3_window
+        longer = next((i for i, page in enumerate(pages) if window and len(page) > window), None)
+        if longer is not None:
+            raise ValueError(f"texts: number {longer + 1} has {len(pages[longer])} tokens: this model reads more than "
+                             f"{window} in several windows, which is not done here (hint: c3 compress)")
         if n is not None and not 1 <= n <= N:
             raise ValueError(f"n: expected 1 to the model's {N} latents, found {n}")
         n = n or N

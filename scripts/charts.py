@@ -1,5 +1,7 @@
 """charts.py: the charts of the report and of the plots, as Vega-Lite (Altair). The report draws them in the browser,
 with hover and zoom, on colours of its own style sheet; scripts/plot.py as PNG and SVG."""
+import re
+
 import altair as alt
 
 from runs import clean, is_number, set_names
@@ -220,6 +222,37 @@ def by_position(evaluations):
                 axis=alt.Axis(format="~%", tickCount=10)),
         y=share_axis("share:Q", [r["share"] for r in rows], "characters that came back"),
         color=colour_by(names, "evaluation"), tooltip=tip).properties(height=240)
+
+
+NEEDLE = re.compile(r"needle/(\d+)/(\d+)/\d+")  # ids of data/needles.py
+
+
+def needle_cells(evaluation):
+    """{(length, depth): (right answers, questions)} of a needle test; an answer is right when it is exact."""
+    cells = {}
+    for page in evaluation.pages():
+        if found := NEEDLE.fullmatch(page["id"]):
+            place = int(found[1]), int(found[2])
+            right, asked = cells.get(place, (0, 0))
+            cells[place] = right + (page.get("exact") is True), asked + 1
+    return cells
+
+
+def needles(evaluation):
+    """Share of right answers by length of the document and depth of the fact. None where no page is of a needle test."""
+    rows = [{"length": length, "depth": depth, "share": right / asked, "questions": asked}
+            for (length, depth), (right, asked) in sorted(needle_cells(evaluation).items())]
+    if not rows:
+        return None
+    cell = alt.Chart(data(rows)).encode(
+        x=alt.X("length:O", title="tokens of the document", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("depth:O", title="depth of the fact, %"),
+        tooltip=[alt.Tooltip("length:O"), alt.Tooltip("depth:O"), alt.Tooltip("share:Q", title="right", format=".1%"),
+                 alt.Tooltip("questions:Q")])
+    colour = alt.Color("share:Q", scale=alt.Scale(domain=[0, 1], range=["#ffffff", BLUE]), legend=None)
+    text = cell.mark_text().encode(text=alt.Text("share:Q", format=".0%"), color=alt.condition(
+        "datum.share > 0.5", alt.value("#ffffff"), alt.value(GREY)))
+    return alt.layer(cell.mark_rect().encode(color=colour), text).properties(height=240)
 
 
 def specification(chart, width="container"):

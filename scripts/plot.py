@@ -13,6 +13,8 @@ them (or DIR):
     plain_text           perplexity of the decoder alone (-val_lm)
     by_position          share of characters that came back, by place in the page: the paper's Figure 5, which shows no
                          data, in numbers
+    needles              right answers by length and depth, of pages that data/needles.py made; printed as a table, too.
+                         One picture an evaluation
 """
 import argparse
 import dataclasses
@@ -36,7 +38,18 @@ def pictures(found):
     for e in evaluations:
         suffix = "_" + re.sub(r"[^\w.-]+", "_", e.name) if len(evaluations) > 1 else ""
         charts_of["precision_by_length" + suffix] = charts.precision_by_length(e)
+        charts_of["needles" + suffix] = charts.needles(e)
     return {name: chart for name, chart in charts_of.items() if chart is not None}
+
+
+def needle_table(evaluation):
+    """Lines: right answers by length (columns) and depth (rows)."""
+    cells = charts.needle_cells(evaluation)
+    lengths, depths = (sorted(set(values)) for values in zip(*cells)) if cells else ([], [])
+    share = lambda right, asked: f"{right / asked:8.1%}"
+    head = ["depth \\ tokens" + "".join(f"{n:8}" for n in lengths)] if cells else []
+    return head + [f"{d:10} %  " + "".join(share(*cells[n, d]) if (n, d) in cells else f"{'':8}" for n in lengths)
+                   for d in depths]
 
 
 def main():
@@ -48,6 +61,8 @@ def main():
     try:
         found = runs.read_runs(arguments.folder)
         os.makedirs(output, exist_ok=True)
+        for line in (line for run in found for e in run.evaluations for line in needle_table(e)):
+            print(line)
         for name, chart in pictures(found).items():
             spec = charts.specification(chart, width=760)
             spec["background"] = "white"

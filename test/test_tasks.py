@@ -4,9 +4,12 @@ and what a resumed run may change."""
 import json
 import os
 import random
+import re
 import shutil
+import subprocess
+import sys
 
-from harness import C3, TOKENIZER, TRAIN, WORDS, Folder, case, done, log, losses, make_shards, model_bytes, run
+from harness import C3, ROOT, TOKENIZER, TRAIN, WORDS, Folder, case, done, log, losses, make_shards, model_bytes, run
 
 STEPS = 8
 COMMON = ["-n", 4, "-steps", STEPS, "-lr", "1e-4", "-eps", "1e-6", "-warmup", 2, "-save_every", 4, "-keep", 0,
@@ -157,11 +160,52 @@ def answers(folder, run_dir, path, found):
     case("an empty question is refused in one line", r.returncode == 1 and len(r.stderr.splitlines()) == 1, r.stderr)
 
 
+def needles(folder, run_dir):
+    """data/needles.py, c3 eval on what it made, and the picture."""
+    made = [os.path.join(ROOT, "data/needles.py"), "-tok", TOKENIZER, "-vocab", "4096", "-n", "3", os.path.join(folder, "train0.jsonl")]
+    r = subprocess.run([sys.executable, *made, "-lengths", "32,48", "-facts", "2"], capture_output=True, text=True, timeout=300)
+    lines, path = [json.loads(line) for line in r.stdout.splitlines()], os.path.join(folder, "needles.jsonl")
+    with open(path, "w") as f:
+        f.write(r.stdout)
+    whole, pages = evaluation(folder, run_dir, path, "-max_new", 4)
+    places = [tuple(map(int, p["id"].split("/")[1:3])) for p in lines]
+    case("needles.py: each length and depth, as often as asked", sorted(places) ==
+         sorted((n, d) for n in (32, 48) for d in (0, 25, 50, 75, 100) for _ in range(3)), (r.stderr, places))
+    case("documents of so many tokens, or a few less", all(n - 8 < p["tokens"] <= n for (n, _), p in zip(places, pages)),
+         [p["tokens"] for p in pages])
+    facts = [re.findall(r"The code of (\w+) is (\d+)\.", p["context"]) for p in lines]
+    case("two facts in each, one of them is asked for", all(len(f) == 2 and (re.fullmatch(r"What is the code of (\w+)\?", p["prompt"])[1],
+         p["answer"]) in f for f, p in zip(facts, lines)), lines[:2])
+    wrong = []
+    for (_, depth), p in zip(places, lines):
+        before, behind = p["context"].split(f"The code of {p['prompt'][20:-1]} is {p['answer']}.")
+        a, b = (len(re.sub(r"The code of \w+ is \d+\.", "", part).split()) for part in (before, behind))
+        if abs(a - (a + b) * depth / 100) > 0.5:
+            wrong.append((depth, a, b))
+    case("at the depth that is said", not wrong, wrong)
+    case("the same seed makes the same, another one does not", subprocess.run(
+        [sys.executable, *made, "-lengths", "32,48", "-facts", "2"], capture_output=True, text=True).stdout == r.stdout !=
+        subprocess.run([sys.executable, *made, "-lengths", "32,48", "-facts", "2", "-seed", "2"], capture_output=True, text=True).stdout)
+    for words in (["-lengths", "4"], ["-depths", "101"], ["-lengths", "x"]):
+        bad = subprocess.run([sys.executable, *made, *words], capture_output=True, text=True)
+        case(f"needles.py {' '.join(words)} is refused", bad.returncode and words[0] in bad.stderr and "Traceback" not in bad.stderr, bad.stderr)
+    out = os.path.join(folder, "eval")
+    rows = []
+    for k, page in enumerate(pages):  # every second one right
+        rows.append(json.dumps({**page, "exact": k % 2 == 0}) + "\n")
+    with open(f"{out}/pages.jsonl", "w") as f:
+        f.writelines(rows)
+    r = subprocess.run([sys.executable, os.path.join(ROOT, "scripts/plot.py"), out], capture_output=True, text=True, timeout=300)
+    case("plot.py: a table of right answers, and the picture", "      0 %     66.7%   33.3%" in r.stdout and
+         os.path.getsize(f"{out}/needles.png") > 1000 and "depth of the fact" in open(f"{out}/needles.svg").read(), (r.stdout, r.stderr))
+
+
 def main():
     with Folder() as folder:
         data, val = make_shards(folder, "train", 200, 1), make_shards(folder, "val", 30, 9)
         mixed(folder, data, val)
         asked(folder, data)
+        needles(folder, os.path.join(folder, "instruct"))
     done()
 
 

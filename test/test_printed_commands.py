@@ -121,6 +121,8 @@ def checkout(folder):
     shutil.copytree(os.path.join(folder, "runs/demo"), os.path.join(folder, "runs/NAME"))
     for name in ("PAGES.jsonl", "pages.jsonl"):
         make_pages(os.path.join(folder, name), 40, seed=9, shortest=6, longest=24)
+    with open(os.path.join(folder, "QA.jsonl"), "w") as f:
+        f.writelines(f'{{"context": "the sea was calm {i}", "prompt": "What was the sea?", "answer": "calm"}}\n' for i in range(20))
     for name in ("page.txt", "book.txt", "FILE"):
         with open(os.path.join(folder, name), "w") as f:
             f.write("The sea was calm and a small boat went out in the morning.\n")

@@ -146,7 +146,8 @@ def answers(folder, run_dir, path, found):
     asked = [json.loads(line) for line in r.stdout.splitlines()]
     r = run(C3, ["reconstruct", "-m", model, "-f", text, "-json", "-max_new", 8, "-prompt", prompt])
     again = [json.loads(line) for line in r.stdout.splitlines()]
-    case("c3 ask and c3 reconstruct -prompt give one answer", len(asked) == 2 and asked[0]["answer"] and "on no other prompt" not in r.stderr and
+    case("c3 ask and c3 reconstruct -prompt give one answer", len(asked) == 2 and asked[0]["answer"] and
+         "on no other prompt" not in r.stderr and
          [(p["prompt"], p["answer"]) for p in asked] == [(prompt, p["reconstruction"]) for p in again], (asked, again, r.stderr))
     r = run(C3, ["ask", "-m", model, "-f", text, "-limit", 1, "-max_new", 8, prompt])
     case("in words: the answer alone", r.stdout == asked[0]["answer"] + "\n", r.stdout)
@@ -162,8 +163,13 @@ def answers(folder, run_dir, path, found):
 
 def needles(folder, run_dir):
     """data/needles.py, c3 eval on what it made, and the picture."""
-    made = [os.path.join(ROOT, "data/needles.py"), "-tok", TOKENIZER, "-vocab", "4096", "-n", "3", os.path.join(folder, "train0.jsonl")]
-    r = subprocess.run([sys.executable, *made, "-lengths", "32,48", "-facts", "2"], capture_output=True, text=True, timeout=300)
+    def make(*words):
+        program = [sys.executable, os.path.join(ROOT, "data/needles.py"), "-tok", TOKENIZER, "-vocab", "4096", "-n", "3"]
+        return subprocess.run([*program, os.path.join(folder, "train0.jsonl"), *words], capture_output=True, text=True,
+                              timeout=300)
+
+    two = ["-lengths", "32,48", "-facts", "2"]
+    r = make(*two)
     lines, path = [json.loads(line) for line in r.stdout.splitlines()], os.path.join(folder, "needles.jsonl")
     with open(path, "w") as f:
         f.write(r.stdout)
@@ -174,21 +180,21 @@ def needles(folder, run_dir):
     case("documents of so many tokens, or a few less", all(n - 8 < p["tokens"] <= n for (n, _), p in zip(places, pages)),
          [p["tokens"] for p in pages])
     facts = [re.findall(r"The code of (\w+) is (\d+)\.", p["context"]) for p in lines]
-    case("two facts in each, one of them is asked for", all(len(f) == 2 and (re.fullmatch(r"What is the code of (\w+)\?", p["prompt"])[1],
-         p["answer"]) in f for f, p in zip(facts, lines)), lines[:2])
+    name_of = lambda p: re.fullmatch(r"What is the code of (\w+)\?", p["prompt"])[1]
+    case("two facts in each, one of them is asked for", all(len(f) == 2 and (name_of(p), p["answer"]) in f
+                                                            for f, p in zip(facts, lines)), lines[:2])
     wrong = []
     for (_, depth), p in zip(places, lines):
-        before, behind = p["context"].split(f"The code of {p['prompt'][20:-1]} is {p['answer']}.")
+        before, behind = p["context"].split(f"The code of {name_of(p)} is {p['answer']}.")
         a, b = (len(re.sub(r"The code of \w+ is \d+\.", "", part).split()) for part in (before, behind))
         if abs(a - (a + b) * depth / 100) > 0.5:
             wrong.append((depth, a, b))
     case("at the depth that is said", not wrong, wrong)
-    case("the same seed makes the same, another one does not", subprocess.run(
-        [sys.executable, *made, "-lengths", "32,48", "-facts", "2"], capture_output=True, text=True).stdout == r.stdout !=
-        subprocess.run([sys.executable, *made, "-lengths", "32,48", "-facts", "2", "-seed", "2"], capture_output=True, text=True).stdout)
+    case("the same seed makes the same, another one does not", make(*two).stdout == r.stdout != make(*two, "-seed", "2").stdout)
     for words in (["-lengths", "4"], ["-depths", "101"], ["-lengths", "x"]):
-        bad = subprocess.run([sys.executable, *made, *words], capture_output=True, text=True)
-        case(f"needles.py {' '.join(words)} is refused", bad.returncode and words[0] in bad.stderr and "Traceback" not in bad.stderr, bad.stderr)
+        bad = make(*words)
+        case(f"needles.py {' '.join(words)} is refused", bad.returncode and words[0] in bad.stderr and
+             "Traceback" not in bad.stderr, bad.stderr)
     out = os.path.join(folder, "eval")
     rows = []
     for k, page in enumerate(pages):  # every second one right
@@ -196,8 +202,10 @@ def needles(folder, run_dir):
     with open(f"{out}/pages.jsonl", "w") as f:
         f.writelines(rows)
     r = subprocess.run([sys.executable, os.path.join(ROOT, "scripts/plot.py"), out], capture_output=True, text=True, timeout=300)
+    with open(f"{out}/needles.svg") as f:
+        picture = f.read()
     case("plot.py: a table of right answers, and the picture", "      0 %     66.7%   33.3%" in r.stdout and
-         os.path.getsize(f"{out}/needles.png") > 1000 and "depth of the fact" in open(f"{out}/needles.svg").read(), (r.stdout, r.stderr))
+         os.path.getsize(f"{out}/needles.png") > 1000 and "depth of the fact" in picture, (r.stdout, r.stderr))
 
 
 def main():

@@ -1,6 +1,8 @@
 """Runs and evaluations made by hand, for the tests of the desk: what train_c3 and c3 eval leave behind, without either."""
 import json
 import os
+import struct
+import xml.etree.ElementTree as ElementTree
 
 from rapidfuzz.distance import Levenshtein
 
@@ -115,3 +117,17 @@ def make_run(folder, scale=1.0, evaluations=("eval_en", "eval_zh"), **options):
     for name in evaluations:
         make_evaluation(os.path.join(folder, name))
     return folder
+
+
+def picture_faults(folder, names, shapes_least=10):
+    """What is not there as a PNG of a picture's size, and as SVG that says the same."""
+    found = []
+    for name in names:
+        with open(f"{folder}/{name}.png", "rb") as f:
+            head = f.read(24)
+        wide, high = struct.unpack(">II", head[16:])
+        root = ElementTree.parse(f"{folder}/{name}.svg").getroot()
+        shapes = [e for e in root.iter() if e.tag.endswith("path") and e.get("d")]
+        if head[:8] != b"\x89PNG\r\n\x1a\n" or wide < 1200 or high < 400 or not root.tag.endswith("svg") or len(shapes) < shapes_least:
+            found.append((name, wide, high, root.tag, len(shapes)))
+    return found

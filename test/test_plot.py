@@ -1,32 +1,16 @@
 #!/usr/bin/env python3
 """test_plot.py: scripts/plot.py draws a run, several, and a single evaluation, as PNG and as SVG."""
 import os
-import struct
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 
 from harness import ROOT, Folder, case, done, leftovers
-from made_runs import add_sets, make_evaluation, make_run
+from made_runs import add_sets, make_evaluation, make_run, picture_faults
 
 
 def plot(*words):
     return subprocess.run([sys.executable, os.path.join(ROOT, "scripts/plot.py"), *words], capture_output=True, text=True,
                           timeout=300)
-
-
-def picture_faults(folder, names):
-    """What is not there as a PNG of a picture's size, and as SVG that says the same."""
-    found = []
-    for name in names:
-        with open(f"{folder}/{name}.png", "rb") as f:
-            head = f.read(24)
-        wide, high = struct.unpack(">II", head[16:])
-        root = ElementTree.parse(f"{folder}/{name}.svg").getroot()
-        shapes = [e for e in root.iter() if e.tag.endswith("path") and e.get("d")]
-        if head[:8] != b"\x89PNG\r\n\x1a\n" or wide < 1200 or high < 400 or not root.tag.endswith("svg") or len(shapes) < 10:
-            found.append((name, wide, high, root.tag, len(shapes)))
-    return found
 
 
 def main():

@@ -1,0 +1,108 @@
+"""study_points.py: what the study trains, one Point a model. The recipe is the same for all; what an ablation changes stands in
+its `recipe`, `shape` or `seed` and nowhere else."""
+import dataclasses
+
+# Stacks as dev/make_random_checkpoint takes them: layers and width of encoder and decoder; heads of 32, 3 D in the MLP.
+SHAPES = {
+    "base": ((2, 128), (2, 128)),
+    "narrow": ((2, 64), (2, 64)),
+    "wide": ((2, 256), (2, 256)),
+    "encoder 1 + 3": ((1, 128), (3, 128)),  # a layer costs the same on either side
+    "encoder 3 + 1": ((3, 128), (1, 128)),
+    "no latents": ((1, 2), (2, 128)),  # an encoder of two numbers: what is left is a language model
+}
+# As the demo's. Pages grow from 10 tokens to whole over the first half of the steps.
+RECIPE = {"lr": 1.2e-3, "schedule": "linear", "warmup": 200, "beta2": 0.95, "len_warmup": 0.5}
+VOCABULARY = 2048
+TOKENS_A_STEP = 32 * 52  # about, once pages are whole; fewer where 32 pages have fewer
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """length: text tokens L; pages have L/2 to 9 L/8 of them, and those from 7 L/8 on have L in the mean. million: training
+    tokens. lang: "en", "zh", or "en+zh", half of the pages each."""
+    name: str
+    million: float
+    length: int = 64
+    latents: int = 8
+    lang: str = "en"
+    shape: str = "base"
+    seed: int = 1
+    group: str = "grid"
+    recipe: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def languages(self):
+        return self.lang.split("+")
+
+    @property
+    def pages(self):
+        """Of a step."""
+        return max(8, min(32, TOKENS_A_STEP * 16 // (13 * self.length)))
+
+    @property
+    def steps(self):
+        """For that many tokens, pages being cut at first."""
+        mean, share = 13 / 16 * self.length, self.options["len_warmup"]
+        a_page = (1 - share) * mean + share * (10 + mean) / 2
+        return max(1, round(self.million * 1e6 / (self.pages * a_page)))
+
+    @property
+    def options(self):
+        return RECIPE | self.recipe
+
+    @property
+    def tflop(self):
+        """Of the training: 6 for each weight and row it meets; attention is left out."""
+        mean, (encoder, decoder) = 13 / 16 * self.length, SHAPES[self.shape]
+        rows = [(1 + self.latents / mean) * layers * layer_weights(d) for layers, d in (encoder, decoder)]
+        return 6e-6 * self.million * (sum(rows) + decoder[1] * (VOCABULARY + 6))
+
+
+def heads(d):
+    """Query heads, heads of keys and values, size of a head."""
+    return max(1, d // 32), max(1, d // 64), min(32, d)
+
+
+def layer_weights(d):
+    n, kv, size = heads(d)
+    return d * size * (2 * n + 2 * kv) + 3 * d * 3 * d
+
+
+def grid(lang, length, millions):
+    return [Point(f"{lang.replace('+', '_')}_{length}_{n}", m, length, n, lang) for n, m in millions.items()]
+
+
+def ablations(million, seeds, only=None):
+    """Each against "base": pages of 16 to 36 tokens, 8 latents, as small as the questions allow."""
+    variants = {
+        "base": {}, "encoder_frozen": {"freeze": "enc"}, "decoder_frozen": {"freeze": "dec"},
+        "both_frozen": {"lr_enc": 0, "lr_dec": 0}, "loss_micro": {"loss_norm": "micro", "b": 4},
+        "curriculum_0": {"len_warmup": 0}, "curriculum_25": {"len_warmup": 0.25}, "curriculum_75": {"len_warmup": 0.75},
+        "latent_rate_third": {"lr_latent": 0.3333}, "latent_rate_triple": {"lr_latent": 3},
+        "encoder_1_3": "encoder 1 + 3", "encoder_3_1": "encoder 3 + 1"}
+    for name, change in variants.items():
+        shape, recipe = (change, {}) if isinstance(change, str) else ("base", change)
+        for seed in range(1, seeds + 1):
+            if only is None or name in only:
+                yield Point(f"a_{name}_s{seed}", million, 32, 8, shape=shape, seed=seed, group="ablation", recipe=recipe)
+
+
+def language_models(million):
+    return [Point(f"lm_{lang}", million, 64, 1, lang, "no latents", group="language model") for lang in ("en", "zh")]
+
+
+# In the order in which they are trained: what matters most first.
+FULL = [
+    *grid("en", 64, {4: 16, 8: 12, 16: 8}), *grid("zh", 64, {4: 4, 8: 3, 16: 3}), *language_models(1.5),
+    *grid("en", 128, {4: 5, 8: 6, 16: 6, 32: 5}), *grid("en+zh", 64, {8: 6}),
+    *grid("en", 256, {8: 4, 16: 4, 32: 4, 64: 4}),
+    *(Point(f"narrow_en_64_{n}", 3, 64, n, shape="narrow") for n in (4, 8, 16)),
+    *(Point(f"wide_en_64_{n}", m, 64, n, shape="wide", recipe={"lr": 8e-4}) for n, m in ((4, 4), (8, 3))),
+    *ablations(1, 3),
+]
+QUICK = [
+    *grid("en", 64, {8: 2.5, 16: 2, 4: 2.5}), *grid("zh", 64, {8: 1.5}), *grid("en+zh", 64, {8: 1.5}),
+    *(dataclasses.replace(p, million=0.5) for p in language_models(1)), *grid("en", 128, {16: 1}),
+    *ablations(0.5, 1, ("base", "encoder_frozen", "curriculum_0")),
+]

@@ -9,7 +9,6 @@ goes on from its last checkpoint. scripts/study.sh prepares all this needs.
 import argparse
 import csv
 import ctypes
-import glob
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -43,7 +42,7 @@ class Stop(Exception):
 def corpus(o, kind, length):
     """The folder of pages of a kind of text, "en", "zh" or "classical", of L/2 to 9 L/8 tokens; made when it is not there."""
     folder = f"{o.data}/{kind}_{length}"
-    if os.path.exists(f"{folder}/test.jsonl") and glob.glob(f"{folder}/train_*.bin"):
+    if os.path.exists(f"{folder}/manifest.json"):  # written last
         return folder
     documents = f"{o.data}/docs"
     if not os.path.exists(f"{documents}/modern.jsonl"):

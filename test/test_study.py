@@ -41,6 +41,7 @@ def make_data(tmp):
         make_pages(f"{folder}/{part}.jsonl", n, seed, 7, 13)
         run(C3, ["tokenize", "-tok", TOKENIZER, "-vocab", study_points.VOCABULARY, "-o", f"{folder}/{part}",
                  f"{folder}/{part}.jsonl"])
+    open(f"{folder}/manifest.json", "w").close()  # says that the pages are whole
 
 
 def rows(tmp):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SKIPPED = {".git", ".venv", ".setup", ".cuda", "build", "models", "runs", "__pycache__", "data/cache", "data/qwen2.5",
-           "data/demo", "data/corpus", "data/ocr"}  # what .gitignore names
+           "data/demo", "data/corpus", "data/ocr", "data/study"}  # what .gitignore names
 LONG, TOO_LONG, COLUMNS = 600, 700, 120
 CODE = (".c", ".h", ".cu", ".cuh", ".py", ".sh")
 LEFTOVER = re.compile(r"\b(TO" r"DO|FIX" r"ME)\b")

@@ -183,6 +183,34 @@ def test_markup():
           [texts.clean(p) for p in texts.help_paragraphs(HELP)], ["选择「工具 - 选项」 & 确定即可", "列表项目"])
 
 
+def catalog(pairs):
+    """A .mo file: gettext's, with two tables of (length, offset)."""
+    n, at, tables, strings = len(pairs), 28 + 16 * len(pairs), [], b""
+    for column in (0, 1):
+        for pair in pairs:
+            text = pair[column].encode()
+            tables.append(struct.pack("<2I", len(text), at + len(strings)))
+            strings += text + b"\0"
+    return struct.pack("<7I", 0x950412DE, 0, n, 28, 28 + 8 * n, 0, 0) + b"".join(tables) + strings
+
+
+def test_more():
+    page = ("<nav><p>Home</p></nav><P class=x>A long paragraph &amp; more,\nwith <b>mark-up</b> in it.</P>"
+            "<p>a list of names without an end and without a full stop</p><pre>code that is no paragraph of the page.</pre>")
+    equal("web: paragraphs of sentences, without mark-up", list(texts.web_paragraphs(page)),
+          ["A long paragraph & more, with mark-up in it."])
+    with tempfile.TemporaryDirectory() as root:
+        folder = f"{root}/cataclysm-dda-data/usr/share/locale/zh_CN/LC_MESSAGES"
+        os.makedirs(folder)
+        said = "这是一个很长的句子，讲的是一只猫和一条狗的故事。"
+        with open(f"{folder}/cataclysm-dda.mo", "wb") as f:
+            f.write(catalog([("", "Content-Type: text/plain; charset=UTF-8\n"), ("a", said), ("b", "短句"),
+                             ("c", said + "%s 还有一个占位符"), ("d", "<color_red>" + said)]))
+        documents = list(texts.documents(root, "zh", True))
+        equal("a game: sentences, without placeholders and mark-up", [(d["id"], d["text"]) for d in documents], [("game/1/1", said)])
+        equal("without -more it is not read", list(texts.documents(root, "zh")), [])
+
+
 # ---- code ----
 def test_code():
     source = "#include <x>\n\n\nint f(void) {\n\treturn 0;   \n}\r\n\n  \n// é\n" + "1, " * 50 + "\nx\n"
@@ -488,7 +516,7 @@ def test_real():
                  abs(share - report[f"val_{lang}"]["share_of_grams_in_training"]) < 1e-3 and share < 1e-3, share)
 
 
-for test in (test_r, test_sword, test_fortunes, test_markup, test_code, test_clean, test_vocabulary, test_cut,
+for test in (test_r, test_sword, test_fortunes, test_markup, test_more, test_code, test_clean, test_vocabulary, test_cut,
              test_parts, test_split, test_whole, test_tool, test_real):
     test()
 print(f"{passed} passed, {failed} failed")

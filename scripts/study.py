@@ -274,9 +274,10 @@ def show(o, points):
                                                       "a guess, until a point is done on this machine."))
 
 
-def run_points(o, points):
-    """As many at a time as there are jobs; with -hours none is begun that would not end in time. Names of those left out."""
-    waiting, running, failed, left_out, began = [p for p in points if not done(o, p)], {}, [], [], time.monotonic()
+def run_points(o, points, began):
+    """As many at a time as there are jobs; with -hours, from `began` on, none is begun that would not end in time. Names of
+    those left out."""
+    waiting, running, failed, left_out = [p for p in points if not done(o, p)], {}, [], []
     while waiting or running:
         while waiting and len(running) < o.jobs:
             p = waiting.pop(0)
@@ -340,9 +341,10 @@ def options():
     add("-jobs", type=int, metavar="N", help="points at a time, each on one core [all cores]")
     add("-points", metavar="FILE", help="a JSON list of other points")
     add("-o", metavar="DIR", help="where the study goes [runs/study, or runs/study-quick]")
-    add("-data", default="data/study", metavar="DIR", help="where texts and pages are [data/study]")
+    add("-data", metavar="DIR", help="where texts and pages are [data/study, or data/study/quick]")
     o = parser.parse_args()
     o.o = o.o or ("runs/study-quick" if o.quick else "runs/study")
+    o.data = o.data or ("data/study/quick" if o.quick else "data/study")
     o.hours = o.hours if o.hours is not None else 0 if o.quick or o.points else 2
     o.jobs = o.jobs if o.jobs is not None else len(os.sched_getaffinity(0))
     if o.jobs < 1:
@@ -362,8 +364,9 @@ def main():
             set_aside(o, name)
         refuse_changes(o, wanted)
         os.makedirs(o.o, exist_ok=True)
+        began = time.monotonic()
         corpora(o, [p for p in wanted if not done(o, p)])
-        left_out = run_points(o, wanted)
+        left_out = run_points(o, wanted, began)
         write_results(o, points)
         import study_report  # its modules take a second: only where something is drawn
         for path in study_report.write(f"{o.o}/results.csv", o.o):

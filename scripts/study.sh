@@ -14,26 +14,27 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-# More texts than the demo's: 51 MB of packages.
+# Beside the demo's texts, unless -quick: 51 MB of packages.
 PACKAGES="anarchism postgresql-doc-15 python3.11-doc cataclysm-dda-data"
-docs=data/study/docs
+data=data/study
 
 case " $* " in *" -h "* | *" -list "*) exec .venv/bin/python scripts/study.py "$@" ;; esac
 bash scripts/setup.sh corpus
 make -s -j"$(cores)" train_c3 c3 build/dev/make_random_checkpoint
 bash data/get_tokenizer.sh
-if [ ! -f $docs/done ]; then
+case " $* " in *" -quick "*) data=data/study/quick PACKAGES= ;; esac
+if [ ! -f $data/docs/done ]; then
     step "texts"
     bash data/make_demo.sh
-    mkdir -p data/study/unpacked $docs
+    mkdir -p $data/unpacked $data/docs
+    ln -sfn "$PWD"/data/cache/unpacked/* $data/unpacked/
     for p in $PACKAGES; do
         ls data/cache/"$p"_*.deb >/dev/null 2>&1 || (cd data/cache && apt-get download -q "$p") ||
             { warn "$p is not to be had here: its texts are left out"; continue; }
-        dpkg-deb -x "$(ls data/cache/"$p"_*.deb | sort -V | tail -n 1)" data/study/unpacked/"$p"
+        dpkg-deb -x "$(ls data/cache/"$p"_*.deb | sort -V | tail -n 1)" $data/unpacked/"$p"
     done
-    ln -sfn "$PWD"/data/cache/unpacked/* data/study/unpacked/
-    .venv/bin/python data/debian_texts.py data/study/unpacked $docs -more
-    touch $docs/done
+    .venv/bin/python data/debian_texts.py $data/unpacked $data/docs ${PACKAGES:+-more}
+    touch $data/docs/done
 fi
 step "points"
 exec .venv/bin/python scripts/study.py "$@"

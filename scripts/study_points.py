@@ -98,7 +98,7 @@ FULL = [
     *grid("en", 128, {4: 5, 8: 6, 16: 6, 32: 5}), *grid("en+zh", 64, {8: 6}),
     *grid("en", 256, {8: 4, 16: 4, 32: 4, 64: 4}),
     *(Point(f"narrow_en_64_{n}", 3, 64, n, shape="narrow") for n in (4, 8, 16)),
-    *(Point(f"wide_en_64_{n}", m, 64, n, shape="wide", recipe={"lr": 8e-4}) for n, m in ((4, 4), (8, 3))),
+    *(Point(f"wide_en_64_{n}", m, 64, n, shape="wide", recipe={"lr": 8e-4}) for n, m in ((4, 3.5), (8, 2))),
     *ablations(1, 3),
 ]
 QUICK = [

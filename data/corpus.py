@@ -25,13 +25,14 @@ try:
     from loguru import logger
 
     from corpus_read import Broken, die_with_parent, expand, ocr_missing, read_unit, tasks_of
-    from corpus_steps import (CODES, COMMON, GRAM, MINHASH, THRESHOLDS, Cut, Read, Sign, Tally, ids_of, keyed, lines_of_file,
+    from corpus_steps import (BANDS, CODES, COMMON, GRAM, THRESHOLDS, Cut, Pairs, Read, Sign, Tally, ids_of, keyed, lines_of_file,
                               runs_of, tidy, write_json, write_lines, write_whole)
 except ModuleNotFoundError as missing:
     sys.exit(f"corpus.py: Python module {missing.name} is missing (hint: bash scripts/setup.sh corpus; then "
              ".venv/bin/python data/corpus.py)")
 
 SPLITS = ("train", "val", "test")
+DOCUMENTS_AT_ONCE = 16 << 20  # of a band in memory: 40 bytes each
 NEAR, EXACT, LANGUAGE, SHARE, SURPLUS = 11, 10, 12, 13, 14
 DROPPED = {EXACT: "exact_double", NEAR: "near_double", LANGUAGE: "other_language", SHARE: "language_share", SURPLUS: "surplus"}
 
@@ -161,7 +162,7 @@ def settings_of(o, files):
 def open_folder(o):
     """The list of input files; goes on with an earlier run of the same settings."""
     lock(o)
-    o.work, o.stdin, o.stdins = f"{o.o}/work", None, []
+    o.work, o.stdin, o.stdins = os.path.abspath(f"{o.o}/work"), None, []
     given = [i for i in o.inputs if i != "-"]
     files = expand(given)
     if len(given) < len(o.inputs):
@@ -189,7 +190,7 @@ def open_folder(o):
             raise Stop(f"{o.o}: holds a corpus of other settings: {what} (hint: another -o, or remove this folder)")
     else:
         write_json(path, settings)
-    for name in ("docs", "dups", "verdict", "held", "train"):
+    for name in ("docs", "signatures", "pairs", "verdict", "held", "train"):
         os.makedirs(f"{o.work}/{name}", exist_ok=True)
     return files
 
@@ -240,16 +241,15 @@ def execute(o, name, steps, tasks):
 
 # ---------------------------------------------------------------- doubles, languages, split
 
-def doubles(o, hashes, offsets):
+def doubles(o, hashes):
     """(exact, near) doubles as masks; of each group the first document stays. Near: documents that share one of the
     bands of their MinHash signatures, and what hangs together so."""
     _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
     first_of = first[group]
     exact = first_of != np.arange(len(hashes))
-    files = [np.fromfile(f"{o.work}/dups/{n}", "<u4") for n in sorted(os.listdir(f"{o.work}/dups"))]
-    found = np.concatenate(files).reshape(-1, 4).astype(np.int64)
-    ends = np.unique(np.sort(np.stack((first_of[offsets[found[:, 0]] + found[:, 1]],
-                                       first_of[offsets[found[:, 2]] + found[:, 3]]), 1), axis=1), axis=0)
+    found = [np.load(f"{o.work}/pairs/{name}") for name in sorted(os.listdir(f"{o.work}/pairs"))]
+    ends = np.sort(first_of[np.concatenate(found)], axis=1)
+    ends = np.stack(np.divmod(np.unique(ends[:, 0] * len(hashes) + ends[:, 1]), len(hashes)), 1)
     parent = {}
 
     def root(x):
@@ -273,7 +273,7 @@ def choose(o, tasks):
     hashes, tokens, lang, pages, held = np.concatenate(index).T
     tokens, pages, names = tokens.astype(np.int64), pages.astype(np.int64), np.array(CODES)[lang.astype(int)]
     verdict = np.zeros(len(hashes), np.uint8)
-    exact, near = doubles(o, hashes, offsets)
+    exact, near = doubles(o, hashes)
     verdict[near], verdict[exact] = NEAR, EXACT
     key = (hashes ^ np.uint64(keyed(o, "documents"))) * np.uint64(0xBF58476D1CE4E5B9)
     order = np.argsort((key ^ (key >> np.uint64(31))) * np.uint64(0x94D049BB133111EB), kind="stable")
@@ -427,7 +427,7 @@ def finish(o, files, tasks):
         if number:
             write_whole(f"{o.o}/{split}.jsonl", lambda f: f.writelines(lines))
         else:
-            write_lines(f"{o.o}/{split}.jsonl.zst", lines)
+            write_lines(f"{o.o}/{split}.jsonl.zst", lines, level=3)
     if not result["train"]["pages"]:
         raise Stop("no training page is left, see aside.jsonl and the table above")
     return result, lengths, dropped
@@ -513,14 +513,12 @@ def work(o):
     tasks = tasks_of(files)
     n = len(tasks)
     o.ocr_threads = max(1, o.workers // n)
-    execute(o, "read", [Read(o, tasks), Sign(os.path.abspath(f"{o.work}/signatures"))], n)
+    execute(o, "read", [Read(o, tasks), Sign(f"{o.work}/signatures")], n)
     write_aside(o, n)
     index = sum(len(np.load(f"{o.work}/docs/{i:05d}.npy")) for i in range(n))
     if not index:
         raise Stop(f"no document of {' '.join(o.inputs)} gave a page of {o.least} tokens, see {o.o}/aside.jsonl")
-    from datatrove.pipeline.dedup import MinhashDedupBuckets
-    execute(o, "doubles", [MinhashDedupBuckets(os.path.abspath(f"{o.work}/signatures"), os.path.abspath(f"{o.work}/dups"),
-                                               config=MINHASH)], MINHASH.num_buckets)
+    execute(o, "doubles", [Pairs(f"{o.work}/signatures", f"{o.work}/pairs")], BANDS * (1 + index // DOCUMENTS_AT_ONCE))
     choose(o, n)
     with open(f"{o.work}/verdict.json") as f:
         o.stretches = {int(split): share for split, share in json.load(f)["stretches"].items()}

@@ -4,15 +4,13 @@ A task of the first stage writes work/docs/N.jsonl.zst (documents kept, in order
 language), N.json (what was read and dropped, by reason) and N.aside.jsonl (what was left out, by name). A task of the last
 stage writes N.pages.zst (pages sorted by their random key) and N.pages.npz. All of them appear whole or not at all.
 """
-import base64, collections, functools, hashlib, json, os, re, unicodedata
+import base64, collections, functools, hashlib, itertools, json, os, re, unicodedata
 
 import numpy as np
 import xxhash
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
 from datatrove.pipeline.filters import GopherRepetitionFilter
-from datatrove.utils.hashing import HashConfig
 from datatrove.utils.word_tokenizers import WordTokenizer
 
 from corpus_read import Broken, read_unit
@@ -41,6 +39,8 @@ CODES = [*LANGUAGES, *(code for code, _ in SCRIPTS), "und"]
 STOP = {code: frozenset(words.split()) for code, words in LANGUAGES.items()}
 SCRIPT_OF = [(code, re.compile(letters)) for code, letters in SCRIPTS]
 WORD = re.compile("[\u3400-\u9fff]{1,2}|[^\\W\u3400-\u9fff]+")
+BLOCK = 1 << 16  # characters whose words are found at once
+EAST = re.compile("[\u2e80-\uffff]")
 DIGIT = re.compile(r"[\d_]")
 PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
@@ -49,6 +49,7 @@ PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\
 
 REPAIR = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufb00-\ufb06\ufeff\ufffd\ud800-\udfff]|&[#a-zA-Z]\\w{1,6};")
 BLANK = re.compile(r"[^\S\n\f]+")
+NO_BLANK = re.compile(r"[^\S\n\f ]")
 LINE_ENDS = re.compile(r" *\n *")
 ZERO = re.compile("[\u00ad\u200b-\u200f\u2060]")
 
@@ -60,28 +61,90 @@ def encodable(text):
 
 def tidy(text):
     """Unicode repaired by ftfy where there is something to repair, NFC, single spaces, at most one blank line."""
-    if not text.isascii() or REPAIR.search(text):
+    if not text.isascii() or "&" in text or not text.replace("\n", "").isprintable():
         import ftfy
         from ftfy.badness import is_bad
         if REPAIR.search(text) or is_bad(text):
             text = ftfy.fix_text(text, uncurl_quotes=False, fix_character_width=False)
         text = encodable(ZERO.sub("", text))
-    text = BLANK.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return re.sub("\n{3,}", "\n\n", LINE_ENDS.sub("\n", text)).strip()
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "  " in text or NO_BLANK.search(text):
+        text = BLANK.sub(" ", text)
+    if " \n" in text or "\n " in text:
+        text = LINE_ENDS.sub("\n", text)
+    return (re.sub("\n{3,}", "\n\n", text) if "\n\n\n" in text else text).strip()
 
 
-def language_of(text):
-    """By script, then by frequent words, on up to 3000 letters; "und" where neither tells."""
-    sample = text if len(text) <= 3000 else text[:1500] + text[len(text) // 2 :][:1500]
-    letters = sum(map(str.isalpha, sample))
-    if not sample.isascii():
+@functools.lru_cache(1)
+def signs():
+    """(kind of each character: 0 between words, 1 in a word, 2 a digit or _ in a word, 3 an ideograph; powers of an odd
+    number, and of its inverse, modulo 2^64)."""
+    kind = np.array([3 if 0x3400 <= c <= 0x9fff else (1 + bool(DIGIT.match(chr(c)))) * (chr(c).isalnum() or c == 95)
+                     for c in range(0x30000)], np.uint8)
+    base = 0x9E3779B97F4A7C15
+    return kind, *(np.cumprod(np.full(BLOCK, b, np.uint64)) for b in (base, pow(base, -1, 1 << 64)))
+
+
+def words_of(text):
+    """(hashes, lengths, count of digits) of the words as WORD finds them in small letters: by numpy, as sums of characters
+    times powers of a number."""
+    kinds, powers, inverse = signs()
+    text, at, hashes, lengths, digits = text.lower(), 0, [], [], 0
+    while at < len(text):
+        end = len(text) if len(text) - at <= BLOCK else max(text.rfind(" ", at, at + BLOCK), text.rfind("\n", at, at + BLOCK)) + 1
+        end = end if end > at else at + BLOCK
+        codes = np.frombuffer(text[at:end].encode("utf-32-le", "surrogatepass"), np.uint32)
+        kind = kinds[np.minimum(codes, len(kinds) - 1)]
+        inside = kind > 0
+        new = inside.copy()  # begins a word: not between words, and behind what is, or behind the other sort
+        new[1:] &= ~inside[:-1]
+        if (kind == 3).any():
+            han = kind == 3
+            new[1:] |= inside[1:] & (han[1:] != han[:-1])
+            place = np.arange(len(han))
+            new |= han & ((place - np.maximum.accumulate(np.where(new, place, 0))) % 2 == 0)
+        start = np.flatnonzero(new)
+        last = np.zeros(len(kind), bool)  # ends a word
+        last[-1:] = inside[-1:]
+        last[:-1] = inside[:-1] & (new[1:] | ~inside[1:])
+        stop = np.flatnonzero(last)
+        total = np.cumsum(codes * powers[: len(codes)], dtype=np.uint64)
+        own = (total[stop] - total[start] + codes[start] * powers[start]) * inverse[start]
+        own = (own ^ (own >> np.uint64(32))) * MIX
+        hashes.append(own ^ (own >> np.uint64(29)))
+        lengths.append(stop - start + 1)
+        digits += int(np.count_nonzero(kind == 2))
+        at = end
+    if not hashes:
+        return np.empty(0, np.uint64), np.empty(0, np.int64), 0
+    return np.concatenate(hashes), np.concatenate(lengths), digits
+
+
+def language_of(text, hashes):
+    """By script, then by frequent words, on up to 3000 characters and 500 words; "und" where neither tells."""
+    if not text.isascii():
+        sample = text if len(text) <= 3000 else text[:1500] + text[len(text) // 2 :][:1500]
+        letters = sum(map(str.isalpha, sample))
         for code, pattern in SCRIPT_OF:
             if 5 * len(pattern.findall(sample)) > letters * (0.5 if code == "ja" else 1.5):
                 return code
-    words = re.findall(r"[^\W\d_]+", sample.lower())
-    count = collections.Counter(words)
-    best = max((sum(map(count.__getitem__, stop)), code) for code, stop in STOP.items())
-    return best[1] if 12 * best[0] >= len(words) > 0 else "und"
+    if len(hashes) > 500:
+        hashes = np.concatenate((hashes[:250], hashes[len(hashes) // 2 :][:250]))
+    stop, of = stop_words()
+    at = np.minimum(np.searchsorted(stop, hashes), len(stop) - 1)
+    count = of[at[stop[at] == hashes]].sum(0)
+    best = int(np.argmax(count))
+    return list(LANGUAGES)[best] if 12 * count[best] >= len(hashes) > 0 else "und"
+
+
+@functools.lru_cache(1)
+def stop_words():
+    """(sorted hashes of the frequent words, a row for each: which languages have it)."""
+    words = {word: int(words_of(word)[0][0]) for word in sorted(set().union(*STOP.values()))}
+    order = sorted(words, key=words.get)
+    return (np.array([words[w] for w in order], np.uint64),
+            np.array([[w in STOP[code] for code in LANGUAGES] for w in order], np.int64))
 
 
 class Words(WordTokenizer):
@@ -101,15 +164,6 @@ def hash_text(text):
     return xxhash.xxh64_intdigest(text.encode("utf-8", "surrogateescape"))  # names of files may hold any bytes
 
 
-class WordHashes(dict):
-    def __missing__(self, word):
-        if len(self) > 2_000_000:
-            self.clear()
-        self[word] = found = hash_text(word)
-        return found
-
-
-HASH_OF = WordHashes()
 MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -117,10 +171,19 @@ def runs_of(values, n):
     """Hashes of all runs of n values of a uint64 array."""
     if len(values) < n:
         return np.empty(0, np.uint64)
-    out = values[: len(values) - n + 1].copy()
-    for i in range(1, n):
-        out = (out ^ (out >> np.uint64(29))) * MIX + values[i : len(values) - n + 1 + i]
+    out, have = values, 1
+    for bit in f"{n:b}"[1:]:  # runs of twice as many, and of one more
+        for more, other in ((have, out), (1, values))[: 1 + (bit == "1")]:
+            keep = len(values) + 1 - have - more
+            out = (out[:keep] ^ (out[:keep] >> np.uint64(29))) * MIX + other[have : have + keep]
+            have += more
     return out ^ (out >> np.uint64(32))
+
+
+def comes_often(hashes, times):
+    """Whether a value stands in an array so many times."""
+    hashes = np.sort(hashes)
+    return bool((hashes[times - 1 :] == hashes[: len(hashes) - times + 1]).any())
 
 
 class Repetition(GopherRepetitionFilter):
@@ -134,11 +197,14 @@ class Repetition(GopherRepetitionFilter):
                          tuple((n, x * scale) for n, x in zip(range(5, 11), (0.15, 0.14, 0.13, 0.12, 0.11, 0.1))),
                          language=Words())
 
-    def suspect(self, text, words, hashes):
-        lines = self._line_splitter.split(text)
-        if len(words) < 50 or len(lines) - len(set(lines)) > 0.5 * self.dup_line_char_frac * len(lines):
+    def suspect(self, text, hashes, lengths):
+        lines = list(filter(None, text.split("\n")))
+        if len(hashes) < 50 or len(lines) - len(set(lines)) > 0.5 * self.dup_line_char_frac * len(lines):
             return True
-        lengths = np.fromiter(map(len, words), np.int64, len(words))
+        longest = int(lengths.max())
+        most = int(min(share * len(text) / (n * longest + n - 1) for n, share in self.top_n_grams))  # longer runs are rarer
+        if not comes_often(runs_of(hashes, 2), most + 1) and not comes_often(runs_of(hashes, 5), 2):
+            return False
         ends = np.concatenate(([0], np.cumsum(lengths)))
         for n, share in self.top_n_grams:
             size = ends[n:] - ends[:-n] + n - 1
@@ -157,22 +223,22 @@ class Repetition(GopherRepetitionFilter):
                 return False
         return False
 
-    def why(self, text, words, hashes):
-        if not self.scale or not self.suspect(text, words, hashes):
+    def why(self, text, hashes, lengths):
+        if not self.scale or not self.suspect(text, hashes, lengths):
             return None
         found = self.filter(Document(text, ""))
         return None if found is True else "repetition_" + found[1]
 
 
-def garbage(page, words, limit):
+def garbage(page, lengths, digits, limit):
     """Why a page is no text, or None."""
     solid = len(page) - page.count(" ") - page.count("\n")
-    if sum(map(len, words)) - len(DIGIT.findall(page)) < limit["letters"] * solid:
+    if lengths.sum() - digits < limit["letters"] * solid:
         return "few_letters"
     if not page.isascii() and len(re.findall("[\ufffd\ue000-\uf8ff]", page)) > limit["unknown"] * solid:
         return "unknown_characters"
-    if words and not "\u2e80" < words[len(words) // 2][0] < "\uffff":
-        if not limit["word_least"] <= sum(map(len, words)) / len(words) <= limit["word_most"]:
+    if len(lengths) and (page.isascii() or 2 * len(EAST.findall(page)) < solid):
+        if not limit["word_least"] <= lengths.mean() <= limit["word_most"]:
             return "word_length"
     return None
 
@@ -201,7 +267,12 @@ def encoder(path, k):
 
 
 def ids_of(text, o):
-    return np.array(encoder(o.tok, o.vocab)[0].encode_ordinary(text), np.int64)
+    return encoder(o.tok, o.vocab)[0].encode_to_numpy(text, disallowed_special=())
+
+
+def ends_of(ids, o):
+    """Bytes up to the end of each token."""
+    return np.cumsum(encoder(o.tok, o.vocab)[1][ids])
 
 
 BORDERS = [(4, rb"\f"), (3, rb"\n\n+"), (2, rb"[.!?][\"')\]]*\s|(?:\xe3\x80\x82|\xef\xbc\x81|\xef\xbc\x9f|\xe2\x80\xa6)"
@@ -209,24 +280,20 @@ BORDERS = [(4, rb"\f"), (3, rb"\n\n+"), (2, rb"[.!?][\"')\]]*\s|(?:\xe3\x80\x82|
 BORDERS = [(kind, re.compile(pattern)) for kind, pattern in BORDERS]
 
 
-def cut(text, o, name):
-    """(places, tokens): where the pages of a document begin and end, in bytes of its UTF-8, and how many tokens it has.
+def cut(data, ids, o, name):
+    """Where the pages of a document begin and end, in bytes of its UTF-8, given its tokens.
     A page of the source (a form feed ends it) that is of the lengths asked for stays as it is; else each page draws a
     length and takes the best border near it: paragraph, sentence, clause, word. What is left over at the end is a page
     where it is long enough, and else is joined to nothing."""
-    data = text.encode()
-    sizes = encoder(o.tok, o.vocab)[1]
-    ids = ids_of(text, o)
-    ends = np.cumsum(sizes[ids])  # bytes up to the end of each token
     if len(ids) < o.least:
-        return [], len(ids)
-    found = [(4, [len(data)])]
-    if len(ids) > o.most:
-        raw = np.frombuffer(data, np.uint8)
-        found += [(kind, [m.end() for m in pattern.finditer(data)]) for kind, pattern in BORDERS]
-        found.append((0, np.flatnonzero(raw == 32) + 1))
-        if longest_gap(np.concatenate([f[1] for f in found]), len(data)) > o.least:  # no blanks: between any two characters
-            found.append((-1, np.flatnonzero((raw & 0xC0) != 0x80)))
+        return []
+    if len(ids) <= o.most:
+        return [(0, len(data))]
+    ends, raw = ends_of(ids, o), np.frombuffer(data, np.uint8)
+    found = [(4, [len(data)])] + [(kind, [m.end() for m in pattern.finditer(data)]) for kind, pattern in BORDERS]
+    found.append((0, np.flatnonzero(raw == 32) + 1))
+    if longest_gap(np.concatenate([f[1] for f in found]), len(data)) > o.least:  # no blanks: between any two characters
+        found.append((-1, np.flatnonzero((raw & 0xC0) != 0x80)))
     kinds = np.repeat([kind for kind, _ in found], [len(places) for _, places in found])
     at_of = np.concatenate([np.asarray(places, np.int64) for _, places in found])
     order = np.lexsort((-kinds, at_of))
@@ -251,7 +318,7 @@ def cut(text, o, name):
             best = low + int(np.argmin(cost))
         places.append((int(start), int(at_of[best])))
         start, used = at_of[best], int(token_of[best])
-    return places, len(ids)
+    return places
 
 
 def longest_gap(places, size):
@@ -271,19 +338,20 @@ def write_json(path, value):
     write_whole(path, lambda f: f.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n"), "w")
 
 
-def write_lines(path, lines):
+def write_lines(path, lines, level=1):
     """zstd, one thread: the same bytes everywhere."""
     import zstandard
-    with open(path + ".new", "wb") as f, zstandard.ZstdCompressor(level=3).stream_writer(f) as out:
-        for line in lines:
-            out.write(line)
+    with open(path + ".new", "wb") as f, zstandard.ZstdCompressor(level=level).stream_writer(f) as out:
+        lines = iter(lines)
+        while block := b"".join(itertools.islice(lines, 64)):
+            out.write(block)
     os.replace(path + ".new", path)
 
 
 def lines_of_file(path):
     import io, zstandard
     with open(path, "rb") as f:
-        yield from io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(f), 1 << 20)
+        yield from io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(f), 1 << 16)
 
 
 def dump(o):
@@ -312,7 +380,7 @@ class Read(PipelineStep):
         o, tally, sources = self.o, Tally(), {}
         repetition, index, licences = Repetition(o.threshold["repetition"]), [], collections.Counter()
         folder = f"{o.work}/docs/{rank:05d}"
-        out = iter_writer(f"{folder}.jsonl.zst")
+        out, tokens = iter_writer(f"{folder}.jsonl.zst"), open(f"{folder}.tokens.new", "wb")
         aside = open(f"{folder}.aside.jsonl.new", "w", encoding="utf-8")
 
         def leave(reason, name, detail="", tokens=0, documents=1, pages=0):
@@ -336,9 +404,9 @@ class Read(PipelineStep):
                     page = encodable(page) if o.as_is else tidy(page)
                     if not page.strip():
                         continue
-                    here = WORD.findall(page.lower())
-                    hashes = np.fromiter(map(HASH_OF.__getitem__, here), np.uint64, len(here))
-                    why = None if o.as_is else garbage(page, here, o.threshold) or repetition.why(page, here, hashes)
+                    hashes, lengths, digits = words_of(page)
+                    why = None if o.as_is else (garbage(page, lengths, digits, o.threshold)
+                                                or repetition.why(page, hashes, lengths))
                     if why:
                         leave(why, f"{doc_id}#p{number}", tokens=len(ids_of(page, o)), documents=0, pages=1)
                     else:
@@ -348,20 +416,23 @@ class Read(PipelineStep):
                     leave("nothing_left" if pages else "no_text", doc_id)
                     continue
                 text = "\f".join(kept)
-                places, tokens = cut(text, o, doc_id)
+                ids = ids_of(text, o)
+                places = cut(text.encode(), ids, o, doc_id)
                 if not places:
-                    leave("too_short" if tokens < o.least else "no_border", doc_id, tokens=tokens)
+                    leave("too_short" if len(ids) < o.least else "no_border", doc_id, tokens=len(ids))
                     continue
-                code = language_of(text)
                 hashes = np.concatenate(words)
-                index.append((xxhash.xxh64_intdigest(hashes.tobytes()), tokens, CODES.index(code), len(places),
-                              path in o.held_files))
-                licences[licence or "unknown"] += tokens
-                tally.add("read", 1, len(places), tokens)
+                code = language_of(text, hashes)
+                index.append((xxhash.xxh64_intdigest(hashes), len(ids), CODES.index(code), len(places), path in o.held_files))
+                licences[licence or "unknown"] += len(ids)
+                tally.add("read", 1, len(places), len(ids))
+                ids.tofile(tokens)
                 out.send(dump({"id": doc_id, "lang": code, "source": name, "license": licence, "cuts": places, "text": text}))
                 yield Document(text, doc_id, metadata={"hashes": hashes})
         out.close()
+        tokens.close()
         aside.close()
+        os.replace(f"{folder}.tokens.new", f"{folder}.tokens")
         os.replace(f"{folder}.aside.jsonl.new", f"{folder}.aside.jsonl")
         index = np.array(index, np.uint64).reshape(-1, 5)
         write_whole(f"{folder}.npy", lambda f: np.save(f, index))
@@ -373,7 +444,7 @@ def iter_writer(path):
     import zstandard
 
     def writer():
-        with open(path + ".new", "wb") as f, zstandard.ZstdCompressor(level=3).stream_writer(f) as out:
+        with open(path + ".new", "wb") as f, zstandard.ZstdCompressor(level=1).stream_writer(f) as out:
             try:
                 while True:
                     out.write((yield))
@@ -391,50 +462,91 @@ def file_hash(path):
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-MINHASH = MinhashConfig(n_grams=5, num_buckets=16, hashes_per_bucket=7, hash_config=HashConfig(precision=32))
+BANDS, ROWS = 16, 7
 
 
-class Sign(MinhashDedupSignature):
-    """datatrove's signatures, from the word hashes that are there already: runs of five words, 16 bands of 7 of 112
-    multiply-shift hashes of 32 bits."""
+class Sign(PipelineStep):
+    """MinHash signatures from the word hashes that are there already: of the runs of five words, 112 multiply-shift hashes of
+    32 bits, of which each band of 7 becomes one number; 0 where there is no run. signatures/N.npy: (BANDS, documents)."""
+
+    type, name = "DEDUP", "signatures"
 
     def __init__(self, folder):
-        super().__init__(folder, MINHASH, language=Words())
+        super().__init__()
+        self.folder = folder
         draw = np.random.Generator(np.random.PCG64(1))
-        self.odd = draw.integers(0, 1 << 63, (112, 1), np.uint64) * np.uint64(2) + np.uint64(1)
+        self.odd = draw.integers(0, 1 << 31, (BANDS * ROWS, 1), np.uint32) * np.uint32(2) + np.uint32(1)
 
     def run(self, data, rank=0, world_size=1):
-        self.current = None
+        bands, room = [], np.empty((BANDS * ROWS, 1024), np.uint32)
+        for doc in data:
+            runs = (runs_of(doc.metadata["hashes"], 5) >> np.uint64(32)).astype(np.uint32)
+            least = np.full(BANDS * ROWS, 0xFFFFFFFF, np.uint32)
+            for at in range(0, len(runs), 1024):  # a book's would not fit the cache
+                part = np.multiply(runs[at : at + 1024], self.odd, out=room[:, : min(1024, len(runs) - at)])
+                np.minimum(least, part.min(1), out=least)
+            bands.append(runs_of(least.astype(np.uint64), ROWS)[::ROWS] if len(runs) else np.zeros(BANDS, np.uint64))
+        write_whole(f"{self.folder}/{rank:05d}.npy", lambda f: np.save(f, np.array(bands, np.uint64).reshape(-1, BANDS).T))
 
-        def watched():
-            for doc in data:
-                self.current = doc.metadata["hashes"]
-                yield doc
-        return super().run(watched(), rank, world_size)
 
-    def get_shingles(self, text):
-        return runs_of(self.current, 5)
+class Pairs(PipelineStep):
+    """Pairs of documents, numbered through all tasks, that share a band; each task does one band, and a part of its values."""
 
-    def get_signature(self, shingles):
-        least = np.full(112, 0xFFFFFFFF, np.uint64)
-        for at in range(0, len(shingles), 8192):  # a book's would not fit the cache
-            np.minimum(least, ((shingles[at : at + 8192] * self.odd) >> np.uint64(32)).min(1), out=least)
-        return least.reshape(16, 7).tolist()
+    type, name = "DEDUP", "pairs"
+
+    def __init__(self, signatures, pairs):
+        super().__init__()
+        self.signatures, self.pairs = signatures, pairs
+
+    def run(self, data=None, rank=0, world_size=1):
+        (part, band), parts, first = divmod(rank, BANDS), np.uint64(world_size // BANDS), 0
+        values, documents = [], []
+        for name in sorted(os.listdir(self.signatures)):
+            here = np.load(f"{self.signatures}/{name}", mmap_mode="r")[band]
+            mine = np.flatnonzero((here != 0) & (here % parts == part))
+            values.append(here[mine])
+            documents.append(first + mine)
+            first += len(here)
+        values, documents = np.concatenate(values), np.concatenate(documents)
+        order = np.argsort(values, kind="stable")
+        same = np.flatnonzero(values[order[1:]] == values[order[:-1]])
+        pairs = np.stack((documents[order[same]], documents[order[same + 1]]), 1)
+        write_whole(f"{self.pairs}/{rank:05d}.npy", lambda f: np.save(f, pairs))
 
 
 # ---------------------------------------------------------------- stage 3: pages
 
-def pages_of_document(document, o):
-    """(id, text, ids) of the pages of a document; one whose own tokens are not within the limits has ids None."""
+WORD_END = re.compile(rb"(?<=[a-z])(?=[ ,.])|(?<=[\xe5-\xe8][\x80-\xbf][\x80-\xbf])(?=\xef\xbc\x8c|\xe3\x80\x82)")
+
+
+def pages_of_document(document, o, ids=None):
+    """(id, text, ids) of the pages of a document; one whose own tokens are not within the limits has ids None. The tokens
+    of the document, where they are given, are those of the page as well but at its two ends: where a letter is followed
+    by none the tokenizer always parts the text."""
     data = document["text"].encode()
+    ends = None if ids is None else ends_of(ids, o)
     for number, (start, end) in enumerate(document["cuts"], 1):
         raw = data[start:end].decode("utf-8", "ignore")
         text = raw.rstrip()
         if o.as_is:  # an indentation, and the end of a line
             text = text.lstrip("\f\n") + "\n" * ("\n" in raw[len(text):])
         text = re.sub(r"\s*\f\s*", "\n\n", text if o.as_is else text.lstrip())
-        ids = ids_of(text, o)
-        yield f"{document['id']}#{number}", text, ids if o.least <= len(ids) <= o.most else None
+        page = text.encode()
+        if ids is None or b"\f" in data[start:end]:
+            own = ids_of(text, o)
+        elif page == data:
+            own = ids
+        else:
+            start += data[start:end].index(page)
+            first = WORD_END.search(page)
+            last = collections.deque(WORD_END.finditer(page, max(first.end(), len(page) - 200)), 1) if first else None
+            if last:
+                a, b = first.start(), last[0].start()
+                inner = ids[slice(*np.searchsorted(ends, (start + a, start + b)) + 1)]
+                own = np.concatenate((ids_of(page[:a].decode(), o), inner, ids_of(page[b:].decode(), o)))
+            else:
+                own = ids_of(text, o)
+        yield f"{document['id']}#{number}", text, own if o.least <= len(own) <= o.most else None
 
 
 def keyed(o, name):
@@ -468,11 +580,15 @@ class Cut(PipelineStep):
         wanted = (0,) if self.part == "train" else (1, 2)
         held = np.load(f"{o.work}/runs.npy", mmap_mode="r") if self.part == "train" else None
         sieve = np.load(f"{o.work}/sieve.npy", mmap_mode="r") if self.part == "train" else None
-        for line, says in zip(lines_of_file(f"{o.work}/docs/{rank:05d}.jsonl.zst"), verdict):
+        lengths = np.load(f"{o.work}/docs/{rank:05d}.npy")[:, 1].tolist()
+        tokens = open(f"{o.work}/docs/{rank:05d}.tokens", "rb")
+        for line, says, length in zip(lines_of_file(f"{o.work}/docs/{rank:05d}.jsonl.zst"), verdict, lengths):
             if says not in wanted and (says or not o.stretches):
+                tokens.seek(4 * length, os.SEEK_CUR)
                 continue
             document = json.loads(line)
-            for number, (name, text, ids) in enumerate(pages_of_document(document, o), 1):
+            pages_here = pages_of_document(document, o, np.fromfile(tokens, np.uint32, length))
+            for number, (name, text, ids) in enumerate(pages_here, 1):
                 part = says or split_of(number, document, o.stretches)
                 if part not in wanted:
                     continue
@@ -480,11 +596,13 @@ class Cut(PipelineStep):
                     tally.add("length", 0, 1, len(ids_of(text, o)))
                     continue
                 page = {"id": name, "lang": document["lang"], "source": document["source"], "tokens": len(ids), "text": text}
-                runs = np.unique(runs_of(ids.astype(np.uint64), GRAM))
+                runs = runs_of(ids.astype(np.uint64), GRAM)
                 if self.part == "train":
-                    runs = runs[sieve[(runs & np.uint64(len(sieve) - 1)).astype(np.int64)]]
+                    runs = np.unique(runs[sieve[(runs & np.uint64(len(sieve) - 1)).astype(np.int64)]])
                     at = np.searchsorted(held, runs)
                     runs = at[held[np.minimum(at, len(held) - 1)] == runs] if len(held) else at[:0]
+                else:
+                    runs = np.unique(runs)
                 pages.append((keyed(o, name), name, dump(page), runs, int(part), len(ids)))
         pages.sort(key=lambda p: p[:2])
         hits = [np.stack((np.full(len(p[3]), i, np.uint64), p[3].astype(np.uint64)), 1) for i, p in enumerate(pages)]

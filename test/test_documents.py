@@ -198,10 +198,9 @@ def test_steps():
     for code, text in (("en", "It was the best of times and it was the worst of times"), ("zh", "天地玄黄，宇宙洪荒。"),
                        ("de", "Der Mann ist nicht mit dem Hund auf die Reise"), ("ja", "これは日本語の文章です"),
                        ("ru", "Это не так просто"), ("und", "xq zzk brr klm")):
-        equal(f"language {code}", steps.language_of(text), code)
-    words = lambda text: steps.WORD.findall(text.lower())
+        equal(f"language {code}", steps.language_of(text, steps.words_of(text)[0]), code)
     limit = OPTIONS.threshold
-    equal("garbage: letters, words", [steps.garbage(t, words(t), limit) for t in (
+    equal("garbage: letters, words", [steps.garbage(t, *steps.words_of(t)[1:], limit) for t in (
         "1 2 3 4 5 6 . . . . | | a", "a b c d e f g h i", "all is well with this page")], ["few_letters", "word_length", None])
     gopher, plain = steps.Repetition(1.0), steps.GopherRepetitionFilter(language=steps.Words())
     agree = spared = 0
@@ -210,28 +209,44 @@ def test_steps():
         if n % 2:  # loops of all strengths
             at = rng.randrange(len(text))
             text = text[:at] + (text[at : at + rng.randint(3, 80)] * rng.randint(1, 12)) + text[at:]
-        here = words(text)
-        hashes = np.fromiter(map(steps.HASH_OF.__getitem__, here), np.uint64, len(here))
+        hashes, sizes, _ = steps.words_of(text)
         exact = plain.filter(steps.Document(text, ""))
-        agree += (gopher.why(text, here, hashes) is None) == (exact is True)
-        spared += not gopher.suspect(text, here, hashes)
+        agree += (gopher.why(text, hashes, sizes) is None) == (exact is True)
+        spared += not gopher.suspect(text, hashes, sizes)
     equal("Gopher's filter: the bound by hashes changes no verdict", agree, 300)
     case("Gopher's filter: and spares most of the work", spared > 120, spared)
-    lengths = []
+    lengths, differ = [], 0
     for n in range(60):
         text = (prose(rng, 40) if n % 2 else chinese(rng, 40)) if n % 5 else "x" * 3000
-        places, _ = steps.cut(text, OPTIONS, f"d{n}")
-        pages = list(steps.pages_of_document({"id": "d", "text": text, "cuts": places}, OPTIONS))
+        whole = steps.ids_of(text, OPTIONS)
+        document = {"id": "d", "text": text, "cuts": steps.cut(text.encode(), whole, OPTIONS, f"d{n}")}
+        pages = list(steps.pages_of_document(document, OPTIONS))
+        from_whole = steps.pages_of_document(document, OPTIONS, whole)
+        differ += sum(a[2] is not b[2] and list(a[2]) != list(b[2]) for a, b in zip(pages, from_whole))
         lengths += [0 if ids is None else len(ids) for _, _, ids in pages]
-        joined = "".join(text.encode()[a:b].decode() for a, b in places)
+        joined = "".join(text.encode()[a:b].decode() for a, b in document["cuts"])
         if not text.startswith(joined):
             return case("pages are the document, in order", False, (text[:200], joined[:200]))
+    equal("tokens of pages, out of the document's", differ, 0)
     bad = sum(not 20 <= n <= 60 for n in lengths)
     case("pages are 20 to 60 tokens", len(lengths) > 300 and bad <= 0.02 * len(lengths), (len(lengths), bad))
     case("lengths are mixed", np.std(lengths) > 7, np.std(lengths))
     source = "\f".join(prose(rng, 2) for _ in range(5))
     equal("pages of the source of the right length stay", [t for _, t, _ in steps.pages_of_document(
-        {"id": "d", "text": source, "cuts": steps.cut(source, OPTIONS, "s")[0]}, OPTIONS)], source.split("\f"))
+        {"id": "d", "text": source, "cuts": steps.cut(source.encode(), steps.ids_of(source, OPTIONS), OPTIONS, "s")}, OPTIONS)],
+          source.split("\f"))
+    block, steps.BLOCK = steps.BLOCK, 40
+    hash_of = {}
+    for text in ("It's 12_a, naïve – “yes”\u3000no.\x85", "a中文字b 中文\U0001f600字", "x\ty١٢ e\u0301 " * 9, "中文字" * 30, ""):
+        hashes, sizes, digits = steps.words_of(text)
+        words = steps.WORD.findall(text)
+        equal("words by numpy: their lengths, their digits", (sizes.tolist(), digits),
+              ([len(w) for w in words], len(steps.DIGIT.findall(text))))
+        for word, number in zip(words, hashes.tolist()):
+            hash_of.setdefault(word.lower(), set()).add(number)
+    equal("words by numpy: one hash a word, and its own", len(set().union(*hash_of.values())), len(hash_of))
+    case("words by numpy: wherever they stand", all(len(h) == 1 for h in hash_of.values()), hash_of)
+    steps.BLOCK = block
 
 
 # ---- the whole command ----

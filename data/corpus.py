@@ -14,7 +14,8 @@ JSON, JSONL, CSV, parquet, tar of JSON and PDF, and .gz and .zst of these. DIR g
 The same input and options give the same bytes with any number of workers. An interrupted run goes on where it was.
 Stages: read, clean and sign (datatrove) -> doubles, languages, split -> held-out pages -> training pages -> shuffle.
 """
-import argparse, collections, contextlib, copy, errno, fcntl, hashlib, json, multiprocessing, os, shutil, subprocess, sys, time
+import argparse, collections, contextlib, copy, errno, fcntl, hashlib, importlib.util, json, multiprocessing, os, resource, shlex
+import shutil, subprocess, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -90,7 +91,7 @@ def options(arguments):
     add("-ocr_lang", default="eng+chi_sim", metavar="L", help="languages of tesseract [eng+chi_sim]")
     add("-seed", type=whole(0), default=1, metavar="N", help="[1]")
     add("-workers", type=whole(1), default=len(os.sched_getaffinity(0)), metavar="N", help="processes [all cores]")
-    add("-slurm", metavar="PARTITION", help="run the tasks as Slurm job arrays; DIR must be shared (untried)")
+    add("-slurm", metavar="PARTITION", help="run the tasks as Slurm job arrays; DIR must be shared")
     add("-ray", action="store_true", help="run the tasks on a Ray cluster; DIR must be shared (untried)")
     o = parser.parse_args(arguments)
     o.threshold = {name: value for name, (value, _) in THRESHOLDS.items()} | o.threshold
@@ -101,6 +102,10 @@ def options(arguments):
         parser.error(f"-lang: unknown '{unknown[0]}' (known: {', '.join(CODES)})")
     if o.m and (o.tok or o.vocab):
         parser.error("-m gives the tokenizer: -tok and -vocab do not go with it")
+    if o.slurm and not shutil.which("sbatch"):
+        raise Stop("-slurm: there is no sbatch here (hint: run this on a login node of the cluster)")
+    if o.ray and not importlib.util.find_spec("ray"):
+        raise Stop(f"-ray: Python module ray is missing (hint: {sys.executable} -m pip install 'ray[default]')")
     of_model(o)
     if o.least > o.most:
         parser.error(f"-least {o.least} is above -most {o.most}")
@@ -221,7 +226,8 @@ def executor(o, name, steps, tasks):
     if o.slurm:
         from datatrove.executor.slurm import SlurmPipelineExecutor
         return SlurmPipelineExecutor(steps, tasks, "24:00:00", o.slurm, logging_dir=logs, job_name=f"corpus_{name}",
-                                     workers=o.workers, env_command=f"export PYTHONPATH={ROOT}/data")
+                                     workers=o.workers, tasks_per_job=-(-tasks // o.workers), env_command=(
+            f"export PYTHONPATH={shlex.quote(ROOT + '/data')} PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH"))
     if o.ray:
         from datatrove.executor.ray import RayPipelineExecutor
         return RayPipelineExecutor(steps, tasks, o.workers, logging_dir=logs)
@@ -230,13 +236,30 @@ def executor(o, name, steps, tasks):
 
 def execute(o, name, steps, tasks):
     """Runs a stage."""
-    started = time.monotonic()
+    started = spent()
     with open(f"{o.work}/log", "a") as log, contextlib.redirect_stderr(log):
         made = executor(o, name, steps, tasks)
         made.run()
-        while made.get_incomplete_ranks(skip_completed=True):  # Slurm's jobs run elsewhere
+        gone = 0
+        while left := made.get_incomplete_ranks(skip_completed=True):  # Slurm's jobs run elsewhere
+            waits = o.slurm and subprocess.run(["squeue", "-h", "-j", str(made.job_id)], capture_output=True).stdout.strip()
+            gone = 0 if waits else gone + 1
+            if gone > (2 if o.slurm else 0):
+                raise Stop(f"{name}: {len(left)} of {tasks} tasks have failed, see {o.work}/logs/{name} (hint: the same command "
+                           "runs them again)")
             time.sleep(5)
-    print(f"  {name}: {tasks} task{'s'[: tasks > 1]}, {time.monotonic() - started:.1f} s", flush=True)
+    print(f"  {name}: {tasks} task{'s'[: tasks > 1]}, {cost(started)}", flush=True)
+
+
+def spent():
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return time.monotonic(), sum(u.ru_utime + u.ru_stime for u in used), max(u.ru_maxrss for u in used)
+
+
+def cost(before):
+    """Time since, processor time, and the most memory of a process so far."""
+    now = spent()
+    return f"{now[0] - before[0]:.1f} s, {now[1] - before[1]:.1f} s of processor time, largest process {now[2] >> 10} MB"
 
 
 # ---------------------------------------------------------------- doubles, languages, split
@@ -330,11 +353,11 @@ def kept_out(o):
     return np.unique(np.concatenate(found))
 
 
-def gather_runs(o, tasks):
+def gather_runs(o):
     """runs.npy, sorted, and a sieve that says of nearly every other run at once that it is not among them."""
     if os.path.exists(f"{o.work}/sieve.npy"):
         return
-    runs = [np.load(f"{o.work}/held/{i:05d}.npz")["hits"][:, 1] for i in range(tasks)]
+    runs = [np.load(f"{o.work}/held/{name}.npz")["hits"][:, 1] for name in parts_of(o, "held")]
     out = kept_out(o)
     runs = np.unique(np.concatenate([*runs, out]))
     write_whole(f"{o.work}/kept_out.npy", lambda f: np.save(f, np.isin(runs, out)))
@@ -377,14 +400,20 @@ def overlap(o, held, train):
 
 # ---------------------------------------------------------------- results
 
-def in_order(folder, parts, stay):
-    """The pages of all tasks in the order of their keys; of each task they come so."""
+def parts_of(o, part):
+    """Names of the files of sorted pages that the tasks have written."""
+    return sorted(name[:-4] for name in os.listdir(f"{o.work}/{part}") if name.endswith(".npz"))
+
+
+def in_order(folder, names, parts, stay):
+    """The pages of all files in the order of their keys; in each file they come so."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)  # all are open at once
     keys = np.concatenate([p["keys"] for p in parts])
     task = np.repeat(np.arange(len(parts)), [len(p["keys"]) for p in parts])
     files = [None] * len(parts)
     at = [0] * len(parts)
     for i in task[np.argsort(keys, kind="stable")].tolist():
-        files[i] = files[i] or lines_of_file(f"{folder}/{i:05d}.zst")
+        files[i] = files[i] or lines_of_file(f"{folder}/{names[i]}.zst")
         line = next(files[i])
         if stay[i][at[i]]:
             yield line
@@ -409,10 +438,10 @@ def shards(o, split, lines=None):
     return said
 
 
-def finish(o, files, tasks):
+def finish(o):
     """Shards, pages and manifest of the three splits; the manifest comes last."""
-    load = lambda part: [dict(np.load(f"{o.work}/{part}/{i:05d}.npz")) for i in range(tasks)]
-    held, train = load("held"), load("train")
+    names = {part: parts_of(o, part) for part in ("held", "train")}
+    held, train = ([dict(np.load(f"{o.work}/{part}/{name}.npz")) for name in names[part]] for part in names)
     stay_held, stay, dropped = overlap(o, held, train)
     result, lengths = {}, {}
     for number, split in enumerate(SPLITS):
@@ -423,7 +452,8 @@ def finish(o, files, tasks):
         lengths[split] = tokens
         if not len(tokens):
             continue
-        lines = shards(o, split, in_order(f"{o.work}/{'held' if number else 'train'}", parts, masks))
+        part = "held" if number else "train"
+        lines = shards(o, split, in_order(f"{o.work}/{part}", names[part], parts, masks))
         if number:
             write_whole(f"{o.o}/{split}.jsonl", lambda f: f.writelines(lines))
         else:
@@ -525,11 +555,11 @@ def work(o):
     for split, share in o.stretches.items():
         print(f"  {SPLITS[split]}: too few documents to hold out whole ones, so {100 * share:.1f} % of the pages of each, in one stretch")
     execute(o, "held", [Cut(o, "held")], n)
-    gather_runs(o, n)
+    gather_runs(o)
     execute(o, "pages", [Cut(o, "train")], n)
-    began = time.monotonic()
-    result, lengths, dropped = finish(o, files, n)
-    print(f"  shards: {time.monotonic() - began:.1f} s")
+    began = spent()
+    result, lengths, dropped = finish(o)
+    print(f"  shards: {cost(began)}")
     made = manifest(o, files, n, result, dropped)
     import corpus_report
     corpus_report.write(f"{o.o}/report.html", made, lengths)

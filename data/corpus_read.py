@@ -284,7 +284,10 @@ def jsonl_documents(f, name, key, first, last):
     at = first
     if first:  # behind the end of the line in which the part before ends
         f.seek(first - 1)
-        at += read_line(f)[1] - 1
+        at, piece = at - 1, b""
+        while at < last and not piece.endswith(b"\n"):  # a long line is not read to its end in each part
+            piece = f.readline(1 << 20)
+            at += len(piece)
     while last is None or at < last:
         line, size = read_line(f)
         if not size:

@@ -1,8 +1,9 @@
 """The steps of corpus.py, on datatrove's: read and clean documents, sign them for near doubles, cut them into pages.
 
-A task of the first stage writes work/docs/N.jsonl.zst (documents kept, in order) with N.npz (for each its hash, tokens and
-language), N.json (what was read and dropped, by reason) and N.aside.jsonl (what was left out, by name). A task of the last
-stage writes N.pages.zst (pages sorted by their random key) and N.pages.npz. All of them appear whole or not at all.
+A task of the first stage writes work/docs/N.jsonl.zst (documents kept, in order) with N.tokens (their tokens, 4 bytes each),
+N.npy (for each its hash, count of tokens, language and pages), N.json (what was read and dropped, by reason) and N.aside.jsonl
+(what was left out, by name), and signatures/N.npy. A task of the last stage writes train/N.M.zst (pages sorted by their random
+key) and N.M.npz. All of them appear whole or not at all.
 """
 import base64, collections, functools, hashlib, itertools, json, os, re, unicodedata
 
@@ -24,6 +25,7 @@ THRESHOLDS = {  # -threshold NAME=VALUE
     "repetition": (1.0, "scales the limits of Gopher's repetition filter; 0: off"),
 }
 GRAM = 13  # tokens
+SORT_BYTES = 512 << 20  # pages of a task that are sorted in memory at once
 COMMON = 8  # training pages: a run that stands in more of them is a stock phrase
 LANGUAGES = {  # frequent short words; what is not written in Latin letters is told by its script
     "en": "the of and to in is that it for was with as be on by this are or from which",
@@ -575,7 +577,7 @@ class Cut(PipelineStep):
         self.o, self.part = o, part
 
     def run(self, data=None, rank=0, world_size=1):
-        o, tally, pages = self.o, Tally(), []
+        o, tally, pages, size, count = self.o, Tally(), [], 0, itertools.count()
         verdict = np.load(f"{o.work}/verdict/{rank:05d}.npy")
         wanted = (0,) if self.part == "train" else (1, 2)
         held = np.load(f"{o.work}/runs.npy", mmap_mode="r") if self.part == "train" else None
@@ -604,14 +606,22 @@ class Cut(PipelineStep):
                 else:
                     runs = np.unique(runs)
                 pages.append((keyed(o, name), name, dump(page), runs, int(part), len(ids)))
+                size += len(pages[-1][2])
+            if size > SORT_BYTES:
+                self.write(f"{rank:05d}.{next(count):04d}", pages)
+                pages, size = [], 0
+        self.write(f"{rank:05d}.{next(count):04d}", pages)
+        tokens.close()
+        write_json(f"{o.work}/{self.part}/{rank:05d}.json", {"tally": tally})
+        return
+        yield
+
+    def write(self, name, pages):
         pages.sort(key=lambda p: p[:2])
         hits = [np.stack((np.full(len(p[3]), i, np.uint64), p[3].astype(np.uint64)), 1) for i, p in enumerate(pages)]
         hits = np.concatenate(hits) if hits else np.empty((0, 2), np.uint64)
-        path = f"{o.work}/{self.part}/{rank:05d}"
+        path = f"{self.o.work}/{self.part}/{name}"
         write_lines(f"{path}.zst", (p[2] for p in pages))
         write_whole(f"{path}.npz", lambda f: np.savez(f, hits=hits, keys=np.array([p[0] for p in pages], np.uint64),
                                                       part=np.array([p[4] for p in pages], np.uint8),
                                                       tokens=np.array([p[5] for p in pages], np.uint32)))
-        write_json(f"{path}.json", {"tally": tally})
-        return
-        yield

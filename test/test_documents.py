@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """data/corpus.py: documents of every kind that it reads, made here, and broken ones; cutting, filters and doubles; the same
 bytes with any number of workers and after kill -9. OCR is tried where tesseract is installed."""
-import fcntl, gzip, io, json, os, random, shutil, signal, subprocess, sys, tarfile, time
+import fcntl, gzip, importlib.util, io, json, os, random, shutil, signal, subprocess, sys, tarfile, time
 from types import SimpleNamespace
 
 from harness import C3, ROOT, TOKENIZER, Folder, case, done
@@ -380,6 +380,7 @@ def test_command():
         case("another seed, other held-out pages", {p["id"] for p in other} != {p["id"] for p in val})
         killed(folder, one, int(said.split("COUNT")[1]), times=int(os.environ.get("KILLS", 4)))
         worker_killed(folder, one)
+        slurm(folder, one)
         test_bad(folder)
 
 
@@ -405,7 +406,8 @@ def watch(event, arguments):
             if n == at:
                 os.killpg(0, signal.SIGSTOP) if who == "all" else os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(watch)
-import corpus
+import corpus, corpus_steps
+corpus_steps.SORT_BYTES = 3000  # pages of a task to several sorted files
 corpus.main(sys.argv[4:])
 print("COUNT", int.from_bytes(count[:], "little"))
 """
@@ -447,6 +449,30 @@ def worker_killed(folder, one):
     equal("and the run goes on", [n for n, data in files_of(f"{folder}/lost").items() if data != one.get(n)], [])
 
 
+def slurm(folder, one):
+    """A cluster of this machine: sbatch does the tasks of an array at once, one after the other."""
+    os.makedirs(f"{folder}/bin")
+    for name, script in (("sbatch", f"""[ -z "$LOST" ] || {{ echo job 7; exit; }}
+script="${{!#}}" count=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "${{!#}}")
+grep -h partition "$script" >> {folder}/jobs
+for i in $([ -z "$count" ] || seq 0 $count); do
+    SLURM_ARRAY_TASK_ID=$i SLURM_NODELIST=here bash "$script" >> {folder}/jobs.log 2>&1
+done
+echo Submitted batch job 7"""), ("srun", 'while [ "${1#-}" != "$1" ]; do [ $1 != -n ] || shift; shift; done; exec "$@"'),
+                         ("scontrol", "echo here"), ("squeue", "")):
+        with open(f"{folder}/bin/{name}", "w") as f:
+            f.write(f"#!/bin/bash\n{script}\n")
+        os.chmod(f.name, 0o755)
+    path = f"{folder}/bin:{os.environ['PATH']}"
+    said = corpus_run(folder, "lost_jobs", "-slurm", "cpus", PATH=path, LOST="1").stderr
+    case("-slurm: jobs that are gone: one line", "tasks have failed" in said and said.count("\n") == 1, said)
+    run = corpus_run(folder, "slurm", "-slurm", "cpus", "-workers", "2", PATH=path)
+    with open(f"{folder}/jobs") as f:
+        jobs = f.read().splitlines()
+    case("-slurm: an array a stage, in the partition", len(jobs) >= 4 and set(jobs) == {"#SBATCH --partition=cpus"}, jobs)
+    equal("-slurm: the same bytes", [n for n in one if files_of(f"{folder}/slurm").get(n) != one[n]] + run.stderr.split(), [])
+
+
 def test_bad(folder):
     def said(why, *words, **environment):
         run = subprocess.run([*COMMAND, *words], capture_output=True, text=True, cwd=folder,
@@ -456,6 +482,9 @@ def test_bad(folder):
     said("no such file or folder", "nowhere", "-o", "bad1")
     said("no vocabulary", "in", "-o", "bad3", "-tok", "nowhere")
     said("gave a page", "in/empty.txt", "-o", "bad4")
+    said("login node", "in", "-o", "bad5", "-slurm", "cpus", PATH="/nonexistent")
+    if not importlib.util.find_spec("ray"):
+        said("pip install 'ray", "in", "-o", "bad6", "-ray")
     limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "-", *COMMAND, "in", "-o", "full", "-least", "20", "-most", "60", "-workers", "2"]
     run = subprocess.run(limited, capture_output=True, text=True, cwd=folder)
     case("a disk that fills: one line", run.returncode == 1 and run.stderr.count("\n") == 1 and "make room" in run.stderr and

@@ -2,11 +2,11 @@
 """Texts out of Debian packages: novels, the Bible, fortunes, manual pages, help, code, as one document a line of JSONL.
 
     python3 data/debian_texts.py ROOT OUT          ROOT holds PACKAGE/usr/... (dpkg-deb -x); OUT gets en.jsonl, zh.jsonl,
-                                                   de.jsonl and code.jsonl
+                                                   de.jsonl and code.jsonl, held/ the same of what is not trained on
     python3 data/debian_texts.py ROOT OUT -more    and what else the study reads: an FAQ, two manuals, a game
 
 A line is {"id": "austen/emma/12", "source": "austen", "lang": "en", "text": ...}. The id without its last part is the
-*work* (a novel, a book of the Bible, a manual page): what is held out for evaluation is held out by work. In the text a
+*work* (a novel, a book of the Bible, a manual page): whole works are held out. In the text a
 blank line ends an item (a fortune, a poem, a paragraph group); a newline ends a paragraph or a line of verse.
 
 Only the standard library is used. The one idea that matters: every source is brought to a list of plain paragraphs
@@ -16,6 +16,7 @@ before, anywhere, is boilerplate and is dropped.
 import bz2
 import gettext
 import gzip
+import hashlib
 import html.parser
 import json
 import lzma
@@ -577,6 +578,20 @@ MORE = {
     "zh": (("cataclysm-dda-data", game),),
 }
 
+HELD_OUT = {  # works by name; of sources that are not named here, one work in HELD_OUT_ONE_IN by hash
+    "austen/northangerabbey", "bible/Ruth", "bible/Eccl", "bible/Jonah", "bible/Jas", "bible/Phil", "bible/1John",
+    "fortunes/wisdom", "fortunes/humorists", "classics/daodejing", "classics/song100",
+    "debian-reference/debian-reference-5", "debian-reference/debian-reference-11",
+}
+HELD_OUT_ONE_IN = 12
+
+
+def is_held_out(document):
+    work = document["id"].rsplit("/", 1)[0]
+    if document["source"] in {name.split("/")[0] for name in HELD_OUT}:
+        return work in HELD_OUT
+    return int(hashlib.sha256(work.encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0
+
 
 def documents(root, lang, more=False):
     """Cleaned documents of a language; a paragraph of eight letters and more is kept where it comes first."""
@@ -601,16 +616,17 @@ def main():
     if len(sys.argv) != 3 + more:
         sys.exit(__doc__)
     root, out = sys.argv[1:3]
-    os.makedirs(out, exist_ok=True)
+    os.makedirs(f"{out}/held", exist_ok=True)
     for lang in SOURCES:
-        totals = {}
-        with open(f"{out}/{lang}.jsonl.new", "w", encoding="utf-8") as f:
+        totals, paths = {}, [f"{out}/{lang}.jsonl", f"{out}/held/{lang}.jsonl"]
+        with open(paths[0] + ".new", "w", encoding="utf-8") as f, open(paths[1] + ".new", "w", encoding="utf-8") as held:
             for document in documents(root, lang, more):
-                f.write(json.dumps(document, ensure_ascii=False) + "\n")
+                (held if is_held_out(document) else f).write(json.dumps(document, ensure_ascii=False) + "\n")
                 count = totals.setdefault(document["source"], [0, 0])
                 count[0] += 1
                 count[1] += len(document["text"])
-        os.replace(f"{out}/{lang}.jsonl.new", f"{out}/{lang}.jsonl")
+        for path in paths:
+            os.replace(path + ".new", path)
         for source, (n, characters) in totals.items():
             print(f"  {lang} {source}: {n} documents, {characters:,} characters", file=sys.stderr)
 

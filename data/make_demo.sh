@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # The demo's pages in one command: fetches nine Debian packages (17 MB, no root needed), takes the texts out of them and
-# cuts them into pages of 1 to 64 tokens. Nothing but a Debian or Ubuntu system, python3 and the vocabulary is needed.
+# makes pages of 1 to 64 tokens with data/corpus.py. Wants a Debian or Ubuntu system, the vocabulary, ./c3 and
+# scripts/setup.sh demo.
 #
-#   bash data/make_demo.sh [options of data/make_pages.py, e.g. -vocab 8192 -most 128]
+#   bash data/make_demo.sh [options of data/corpus.py, e.g. -vocab 8192 -most 128]
 #
 #   data/cache/    packages as downloaded, and unpacked
-#   data/corpus/   en.jsonl, zh.jsonl, de.jsonl, code.jsonl: whole documents
-#   data/demo/     train.jsonl, the held-out val_*.jsonl, split.json (counts)
+#   data/corpus/   en.jsonl, zh.jsonl, de.jsonl, code.jsonl, made_up.jsonl: whole documents; held/ the same, not trained on
+#   data/demo/     shards and pages (train.jsonl.zst, val.jsonl), manifest.json; of val.jsonl val_en.jsonl and val_zh.jsonl (whole
+#                  pages), val_short.jsonl (below 24 tokens) and val_other.jsonl (German, code, numbers)
 #
 # A second run sees by the contents of all files, in and out, that nothing has changed, and ends at once.
 set -euo pipefail
@@ -19,14 +21,15 @@ die() { echo "make_demo.sh: $*" >&2; exit 1; }
 
 command -v python3 >/dev/null || die "python3 is missing (hint: apt-get install python3)"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || die "python3 is older than 3.9: $(python3 --version)"
+[ -x .venv/bin/python ] && [ -x "${C3:-./c3}" ] || die "no .venv or no ./c3 (hint: bash scripts/setup.sh demo; make)"
 [ -f "$TOKENIZER" ] || die "no vocabulary at $TOKENIZER (hint: bash data/get_tokenizer.sh; or set TOKENIZER=FILE)"
 
-OUTPUTS="data/demo/train.jsonl data/demo/val_en.jsonl data/demo/val_zh.jsonl data/demo/val_short.jsonl
-         data/demo/val_other.jsonl data/demo/split.json"
+OUTPUTS="data/demo/train_00000.bin data/demo/val_en.jsonl data/demo/val_zh.jsonl data/demo/val_short.jsonl
+         data/demo/val_other.jsonl data/demo/manifest.json"
 # What the result depends on, and the result.
 fingerprint() {
     { echo "$@"
-      sha256sum data/debian_texts.py data/make_pages.py data/cache/*.deb $OUTPUTS || true
+      sha256sum data/*.py data/make_demo.sh data/cache/*.deb $OUTPUTS || true
       sha256sum <"$TOKENIZER"; } 2>/dev/null | sha256sum
 }
 if [ -f data/demo/stamp ] && [ "$(cat data/demo/stamp)" = "$(fingerprint "$@")" ]; then
@@ -34,8 +37,8 @@ if [ -f data/demo/stamp ] && [ "$(cat data/demo/stamp)" = "$(fingerprint "$@")" 
     exit 0
 fi
 
+rm -rf data/demo/{stamp,work,corpus_settings.json,manifest.json}
 mkdir -p data/cache data/corpus data/demo
-rm -f data/demo/stamp
 have() { ls data/cache/"$1"_*.deb >/dev/null 2>&1; }
 missing=""
 for p in $PACKAGES; do
@@ -74,5 +77,21 @@ done
 rm -rf data/cache/unpacked && mv data/cache/unpacked.new data/cache/unpacked
 
 python3 data/debian_texts.py data/cache/unpacked data/corpus
-python3 data/make_pages.py -tok "$TOKENIZER" "$@" data/corpus data/demo
+python3 data/made_up_texts.py data/corpus
+.venv/bin/python data/corpus.py 'data/corpus/*.jsonl' -held data/corpus/held -o data/demo -tok "$TOKENIZER" -as_is -vocab 2048 \
+    -least 1 -most 64 -lang zh=0.2 -test 0 "$@"
+.venv/bin/python - <<'PY'
+import io, json, zstandard
+with open("data/demo/train.jsonl.zst", "rb") as f:
+    known = {json.loads(line)["text"].strip() for line in io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(f), "utf-8")}
+with open("data/demo/val.jsonl", encoding="utf-8") as f:
+    pages = [page for page in map(json.loads, f) if page["text"].strip() not in known]
+of = {name: [p for p in pages if p["source"] == f"held/{name}.jsonl"] for name in ("en", "zh", "de", "code", "made_up")}
+whole, short = ({name: [p for p in of[name] if (p["tokens"] >= 24) == long] for name in ("en", "zh")} for long in (True, False))
+sets = {"en": whole["en"][:300], "zh": whole["zh"][:300], "short": short["en"][:150] + short["zh"][:150],
+        "other": of["de"][:100] + of["code"][:100] + of["made_up"][:100]}
+for name, chosen in sets.items():
+    with open(f"data/demo/val_{name}.jsonl", "w", encoding="utf-8") as f:
+        f.writelines(json.dumps(page, ensure_ascii=False) + "\n" for page in chosen)
+PY
 fingerprint "$@" >data/demo/stamp

@@ -25,13 +25,13 @@ make_data() {
     mkdir -p $to/parity
     .venv/bin/python dev/reference.py make --out $to/parity --case own_answer heads128_small
     # Pages of 950 tokens: the demo's texts, one after the other, cut where a page is full.
-    bash data/make_demo.sh >/dev/null
+    C3=$c3 bash data/make_demo.sh >/dev/null
     .venv/bin/python - $to/pages.jsonl <<'PY'
 import json
 import sys
 
 text, pages = "", 0
-with open("data/demo/train.jsonl", encoding="utf-8") as f, open(sys.argv[1], "w", encoding="utf-8") as out:
+with open("data/demo/val.jsonl", encoding="utf-8") as f, open(sys.argv[1], "w", encoding="utf-8") as out:
     for line in f:
         text += json.loads(line)["text"] + "\n"
         if len(text.encode()) > 3700:  # 950 tokens or a little less

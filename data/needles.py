@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """needles.py: a needle test from any texts: facts planted in documents, and questions about them.
 
-    data/needles.py -tok data/qwen2.5/qwen.tiktoken -vocab 2048 -lengths 32,64 data/demo/val_en.jsonl > needles.jsonl
+    .venv/bin/python data/needles.py -tok data/qwen2.5/qwen.tiktoken -vocab 2048 -lengths 32,64 data/demo/val_en.jsonl > needles.jsonl
 
 TEXTS are JSONL ({"text"}). A document is words of them, and "The code of NAME is NUMBER." at one of the depths, -lengths
 tokens in all or a few less; the question asks for one fact, and with -facts above 1 others stand elsewhere. Written is
@@ -19,7 +19,7 @@ import os
 import random
 import sys
 
-from make_pages import BadCorpus, Vocabulary, read_documents
+from corpus_steps import encoder
 
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
@@ -65,6 +65,18 @@ def document(haystack, count, length, depth, facts, rng):
     return None if most < 0 else (text(most), name, codes[name])
 
 
+def read_texts(path):
+    """The words of each text of a JSONL file that has any."""
+    with open(path, encoding="utf-8-sig") as f:
+        for number, line in enumerate(f, 1):
+            try:
+                words = json.loads(line)["text"].split() if line.strip() else []
+            except (ValueError, TypeError, KeyError, AttributeError):
+                raise ValueError(f'{path}: line {number}: expected {{"text": "..."}}, found {line[:40].strip()!r}') from None
+            if words:
+                yield words
+
+
 def numbers(text):
     return [int(part) for part in text.split(",")]
 
@@ -72,7 +84,7 @@ def numbers(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0].split(": ", 1)[1])
     parser.add_argument("texts", nargs="+", metavar="TEXTS", help="JSONL of documents")
-    parser.add_argument("-tok", required=True, help="qwen.tiktoken")
+    parser.add_argument("-tok", required=True, help="qwen.tiktoken or tokenizer.json")
     parser.add_argument("-vocab", type=int, default=151643, help="base tokens of the model (default: all)")
     parser.add_argument("-lengths", type=numbers, default=[32, 64], help="tokens of a document")
     parser.add_argument("-depths", type=numbers, default=[0, 25, 50, 75, 100], help="per cent")
@@ -83,8 +95,8 @@ def main():
     try:
         if o.n < 1 or o.facts < 1 or min(o.lengths) < 1 or not all(0 <= d <= 100 for d in o.depths):
             raise ValueError("expected -n, -facts and -lengths of at least 1, -depths from 0 to 100")
-        vocabulary = Vocabulary(o.tok, o.vocab)
-        texts = [words for path in o.texts for d in read_documents(path) if (words := d["text"].split())]
+        encoding, _ = encoder(o.tok, o.vocab)
+        texts = [words for path in o.texts for words in read_texts(path)]
         if not texts:
             raise ValueError(f"{o.texts[0]}: no text")
         for length in o.lengths:
@@ -92,7 +104,7 @@ def main():
                 rng = random.Random(f"{o.seed} {length} {depth}")
                 haystack = Haystack(texts, rng)
                 for i in range(o.n):
-                    made = document(haystack, lambda text: len(vocabulary.ids(text)), length, depth, o.facts, rng)
+                    made = document(haystack, lambda text: len(encoding.encode_ordinary(text)), length, depth, o.facts, rng)
                     if not made:
                         raise ValueError(f"-lengths {length}: too short for {o.facts} fact(s)")
                     text, name, code = made
@@ -101,7 +113,7 @@ def main():
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except (ValueError, OSError, BadCorpus) as e:
+    except (ValueError, OSError) as e:
         sys.exit(f"needles.py: {e}")
 
 

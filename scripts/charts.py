@@ -253,6 +253,49 @@ def needles(evaluation):
     text = cell.mark_text().encode(text=alt.Text("share:Q", format=".0%"), color=alt.condition(
         "datum.share > 0.5", alt.value("#ffffff"), alt.value(GREY)))
     return alt.layer(cell.mark_rect().encode(color=colour), text).properties(height=240)
+def interval_chart(rows, x, y, tip):
+    """Points with their intervals low..high, a series beside the other."""
+    names = list(dict.fromkeys(r["evaluation"] for r in rows))
+    base = alt.Chart(data(rows)).encode(x=x, xOffset=alt.XOffset("evaluation:N", sort=names),
+                                        color=colour_by(names, "evaluation"), tooltip=tip)
+    return alt.layer(base.mark_rule(strokeWidth=2, opacity=0.5).encode(y=y("low:Q"), y2="high:Q"),
+                     base.mark_point(filled=True, size=60, opacity=1).encode(y=y("share:Q"))).properties(height=240)
+
+
+def errors_by_kind(evaluations):
+    """Share of the characters of each kind of text that did not come back. None where no evaluation has it."""
+    rows = [{"kind": kind_name(k), "evaluation": e.name, "share": k["rate"], "low": k["low"], "high": k["high"],
+             "characters": k["characters"]} for e in evaluations for k in e.kinds if "rate" in k]
+    if not rows:
+        return None
+    tip = [alt.Tooltip("evaluation:N"), alt.Tooltip("kind:N"), alt.Tooltip("characters:Q", format=","),
+           alt.Tooltip("share:Q", title="lost", format=".2%"), alt.Tooltip("low:Q", format=".2%"),
+           alt.Tooltip("high:Q", format=".2%")]
+    x = alt.X("kind:N", sort=list(dict.fromkeys(r["kind"] for r in rows)), title=None, axis=alt.Axis(labelAngle=0))
+    y = lambda field: alt.Y(field, title="characters lost (95 % interval)", axis=alt.Axis(format="~%", tickCount=5))
+    return interval_chart(rows, x, y, tip)
+
+
+def kind_name(kind):
+    """With a star where there is little of it."""
+    return kind["kind"].replace("_", " ") + (" *" if kind["few"] else "")
+
+
+def confidence(evaluations):
+    """Share of exact pages by the decoder's confidence in them. None where no evaluation has it."""
+    rows = [{"place": f"{i + 1} of {len(e.bins)}", "evaluation": e.name, "share": b["exact"] / b["pages"], **b}
+            for e in evaluations for i, b in enumerate(e.bins)]
+    if not rows:
+        return None
+    tip = [alt.Tooltip("evaluation:N"), alt.Tooltip("from:Q", title="mean ln p from", format=".2g"),
+           alt.Tooltip("to:Q", format=".2g"), alt.Tooltip("pages:Q", format=","),
+           alt.Tooltip("share:Q", title="exact", format=".1%"), alt.Tooltip("expected:Q", format=".1%"),
+           alt.Tooltip("char_precision:Q", title="character precision", format=".2%")]
+    x = alt.X("place:N", sort=list(dict.fromkeys(r["place"] for r in rows)), axis=alt.Axis(labelAngle=0),
+              title="pages in equal parts, the least confident first")
+    y = lambda field: alt.Y(field, title="exact pages (95 % interval)", scale=alt.Scale(domain=[0, 1]),
+                            axis=alt.Axis(format="~%", tickCount=5))
+    return interval_chart(rows, x, y, tip)
 
 
 def specification(chart, width="container"):

@@ -11,6 +11,8 @@ them (or DIR):
                          beside ours where the lengths are the paper's. One picture an evaluation: _NAME is added
     validation_sets      validation loss of each set of pages that -val names
     plain_text           perplexity of the decoder alone (-val_lm)
+    errors_by_kind       characters lost by kind of text: digits, names, code, each script
+    confidence           share of exact pages by the decoder's confidence in them
     by_position          share of characters that came back, by place in the page: the paper's Figure 5, which shows no
                          data, in numbers
     needles              right answers by length and depth, of pages that data/needles.py made; printed as a table, too.
@@ -34,7 +36,8 @@ def pictures(found):
                    for run in found for e in run.evaluations]
     logged = [r for r in found if r.steps]
     charts_of = {"loss": charts.loss(logged), "validation_sets": charts.validation_sets(logged),
-                 "plain_text": charts.plain_text(logged), "by_position": charts.by_position(evaluations)}
+                 "plain_text": charts.plain_text(logged), "by_position": charts.by_position(evaluations),
+                 "errors_by_kind": charts.errors_by_kind(evaluations), "confidence": charts.confidence(evaluations)}
     for e in evaluations:
         suffix = "_" + re.sub(r"[^\w.-]+", "_", e.name) if len(evaluations) > 1 else ""
         charts_of["precision_by_length" + suffix] = charts.precision_by_length(e)

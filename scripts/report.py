@@ -218,6 +218,24 @@ def bucket_table(evaluation):
     return {"rows": rows, "floor": f"{100 * floor:.0f} %" if floor else "", "published": list(beside)}
 
 
+def kind_table(evaluation):
+    return [(charts.kind_name(k), count(k["pages"]), count(k["characters"]), share(k.get("rate")),
+             f"{share(k['low'])} – {share(k['high'])}" if "rate" in k else "–", count(k["added"])) for k in evaluation.kinds]
+
+
+def confidence_table(evaluation):
+    rows = [(f"{b['from']:.2g} to {b['to']:.2g}", count(b["pages"]), share(b["exact"] / b["pages"]),
+             f"{share(b['low'])} – {share(b['high'])}", share(b["expected"]), share(b["char_precision"]))
+            for b in evaluation.bins]
+    found = evaluation.summary.get("confidence")
+    pairs = reading.number(found, "auroc")
+    few = ", too few to trust" if isinstance(found, dict) and found.get("few") is True else ""
+    verdict = "" if pairs is None else (
+        f"an exact page is more confident than one with errors in {share(pairs)} of all pairs "
+        f"({count(reading.number(found, 'exact'))} exact, {count(reading.number(found, 'wrong'))} with errors{few})")
+    return {"rows": rows, "verdict": verdict}
+
+
 def control_table(evaluation):
     rows = []
     for key, name in CONTROLS:
@@ -312,7 +330,8 @@ def render(all_runs, command):
                    for run in all_runs for e in run.evaluations]
     notes = [f"{run.name}: {note}" if several else note for run in all_runs for note in run.notes]
     training = chart_list(all_runs)
-    drawn = {f"chart-{c['id']}": c["chart"] for c in training} | {"chart-position": charts.by_position(evaluations)}
+    drawn = {f"chart-{c['id']}": c["chart"] for c in training} | {"chart-position": charts.by_position(evaluations), "chart-kinds": charts.errors_by_kind(evaluations),
+        "chart-confidence": charts.confidence(evaluations)}
     for i, e in enumerate(evaluations):
         drawn[f"chart-length-{i}"] = charts.precision_by_length(e)
     specs = {name: charts.specification(chart) for name, chart in drawn.items() if chart is not None}
@@ -329,7 +348,8 @@ def render(all_runs, command):
               for r, found in zip(all_runs, figures, strict=True)],
         training=training, charts=specs,
         evaluations=[{"name": e.name, "model": e.text("model"), "source": e.text("source"), "perturb": e.text("perturb"),
-                      "chart": f"chart-length-{i}", "buckets": bucket_table(e), "controls": control_table(e)}
+                      "chart": f"chart-length-{i}", "buckets": bucket_table(e), "controls": control_table(e),
+                      "kinds": kind_table(e), "confidence": confidence_table(e)}
                      for i, e in enumerate(evaluations)],
         means=means_table(evaluations), pages=chosen_pages(evaluations, notes), notes=notes, command=command,
         specs=data_for_script(specs), script=markupsafe.Markup(script))

@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 UNCLEAN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+BIN = {"from", "to", "pages", "exact", "low", "high", "expected", "char_precision"}
+
+
 @dataclass
 class Evaluation:
     """A folder that c3 eval wrote."""
@@ -26,6 +29,8 @@ class Evaluation:
     buckets: list  # of dicts of numbers: from, to, pages, and means where there are pages
     published: list  # of {"name", "buckets": [{"from", "to", "precision", ...}]}
     by_position: list  # numbers or None
+    kinds: list  # of dicts: kind, few, and numbers: pages, characters, lost, added, low, high, and rate where there is one
+    bins: list  # of dicts of numbers: from, to, pages, exact, low, high, expected, char_precision
 
     def number(self, key):
         """A mean by its key, from eval.json or scores.json; None where there is none."""
@@ -224,8 +229,13 @@ def read_evaluation(folder, notes):
                  for t in objects(summary, "published")]
     for table in published:
         table["buckets"] = [b for b in table["buckets"] if {"from", "to", "precision"} <= b.keys()]
+    kinds = [{"kind": clean(str(k.get("kind"))), **numbers(k), "few": k.get("few") is True} for k in objects(summary, "by_kind")]
+    confidence = summary.get("confidence")
+    bins = [numbers(b) for b in objects(confidence, "bins")] if isinstance(confidence, dict) else []
     return Evaluation(folder, clean(name), summary, read_scores(folder, notes),
-                      [b for b in buckets if {"from", "to", "pages"} <= b.keys()], published, positions(summary))
+                      [b for b in buckets if {"from", "to", "pages"} <= b.keys()], published, positions(summary),
+                      [k for k in kinds if {"pages", "characters", "lost", "added", "low", "high"} <= k.keys()],
+                      [b for b in bins if BIN <= b.keys() and b["pages"] > 0])
 
 
 def read_run(folder):

@@ -8,6 +8,8 @@ EVAL is the folder c3 eval -o named. Reads its pages.jsonl and eval.json, prints
     scores.json   means: word_precision, word_recall, word_f1, bleu4, rouge_l, fox_recall, and their definitions
     eval.csv      a page a line: the numbers of pages.jsonl, and these
     buckets.csv   the table by length, with the published figures beside it
+    kinds.csv     errors by kind of text
+    confidence.csv  pages by the decoder's confidence
     worst.txt     the pages that came back worst, with what was [-lost-] and {+written in its place+}
     fox.json      for the Fox benchmark's own tool: a list of {"image", "question", "label", "answer"}
 
@@ -114,7 +116,8 @@ def cell(text):
 def page_row(page, scored):
     """Numbers alone: the texts are in pages.jsonl. Of a control the columns are its name's end and what they count."""
     row = {"id": cell(page["id"])}
-    for key in ("tokens", "latents", "output_tokens", "ended", "char_precision", "edit_distance"):
+    for key in ("tokens", "latents", "output_tokens", "ended", "char_precision", "edit_distance", "mean_log_prob",
+                "least_log_prob"):
         row[key] = page.get(key)
     row.update(reference_chars=len(page["text"]), output_chars=len(page["reconstruction"]))
     for key in ("exact", "same_tokens", "forced_rows", "forced_correct", "loss"):
@@ -124,8 +127,12 @@ def page_row(page, scored):
         for part in ("char_precision", "correct", "loss"):
             if runs.number(found, part) is not None:
                 row[f"{name}_{part.removeprefix('char_')}"] = found[part]
+    kinds, by_kind = page.get("by_kind"), {}
+    for kind, counts in kinds.items() if isinstance(kinds, dict) else ():
+        if re.fullmatch("[a-z_]+", kind) and isinstance(counts, list) and len(counts) == 3 and all(map(runs.is_number, counts)):
+            by_kind |= {f"{kind}_chars": counts[0], f"{kind}_lost": counts[1], f"{kind}_added": counts[2]}
     row = {k: int(v) if isinstance(v, bool) else v for k, v in row.items()}
-    return {k: v for k, v in row.items() if k == "id" or runs.is_number(v)} | scored
+    return {k: v for k, v in row.items() if k == "id" or runs.is_number(v)} | scored | by_kind
 
 
 def bucket_row(bucket, published, scores):
@@ -217,7 +224,8 @@ def write_files(folder, means, scores, evaluation, pages):
     by_character = sum(s["by_character"] for s in scores)
     files = {"eval.csv": as_csv([page_row(p, s) for p, s in zip(pages, scores, strict=True)]),
              "buckets.csv": as_csv(bucket_rows(evaluation, pages, scores)),
-             "worst.txt": worst_text(pages), "fox.json": as_json(fox(pages)),
+             "kinds.csv": as_csv([dict(k, kind=cell(k["kind"]), few=int(k["few"])) for k in evaluation.kinds]),
+             "confidence.csv": as_csv(evaluation.bins), "worst.txt": worst_text(pages), "fox.json": as_json(fox(pages)),
              "scores.json": as_json(dict(means, pages=len(pages), pages_by_character=by_character,
                                          pages_sha256=runs.pages_digest(folder), definitions=DEFINITIONS))}
     for name, content in files.items():

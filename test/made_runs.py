@@ -19,6 +19,16 @@ PAGES = [
     ("space", "a \t page\u00a0with   white space\n", "a page with white space"),
 ]
 OTHER = {"token_accuracy": 0.25, "loss": 3.0, "perplexity": 20.1, "what": "a control", "char_precision": 0.125}
+KINDS = [{"kind": "digits", "pages": 2, "characters": 40, "lost": 10, "added": 3, "rate": 0.25, "low": 0.125, "high": 0.5,
+          "few": True},
+         {"kind": "latin", "pages": 12, "characters": 12000, "lost": 240, "added": 7, "rate": 0.02, "low": 0.015, "high": 0.03,
+          "few": False},
+         {"kind": "han", "pages": 0, "characters": 0, "lost": 0, "added": 5, "rate": None, "low": 0, "high": 1, "few": True}]
+BINS = [{"from": -1.5, "to": -0.0625, "pages": 4, "exact": 0, "low": 0, "high": 0.49, "expected": 0.0625, "char_precision": 0.5},
+        {"from": -0.03, "to": -0.0001, "pages": 4, "exact": 1, "low": 0.05, "high": 0.7, "expected": 0.875,
+         "char_precision": 0.9}]
+BINS += [dict(BINS[1], **{"from": -0.00009 / k, "to": -0.00008 / k}) for k in (1, 2, 4, 8)]
+CONFIDENCE = {"exact": 1, "wrong": 7, "auroc": 0.8125, "least_auroc": 0.75, "rank_correlation": None, "few": True, "bins": BINS}
 
 
 def write_json(path, value):
@@ -34,6 +44,7 @@ def page_line(name, text, written):
     return {"id": name, "text": text, "reconstruction": written, "tokens": len(text) // 4 + 1, "latents": LATENTS,
             "char_precision": 1 - distance / max(len(text), len(written), 1), "edit_distance": distance,
             "exact": text == written, "output_tokens": len(written) // 4 + 1, "ended": bool(written), "same_tokens": 2,
+            "mean_log_prob": -0.125, "least_log_prob": -2.5, "by_kind": {"latin": [len(text), 2, 1]},
             "forced_rows": rows, "forced_correct": rows // 2, "loss": 1.5, "decoder_alone": part,
             "control_swapped_latents": dict(part, char_precision=0.125)}
 
@@ -63,7 +74,7 @@ def make_evaluation(folder, pages=PAGES, **more):
         "latents": LATENTS, "pages": len(lines), **numbers, "tokens_per_latent": 2.5, "late_errors": 0.25,
         "by_position": [0.7 + 0.01 * i for i in range(20)], "buckets": buckets, "published": published,
         "decoder_alone": OTHER, "control_swapped_latents": OTHER, "control_no_latents": dict(OTHER, text="the the"),
-        "control_zero_latents": OTHER, **more})
+        "control_zero_latents": OTHER, "by_kind": KINDS, "confidence": CONFIDENCE, **more})
 
 
 def add_sets(folder, sets):

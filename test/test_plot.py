@@ -17,12 +17,12 @@ def main():
     with Folder() as tmp:
         run = make_run(f"{tmp}/demo")
         r = plot(run)
-        names = ["loss", "by_position", "precision_by_length_en", "precision_by_length_zh"]
+        names = ["loss", "by_position", "errors_by_kind", "confidence", "precision_by_length_en", "precision_by_length_zh"]
         case("a run: its losses and its evaluations", r.returncode == 0 and not r.stderr and not picture_faults(run, names) and
              r.stdout.splitlines() == [f"{run}/{name}.png" for name in names], (r.stdout, r.stderr))
         make_evaluation(f"{tmp}/alone")
         r = plot(f"{tmp}/alone", "-o", f"{tmp}/new/folder")
-        names = ["by_position", "precision_by_length"]
+        names = ["by_position", "confidence", "errors_by_kind", "precision_by_length"]
         case("an evaluation, into another folder", r.returncode == 0 and not picture_faults(f"{tmp}/new/folder", names) and
              sorted(os.listdir(f"{tmp}/new/folder")) == sorted(f"{n}.{e}" for n in names for e in ("png", "svg")), r.stderr)
         r = plot(run, make_run(f"{tmp}/other", scale=2.0, evaluations=()), "-o", f"{tmp}/two")

@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.join(ROOT, "scripts"))
 import report as scripts_report
 import runs
 
-SMALL = 1_500_000  # bytes of a report
+SMALL = 1_550_000  # bytes of a report
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 ORDERS = "\x1b]0;t\x07\x9b2J\u061c\u202e\u2028"
 HOSTILE = f"</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&<!--{{{{7*7}}}}{ORDERS}"
@@ -120,7 +120,7 @@ def test_form(page, faults):
     case("tables have captions and headings with a scope", len(page.all("caption")) == len(page.all("table")) and
          all("scope" in a for a in page.all("th")))
     case("every chart has its place", set(page.charts()) == {a["id"] for a in page.all("div") if a.get("class") == "chart"} and
-         len(page.charts()) == 8, list(page.charts()))
+         len(page.charts()) == 10, list(page.charts()))
     case("small enough to be sent", len(page.source.encode()) < SMALL, len(page.source.encode()))
 
 
@@ -165,6 +165,14 @@ def test_numbers(page):
     case("buckets with pages, and what is published of the same lengths", [r[:3] for r in buckets[:2]] == [
         ["0–6", "1", "2.5"], ["6–9", "5", "2.5"]] and "98.70 %" in buckets[1], buckets)
     case("controls", [row[1:] for row in page.rows if "next page" in row[0]] == [["12.50 %", "25.00 %"]] * 2, page.rows)
+    kinds = [row for row in page.rows if row[0] in ("digits *", "latin", "han *")]
+    case("errors by kind of text, little marked", kinds == [
+        ["digits *", "2", "40", "25.00 %", "12.50 % – 50.00 %", "3"], ["latin", "12", "12,000", "2.00 %", "1.50 % – 3.00 %", "7"],
+        ["han *", "0", "0", "–", "–", "5"]] * 2, kinds)
+    bins = [row[1:] for row in page.rows if row[0] == "-1.5 to -0.062"]
+    case("pages by confidence, and what that says", bins == [["4", "0.00 %", "0.00 % – 49.00 %", "6.25 %", "50.00 %"]] * 2 and
+         page.text.count("81.25 % of all pairs (1 exact, 7 with errors, too few to trust)") == 2, bins)
+    case("both as charts", {"chart-kinds", "chart-confidence"} <= set(page.charts()), list(page.charts()))
     case("pages: the first two, then the worst", all(f">{i}<" in page.source for i in ("whole", "one", "nothing", "bad")))
     case("errors are marked on both sides", "o" in page.marked["del"] and "a" in page.marked["ins"], page.marked)
     case("thousands one way, every option", "200,000" not in page.text and "2,054" in page.text and
@@ -263,6 +271,7 @@ def test_states(tmp):
                 '{"step":"4","loss":1}\n{"step":5,"loss":2.5,"time":7}\n{"step":6,"loss":0}\n' + "[" * 100000 + "\n\xff\n")
     write_json(f"{run}/eval_en/eval.json", {
         "buckets": [1, {"from": "a"}, {"from": 1, "to": 2, "pages": 3}], "by_position": [None, "x", 0.5], "published": 4,
+        "by_kind": [1, {"kind": 2}, {"kind": "a", "pages": 1, "characters": "x"}], "confidence": {"bins": [{"from": 1}], "auroc": []},
         "pages": "many", "char_precision": 1e300, "decoder_alone": [], "control_no_latents": {"char_precision": "x"}})
     write_json(f"{run}/step_00000040/config.json", {"vocab_size": "x", "hidden_size": None, "c3_template": [1]})
     os.unlink(f"{run}/eval_zh/pages.jsonl")

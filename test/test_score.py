@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 from harness import C3, ROOT, Folder, case, done, leftovers, run
-from made_runs import PAGES, make_evaluation
+from made_runs import KINDS, PAGES, make_evaluation
 from test_metrics import random_pairs
 
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
@@ -23,7 +23,7 @@ from nltk.metrics.scores import f_measure, precision, recall
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer
 
-FILES = ["buckets.csv", "eval.csv", "eval.json", "fox.json", "pages.jsonl", "scores.json", "worst.txt"]
+FILES = ["buckets.csv", "confidence.csv", "eval.csv", "eval.json", "fox.json", "kinds.csv", "pages.jsonl", "scores.json", "worst.txt"]
 ORDERS = "\x1b]0;t\x07\x9b2J\u061c\u202e\u2028forged"  # what an id or a text may hold
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -169,7 +169,7 @@ def test_files(tmp):
          found["definitions"] == score.DEFINITIONS and found["pages"] == len(PAGES) and found["pages_by_character"] == 2, found)
     case("eval.csv: a page a line", [r["id"] for r in rows] == [p["id"] for p in pages])
     wrong = [(p["id"], k) for p, r in zip(pages, rows, strict=True) for k in (
-        "tokens", "latents", "output_tokens", "edit_distance", "same_tokens", "forced_rows", "forced_correct", "loss",
+        "tokens", "latents", "output_tokens", "mean_log_prob", "least_log_prob", "edit_distance", "same_tokens", "forced_rows", "forced_correct", "loss",
         "char_precision") if abs(float(r[k]) - p[k]) > 1e-6]
     case("with the numbers of pages.jsonl", not wrong and [r["exact"] for r in rows] == ["1"] + 7 * ["0"] and
          rows[6]["ended"] == "0" and rows[3]["reference_chars"] == "10", wrong)
@@ -177,6 +177,12 @@ def test_files(tmp):
          {r["decoder_alone_loss"] for r in rows} == {"3.000000"} and {r["swapped_latents_correct"] for r in rows} == {"1"})
     case("and the metrics of words", all(abs(float(r[k]) - score.score(p)[k]) < 1e-6
                                          for p, r in zip(pages, rows, strict=True) for k in score.DEFINITIONS))
+    case("errors by kind of text as columns", [r["latin_chars"] for r in rows] == [str(len(p["text"])) for p in pages] and
+         {(r["latin_lost"], r["latin_added"]) for r in rows} == {("2", "1")}, rows[0])
+    kinds, bins = read(folder, "kinds.csv"), read(folder, "confidence.csv")
+    case("kinds.csv, confidence.csv: eval.json's", [(k["kind"], k["lost"], k["few"]) for k in kinds] ==
+         [("digits", "10", "1"), ("latin", "240", "0"), ("han", "0", "1")] and kinds[2]["rate"] == "" and
+         [(b["exact"], b["expected"]) for b in bins][:2] == [("0", "0.062500"), ("1", "0.875000")], (kinds, bins))
     buckets, summary = read(folder, "buckets.csv"), read(folder, "eval.json")
     case("buckets.csv: eval.json's buckets", [(int(r["from"]), int(r["to"]), int(r["pages"])) for r in buckets] ==
          [(b["from"], b["to"], b["pages"]) for b in summary["buckets"]] and sum(int(r["pages"]) for r in buckets) == 8 and
@@ -208,21 +214,23 @@ def test_hostile(tmp):
     folder = f"{tmp}/hostile"
     ids = [ORDERS, 'a "quoted", one', "two\nlines", "=1+1", "@a", "-1", "\ud800", "</script>"]
     make_evaluation(folder, pages=[(i, f"page {k} {ORDERS}", f"page {ORDERS} x") for k, i in enumerate(ids[:6])],
-                    published=[{"name": "=1", "buckets": [{"from": 0, "to": 6, "precision": 1}]}, {"name": 7}, 3])
+                    published=[{"name": "=1", "buckets": [{"from": 0, "to": 6, "precision": 1}]}, {"name": 7}, 3],
+                    by_kind=[3, {"kind": ORDERS}, dict(KINDS[0], kind=ORDERS, few="yes")], confidence=[])
     with open(f"{folder}/pages.jsonl", "a") as f:
         for i in ids[6:]:
             f.write(json.dumps({"id": i, "text": f"t \udfff {i}", "reconstruction": "t"}) + "\n")
         f.write('[1]\nnull\n{"text": 1, "reconstruction": "a"}\n{"text": "cut sho')
         f.write("\n" + "[" * 100000 + '\n{"text": "numbers", "reconstruction": "x", "tokens": 1e999, "loss": NaN, "exact": "y"}')
-        f.write('\n{"id": {"a": 1}, "text": "b", "reconstruction": "c", "char_precision": "z", "decoder_alone": 4}\n')
+        f.write('\n{"id": {"a": 1}, "text": "b", "reconstruction": "c", "char_precision": "z", "decoder_alone": 4, '
+                '"by_kind": {"\\u001b": [1, 2, 3], "latin": 3, "han": [1], "greek": [1, 2, "x"]}}\n')
     r = score_folder(folder)
     case("hostile ids and texts, damaged lines: it goes on", r.returncode == 0 and not r.stderr, r.stderr[-500:])
     rows = read(folder, "eval.csv")
     want = ["\\x1b]0;t\\x07\\u009b2J\\u061c\\u202e\\u2028forged", 'a "quoted", one', "two\\x0alines", "'=1+1", "'@a", "'-1"]
     case("eval.csv: no orders, no formulas, and a page a line", [r["id"] for r in rows][:6] == want and len(rows) == 10, rows)
     raw = {name: RAW.findall(read(folder, name)) for name in ("worst.txt",)} | {
-        name: RAW.findall(json.dumps(read(folder, name), ensure_ascii=False)) for name in ("eval.csv", "buckets.csv")}
-    case("nothing raw in eval.csv, buckets.csv, worst.txt", not any(raw.values()), raw)
+        name: RAW.findall(json.dumps(read(folder, name), ensure_ascii=False)) for name in ("eval.csv", "buckets.csv", "kinds.csv")}
+    case("nothing raw in eval.csv, buckets.csv, kinds.csv, worst.txt", not any(raw.values()), raw)
     texts = [f["label"] for f in read(folder, "fox.json")]
     case("fox.json keeps the texts as they are", texts[0] == f"page 0 {ORDERS}", texts[0])
 
@@ -251,7 +259,7 @@ def test_c3(tmp):
     r = score_folder(f"{tmp}/c3")
     case("scores what c3 eval wrote", r.returncode == 0 and not r.stderr and sorted(os.listdir(f"{tmp}/c3")) == FILES, r)
     rows, summary = read(f"{tmp}/c3", "eval.csv"), read(f"{tmp}/c3", "eval.json")
-    numbers = {k: [float(r[k]) for r in rows] for k in rows[0] if k != "id"}
+    numbers = {k: [float(r[k] or 0) for r in rows] for k in rows[0] if k != "id"}
     mean = {k: sum(v) / len(v) for k, v in numbers.items()}
     longer = sum(max(a, b) for a, b in zip(numbers["reference_chars"], numbers["output_chars"], strict=True))
     want = {"char_precision": mean["char_precision"], "exact_match": mean["exact"],

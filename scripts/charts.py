@@ -253,6 +253,8 @@ def needles(evaluation):
     text = cell.mark_text().encode(text=alt.Text("share:Q", format=".0%"), color=alt.condition(
         "datum.share > 0.5", alt.value("#ffffff"), alt.value(GREY)))
     return alt.layer(cell.mark_rect().encode(color=colour), text).properties(height=240)
+
+
 def interval_chart(rows, x, y, tip):
     """Points with their intervals low..high, a series beside the other."""
     names = list(dict.fromkeys(r["evaluation"] for r in rows))

@@ -130,7 +130,7 @@ def make_run(folder, scale=1.0, evaluations=("eval_en", "eval_zh"), **options):
     return folder
 
 
-def picture_faults(folder, names, shapes_least=10):
+def picture_faults(folder, names, shapes_least=6):
     """What is not there as a PNG of a picture's size, and as SVG that says the same."""
     found = []
     for name in names:

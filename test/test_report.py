@@ -343,7 +343,7 @@ def test_browser(tmp):
                         f"file://{tmp}/drawn/report.html"], capture_output=True, text=True, timeout=600)
     console = [line for line in r.stderr.splitlines() if "CONSOLE" in line]
     drawn = len(re.findall(r'<svg [^>]*class="marks"', r.stdout))
-    case("a browser draws every chart and refuses nothing", drawn == 8 and not console, (drawn, console))
+    case("a browser draws every chart and refuses nothing", drawn == 10 and not console, (drawn, console))
 
 
 def main():

@@ -35,7 +35,8 @@ def read(path):
 
 
 def pages_of(path):
-    return [json.loads(line)["text"] for line in read(path).splitlines()]
+    """Without the white space around them, which c3 compress keeps beside the latents."""
+    return [json.loads(line)["text"].strip() for line in read(path).splitlines()]
 
 
 def write_pages(path, texts):

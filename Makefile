@@ -48,6 +48,7 @@ include llmc/cpu/variants.mk
 LIB_SRC := $(filter-out llmc/cuda/%,$(wildcard llmc/*.c llmc/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(EXTRA_OBJ)
 TESTS   := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/*.c)) # test_*.c, and programs that Python tests drive
+TESTS   += $(BUILD)/dev/make_random_checkpoint
 BIN     := $(if $(SANITIZE),$(BUILD)/,)
 
 .PHONY: all tests test fuzz bench docs format clean found

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "llmc/base/alloc.h"
-#include "llmc/base/random.h"
 
 // The tokenizer that made the pages is the model's.
 static int check_tokenizer(const Corpus *c, const Dataset *d, const ModelFiles *s, Error *err) {
@@ -120,7 +119,7 @@ static void learn(void *corpus, ShardPage *page, int set, uint64_t draw) {
     const Corpus *c = corpus;
     (void)set;
     if (c->tasks.given) tasks_draw(&c->tasks, page, draw);
-    if (c->latents_mix->n) page->latents = (uint32_t)latents_mix_draw(c->latents_mix, random_mix(~draw));
+    if (c->latents_mix->n) page->latents = (uint32_t)latents_mix_draw(c->latents_mix, draw);
 }
 
 int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *dist, LoaderState state, int64_t done,

@@ -14,6 +14,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from study_points import Point
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MAKE_MODEL = "build/dev/make_random_checkpoint"
 TOKENIZER = "data/qwen2.5/qwen.tiktoken"
-GFLOPS = 100  # of one idle core, before a point of this machine says better
+GFLOPS = 40  # of a core, before a point of this machine says better: a Zen 3 core with its neighbour busy
 LOOK = 40  # seconds of one core that a point's evaluations take, about
 SLICES, BUCKETS = 20, 4
 KINDS = ("english", "classical", "random", "shuffled")  # the paper's Figure 4
@@ -106,6 +107,8 @@ def train_command(o, p):
     options = {"b": p.pages, **p.options}
     options |= {"g": max(1, p.pages // options["b"]), "steps": p.steps, "seed": p.seed, "threads": 1, "val_every": 0,
                 "val_pages": 128, "save_every": max(1, p.steps // 8)}
+    if p.mix:
+        options["n_mix"] = ",".join(map(str, p.mix))
     one = len(p.languages) == 1
     sets = [("" if one else f"{kind}=", f"{o.data}/{kind}_{p.length}") for kind in p.languages]
     return ["./train_c3", "-m", f"{o.o}/{p.name}/start", "-o", f"{o.o}/{p.name}/run",
@@ -118,8 +121,8 @@ def needs_kinds(p):
     return p.group == "grid"
 
 
-def evaluations(o, p):
-    """{folder: (pages, options)} of c3 eval; "eval" is the main one, the others the kinds of text of Figure 4."""
+def evaluations(o, p, n):
+    """{folder: (pages, options)} of c3 eval from n latents; the first is the main one, the others the kinds of text of Figure 4."""
     at = f"{o.o}/{p.name}"
     edges = ",".join(str(p.length * i // 8) for i in (4, 5, 6, 7)) + f",{p.length * 9 // 8 + 1}"
     found = {"eval": (f"{at}/test.jsonl", ["-buckets", edges])}
@@ -131,31 +134,45 @@ def evaluations(o, p):
             found["classical"] = f"{o.data}/classical_{p.length}/test.jsonl", few
             found["shuffled"] = f"{o.data}/zh_{p.length}/test.jsonl", [*few, "-perturb", "shuffle"]
         found["random"] = f"{o.data}/{p.languages[0]}_{p.length}/test.jsonl", [*few, "-perturb", "random"]
-    return found
+    return {f"{name}_n{n}": (pages, ["-n", str(n), *options]) for name, (pages, options) in found.items()} if p.mix else found
 
 
 def settings(o, p):
     """All that the point's numbers depend on, but for the machine and the programs."""
     return {"model": model_command(o, p), "train": train_command(o, p),
-            "eval": {name: [pages, *options] for name, (pages, options) in evaluations(o, p).items()}}
+            "eval": {name: [pages, *options] for n in p.numbers for name, (pages, options) in evaluations(o, p, n).items()}}
+
+
+def read_steps(o, p):
+    """{step: its line of log.jsonl}: a step that a resumed run took anew counts once."""
+    path = f"{o.o}/{p.name}/run/log.jsonl"
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as f:
+        return {line["step"]: line for line in map(json.loads, f) if "loss" in line}
 
 
 def run_point(o, p):
-    """Train, evaluate, row.json; each is gone on with where it was."""
+    """Train, evaluate, rows.json; each is gone on with where it was."""
     at, log = f"{o.o}/{p.name}", f"{o.o}/{p.name}/log.txt"
     os.makedirs(at, exist_ok=True)
     write_whole(f"{at}/settings.json", json.dumps(settings(o, p), indent=1) + "\n")
     if not os.path.exists(f"{at}/start/config.json"):
         call(model_command(o, p), log)
+    seconds = sum(s["ms"] for s in read_steps(o, p).values()) / 1000  # of a run that was stopped: by the clock
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     call(train_command(o, p), log)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds += after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     pages = []
     for kind in p.languages:
         with open(f"{o.data}/{kind}_{p.length}/test.jsonl", encoding="utf-8") as f:
             pages += f.readlines()
     write_whole(f"{at}/test.jsonl", "".join(pages))
-    for name, (file, options) in evaluations(o, p).items():
-        call(["./c3", "eval", "-m", f"{at}/run", file, "-o", f"{at}/{name}", "-threads", "1", "-skip", *options], log)
-    write_whole(f"{at}/row.json", json.dumps(row_of(o, p), indent=1) + "\n")
+    for n in p.numbers:
+        for name, (file, options) in evaluations(o, p, n).items():
+            call(["./c3", "eval", "-m", f"{at}/run", file, "-o", f"{at}/{name}", "-threads", "1", "-skip", *options], log)
+    write_whole(f"{at}/rows.json", json.dumps([row_of(o, p, n, seconds) for n in p.numbers], indent=1) + "\n")
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -174,25 +191,21 @@ def processor():
         return platform.processor() or platform.machine()
 
 
-def row_of(o, p):
-    at = f"{o.o}/{p.name}"
-    steps = {}  # a step that a resumed run took anew counts once
-    with open(f"{at}/run/log.jsonl", encoding="utf-8") as f:
-        for line in map(json.loads, f):
-            if "loss" in line:
-                steps[line["step"]] = line
+def row_of(o, p, n, seconds):
+    """What came of n latents of the point's model."""
+    at, steps = f"{o.o}/{p.name}", read_steps(o, p)
     if len(steps) != p.steps:
         raise Stop(f"{at}/run/log.jsonl: {len(steps)} steps, expected {p.steps}: the training was stopped (hint: the same command "
                    "goes on)")
-    e = read_json(f"{at}/eval/eval.json")
-    tokens, seconds = (sum(s[key] for s in steps.values()) for key in ("tokens", "ms"))
+    folders = list(evaluations(o, p, n))
+    e = read_json(f"{at}/{folders[0]}/eval.json")
     tflop = sum(v for s in steps.values() for key, v in s.items() if key.startswith("tflop_"))
     version = subprocess.run(["./train_c3", "--version"], capture_output=True, text=True, check=True).stdout
-    row = {"name": p.name, "group": p.group, "lang": p.lang, "length": p.length, "latents": p.latents, "shape": p.shape,
-           "width": study_points.SHAPES[p.shape][0][1], "seed": p.seed,
-           "recipe": " ".join(f"{key}={value}" for key, value in p.recipe.items()), "steps": len(steps), "tokens": tokens,
-           "tflop": round(tflop, 3), "seconds": round(seconds / 1000, 1), "pages": e["pages"],
-           "ratio": e["tokens_per_latent"], "precision": e["char_precision"], "exact": e["exact_match"],
+    row = {"name": f"{p.name}_n{n}" if p.mix else p.name, "group": p.group, "lang": p.lang, "length": p.length, "latents": n,
+           "mix": " ".join(map(str, p.mix)), "shape": p.shape, "width": study_points.SHAPES[p.shape][0][1], "seed": p.seed,
+           "recipe": " ".join(f"{key}={value}" for key, value in p.recipe.items()), "steps": len(steps),
+           "tokens": sum(s["tokens"] for s in steps.values()), "tflop": round(tflop, 3), "seconds": round(seconds, 1),
+           "pages": e["pages"], "ratio": e["tokens_per_latent"], "precision": e["char_precision"], "exact": e["exact_match"],
            "token_accuracy": e["token_accuracy"], "loss": e["loss"], "alone_loss": e["decoder_alone"]["loss"],
            "alone_perplexity": e["decoder_alone"]["perplexity"],
            "swapped": e["control_swapped_latents"]["char_precision"],
@@ -202,14 +215,13 @@ def row_of(o, p):
     for i, bucket in enumerate(e["buckets"]):
         row |= {f"bucket_{i + 1}_{key}": bucket[name] for key, name in
                 (("from", "from"), ("to", "to"), ("pages", "pages"), ("ratio", "compression"), ("precision", "char_precision"))}
-    for kind in KINDS:
-        if os.path.exists(f"{at}/{kind}/eval.json"):
-            found = read_json(f"{at}/{kind}/eval.json")
-            row |= {f"{kind}_pages": found["pages"], f"{kind}_precision": found["char_precision"]}
+    for folder in folders[1:]:
+        kind, found = folder.split("_")[0], read_json(f"{at}/{folder}/eval.json")
+        row |= {f"{kind}_pages": found["pages"], f"{kind}_precision": found["char_precision"]}
     return row | {"command": " ".join(train_command(o, p)), "commit": version.split()[1], "cpu": processor()}
 
 
-COLUMNS = ["name", "group", "lang", "length", "latents", "shape", "width", "seed", "recipe", "steps", "tokens", "tflop",
+COLUMNS = ["name", "group", "lang", "length", "latents", "mix", "shape", "width", "seed", "recipe", "steps", "tokens", "tflop",
            "seconds", "pages", "ratio", "precision", "exact", "token_accuracy", "loss", "alone_loss", "alone_perplexity",
            "swapped", "no_latents", "no_latents_loss", "late_errors", *(f"slice_{i + 1}" for i in range(SLICES)),
            *(f"bucket_{i + 1}_{key}" for i in range(BUCKETS) for key in ("from", "to", "pages", "ratio", "precision")),
@@ -218,7 +230,7 @@ COLUMNS = ["name", "group", "lang", "length", "latents", "shape", "width", "seed
 
 def write_results(o, points):
     """All rows there are, in the order of the list; other points' rows, of a list that was longer, stay out."""
-    rows = [read_json(f"{o.o}/{p.name}/row.json") for p in points if os.path.exists(f"{o.o}/{p.name}/row.json")]
+    rows = [row for p in points if done(o, p) for row in read_json(f"{o.o}/{p.name}/rows.json")]
     with open(f"{o.o}/results.csv.new", "w", encoding="utf-8", newline="") as f:
         table = csv.DictWriter(f, COLUMNS, restval="", lineterminator="\n")
         table.writeheader()
@@ -231,7 +243,7 @@ def write_results(o, points):
 
 
 def done(o, p):
-    return os.path.exists(f"{o.o}/{p.name}/row.json")
+    return os.path.exists(f"{o.o}/{p.name}/rows.json")
 
 
 def refuse_changes(o, points):
@@ -252,14 +264,14 @@ def set_aside(o, name):
 
 def speed(o, points):
     """GFLOP/s of a core: of the points that are done, else a guess."""
-    rows = [read_json(f"{o.o}/{p.name}/row.json") for p in points if done(o, p)]
+    rows = [read_json(f"{o.o}/{p.name}/rows.json")[0] for p in points if done(o, p)]
     seconds = sum(r["seconds"] for r in rows)
     return (1000 * sum(r["tflop"] for r in rows) / seconds, True) if seconds else (GFLOPS, False)
 
 
 def estimate(p, gflops):
     """Seconds of one core."""
-    return 1000 * p.tflop / gflops + LOOK
+    return 1000 * p.tflop / gflops + LOOK * len(p.numbers)
 
 
 def show(o, points):
@@ -293,9 +305,9 @@ def run_points(o, points, began):
             if child.exitcode or not done(o, p):
                 failed.append(p.name)
                 continue
-            r = read_json(f"{o.o}/{p.name}/row.json")
-            print(f"{p.name}: {r['precision']:.2%} of characters at {r['ratio']:.1f} tokens a latent, swapped latents "
-                  f"{r['swapped']:.2%}; {r['tokens']:,} tokens; {time.monotonic() - start:.0f} s", flush=True)
+            for r in read_json(f"{o.o}/{p.name}/rows.json"):
+                print(f"{r['name']}: {r['precision']:.2%} of characters at {r['ratio']:.1f} tokens a latent, swapped latents "
+                      f"{r['swapped']:.2%}; {r['tokens']:,} tokens; {time.monotonic() - start:.0f} s", flush=True)
             write_results(o, points)
     if failed:
         raise Stop(f"{', '.join(failed)}: not finished (hint: what was said stands above)")

@@ -14,13 +14,14 @@ SHAPES = {
 # As the demo's. Pages grow from 10 tokens to whole over the first half of the steps.
 RECIPE = {"lr": 1.2e-3, "schedule": "linear", "warmup": 200, "beta2": 0.95, "len_warmup": 0.5}
 VOCABULARY = 2048
-TOKENS_A_STEP = 32 * 52  # about, once pages are whole; fewer where 32 pages have fewer
+TOKENS_A_STEP = 16 * 52  # about, once pages are whole: 16 pages of 52, 8 of 104 or 208
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
     """length: text tokens L; pages have L/2 to 9 L/8 of them, and those from 7 L/8 on have L in the mean. million: training
-    tokens. lang: "en", "zh", or "en+zh", half of the pages each."""
+    tokens. lang: "en", "zh", or "en+zh", half of the pages each. mix: the numbers of latents from which one is drawn for each page,
+    the largest of them `latents`; empty: always `latents`."""
     name: str
     million: float
     length: int = 64
@@ -30,6 +31,12 @@ class Point:
     seed: int = 1
     group: str = "grid"
     recipe: dict = dataclasses.field(default_factory=dict)
+    mix: tuple = ()
+
+    @property
+    def numbers(self):
+        """Of latents to measure."""
+        return self.mix or (self.latents,)
 
     @property
     def languages(self):
@@ -38,7 +45,7 @@ class Point:
     @property
     def pages(self):
         """Of a step."""
-        return max(8, min(32, TOKENS_A_STEP * 16 // (13 * self.length)))
+        return max(8, min(16, TOKENS_A_STEP * 16 // (13 * self.length)))
 
     @property
     def steps(self):
@@ -55,7 +62,7 @@ class Point:
     def tflop(self):
         """Of the training: 6 for each weight and row it meets; attention is left out."""
         mean, (encoder, decoder) = 13 / 16 * self.length, SHAPES[self.shape]
-        rows = [(1 + self.latents / mean) * layers * layer_weights(d) for layers, d in (encoder, decoder)]
+        rows = [(1 + sum(self.numbers) / len(self.numbers) / mean) * layers * layer_weights(d) for layers, d in (encoder, decoder)]
         return 6e-6 * self.million * (sum(rows) + decoder[1] * (VOCABULARY + 6))
 
 
@@ -67,10 +74,6 @@ def heads(d):
 def layer_weights(d):
     n, kv, size = heads(d)
     return d * size * (2 * n + 2 * kv) + 3 * d * 3 * d
-
-
-def grid(lang, length, millions):
-    return [Point(f"{lang.replace('+', '_')}_{length}_{n}", m, length, n, lang) for n, m in millions.items()]
 
 
 def ablations(million, seeds, only=None):
@@ -92,17 +95,19 @@ def language_models(million):
     return [Point(f"lm_{lang}", million, 64, 1, lang, "no latents", group="language model") for lang in ("en", "zh")]
 
 
-# In the order in which they are trained: what matters most first.
+def mixed(lang, length, million, numbers, **more):
+    """One model for several numbers of latents (docs/latents.md): better than one for each, of as many tokens together."""
+    name = "_".join([lang, *([more["shape"]] if "shape" in more else []), str(length)])
+    return Point(name, million, length, max(numbers), lang, mix=numbers, **more)
+
+
+# In the order in which they are trained: what matters most, and takes longest, first.
 FULL = [
-    *grid("en", 64, {4: 16, 8: 12, 16: 8}), *grid("zh", 64, {4: 4, 8: 3, 16: 3}), *language_models(1.5),
-    *grid("en", 128, {4: 5, 8: 6, 16: 6, 32: 5}), *grid("en+zh", 64, {8: 6}),
-    *grid("en", 256, {8: 4, 16: 4, 32: 4, 64: 4}),
-    *(Point(f"narrow_en_64_{n}", 3, 64, n, shape="narrow") for n in (4, 8, 16)),
-    *(Point(f"wide_en_64_{n}", m, 64, n, shape="wide", recipe={"lr": 8e-4}) for n, m in ((4, 3.5), (8, 2))),
-    *ablations(1, 3),
+    mixed("en", 64, 34, (4, 8, 16)), *language_models(1), mixed("zh", 64, 5, (4, 8, 16)), mixed("en", 128, 9, (4, 8, 16, 32)),
+    mixed("en", 256, 7, (8, 16, 32, 64)), *ablations(0.3, 3),
+    mixed("en", 64, 4, (4, 8, 16), shape="narrow"), mixed("en", 64, 3, (4, 8, 16), shape="wide", recipe={"lr": 8e-4}),
 ]
 QUICK = [
-    *grid("en", 64, {8: 2.5, 16: 2, 4: 2.5}), *grid("zh", 64, {8: 1.5}), *grid("en+zh", 64, {8: 1.5}),
-    *(dataclasses.replace(p, million=0.5) for p in language_models(1)), *grid("en", 128, {16: 1}),
-    *ablations(0.5, 1, ("base", "encoder_frozen", "curriculum_0")),
+    mixed("en", 64, 2, (4, 8, 16)), mixed("zh", 64, 1, (4, 8, 16)), *language_models(0.3), mixed("en", 128, 1, (8, 16)),
+    *ablations(0.2, 1, ("base", "encoder_frozen", "curriculum_0")),
 ]

@@ -20,7 +20,8 @@ import study_report
 
 POINTS = [{"name": "a", "million": 0.012, "length": 16, "latents": 2, "recipe": {"warmup": 5}},
           {"name": "b", "million": 0.004, "length": 16, "latents": 1, "shape": "encoder 1 + 3", "group": "ablation",
-           "recipe": {"warmup": 5, "loss_norm": "micro", "b": 8, "len_warmup": 0}}]
+           "recipe": {"warmup": 5, "loss_norm": "micro", "b": 8, "len_warmup": 0}},
+          {"name": "m", "million": 0.004, "length": 16, "latents": 2, "mix": [1, 2], "recipe": {"warmup": 5}}]
 
 
 def study_command(tmp, *words, script="study.py"):
@@ -59,17 +60,20 @@ def driver(tmp):
     make_data(tmp)
     write_points(tmp, POINTS)
     r = ask(tmp, "-list")
-    case("-list: a line a point, and runs nothing", r.returncode == 0 and "2 points" in r.stdout and "a guess" in r.stdout and
+    case("-list: a line a point, and runs nothing", r.returncode == 0 and "3 points" in r.stdout and "a guess" in r.stdout and
          not os.path.exists(f"{tmp}/out"), r.stdout + r.stderr)
     r = ask(tmp)
     if not case("two points: trained, measured, drawn", r.returncode == 0 and os.path.exists(f"{tmp}/out/tables.md"),
                 r.stdout + r.stderr):
         return
     first = rows(tmp)
-    a, b = first
+    a, b, *mixed = first
     case("a row says what was run and where", a["name"] == "a" and int(a["steps"]) == study_points.Point(**POINTS[0]).steps and
          "-n 2" not in a["command"] and "-lr 0.0012" in a["command"] and "-loss_norm micro" in b["command"] and a["commit"] and
          a["cpu"] and a["random_pages"] == "12" and b["random_pages"] == "", first)
+    case("a model of several n has a row for each", [(x["name"], x["latents"], x["mix"]) for x in mixed] ==
+         [("m_n1", "1", "1 2"), ("m_n2", "2", "1 2")] and "-n_mix 1,2" in mixed[0]["command"] and
+         mixed[0]["loss"] != mixed[1]["loss"] and float(mixed[0]["ratio"]) == 2 * float(mixed[1]["ratio"]), mixed)
     case("figures are there and are shares", all(0 <= float(x[key]) <= 1 for x in first for key in
                                                  ("precision", "swapped", "slice_1", "slice_20", "exact")), first)
     text = open(f"{tmp}/out/tables.md", encoding="utf-8").read()
@@ -85,7 +89,7 @@ def driver(tmp):
     p.wait()
     steps = study_points.Point(**POINTS[0]).steps
     part = checkpoints(f"{tmp}/out/a/run")[-1]
-    case("killed in the middle of a point", saved and part < steps and not os.path.exists(f"{tmp}/out/a/row.json"), (part, steps))
+    case("killed in the middle of a point", saved and part < steps and not os.path.exists(f"{tmp}/out/a/rows.json"), (part, steps))
     r = ask(tmp)
     log = open(f"{tmp}/out/a/log.txt", encoding="utf-8").read()
     case("it goes on from its checkpoint", r.returncode == 0 and log.count("./train_c3 -m") == 2 and "resum" in log.lower(),
@@ -93,7 +97,7 @@ def driver(tmp):
     case("to the same row, to the last digit, as without the kill", rows(tmp) == first, (rows(tmp), first))
     r = ask(tmp, "-redo", "b", "-only", "b")
     case("a point run again has the same bits; the old one is kept", r.returncode == 0 and rows(tmp) == first and
-         os.path.exists(f"{tmp}/out/b.old_1/row.json"), r.stderr)
+         os.path.exists(f"{tmp}/out/b.old_1/rows.json"), r.stderr)
     write_points(tmp, [POINTS[0], POINTS[1] | {"seed": 2}])
     r = ask(tmp)
     case("other settings under the same name are refused", r.returncode == 1 and "-redo b" in r.stderr and rows(tmp) == first, r.stderr)
@@ -125,7 +129,7 @@ def plan():
     options = run(os.path.join(ROOT, "train_c3"), ["-h"]).stdout
     unknown = {key for p in study_points.FULL for key in p.options if f"\n  -{key} " not in options}
     case("recipes are options of the trainer", not unknown, unknown)
-    ratios = {p.length / p.latents for p in study_points.FULL if p.group == "grid"}
+    ratios = {p.length / n for p in study_points.FULL if p.group == "grid" for n in p.numbers}
     case("the grid has ratios of 4 to 32", ratios == {4, 8, 16, 32}, ratios)
     p = study_points.Point("x", 1.0, 64, 8, recipe={"len_warmup": 0})
     case("steps are what the tokens come to", abs(p.steps * p.pages * 52 - 1e6) < 52 * p.pages and

@@ -9,6 +9,8 @@ goes on from its last checkpoint. scripts/study.sh prepares all this needs.
 import argparse
 import csv
 import ctypes
+import glob
+import hashlib
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -191,6 +193,16 @@ def processor():
         return platform.processor() or platform.machine()
 
 
+def digest(o, p):
+    """Tells whether two rows have learned from and were measured on the same pages: 16 digits of their SHA-256."""
+    found = hashlib.sha256()
+    for kind in p.languages:
+        for path in [*sorted(glob.glob(f"{o.data}/{kind}_{p.length}/train_*.bin")), f"{o.data}/{kind}_{p.length}/test.jsonl"]:
+            with open(path, "rb") as f:
+                found.update(f.read())
+    return found.hexdigest()[:16]
+
+
 def row_of(o, p, n, seconds):
     """What came of n latents of the point's model."""
     at, steps = f"{o.o}/{p.name}", read_steps(o, p)
@@ -218,14 +230,14 @@ def row_of(o, p, n, seconds):
     for folder in folders[1:]:
         kind, found = folder.split("_")[0], read_json(f"{at}/{folder}/eval.json")
         row |= {f"{kind}_pages": found["pages"], f"{kind}_precision": found["char_precision"]}
-    return row | {"command": " ".join(train_command(o, p)), "commit": version.split()[1], "cpu": processor()}
+    return row | {"command": " ".join(train_command(o, p)), "commit": version.split()[1], "cpu": processor(), "data": digest(o, p)}
 
 
 COLUMNS = ["name", "group", "lang", "length", "latents", "mix", "shape", "width", "seed", "recipe", "steps", "tokens", "tflop",
            "seconds", "pages", "ratio", "precision", "exact", "token_accuracy", "loss", "alone_loss", "alone_perplexity",
            "swapped", "no_latents", "no_latents_loss", "late_errors", *(f"slice_{i + 1}" for i in range(SLICES)),
            *(f"bucket_{i + 1}_{key}" for i in range(BUCKETS) for key in ("from", "to", "pages", "ratio", "precision")),
-           *(f"{kind}_{key}" for kind in KINDS for key in ("pages", "precision")), "command", "commit", "cpu"]
+           *(f"{kind}_{key}" for kind in KINDS for key in ("pages", "precision")), "command", "commit", "cpu", "data"]
 
 
 def write_results(o, points):

@@ -28,7 +28,7 @@ Z = 1.959964
 # 0.975 quantile of Student's t for 1, 2, ... degrees of freedom.
 T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110,
         2.101)
-TEXTS = {"name", "group", "lang", "mix", "shape", "recipe", "command", "commit", "cpu"}
+TEXTS = {"name", "group", "lang", "mix", "shape", "recipe", "command", "commit", "cpu", "data"}
 
 
 # ---- statistics ------------------------------------------------------------------------------------------------------

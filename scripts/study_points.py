@@ -103,9 +103,9 @@ def mixed(lang, length, million, numbers, **more):
 
 # In the order in which they are trained: what matters most, and takes longest, first.
 FULL = [
-    mixed("en", 64, 34, (4, 8, 16)), *language_models(1), mixed("zh", 64, 5, (4, 8, 16)), mixed("en", 128, 9, (4, 8, 16, 32)),
-    mixed("en", 256, 7, (8, 16, 32, 64)), *ablations(0.3, 3),
-    mixed("en", 64, 4, (4, 8, 16), shape="narrow"), mixed("en", 64, 3, (4, 8, 16), shape="wide", recipe={"lr": 8e-4}),
+    mixed("en", 64, 26, (4, 8, 16)), *language_models(1), mixed("zh", 64, 4, (4, 8, 16)), mixed("en", 128, 6, (4, 8, 16, 32)),
+    mixed("en", 256, 4, (8, 16, 32, 64)), mixed("en", 64, 3, (4, 8, 16), shape="narrow"),
+    mixed("en", 64, 1.5, (4, 8, 16), shape="wide", recipe={"lr": 8e-4}), *ablations(0.3, 3),
 ]
 QUICK = [
     mixed("en", 64, 2, (4, 8, 16)), mixed("zh", 64, 1, (4, 8, 16)), *language_models(0.3), mixed("en", 128, 1, (8, 16)),

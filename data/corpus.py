@@ -288,13 +288,15 @@ def doubles(o, hashes):
 
 
 def choose(o, tasks):
-    """Each document's verdict: 0 train, 1 val, 2 test, or why it is dropped."""
+    """Each document's verdict: 0 train, 1 val, 2 test, or why it is dropped; and how many pages of a document to train on
+    are held out for val and test, in a stretch each."""
     if os.path.exists(f"{o.work}/verdict.json"):
         return
     index = [np.load(f"{o.work}/docs/{i:05d}.npy") for i in range(tasks)]
     offsets = np.cumsum([0] + [len(i) for i in index])
-    hashes, tokens, lang, pages, held = np.concatenate(index).T
-    tokens, pages, names = tokens.astype(np.int64), pages.astype(np.int64), np.array(CODES)[lang.astype(int)]
+    index = np.concatenate(index)
+    hashes, (tokens, paged, lang, pages, held) = index[:, 0], index[:, 1:].T.astype(np.int64)
+    names = np.array(CODES)[lang]
     verdict = np.zeros(len(hashes), np.uint8)
     exact, near = doubles(o, hashes)
     verdict[near], verdict[exact] = NEAR, EXACT
@@ -303,22 +305,30 @@ def choose(o, tasks):
     verdict[(held == 1) & (verdict == 0)] = 1
     order = order[verdict[order] == 0]
 
-    def limit(where, wanted, why, of=tokens):  # the first in the random order stay
-        verdict[where[np.cumsum(of[where]) > wanted]] = why
+    def limit(where, wanted, why, of):  # in the random order, what still fits stays
+        for at, size in zip(where.tolist(), of[where].tolist()):
+            if size <= wanted:
+                wanted -= size
+            else:
+                verdict[at] = why
     if o.lang:
-        groups = [(order[names[order] == code], share) for code, share in o.lang.items()]
-        others, rest = order[~np.isin(names[order], list(o.lang))], 1 - sum(o.lang.values())
-        if rest > 0.001:
-            groups.append((others, rest))
-        else:
-            verdict[others] = LANGUAGE
-        total = min(tokens[group].sum() / share for group, share in groups if share)
-        for group, share in groups:
-            limit(group, total * share, SHARE)
+        groups = [(code, order[names[order] == code], share) for code, share in o.lang.items() if share]
+        if 1 - sum(o.lang.values()) > 0.001:
+            groups.append(("others", order[~np.isin(names[order], list(o.lang))], 1 - sum(o.lang.values())))
+        verdict[order[~np.isin(order, np.concatenate([group for _, group, _ in groups]))]] = LANGUAGE
+        for code, group, share in groups:
+            if not len(group):
+                raise Stop(f"-lang: {code} should be {100 * share:g} % of the tokens and there is no document of it "
+                           "(hint: other shares, and another -o)")
+        total = min(paged[group].sum() / share for _, group, share in groups)
+        if o.pages:
+            total = min(total, o.pages / sum(share * pages[group].sum() / paged[group].sum() for _, group, share in groups))
+        for _, group, share in groups:
+            limit(group, round(total * share), SHARE, paged)
     if o.pages:
         limit(order[verdict[order] == 0], o.pages, SURPLUS, pages)
     order = order[verdict[order] == 0]
-    rest, stretches = pages[order].sum(), {}
+    rest, stretches, stretch = pages[order].sum(), {}, np.zeros((len(hashes), 3), np.int64)
     for split, wanted in ((1, 0 if o.held else o.val), (2, o.test)):
         wanted, have = min(wanted, rest // 10), 0
         for at in order:
@@ -327,17 +337,21 @@ def choose(o, tasks):
             if verdict[at] == 0 and pages[at] <= max(1, wanted - have):
                 verdict[at], have = split, have + pages[at]
         if 2 * have < wanted:  # too few documents, or only long ones
-            stretches[split] = float(wanted - have) / float(pages[order[verdict[order] == 0]].sum())
+            left = order[verdict[order] == 0]
+            ends = np.cumsum(pages[left])
+            stretches[split] = float(wanted - have) / float(ends[-1])
+            stretch[left, split] = np.diff(np.floor(ends * stretches[split] + 1e-6), prepend=0)
     tally = Tally()
     for code, why in DROPPED.items():
         where = verdict == code
         if where.any():
             tally.add(why, where.sum(), pages[where].sum(), tokens[where].sum())
+    stretch[:, 0] = verdict
     for i, (a, b) in enumerate(zip(offsets, offsets[1:])):
-        write_whole(f"{o.work}/verdict/{i:05d}.npy", lambda f: np.save(f, verdict[a:b]))
+        write_whole(f"{o.work}/verdict/{i:05d}.npy", lambda f: np.save(f, stretch[a:b]))
     kept = verdict < 3
     write_json(f"{o.work}/verdict.json", {"tally": tally, "stretches": stretches, "languages": {
-        code: int(tokens[kept & (names == code)].sum()) for code in sorted(set(names[kept].tolist()))}})
+        code: int(paged[kept & (names == code)].sum()) for code in sorted(set(names[kept].tolist()))}})
 
 
 # ---------------------------------------------------------------- held-out runs
@@ -553,7 +567,7 @@ def work(o):
     with open(f"{o.work}/verdict.json") as f:
         o.stretches = {int(split): share for split, share in json.load(f)["stretches"].items()}
     for split, share in o.stretches.items():
-        print(f"  {SPLITS[split]}: too few documents to hold out whole ones, so {100 * share:.1f} % of the pages of each, in one stretch")
+        print(f"  {SPLITS[split]}: too few documents to hold out whole ones, so {100 * share:.2g} % of the pages, each document's in one stretch")
     execute(o, "held", [Cut(o, "held")], n)
     gather_runs(o)
     execute(o, "pages", [Cut(o, "train")], n)

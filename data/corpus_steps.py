@@ -1,8 +1,8 @@
 """The steps of corpus.py, on datatrove's: read and clean documents, sign them for near doubles, cut them into pages.
 
 A task of the first stage writes work/docs/N.jsonl.zst (documents kept, in order) with N.tokens (their tokens, 4 bytes each),
-N.npy (for each its hash, count of tokens, language and pages), N.json (what was read and dropped, by reason) and N.aside.jsonl
-(what was left out, by name), and signatures/N.npy. A task of the last stage writes train/N.M.zst (pages sorted by their random
+N.npy (for each its hash, count of tokens, of those in pages, language, count of pages, whether it was named with -held), N.json
+(what was read and dropped, by reason) and N.aside.jsonl (what was left out, by name), and signatures/N.npy. A task of the last stage writes train/N.M.zst (pages sorted by their random
 key) and N.M.npz. All of them appear whole or not at all.
 """
 import base64, collections, functools, hashlib, itertools, json, os, re, unicodedata
@@ -418,14 +418,15 @@ class Read(PipelineStep):
                     leave("nothing_left" if pages else "no_text", doc_id)
                     continue
                 text = "\f".join(kept)
-                ids = ids_of(text, o)
-                places = cut(text.encode(), ids, o, doc_id)
+                encoded, ids = text.encode(), ids_of(text, o)
+                places = cut(encoded, ids, o, doc_id)
                 if not places:
                     leave("too_short" if len(ids) < o.least else "no_border", doc_id, tokens=len(ids))
                     continue
                 hashes = np.concatenate(words)
                 code = language_of(text, hashes)
-                index.append((xxhash.xxh64_intdigest(hashes), len(ids), CODES.index(code), len(places), path in o.held_files))
+                used = len(ids) if places[-1][1] == len(encoded) else np.searchsorted(ends_of(ids, o), places[-1][1])
+                index.append((xxhash.xxh64_intdigest(hashes), len(ids), used, CODES.index(code), len(places), path in o.held_files))
                 licences[licence or "unknown"] += len(ids)
                 tally.add("read", 1, len(places), len(ids))
                 ids.tofile(tokens)
@@ -436,7 +437,7 @@ class Read(PipelineStep):
         aside.close()
         os.replace(f"{folder}.tokens.new", f"{folder}.tokens")
         os.replace(f"{folder}.aside.jsonl.new", f"{folder}.aside.jsonl")
-        index = np.array(index, np.uint64).reshape(-1, 5)
+        index = np.array(index, np.uint64).reshape(-1, 6)
         write_whole(f"{folder}.npy", lambda f: np.save(f, index))
         write_json(f"{folder}.json", {"tally": tally, "sources": sources, "licences": licences})
 
@@ -556,14 +557,10 @@ def keyed(o, name):
     return hash_text(f"{o.seed}:{name}")
 
 
-def split_of(number, document, stretches):
-    """0, or 1 (val) or 2 (test) where page `number` of a document to train on is in a stretch that is held out. It begins at
-    a third of the document for val, at two thirds for test: neither title pages nor an index."""
-    n = len(document["cuts"])
-    for split, share in stretches.items():
-        if 0 <= number - 1 - n * split // 3 < round(share * n):
-            return split
-    return 0
+def split_of(number, n, stretch):
+    """0, or 1 (val) or 2 (test) where page `number` of n of a document to train on is in a stretch that is held out, of so
+    many pages. It begins at a third of the document for val, at two thirds for test: neither title pages nor an index."""
+    return next((split for split in (1, 2) if 0 <= number - 1 - n * split // 3 < stretch[split]), 0)
 
 
 class Cut(PipelineStep):
@@ -584,14 +581,15 @@ class Cut(PipelineStep):
         sieve = np.load(f"{o.work}/sieve.npy", mmap_mode="r") if self.part == "train" else None
         lengths = np.load(f"{o.work}/docs/{rank:05d}.npy")[:, 1].tolist()
         tokens = open(f"{o.work}/docs/{rank:05d}.tokens", "rb")
-        for line, says, length in zip(lines_of_file(f"{o.work}/docs/{rank:05d}.jsonl.zst"), verdict, lengths):
-            if says not in wanted and (says or not o.stretches):
+        for line, stretch, length in zip(lines_of_file(f"{o.work}/docs/{rank:05d}.jsonl.zst"), verdict.tolist(), lengths):
+            says = stretch[0]
+            if says not in wanted and (says or not any(stretch)):
                 tokens.seek(4 * length, os.SEEK_CUR)
                 continue
             document = json.loads(line)
             pages_here = pages_of_document(document, o, np.fromfile(tokens, np.uint32, length))
             for number, (name, text, ids) in enumerate(pages_here, 1):
-                part = says or split_of(number, document, o.stretches)
+                part = says or split_of(number, len(document["cuts"]), stretch)
                 if part not in wanted:
                     continue
                 if ids is None:

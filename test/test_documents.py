@@ -496,7 +496,7 @@ def test_bad(folder):
 
 def made_of(folder, name, *words):
     """(train, val, test pages, what it said) of a run with pages of 20 to 60 tokens of 2048."""
-    run = subprocess.run([*COMMAND, *words, "-o", f"{folder}/{name}", "-least", "20", "-most", "60", "-vocab", "2048"],
+    run = subprocess.run([*COMMAND, "-o", f"{folder}/{name}", "-least", "20", "-most", "60", "-vocab", "2048", *words],
                          capture_output=True, text=True, cwd=folder)
     if not case(f"{name}: corpus.py runs", run.returncode == 0, run.stderr[-1500:]):
         return [], [], [], ""
@@ -533,12 +533,32 @@ def test_split():
         lines = {line for p in train if p["source"] == "code.py" for line in p["text"].split("\n")}
         case("-as_is: indentation stays, and the end of a line at that of a page", any(line.startswith("        return") for line in
              lines) and lines - {""} <= set(code.split("\n")) and any(p["text"].endswith("\n") for p in train), sorted(lines)[:5])
-        rows = [chinese(rng, 30) for _ in range(40)] + [prose(rng, 20) for _ in range(40)]
-        with open(f"{folder}/rows.jsonl", "w") as f:
-            f.write("".join(json.dumps({"text": text}) + "\n" for text in rows))
-        train = made_of(folder, "shares", "rows.jsonl", "-lang", "zh=0.2", "-val", "0", "-test", "0")[0]
-        share = sum(p["tokens"] for p in train if p["lang"] == "zh") / max(1, sum(p["tokens"] for p in train))
-        case("-lang zh=0.2: a fifth, the others fill the rest", 0.15 < share <= 0.2, share)
+        rows = [("zh", chinese(rng, n)) for n in [5, 400, *range(10, 60)]] + [("en", prose(rng, 4 + n % 5)) for n in range(240)]
+        rows = [json.dumps({"id": f"{lang}{i}", "text": text}) + "\n" for i, (lang, text) in enumerate(rows)]
+        for name, order in (("rows", rows), ("turned", rows[::-1])):
+            os.mkdir(f"{folder}/{name}")
+            with open(f"{folder}/{name}/x.jsonl", "w") as f:
+                f.write("".join(order))
+        none = "-val", "0", "-test", "0"
+        train = made_of(folder, "shares", "rows", "-lang", "zh=0.2", "-least", "50", *none)[0]
+        tokens = lambda pages: sum(p["tokens"] for p in pages)
+        share = lambda code, pages: tokens(p for p in pages if p["lang"] == code) / max(1, tokens(pages))
+        case("-lang zh=0.2: a fifth of the pages' tokens, within the smallest document; the others fill the rest", abs(
+            share("zh", train) - 0.2) < 0.005 and share("en", train) > 0.79, (share("zh", train), share("en", train), tokens(train)))
+        other = made_of(folder, "other", "turned", "-lang", "zh=0.2", "-least", "50", *none)[0]
+        case("-lang: whatever the order of the documents", other == train, (len(other), len(train)))
+        train = made_of(folder, "few", "rows", "-lang", "zh=0.3,en=0.7", "-pages", "200", *none)[0]
+        case("-lang and -pages: both hold", 190 <= len(train) <= 200 and abs(share("zh", train) - 0.3) < 0.02,
+             (len(train), share("zh", train)))
+        run = subprocess.run([*COMMAND, "rows", "-o", "german", "-least", "20", "-most", "60", "-lang", "de=0.3"],
+                             capture_output=True, text=True, cwd=folder)
+        case("-lang: a language that is not there, one line", run.returncode == 1 and run.stderr.count("\n") == 1 and
+             "no document of it" in run.stderr, (run.returncode, run.stderr))
+        with open(f"{folder}/long.jsonl", "w") as f:
+            f.write("".join(json.dumps({"text": prose(rng, 26)}) + "\n" for _ in range(60)))
+        train, val, _, said = made_of(folder, "long", "long.jsonl", "-val", "6", "-test", "0")
+        case("-val: less than any document has: about so many pages, each of another document", "in one stretch" in said and
+             4 <= len(val) <= 6 and len({p["id"].split("#")[0] for p in val}) == len(val), (len(val), len(train)))
 
 
 if not os.path.exists(C3) or not os.path.exists(TOKENIZER):

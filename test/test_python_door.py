@@ -5,10 +5,12 @@ Python saves, C reads; docs/python.md as it stands; c3 decompress -trust; what i
 import glob
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
+from unicodedata import normalize
 
 from harness import C3, ROOT, TRAIN, Folder, case, done, environment, log, make_pages, run
 
@@ -18,6 +20,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": HOME, "TRANSFORMERS_VE
 
 import numpy  # noqa: E402
 import torch  # noqa: E402
+from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 from safetensors.torch import save_file as save_torch  # noqa: E402
 from transformers import AutoModel  # noqa: E402
@@ -44,12 +47,12 @@ def write_pages(path, texts):
         f.writelines(json.dumps({"text": t}) + "\n" for t in texts)
 
 
-def saved(folder, pages, model):
+def saved(folder, pages, model, *options):
     """A step without a rate on all the pages as one batch: a checkpoint, and its loss in the log."""
     n = len(pages_of(pages))
     run(C3, ["tokenize", "-m", model, "-o", f"{folder}_data", pages])
     run(TRAIN, ["-m", model, "-data", f"{folder}_data_*.bin", "-b", n, "-g", 1, "-steps", 1, "-lr", 0, "-dtype", "fp32",
-                "-threads", 1, "-o", folder])
+                "-threads", 1, "-o", folder, *options])
     return f"{folder}/step_00000001", log(folder)[1]
 
 
@@ -61,12 +64,13 @@ def relative(found, expected):
     return float(numpy.linalg.norm(found - expected) / numpy.linalg.norm(expected))
 
 
-def compare(name, tmp, pages, model):
+def compare(name, tmp, pages, model, *options):
     """Latents, loss and norm of the gradients on all pages."""
-    step, logged = saved(f"{tmp}/{name}", pages, model)
+    step, logged = saved(f"{tmp}/{name}", pages, model, *options)
     found, texts = load(step), pages_of(pages)
     run(C3, ["compress", "-m", step, "-f", pages, "-o", f"{tmp}/{name}.c3", "-dtype", "fp32", "-threads", 1])
     expected, latents = load_file(f"{tmp}/{name}.c3")["latents"], found.encode(texts)
+    latents = torch.cat(latents) if isinstance(latents, list) else latents
     error = relative(latents.numpy(), expected)
     case(f"{name}: {len(texts)} pages, latents {tuple(latents.shape)} are c3's ({error:.1e})", error <= 1e-5, error)
     loss = found(texts=texts).loss
@@ -125,6 +129,65 @@ def test_fewer_latents(tmp, step, model):
          model(texts=texts, n=16).loss)
 
 
+def several_windows(texts):
+    """Joined pages, pages in which every kind of border comes soon after another, and texts that have but a few."""
+    rng = random.Random(1)
+    pages = ["\n\n".join(rng.sample(texts, rng.randint(1, 5))) for _ in range(20)]
+    pages += ["".join(rng.choice(PIECES) + rng.choice(JOINTS) for _ in range(60)) for _ in range(PAGES - 20 - len(HARD_TO_CUT))]
+    return [page.strip() for page in pages + HARD_TO_CUT]
+
+
+PIECES = ["a", "The", "雪", "3", "morning", "\U0001f680", "(no"]
+JOINTS = ["\n\n", "\n\n", "\n", "\n", "\r\n", "\n \r\n", " ", "", ". ", '." ', ".” ", ".) ", ".)", "?", "! ", "。", "！”", "？」",
+          "”", "\t"]
+
+
+HARD_TO_CUT = ["word" * 60, "。" * 50, "\U0001f680\u0f3a" * 30, "a\n" * 50, "a\n\nb\n" * 40, "\r\r\n" * 40 + ".",
+               "x" + " " * 200 + "y", "1. 2) 3.) " * 20, "雪" * 70, "a short page"]
+
+
+def test_windows(tmp, texts):
+    """Pages of one to many windows, in the C programs' cuts, latents, loss and texts."""
+    write_pages(f"{tmp}/long.jsonl", several_windows(texts))
+    step, model = compare("windows", tmp, f"{tmp}/long.jsonl", DEMO, "-window", 32)
+    pages = pages_of(f"{tmp}/long.jsonl")
+    latents = model.encode(pages)
+    counts = [len(page) for page in latents]
+    with safe_open(f"{tmp}/windows.c3", "np") as f:
+        documents = json.loads(f.metadata()["documents"])["documents"]
+    case(f"windows: pages of 1 to {max(counts)}, as c3 counts them", counts == [
+        page.get("windows", 1) for document in documents for page in document["pages"]] and counts.count(1) > 1, counts)
+    r = run(C3, ["reconstruct", "-m", step, "-f", f"{tmp}/long.jsonl", "-json", "-dtype", "fp32", "-max_new", 50])
+    # Of such pages the demo's model knows nothing. It writes broken characters, for which c3 puts a U+FFFD a byte, and
+    # such as are not in NFC.
+    expected, found = ([re.sub("\ufffd+", "\ufffd", normalize("NFC", text)) for text in texts] for texts in (
+        [json.loads(line)["reconstruction"] for line in r.stdout.splitlines()], model.decode(latents, max_new_tokens=50)))
+    case("windows: greedy texts of pages of different numbers, decoded together, are c3 reconstruct's", found == expected and
+         len(set(found)) > PAGES // 2, [x for x in zip(found, expected) if x[0] != x[1]][:2])
+    ids = model.generate(latents=latents[:3], max_new_tokens=5)
+    case("windows: generate takes them", ids.shape == (3, 5) and ids.tolist() == [
+        model.generate(latents=[page], max_new_tokens=5).tolist()[0] for page in latents[:3]], ids)
+    compare_prompts("windows", tmp, step, model)
+    whole_vocabulary(tmp, pages)
+    refused("latents of another width among several", lambda: model.decode([latents[0], latents[1][:, :, :64]]),
+            "expected shape (windows, 16, 128)", "64)")
+    refused("no latents at all", lambda: model.decode([]), "found (0,)")
+
+
+def whole_vocabulary(tmp, pages):
+    """The tokens that end in ".)", "？」"... have high ranks: an untrained model has them, its latents show the cuts."""
+    with open(f"{tmp}/all.txt", "w") as f:
+        f.write("the sea was calm")
+    run(C3, ["tokenize", "-tok", "data/qwen2.5/qwen.tiktoken", "-vocab", 90000, "-o", f"{tmp}/all", f"{tmp}/all.txt"])
+    run(TRAIN, ["-preset", "tiny", "-data", f"{tmp}/all_*.bin", "-b", 1, "-g", 1, "-steps", 1, "-lr", 0, "-window", 24,
+                "-threads", 1, "-o", f"{tmp}/all"])
+    step = f"{tmp}/all/step_00000001"
+    run(C3, ["compress", "-m", step, "-f", f"{tmp}/long.jsonl", "-o", f"{tmp}/all.c3", "-page_tokens", 2000, "-dtype", "fp32"])
+    expected, found = load_file(f"{tmp}/all.c3")["latents"], torch.cat(load(step).encode(pages)).numpy()
+    case(f"windows: {len(expected)} of the whole vocabulary are cut alike", found.shape == expected.shape and
+         relative(found, expected) <= 1e-5, (found.shape, expected.shape))
+
+
 def test_paper_template(tmp):
     make_pages(f"{tmp}/words.jsonl", 12, seed=3)
     run(C3, ["tokenize", "-tok", "data/qwen2.5/qwen.tiktoken", "-vocab", 300, "-o", f"{tmp}/words", f"{tmp}/words.jsonl"])
@@ -173,7 +236,7 @@ def test_trust(tmp, step, model):
     with open(f"{tmp}/made_fp32.c3", "rb") as f:
         data = f.read()
     r = subprocess.run([C3, "decompress", "-m", step, "-", "-trust"], input=data, capture_output=True, env=environment(),
-                       timeout=100)
+                       timeout=600)
     case("-trust: on stdin", r.returncode == 0 and r.stdout.count(b"\f") == 5, r)
     one_line("latents made elsewhere, without -trust", step, f"{tmp}/made_fp32.c3", says=["no latents"])
     one_line("-trust with -verify", step, f"{tmp}/made_fp32.c3", "-trust", "-verify", says=["-verify"])
@@ -210,14 +273,9 @@ def test_refusals(tmp, step, model):
     refused("numbers that are not finite", lambda: model.decode(bad), "page 1", "not finite")
     refused("an empty page", lambda: model.encode(["a", ""]), "number 2 is empty")
     refused("no page", lambda: model.encode([]), "there is none")
-    model.config.c3_window = 8
-    refused("a page of several windows", lambda: model.encode(["a page", "a page of rather more than eight tokens"]),
-            "number 2 has", "more than 8 in several windows")
-    case("a page of one window is what it was", torch.equal(model.encode(["a page"]), latents))
-    model.config.c3_window = None
     old = "import transformers; transformers.__version__ = '4.49.0'; from transformers import AutoModel; " \
           f"AutoModel.from_pretrained({step!r}, trust_remote_code=True)"
-    r = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True, timeout=100, env=os.environ)
+    r = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True, timeout=600, env=os.environ)
     case("refused in Python: an old transformers, in one line that names the remedy", r.returncode == 1 and
          "transformers 4.49.0 is too old: expected 5.0" in r.stderr.strip().split("\n")[-1], r.stderr[-300:])
 
@@ -245,7 +303,7 @@ ELSEWHERE = """
 model = AutoModel.from_pretrained(step, trust_remote_code=True, dtype=torch.float32)
 latents = model.encode(texts)
 options = dict(max_new_tokens=100, do_sample=False, pad_token_id=model.config.base_vocab)
-rows = model.context(latents).detach()
+rows = torch.stack(model.context(latents)).detach()
 ids = decoder.generate(inputs_embeds=rows, attention_mask=torch.ones(rows.shape[:2]), **options)
 assert ids.tolist() == model.generate(latents=latents, **options).tolist(), "the decoder elsewhere"
 """
@@ -263,7 +321,7 @@ def test_docs(tmp):
         code or f"print(subprocess.run({command!r}.split(), check=True, capture_output=True, text=True).stdout)\n"
         for code, command in parts)
     script += ELSEWHERE
-    r = subprocess.run([sys.executable, "-c", script], cwd=home, capture_output=True, text=True, timeout=300, env=environment())
+    r = subprocess.run([sys.executable, "-c", script], cwd=home, capture_output=True, text=True, timeout=600, env=environment())
     case("docs/python.md runs as it stands", len(parts) == 8 and r.returncode == 0 and os.path.exists(f"{home}/mixture.c3"),
          f"{len(parts)} parts\n{r.stdout[-500:]}\n{r.stderr[-1500:]}")
 
@@ -271,6 +329,7 @@ def test_docs(tmp):
 with Folder() as folder:
     demo = test_demo(folder)
     test_fewer_latents(folder, *demo)
+    test_windows(folder, pages_of(f"{folder}/pages.jsonl"))
     test_paper_template(folder)
     test_saved(folder, *demo)
     test_trust(folder, *demo)

@@ -1,7 +1,7 @@
 """modeling_c3.py: a C3 model in PyTorch, on transformers' own Qwen2. train_c3 puts this file into every checkpoint:
 
     model = AutoModel.from_pretrained("runs/NAME/step_00005000", trust_remote_code=True, dtype=torch.float32)
-    latents = model.encode(["a page", "another"])   # (pages, N, D_enc)
+    latents = model.encode(["a page", "another"])   # (pages, N, D_enc); with windows a list of (windows, N, D_enc)
     texts = model.decode(latents)
     loss = model(texts=["a page", "another"]).loss  # as train_c3 computes it
 
@@ -10,11 +10,13 @@ layer, `model.mm_projector`, carries them over to the decoder, a Qwen2ForCausalL
 """
 import functools
 import os
+import re
 import unicodedata
 
 import torch
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, Qwen2ForCausalLM, Qwen2Model
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import cached_file
 
@@ -24,6 +26,9 @@ SYSTEM = "You should follow the instructions carefully and explain your answers 
 PROMPT = "Repeat the text: "
 MAX_NEW = 4096
 NOTHING = -100  # a label that counts for nothing
+BYTES = {character: byte for byte, character in bytes_to_unicode().items()}  # as a byte-level vocabulary writes them
+STOP = re.compile(r"""([.!?]["”]?|\.\))\Z""")  # ends a sentence if white space follows
+WIDE = re.compile(r"[。！？][”」]?\Z")  # ends a sentence
 LOADING = ("cache_dir", "force_download", "local_files_only", "token", "revision", "dtype", "torch_dtype", "device_map",
            "attn_implementation", "use_safetensors")  # options of from_pretrained that hold for the encoder as well
 
@@ -98,66 +103,96 @@ class C3QwenForCausalLM(Qwen2ForCausalLM):
 
     # ---- encoder ----
 
-    def encode_ids(self, pages, n=None):
-        """Lists of ids to latents (pages, N, D_enc), or the first n of the N. Pages are padded at their ends: with causal
-        attention no row sees what follows it, and no mask is needed."""
-        N, embed, window = self.config.latent_token_len, self.encoder.embed_tokens, self.config.c3_window
-        longer = next((i for i, page in enumerate(pages) if window and len(page) > window), None)
-        if longer is not None:
-            raise ValueError(f"texts: number {longer + 1} has {len(pages[longer])} tokens: this model reads more than "
-                             f"{window} in several windows, which is not done here (hint: c3 compress)")
+    def border(self, before, after):
+        """How good a place for a cut is between two ids: 0 inside a character, 1 to 5 after a character, a word, a
+        sentence, a line, a paragraph."""
+        before, after = (bytes(BYTES[c] for c in self.tokenizer.id_to_token(i)) for i in (before, after))
+        if after[0] & 0xC0 == 0x80:
+            return 0
+        lines = before[len(before.rstrip(b"\r\n")):].count(b"\n")
+        if lines:
+            return 5 if lines > 1 else 4
+        space, end = after[0] in b" \t\n\v\f\r", before.decode(errors="replace")
+        return 3 if WIDE.search(end) or (space and STOP.search(end)) else 1 + space
+
+    def windows(self, ids):
+        """A page's ids in windows, as train_c3 and c3 cut them: up to the last of the best borders in a window's last
+        quarter."""
+        most, parts = self.config.c3_window, []
+        while most and len(ids) > most:
+            at = max(range(most - most // 4, most + 1), key=lambda i: (self.border(ids[i - 1], ids[i]), i))
+            parts.append(ids[:at])
+            ids = ids[at:]
+        return [*parts, ids]
+
+    def encode_ids(self, pages, n=None, batch=None):
+        """Lists of ids to latents (windows, N, D_enc) of each page, or the first n of the N, `batch` windows at a time.
+        Windows are padded at their ends: with causal attention no row sees what follows it, and no mask is needed."""
+        N, embed, img = self.config.latent_token_len, self.encoder.embed_tokens, self.config.im_start_token
         if n is not None and not 1 <= n <= N:
             raise ValueError(f"n: expected 1 to the model's {N} latents, found {n}")
-        n = n or N
-        img = [self.config.im_start_token]
-        pages = [torch.tensor([*p, *img], dtype=torch.long, device=self.device) for p in pages]
-        inputs = [torch.cat([embed(p), self.model.Q.weight[:n].to(embed.weight.dtype)]) for p in pages]
-        x = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
-        hidden = self.encoder(inputs_embeds=x, use_cache=False).last_hidden_state
-        return torch.stack([h[len(p):len(p) + n] for h, p in zip(hidden, pages)])
+        queries, latents, pages = self.model.Q.weight[:n].to(embed.weight.dtype), [], [self.windows(p) for p in pages]
+        windows = [torch.tensor([*w, img], dtype=torch.long, device=self.device) for page in pages for w in page]
+        batch = batch or len(windows)
+        for i in range(0, len(windows), batch):
+            part = windows[i:i + batch]
+            x = torch.nn.utils.rnn.pad_sequence([torch.cat([embed(w), queries]) for w in part], batch_first=True)
+            hidden = self.encoder(inputs_embeds=x, use_cache=False).last_hidden_state
+            latents.append(torch.stack([h[len(w):len(w) + len(queries)] for h, w in zip(hidden, part)]))
+        return torch.cat(latents).split([len(page) for page in pages])
 
     @torch.no_grad()
     def encode(self, texts, batch=16, n=None):
-        """Texts to latents (pages, N, D_enc), the encoder's final norm at its last N places, `batch` pages at a time. n:
-        only the first n of the N, for a model that was trained with so many (config.c3_trained_latents)."""
+        """Texts to latents (pages, N, D_enc), the encoder's final norm at its last N places, `batch` windows at a time.
+        From a model with windows a list, (windows, N, D_enc) of each page. n: only the first n of the N, for a model
+        that was trained with so many (config.c3_trained_latents)."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         ids = [self.ids(t) for t in texts]
         empty = next((i for i, page in enumerate(ids) if not page), None)
         if empty is not None or not ids:
             raise ValueError("texts: there is none" if empty is None else f"texts: number {empty + 1} is empty")
-        return torch.cat([self.encode_ids(ids[i:i + batch], n) for i in range(0, len(ids), batch)])
+        latents = self.encode_ids(ids, n, batch)
+        return list(latents) if self.config.c3_window else torch.cat(latents)
 
     def check(self, latents):
-        """Latents as a tensor of this model's type, or an error that says what is wrong with them."""
-        latents = torch.as_tensor(latents)
+        """Latents as a list, (windows, N, D_enc) of each page in this model's type, or an error that says what is wrong."""
         N, D = self.config.latent_token_len, self.config.contexts_compression_llm_hidden_size
-        if latents.dim() != 3 or latents.shape[2] != D or not 1 <= latents.shape[1] <= N or not len(latents):
-            raise ValueError(f"latents: expected shape (pages, {N}, {D}), or fewer latents, found {tuple(latents.shape)}")
-        bad = (~torch.isfinite(latents)).flatten(1).any(1).nonzero()
-        if len(bad):
-            raise ValueError(f"latents: page {int(bad[0]) + 1} has a number that is not finite")
-        return latents.to(self.device, self.model.mm_projector.weight.dtype)
+        several = isinstance(latents, (list, tuple))
+        pages = [torch.as_tensor(page) for page in (latents if several else [latents])]
+        for page in pages or [torch.empty(0)]:
+            if page.dim() != 3 or page.shape[2] != D or not 1 <= page.shape[1] <= N or not len(page):
+                raise ValueError(f"latents: expected shape ({'windows' if several else 'pages'}, {N}, {D}), or fewer "
+                                 f"latents, found {tuple(page.shape)}")
+        pages = pages if several else pages[0].split(1)
+        bad = next((i for i, page in enumerate(pages) if not torch.isfinite(page).all()), None)
+        if bad is not None:
+            raise ValueError(f"latents: page {bad + 1} has a number that is not finite")
+        return [page.to(self.device, self.model.mm_projector.weight.dtype) for page in pages]
 
     # ---- decoder ----
 
     def context(self, latents, prompt=None):
-        """What the decoder has before it writes, (pages, T, D): for generate(inputs_embeds=...), here and elsewhere."""
-        before, after = (self.rows(ids).expand(len(latents), -1, -1) for ids in self.words(prompt))
-        return torch.cat([before, self.model.mm_projector(latents), after], 1)
+        """What the decoder has before it writes, a tensor (T, D) for each page."""
+        before, after = (self.rows(ids) for ids in self.words(prompt))
+        return [torch.cat([before, self.model.mm_projector(page.flatten(0, -2)), after]) for page in latents]
 
     def generate(self, *args, latents=None, prompt=None, **options):
         """transformers' generate. With latents: new ids alone, greedy unless the options say otherwise."""
         if latents is None:
             return super().generate(*args, **options)
         with torch.no_grad():
-            x = self.context(self.check(latents), prompt)
+            rows = self.context(self.check(latents), prompt)
+        T = max(map(len, rows))
+        fill = [T - len(r) for r in rows]  # rows that nobody sees, before the latents of a page of fewer windows
+        x = torch.stack([torch.nn.functional.pad(r, (0, 0, k, 0)) for r, k in zip(rows, fill)])
+        mask = (torch.arange(T) >= torch.tensor(fill)[:, None]).long().to(x.device)
         if "max_new_tokens" not in options and "max_length" not in options:
-            options["max_new_tokens"] = min(MAX_NEW, self.config.max_position_embeddings - x.shape[1])
-        mask = torch.ones(x.shape[:2], dtype=torch.long, device=x.device)
+            options["max_new_tokens"] = min(MAX_NEW, self.config.max_position_embeddings - T)
         return super().generate(*args, inputs_embeds=x, attention_mask=mask, **options)
 
     def decode(self, latents, prompt=None, batch=16, **options):
-        """Latents (pages, N, D_enc) to texts in NFC, `batch` pages at a time. options: of transformers' generate."""
+        """Latents (pages, N, D_enc), or a list of (windows, N, D_enc), to texts in NFC, `batch` pages at a time. options:
+        of transformers' generate."""
         latents, texts = self.check(latents), []
         for i in range(0, len(latents), batch):
             for ids in self.generate(latents=latents[i:i + batch], prompt=prompt, **options).tolist():

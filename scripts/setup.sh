@@ -200,6 +200,14 @@ if [ ${#modules[@]} -gt 0 ] && ! installed; then
     echo "${modules[*]}" >$stamp
     say "  done in $(seconds_since $start) s"
 fi
+# The oldest release that docs/python.md promises, beside .venv's own: test/test_python_door_oldest.sh puts it in front.
+oldest=.setup/transformers-5.0.0
+if at_least test && [ ! -f $oldest.done ]; then
+    say "  transformers 5.0.0 into $oldest (0.2 GB)"
+    rm -rf $oldest
+    quietly .venv/bin/python -m pip install -q --no-compile --target $oldest transformers==5.0.0 || die "pip could not install it, see above"
+    : >$oldest.done
+fi
 vocabulary=data/qwen2.5/qwen.tiktoken
 if at_least demo && [ -f data/get_tokenizer.sh ]; then
     [ -f $vocabulary ] || say "  the Qwen2.5 vocabulary: $vocabulary"

@@ -10,16 +10,19 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from unicodedata import normalize
 
 from harness import C3, ROOT, TRAIN, Folder, case, done, environment, log, make_pages, run
 
-HOME = os.path.join(ROOT, "build/test-door-modules")  # where transformers copies code that it is told to trust
+VERSION = version("transformers")
+HOME = os.path.join(ROOT, f"build/test-door-modules-{VERSION}")  # where transformers copies code that it is told to trust
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": HOME, "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1",
                "TOKENIZERS_PARALLELISM": "false"}
 
 import numpy  # noqa: E402
 import torch  # noqa: E402
+import transformers  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 from safetensors.torch import save_file as save_torch  # noqa: E402
@@ -326,6 +329,8 @@ def test_docs(tmp):
          f"{len(parts)} parts\n{r.stdout[-500:]}\n{r.stderr[-1500:]}")
 
 
+for expected in sys.argv[1:]:  # test_python_door_oldest.sh
+    case(f"this is transformers {expected}", VERSION == transformers.__version__ == expected, transformers.__file__)
 with Folder() as folder:
     demo = test_demo(folder)
     test_fewer_latents(folder, *demo)

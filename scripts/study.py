@@ -16,6 +16,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import platform
+import re
 import resource
 import signal
 import subprocess
@@ -98,6 +99,9 @@ def die_with_parent():
 
 
 def model_command(o, p):
+    """None where it goes on from another's model."""
+    if p.start:
+        return None
     encoder, decoder = ([study_points.VOCABULARY + 6, d, layers, *study_points.heads(d), 3 * d]
                         for layers, d in study_points.SHAPES[p.shape])
     return [MAKE_MODEL, "-preset", "demo", "-enc", ",".join(map(str, encoder)), "-dec", ",".join(map(str, decoder)),
@@ -113,7 +117,8 @@ def train_command(o, p):
         options["n_mix"] = ",".join(map(str, p.mix))
     one = len(p.languages) == 1
     sets = [("" if one else f"{kind}=", f"{o.data}/{kind}_{p.length}") for kind in p.languages]
-    return ["./train_c3", "-m", f"{o.o}/{p.name}/start", "-o", f"{o.o}/{p.name}/run",
+    start = [f"{o.o}/{p.start}/run", "-n", str(p.latents)] if p.start else [f"{o.o}/{p.name}/start"]
+    return ["./train_c3", "-m", *start, "-o", f"{o.o}/{p.name}/run",
             *(word for name, folder in sets for word in ("-data", f"{name}{folder}/train_*.bin" + ("" if one else ":1"))),
             *(word for name, folder in sets for word in ("-val", f"{name}{folder}/val_*.bin")),
             *(word for key, value in options.items() for word in (f"-{key}", str(value)))]
@@ -159,13 +164,15 @@ def run_point(o, p):
     at, log = f"{o.o}/{p.name}", f"{o.o}/{p.name}/log.txt"
     os.makedirs(at, exist_ok=True)
     write_whole(f"{at}/settings.json", json.dumps(settings(o, p), indent=1) + "\n")
-    if not os.path.exists(f"{at}/start/config.json"):
+    if not p.start and not os.path.exists(f"{at}/start/config.json"):
         call(model_command(o, p), log)
     seconds = sum(s["ms"] for s in read_steps(o, p).values()) / 1000  # of a run that was stopped: by the clock
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     call(train_command(o, p), log)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds += after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if len(read_steps(o, p)) != p.steps:
+        raise Stop(f"{at}/run: {len(read_steps(o, p))} of {p.steps} steps: the training was stopped (hint: the same command goes on)")
     pages = []
     for kind in p.languages:
         with open(f"{o.data}/{kind}_{p.length}/test.jsonl", encoding="utf-8") as f:
@@ -185,12 +192,16 @@ def read_json(path):
         return json.load(f)
 
 
-def processor():
+def built():
+    """(commit, what the bits of a result may depend on beside it: processor, kernels it takes, compiler)"""
+    text = subprocess.run(["./train_c3", "--version"], capture_output=True, text=True, check=True).stdout
+    said = dict(re.findall(r"^  (compiler|CPU kernels) +(.*)$", text, re.M))
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as f:
-            return next(line.split(":")[1].strip() for line in f if line.startswith("model name"))
+            cpu = next(line.split(":")[1].strip() for line in f if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        cpu = platform.processor() or platform.machine()
+    return text.split()[1], f"{cpu}, kernels {re.findall('([a-z0-9_]+) for fp32', said['CPU kernels'])[0]}, {said['compiler']}"
 
 
 def digest(o, p):
@@ -206,16 +217,13 @@ def digest(o, p):
 def row_of(o, p, n, seconds):
     """What came of n latents of the point's model."""
     at, steps = f"{o.o}/{p.name}", read_steps(o, p)
-    if len(steps) != p.steps:
-        raise Stop(f"{at}/run/log.jsonl: {len(steps)} steps, expected {p.steps}: the training was stopped (hint: the same command "
-                   "goes on)")
     folders = list(evaluations(o, p, n))
     e = read_json(f"{at}/{folders[0]}/eval.json")
     tflop = sum(v for s in steps.values() for key, v in s.items() if key.startswith("tflop_"))
-    version = subprocess.run(["./train_c3", "--version"], capture_output=True, text=True, check=True).stdout
+    commit, cpu = built()
     row = {"name": f"{p.name}_n{n}" if p.mix else p.name, "group": p.group, "lang": p.lang, "length": p.length, "latents": n,
            "mix": " ".join(map(str, p.mix)), "shape": p.shape, "width": study_points.SHAPES[p.shape][0][1], "seed": p.seed,
-           "recipe": " ".join(f"{key}={value}" for key, value in p.recipe.items()), "steps": len(steps),
+           "recipe": " ".join([f"start={p.start}"] * bool(p.start) + [f"{key}={value}" for key, value in p.recipe.items()]), "steps": len(steps),
            "tokens": sum(s["tokens"] for s in steps.values()), "tflop": round(tflop, 3), "seconds": round(seconds, 1),
            "pages": e["pages"], "ratio": e["tokens_per_latent"], "precision": e["char_precision"], "exact": e["exact_match"],
            "token_accuracy": e["token_accuracy"], "loss": e["loss"], "alone_loss": e["decoder_alone"]["loss"],
@@ -230,7 +238,7 @@ def row_of(o, p, n, seconds):
     for folder in folders[1:]:
         kind, found = folder.split("_")[0], read_json(f"{at}/{folder}/eval.json")
         row |= {f"{kind}_pages": found["pages"], f"{kind}_precision": found["char_precision"]}
-    return row | {"command": " ".join(train_command(o, p)), "commit": version.split()[1], "cpu": processor(), "data": digest(o, p)}
+    return row | {"command": " ".join(train_command(o, p)), "commit": commit, "cpu": cpu, "data": digest(o, p)}
 
 
 COLUMNS = ["name", "group", "lang", "length", "latents", "mix", "shape", "width", "seed", "recipe", "steps", "tokens", "tflop",
@@ -242,7 +250,7 @@ COLUMNS = ["name", "group", "lang", "length", "latents", "mix", "shape", "width"
 
 def write_results(o, points):
     """All rows there are, in the order of the list; other points' rows, of a list that was longer, stay out."""
-    rows = [row for p in points if done(o, p) for row in read_json(f"{o.o}/{p.name}/rows.json")]
+    rows = [row for p in points if done(o, p.name) for row in read_json(f"{o.o}/{p.name}/rows.json")]
     with open(f"{o.o}/results.csv.new", "w", encoding="utf-8", newline="") as f:
         table = csv.DictWriter(f, COLUMNS, restval="", lineterminator="\n")
         table.writeheader()
@@ -254,8 +262,8 @@ def write_results(o, points):
 # ---- all of them -----------------------------------------------------------------------------------------------------
 
 
-def done(o, p):
-    return os.path.exists(f"{o.o}/{p.name}/rows.json")
+def done(o, name):
+    return os.path.exists(f"{o.o}/{name}/rows.json")
 
 
 def refuse_changes(o, points):
@@ -276,7 +284,7 @@ def set_aside(o, name):
 
 def speed(o, points):
     """GFLOP/s of a core: of the points that are done, else a guess."""
-    rows = [read_json(f"{o.o}/{p.name}/rows.json")[0] for p in points if done(o, p)]
+    rows = [read_json(f"{o.o}/{p.name}/rows.json")[0] for p in points if done(o, p.name)]
     seconds = sum(r["seconds"] for r in rows)
     return (1000 * sum(r["tflop"] for r in rows) / seconds, True) if seconds else (GFLOPS, False)
 
@@ -291,8 +299,8 @@ def show(o, points):
     print(f"{'point':28} {'lang':5} {'tokens':>6} {'latents':>7} {'ratio':>5} {'steps':>6} {'Mtokens':>7} {'tok/s':>6} {'s':>6}")
     for p in points:
         print(f"{p.name:28} {p.lang:5} {p.length:6} {p.latents:7} {p.length / p.latents:5.0f} {p.steps:6} {p.million:7.2f} "
-              f"{1e3 * gflops * p.million / p.tflop:6.0f} {estimate(p, gflops):6.0f}" + ("  done" if done(o, p) else ""))
-    left = sum(estimate(p, gflops) for p in points if not done(o, p))
+              f"{1e3 * gflops * p.million / p.tflop:6.0f} {estimate(p, gflops):6.0f}" + ("  done" if done(o, p.name) else ""))
+    left = sum(estimate(p, gflops) for p in points if not done(o, p.name))
     print(f"{len(points)} points; to do: {left / 3600:.2f} h of one core, {left / 3600 / o.jobs:.2f} h of {o.jobs}, beside the "
           f"pages. {gflops:.0f} GFLOP/s a core: " + ("measured by the points that are done." if measured else
                                                       "a guess, until a point is done on this machine."))
@@ -301,20 +309,27 @@ def show(o, points):
 def run_points(o, points, began):
     """As many at a time as there are jobs; with -hours, from `began` on, none is begun that would not end in time. Names of
     those left out."""
-    waiting, running, failed, left_out = [p for p in points if not done(o, p)], {}, [], []
+    waiting, running, failed, left_out = [p for p in points if not done(o, p.name)], {}, [], []
     while waiting or running:
-        while waiting and len(running) < o.jobs:
-            p = waiting.pop(0)
+        while len(running) < o.jobs:
+            p = next((p for p in waiting if not p.start or done(o, p.start)), None)
+            if p is None:
+                break
+            waiting.remove(p)
             if o.hours and time.monotonic() - began + estimate(p, speed(o, points)[0]) > 3600 * o.hours:
                 left_out.append(p.name)
                 continue
             child = multiprocessing.Process(target=in_child, args=(o, p))
             child.start()
             running[child.sentinel] = p, child, time.monotonic()
-        for sentinel in multiprocessing.connection.wait(list(running)) if running else []:
+        if not running:
+            failed += [p.name for p in waiting if p.start not in left_out]
+            left_out += [p.name for p in waiting if p.start in left_out]
+            break
+        for sentinel in multiprocessing.connection.wait(list(running)):
             p, child, start = running.pop(sentinel)
             child.join()
-            if child.exitcode or not done(o, p):
+            if child.exitcode or not done(o, p.name):
                 failed.append(p.name)
                 continue
             for r in read_json(f"{o.o}/{p.name}/rows.json"):
@@ -348,6 +363,9 @@ def chosen(o):
             raise Stop(f"{o.points}: {wrong[0]}: expected a shape of {', '.join(study_points.SHAPES)}")
     else:
         points = study_points.QUICK if o.quick else study_points.FULL
+    late = next((p for p in points if p.name in o.only and p.start and p.start not in o.only and not done(o, p.start)), None)
+    if late:
+        raise Stop(f"{late.name} goes on from {late.start}, which is not done (hint: -only {late.start} too)")
     unknown = (set(o.only) | set(o.redo)) - {p.name for p in points}
     if unknown:
         raise Stop(f"{sorted(unknown)[0]}: no such point (hint: -list names them)")
@@ -389,7 +407,7 @@ def main():
         refuse_changes(o, wanted)
         os.makedirs(o.o, exist_ok=True)
         began = time.monotonic()
-        corpora(o, [p for p in wanted if not done(o, p)])
+        corpora(o, [p for p in wanted if not done(o, p.name)])
         left_out = run_points(o, wanted, began)
         write_results(o, points)
         import study_report  # its modules take a second: only where something is drawn

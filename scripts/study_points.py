@@ -21,7 +21,7 @@ TOKENS_A_STEP = 16 * 52  # about, once pages are whole: 16 pages of 52, 8 of 104
 class Point:
     """length: text tokens L; pages have L/2 to 9 L/8 of them, and those from 7 L/8 on have L in the mean. million: training
     tokens. lang: "en", "zh", or "en+zh", half of the pages each. mix: the numbers of latents from which one is drawn for each page,
-    the largest of them `latents`; empty: always `latents`."""
+    the largest of them `latents`; empty: always `latents`. start: the point whose model it goes on from; empty: random weights."""
     name: str
     million: float
     length: int = 64
@@ -32,6 +32,7 @@ class Point:
     group: str = "grid"
     recipe: dict = dataclasses.field(default_factory=dict)
     mix: tuple = ()
+    start: str = ""
 
     @property
     def numbers(self):
@@ -91,23 +92,32 @@ def ablations(million, seeds, only=None):
                 yield Point(f"a_{name}_s{seed}", million, 32, 8, shape=shape, seed=seed, group="ablation", recipe=recipe)
 
 
+def curricula(million):
+    """Longer pages, where it matters more: 32 to 72 tokens, 16 latents."""
+    for share in (0, 0.25, 0.5, 0.75):
+        recipe = {"len_warmup": share} if share != RECIPE["len_warmup"] else {}
+        yield Point(f"c_64_{100 * share:.0f}", million, 64, 16, group="ablation", recipe=recipe)
+
+
 def language_models(million):
     return [Point(f"lm_{lang}", million, 64, 1, lang, "no latents", group="language model") for lang in ("en", "zh")]
 
 
-def mixed(lang, length, million, numbers, **more):
+def mixed(name, million, length, numbers, lang="en", **more):
     """One model for several numbers of latents (docs/latents.md): better than one for each, of as many tokens together."""
-    name = "_".join([lang, *([more["shape"]] if "shape" in more else []), str(length)])
     return Point(name, million, length, max(numbers), lang, mix=numbers, **more)
 
 
-# In the order in which they are trained: what matters most, and takes longest, first.
+# In the order in which they are trained: what matters most, and takes longest, first. Longer pages go on from the model
+# of pages of 64: of so few tokens from nothing, pages of 128 learned hardly anything (loss 3.4).
 FULL = [
-    mixed("en", 64, 26, (4, 8, 16)), *language_models(1), mixed("zh", 64, 4, (4, 8, 16)), mixed("en", 128, 6, (4, 8, 16, 32)),
-    mixed("en", 256, 4, (8, 16, 32, 64)), mixed("en", 64, 3, (4, 8, 16), shape="narrow"),
-    mixed("en", 64, 1.5, (4, 8, 16), shape="wide", recipe={"lr": 8e-4}), *ablations(0.3, 3),
+    mixed("en_64", 26, 64, (4, 8, 16)), *language_models(1), mixed("zh_64", 4, 64, (4, 8, 16), "zh"),
+    mixed("en_128", 6, 128, (4, 8, 16, 32), start="en_64"), mixed("en_256", 4, 256, (8, 16, 32, 64), start="en_64"),
+    *ablations(0.3, 3), *curricula(1),
+    *(mixed(f"width_{shape}", 1, 32, (2, 4, 8), group="width", shape=shape) for shape in ("narrow", "base", "wide")),
 ]
 QUICK = [
-    mixed("en", 64, 2, (4, 8, 16)), mixed("zh", 64, 1, (4, 8, 16)), *language_models(0.3), mixed("en", 128, 1, (8, 16)),
+    mixed("en_64", 2, 64, (4, 8, 16)), mixed("zh_64", 1, 64, (4, 8, 16), "zh"), *language_models(0.3),
+    mixed("en_128", 0.7, 128, (8, 16), start="en_64"),
     *ablations(0.2, 1, ("base", "encoder_frozen", "curriculum_0")),
 ]

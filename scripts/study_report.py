@@ -113,14 +113,14 @@ def buckets(row):
     return [b for b in found if b["pages"]]
 
 
-def grid(rows, shape=None):
-    return [r for r in rows if r["group"] == "grid" and shape in (None, r["shape"])]
+def grid(rows, *more):
+    return [r for r in rows if r["group"] in ("grid", *more)]
 
 
 def label(row):
-    """What a point is, in words; the shape where it is not the base."""
-    shape = "" if row["shape"] == "base" else f", {row['shape']}"
-    return f"{row['lang']} {row['length']:.0f}/{row['latents']:.0f}{shape}"
+    """What a row is, in words; its training where only the width is asked for."""
+    few = f", {row['tokens'] / 1e6:.0f} M tokens" if row["group"] == "width" else ""
+    return f"{row['lang']} {row['length']:.0f}/{row['latents']:.0f}{few}"
 
 
 def share(value, n=None):
@@ -142,7 +142,7 @@ def table(head, rows):
 def by_length(rows):
     """Tables 1 and 2: a line a point, a column a bucket."""
     lines = []
-    for r in sorted(grid(rows), key=lambda r: (r["lang"], r["shape"], r["length"], -r["latents"])):
+    for r in sorted(grid(rows), key=lambda r: (r["lang"], r["length"], -r["latents"])):
         found = buckets(r)
         cells = [f"{share(b['precision'], b['pages'])} at {b['ratio']:.1f}x" for b in found]
         lines.append([label(r), share(r["precision"], r["pages"]), f"{r['ratio']:.1f}", *cells, *[""] * (4 - len(cells))])
@@ -181,7 +181,7 @@ def positions(rows):
 
 def capacity(rows):
     lines = []
-    for r in grid(rows):
+    for r in grid(rows, "width"):
         found = bits(r, rows)
         if found:
             lines.append([label(r), f"{r['width']:.0f}", f"{r['ratio']:.1f}", share(r["precision"]), f"{found[0]:.3f}",
@@ -192,19 +192,23 @@ def capacity(rows):
 
 def limits(rows):
     lines = []
-    for key in dict.fromkeys((r["lang"], r["length"], r["width"]) for r in grid(rows)):
-        points = [(r["ratio"], r["precision"]) for r in grid(rows) if (r["lang"], r["length"], r["width"]) == key]
+    series = {}
+    for r in grid(rows, "width"):
+        series.setdefault((r["lang"], r["length"], r["width"], r["group"]), []).append(r)
+    for (lang, length, width, _), found in series.items():
+        points = [(r["ratio"], r["precision"]) for r in found]
         if len(points) > 1:
-            lines.append([key[0], f"{key[1]:.0f}", f"{key[2]:.0f}", *(falls_below(points, level) for level in FALLS)])
-    return table(["text", "length L", "latent width", *(f"below {level:.0%} at" for level in FALLS)], lines)
+            lines.append([lang, f"{length:.0f}", f"{width:.0f}", f"{found[0]['tokens'] / 1e6:.0f}", *(falls_below(points, level) for level in FALLS)])
+    return table(["text", "length L", "latent width", "M tokens", *(f"below {level:.0%} at" for level in FALLS)], lines)
 
 
 def ablation_groups(rows):
-    """{what is changed: rows of its seeds}, the base first."""
+    """{length, latents and what is changed: rows of its seeds}, the base first."""
     found = {}
     for r in rows:
         if r["group"] == "ablation":
-            found.setdefault(r["recipe"] or ("base" if r["shape"] == "base" else f"layers: {r['shape']}"), []).append(r)
+            changed = r["recipe"] or ("base" if r["shape"] == "base" else f"layers: {r['shape']}")
+            found.setdefault(f"{r['length']:.0f}/{r['latents']:.0f} {changed}", []).append(r)
     return found
 
 
@@ -243,7 +247,7 @@ def precision_by_ratio(rows):
     for r in grid(rows):
         low, high = wilson(r["precision"], r["pages"])
         points.append({"ratio": r["ratio"], "precision": r["precision"], "low": low, "high": high,
-                       "series": f"{r['lang']}, {r['length']:.0f} tokens" + ("" if r["shape"] == "base" else f", {r['shape']}")})
+                       "series": f"{r['lang']}, {r['length']:.0f} tokens"})
     if not points:
         return None
     names = list(dict.fromkeys(p["series"] for p in points))
@@ -255,7 +259,7 @@ def precision_by_ratio(rows):
 
 def figure_1(rows):
     """Bars: precision by length of the page; lines: compression. Of the longest series there is."""
-    chosen = [r for r in grid(rows, "base") if r["lang"] == "en"] or grid(rows)
+    chosen = [r for r in grid(rows) if r["lang"] == "en"] or grid(rows)
     length = min((r["length"] for r in chosen), default=None)
     bars = [{"pages of": f"{b['from']:.0f}–{b['to'] - 1:.0f}", "from": b["from"], "precision": b["precision"], "ratio": b["ratio"],
              "series": f"{r['latents']:.0f} latents, small-scale"} for r in chosen if r["length"] == length for b in buckets(r)]
@@ -288,7 +292,7 @@ def figure_4(rows):
 
 def figure_5(rows):
     """Accuracy by place for each ratio: the English points of the base shape."""
-    chosen = [r for r in grid(rows, "base") if r["lang"] == "en" and None not in slices(r)] or \
+    chosen = [r for r in grid(rows) if r["lang"] == "en" and None not in slices(r)] or \
         [r for r in grid(rows) if None not in slices(r)]
     points = [{"place": (i + 0.5) / 20, "share": v, "point": f"{label(r)}: {r['ratio']:.1f} tokens a latent"}
               for r in sorted(chosen, key=lambda r: r["ratio"]) for i, v in enumerate(slices(r))]
@@ -303,8 +307,8 @@ def figure_5(rows):
 
 
 def bits_picture(rows):
-    points = [{"bits": found[1], "ratio": r["ratio"], "width": f"width {r['width']:.0f}", "point": label(r)} for r in grid(rows)
-              if (found := bits(r, rows))]
+    points = [{"bits": found[1], "ratio": r["ratio"], "point": label(r), "width": f"width {r['width']:.0f}, "
+               f"{r['tokens'] / 1e6:.0f} M tokens"} for r in grid(rows, "width") if (found := bits(r, rows))]
     if not points:
         return None
     names = list(dict.fromkeys(p["width"] for p in points))

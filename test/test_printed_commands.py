@@ -30,7 +30,7 @@ NOT_RUN = {
     "mpirun -np 8 mpi/train_c3 ...": "stands for a line of one's own",
     "bash data/make_demo.sh": "a download: the demo does it",
     "bash scripts/finetune.sh runs/demo documents -o runs/mine": "minutes: test_run_scripts.sh does it, in few steps",
-    "bash scripts/finetune.sh runs/demo data/cache/french/usr/share/developers-reference/fr/*.{html,pdf} -o runs/french "
+    "bash scripts/finetune.sh runs/demo data/cache/vietnamese/usr/share/doc/maint-guide-vi/{html,*.pdf} -o runs/vietnamese "
     "-old data/demo/val_en.jsonl -old data/demo/val_zh.jsonl -rehearse 'data/demo/train_*.bin'": "minutes, and a download",
     "./c3 info -check tuned": "of a model that Python writes: test_python_door.py runs it",
     "./c3 decompress -m runs/NAME mixture.c3 -trust": "of latents that Python writes: test_python_door.py runs it",

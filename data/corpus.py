@@ -438,7 +438,7 @@ def shards(o, split, lines=None):
     """Feeds c3 tokenize, which replaces a set of shards whole or not at all."""
     which = ["-m", o.m] if o.m else ["-tok", o.tok, "-vocab", str(o.vocab)]
     run = subprocess.Popen([o.c3, "tokenize", *which, "-o", f"{o.o}/{split}", "-"], stdin=subprocess.PIPE,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent)
     try:
         for line in lines:
             run.stdin.write(line)
@@ -446,6 +446,9 @@ def shards(o, split, lines=None):
         run.stdin.close()
     except BrokenPipeError:
         pass
+    except BaseException:
+        run.kill()  # for it the end of the pipe would be that of the pages; so it dies with this process, too
+        raise
     said, errors = run.stdout.read(), run.stderr.read().decode(errors="replace").strip()
     if run.wait():
         raise Stop("c3 tokenize: " + (errors.split("\n")[-1].removeprefix("c3: ") or f"exit code {run.returncode}"))

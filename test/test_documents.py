@@ -441,6 +441,30 @@ def killed(folder, one, last, times):
     equal(f"killed {kills} times, the same bytes", differ, [])
 
 
+def test_shards_killed():
+    """c3 tokenize must not take the end of a run that is killed for the end of the pages."""
+    with Folder() as folder:
+        run = subprocess.run([sys.executable, "-c", f"""
+import os, sys
+sys.path.insert(0, {os.path.join(ROOT, "data")!r})
+import corpus
+o = corpus.options(["x", "-o", {folder!r}])
+pages = corpus.shards(o, "train", [b'{{"text": "' + b"some words " * 40000 + b'"}}\\n'] * 3)
+next(pages), next(pages)
+print(pages.gi_frame.f_locals["run"].pid, flush=True)
+os.kill(os.getpid(), 9)"""], capture_output=True, text=True)
+        state = "R"
+        while state not in "ZX":
+            try:
+                with open(f"/proc/{int(run.stdout)}/stat") as f:
+                    state = f.read().rsplit(")", 1)[1].split()[0]
+            except FileNotFoundError:
+                state = "X"
+            time.sleep(0.05)
+        left = [name for name in os.listdir(folder) if name.endswith(".bin")]
+        equal("killed while it writes shards: none that passes for whole", left, [])
+
+
 def worker_killed(folder, one):
     for at in (1, 30):
         said = watched(folder, "lost", at, "worker", "-workers", "2").communicate()[1]
@@ -563,6 +587,6 @@ def test_split():
 
 if not os.path.exists(C3) or not os.path.exists(TOKENIZER):
     print("     ./c3 or the vocabulary is not there")
-for test in (test_objects, test_pdf, test_ocr, test_long_lines, test_steps, test_split, test_command):
+for test in (test_objects, test_pdf, test_ocr, test_long_lines, test_steps, test_split, test_shards_killed, test_command):
     test()
 done()

@@ -276,6 +276,47 @@ static void test_balance(void) {
     free(path);
 }
 
+static double work_in_windows(const LoaderConfig *c, ShardPage page) {
+    double tokens = page.context_length, seen = tokens < c->window ? tokens : c->window;
+    double rows = page.answer_length + (tokens / seen - 1) * c->latents;
+    return tokens * (32768 + seen) + 2 * rows * (32768 + rows);
+}
+
+// Work of the busiest rank over the mean, of 20 steps, of pages in windows that were dealt out with `dealt`.
+static double busiest(const Dataset *d, const LoaderConfig *windows, LoaderConfig dealt) {
+    double average = 0, sum[20] = {0}, most[20] = {0};
+    for (dealt.rank = 0; dealt.rank < dealt.ranks; dealt.rank++) {
+        Loader *l = open_loader(d, dealt, fresh(d, 1), 1);
+        for (int s = 0; s < 20; s++) {
+            const LoaderStep *step = loader_next(l);
+            double work = 0;
+            for (int i = 0; i < step->n; i++) work += work_in_windows(windows, step->text[i]);
+            sum[s] += work;
+            if (work > most[s]) most[s] = work;
+        }
+        loader_close(l);
+    }
+    for (int s = 0; s < 20; s++) average += most[s] / (sum[s] / dealt.ranks) / 20;
+    return average;
+}
+
+// After test_balance: of its pages.
+static void test_balance_windows(void) {
+    check_begin("with windows, ranks balance the work that these are");
+    char *path = in_folder("balance.bin");
+    Dataset d;
+    Error err = {""};
+    CHECK(dataset_open(&d, path, NULL, &err) == 0, "%s", err.text);
+    const LoaderConfig whole = {.b = 2, .g = 16, .ranks = 8, .shuffle = 1};
+    LoaderConfig windows = whole;
+    windows.window = 64;
+    windows.latents = 16;
+    double with = busiest(&d, &windows, windows), without = busiest(&d, &windows, whole);
+    CHECK(with < 1.002 && with < without, "%.5f, counted as whole pages %.5f", with, without);
+    dataset_close(&d);
+    free(path);
+}
+
 static void test_keep_micro(void) {
     check_begin("with keep_micro, micro-batches are the consecutive ones of the order, each on one rank");
     Dataset d = make_dataset("keep", 2, 57);
@@ -629,6 +670,7 @@ int main(void) {
     test_same_set();
     test_latents_mix();
     test_balance();
+    test_balance_windows();
     test_keep_micro();
     test_cut();
     test_prefetch();

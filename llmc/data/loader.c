@@ -115,11 +115,16 @@ static int take(Loader *l, uint32_t cut, uint64_t *page, ShardPage *text) {
 static uint32_t shorter(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 // The work of a page: linear in its tokens, twice as much in the decoder as in the encoder, plus attention, 3 % of the
-// whole at 950 tokens. In integers, so that every rank computes the same.
-static uint64_t page_cost(ShardPage page, uint32_t cut) {
-    uint64_t context = shorter(page.context_length, cut),
-             answer = shorter(page.answer_length, cut) + page.prompt_length;
-    return context * (32768 + context) + 2 * answer * (32768 + answer);
+// whole at 950 tokens. Where the encoder reads windows, attention is within each, and the decoder has the latents of
+// more than one. In integers, so that every rank computes the same.
+static uint64_t page_cost(const LoaderConfig *c, ShardPage page, uint32_t cut) {
+    uint64_t context = shorter(page.context_length, cut), seen = context;
+    uint64_t rows = shorter(page.answer_length, cut) + page.prompt_length;
+    if (c->window && context > c->window) {
+        seen = c->window;
+        rows += (context - seen) * (page.latents ? page.latents : c->latents) / seen;
+    }
+    return context * (32768 + seen) + 2 * rows * (32768 + rows);
 }
 
 static int by_cost(const void *a, const void *b) { // descending; ties in the step's order
@@ -199,7 +204,7 @@ static void deal_step(Loader *l, uint32_t cut) {
     for (int i = 0; i < n; i++) l->micro_of[i] = -1;
     for (int u = 0; u < units; u++) {
         l->items[u] = (Item){.place = u * per_unit};
-        for (int k = 0; k < per_unit; k++) l->items[u].cost += page_cost(l->text[u * per_unit + k], cut);
+        for (int k = 0; k < per_unit; k++) l->items[u].cost += page_cost(&l->c, l->text[u * per_unit + k], cut);
     }
     int got = deal_ranks(l, units);
     if (l->c.keep_micro) {

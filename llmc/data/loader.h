@@ -112,8 +112,9 @@ typedef struct LoaderConfig {
     int b, g; // pages a micro-batch, micro-batches a rank
     int rank, ranks;
     int keep_micro; // 1 (-loss_norm micro): micro-batches keep their b pages and move between ranks only as a whole
-    int shuffle;    // 0: the order of the files (validation)
-    int prefetch;   // 1: a thread prepares the next step; the steps are the same without
+    uint32_t window, latents; // tokens that the encoder reads at a time, 0: all; and latents of each window
+    int shuffle;              // 0: the order of the files (validation)
+    int prefetch;             // 1: a thread prepares the next step; the steps are the same without
     uint32_t (*cut)(void *arg, uint64_t step); // page length limit of a step, a function of the step alone; NULL: none.
     void *cut_arg;                             // Called on the prefetch thread
     // Makes of a page of this set what is to be learned from it: a task, a number of latents. draw: a random number for

@@ -132,6 +132,8 @@ int corpus_loader(Loader **out, Corpus *c, const TrainOptions *o, const Dist *di
         .rank = dist->rank,
         .ranks = dist->ranks,
         .keep_micro = !strcmp(o->loss_norm, "micro"),
+        .window = (uint32_t)c->prompt.window,
+        .latents = (uint32_t)c->latents,
         .shuffle = 1,
         .prefetch = 1,
         .cut = o->len_warmup > 0 ? page_cut : NULL,

@@ -115,7 +115,7 @@ static int allocate(C3 *m, Error *err) {
     Arena arena = {.base = m->arena};
     carve(m, &arena, &m->config, l, b->dtype);
     b->zero(b, m->sums, 2 * sizeof *m->sums);
-    m->host_losses = alloc((size_t)l->dec_outputs, sizeof *m->host_losses, "losses");
+    m->host_losses = alloc((size_t)loss_rows(l), sizeof *m->host_losses, "losses");
     m->host_correct = alloc((size_t)l->dec_outputs, sizeof *m->host_correct, "losses");
     return 0;
 }

@@ -63,7 +63,7 @@ typedef struct C3 {
     float *losses;      // (loss_rows)
     int *correct;       // (loss_rows)
     double *sums;       // (2) the step's weighted loss so far, and its gradient norm, which the optimizer writes
-    float *host_losses; // (dec_outputs) host copies
+    float *host_losses; // (loss_rows) host copies
     int *host_correct;  // (dec_outputs)
 } C3;
 

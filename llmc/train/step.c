@@ -123,12 +123,14 @@ void step_queue(const StepPack *p, C3 *m, Optimizer *o) {
 
 void step_task_losses(const StepPack *p, const C3 *m, double loss[C3_N_TASKS], double rows[C3_N_TASKS]) {
     const uint8_t *task = p->task;
+    const MicroBatch *last = &p->micro[p->n - 1];
+    m->b->download(m->b, m->host_losses, m->losses, (size_t)(last->loss_row + last->dec.outputs) * sizeof(float));
     for (int i = 0; i < C3_N_TASKS; i++) loss[i] = rows[i] = 0;
     for (int i = 0; i < p->n; i++) {
         const StackBatch *dec = &p->micro[i].dec;
-        m->b->download(m->b, m->host_losses, m->losses + p->micro[i].loss_row, (size_t)dec->outputs * sizeof(float));
+        const float *losses = m->host_losses + p->micro[i].loss_row;
         for (int k = 0; k < dec->pages; k++, task++) {
-            for (int r = dec->output_cu[k]; r < dec->output_cu[k + 1]; r++) loss[*task] += m->host_losses[r];
+            for (int r = dec->output_cu[k]; r < dec->output_cu[k + 1]; r++) loss[*task] += losses[r];
             rows[*task] += dec->output_cu[k + 1] - dec->output_cu[k];
         }
     }

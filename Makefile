@@ -52,7 +52,7 @@ TESTS   += $(BUILD)/dev/make_random_checkpoint
 BIN     := $(if $(SANITIZE),$(BUILD)/,)
 
 .PHONY: all tests test fuzz bench docs format clean found
-all: found $(BIN)train_c3 $(BIN)c3
+all: found $(BIN)train_c3 $(BIN)c3 $(if $(SANITIZE),,$(BUILD)/libc3text.so)
 tests: $(TESTS)
 test:
 	bash scripts/test.sh
@@ -72,6 +72,14 @@ found:
 $(BUILD)/libc3.a: $(LIB_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
+
+# The tokenizer for Python, data/corpus.py's.
+TEXT_OBJ := $(patsubst %.c,$(BUILD)/pic/%.o,$(wildcard llmc/text/*.c) $(filter-out %/dist.c %/dist_watch.c,$(wildcard llmc/base/*.c)))
+$(BUILD)/libc3text.so: $(TEXT_OBJ)
+	$(CC) -shared -Wl,--no-undefined,--as-needed -o $@ $^ $(LDLIBS)
+$(BUILD)/pic/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) -fPIC -MMD -MP -c $< -o $@
 
 # What --version says of this build: an object of its own, linked into the two programs alone, so that another commit
 # costs one line of C and two links.

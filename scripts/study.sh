@@ -20,7 +20,7 @@ data=data/study
 
 case " $* " in *" -h "* | *" -list "*) exec .venv/bin/python scripts/study.py "$@" ;; esac
 bash scripts/setup.sh corpus
-make -s -j"$(cores)" train_c3 c3 build/dev/make_random_checkpoint
+make -s -j"$(cores)" train_c3 c3 build/libc3text.so build/dev/make_random_checkpoint
 bash data/get_tokenizer.sh
 case " $* " in *" -quick "*) data=data/study/quick PACKAGES= ;; esac
 if [ ! -f $data/docs/done ]; then

@@ -23,7 +23,12 @@ bash scripts/setup.sh corpus
 make -s -j"$(cores)" train_c3 c3 build/libc3text.so build/dev/make_random_checkpoint
 bash data/get_tokenizer.sh
 case " $* " in *" -quick "*) data=data/study/quick PACKAGES= ;; esac
-if [ ! -f $data/docs/done ]; then
+if [ -z "$PACKAGES" ]; then
+    step "texts"
+    bash data/make_demo.sh
+    mkdir -p $data/docs
+    ln -sfn "$PWD"/data/corpus/{en,zh}.jsonl $data/docs/
+elif [ ! -f $data/docs/done ]; then
     step "texts"
     bash data/make_demo.sh
     mkdir -p $data/unpacked $data/docs
@@ -33,7 +38,7 @@ if [ ! -f $data/docs/done ]; then
             { warn "$p is not to be had here: its texts are left out"; continue; }
         dpkg-deb -x "$(ls data/cache/"$p"_*.deb | sort -V | tail -n 1)" $data/unpacked/"$p"
     done
-    .venv/bin/python data/debian_texts.py $data/unpacked $data/docs ${PACKAGES:+-more}
+    .venv/bin/python data/debian_texts.py $data/unpacked $data/docs -more
     touch $data/docs/done
 fi
 step "points"

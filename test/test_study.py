@@ -207,12 +207,37 @@ def report(tmp):
         case(f"{name}: one line", r.returncode == 1 and says in r.stderr and "Traceback" not in r.stderr, r.stderr)
 
 
+def again():
+    """A point of the quick study, as it stands in docs/study/quick.csv: on such a processor and the same pages the same bits, on
+    others within the intervals."""
+    with open(os.path.join(ROOT, "docs/study/quick.csv"), encoding="utf-8", newline="") as f:
+        expected = next(csv.DictReader(f))
+    with Folder() as tmp:
+        r = subprocess.run(["bash", "scripts/study.sh", "-quick", "-only", expected["name"], "-o", f"{tmp}/out"], cwd=ROOT,
+                           env=environment(), text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=1800)
+        if not case("the quick study's point: trained and measured", r.returncode == 0, (r.stdout + r.stderr)[-3000:]):
+            return
+        found = rows(tmp)[0]
+    if all(found[key] == expected[key] for key in ("cpu", "data")):
+        print("this processor and these pages are those of docs/study/quick.csv")
+        differ = {key: (found[key], expected[key]) for key in expected
+                  if key not in ("seconds", "command", "commit") and found[key] != expected[key]}
+        case("the same bits as in the repository", not differ, differ)
+        return
+    print(f"{found['cpu']}, pages {found['data']}; docs/study/quick.csv: {expected['cpu']}, pages {expected['data']}")
+    low, high = study_report.wilson(float(expected["precision"]), float(expected["pages"]))
+    case("the precision of the repository, within its interval", low <= float(found["precision"]) <= high,
+         (low, found["precision"], high))
+    case("its loss, within a tenth", abs(float(found["loss"]) / float(expected["loss"]) - 1) < 0.1, (found["loss"], expected["loss"]))
+
+
 def main():
     plan()
     with Folder() as tmp:
         report(tmp)
     with Folder() as tmp:
         driver(tmp)
+    again()
     done()
 
 

@@ -26,7 +26,7 @@ try:
     from loguru import logger
 
     from corpus_read import Broken, die_with_parent, expand, ocr_missing, read_unit, tasks_of
-    from corpus_steps import (BANDS, CODES, COMMON, GRAM, LIBRARY, THRESHOLDS, Cut, Pairs, Read, Sign, Tally, ids_of, keyed,
+    from corpus_steps import (BANDS, CODES, COMMON, GRAM, THRESHOLDS, Cut, Pairs, Read, Sign, Tally, ids_of, keyed,
                               lines_of_file, runs_of, stop_words, tidy, write_json, write_lines, write_whole)
 except ModuleNotFoundError as missing:
     sys.exit(f"corpus.py: Python module {missing.name} is missing (hint: bash scripts/setup.sh corpus; then "
@@ -115,9 +115,8 @@ def options(arguments):
 def of_model(o):
     """Fills in tokenizer, vocabulary and lengths, out of the model where there is one."""
     o.c3 = os.environ.get("C3", f"{ROOT}/c3")
-    for path in (o.c3, LIBRARY):
-        if not os.access(path, os.X_OK):
-            raise Stop(f"{path} is not built (hint: make)")
+    if not os.access(o.c3, os.X_OK):
+        raise Stop(f"{o.c3} is not built (hint: make)")
     least, most = 600, 1300
     if o.m:
         info = subprocess.run([o.c3, "info", o.m], capture_output=True, text=True)
@@ -561,7 +560,10 @@ def work(o):
     tasks = tasks_of(files)
     n = len(tasks)
     o.ocr_threads = max(1, o.workers // n)
-    ids_of("", o), stop_words()  # loaded once, before the workers are forked
+    try:
+        ids_of("", o), stop_words()  # loaded once, before the workers are forked
+    except ValueError as e:
+        raise Stop(e) from None
     execute(o, "read", [Read(o, tasks), Sign(f"{o.work}/signatures")], n)
     write_aside(o, n)
     index = sum(len(np.load(f"{o.work}/docs/{i:05d}.npy")) for i in range(n))

@@ -252,12 +252,14 @@ class Tokens(ctypes.Structure):
 @functools.lru_cache(1)
 def tokenizer(path, k):
     """(encode(bytes) -> ids, bytes of each id): c3's own tokenizer (llmc/text/tokenizer.h) of a qwen.tiktoken or a
-    tokenizer.json, its first k base tokens (0: all)."""
+    tokenizer.json, its first k base tokens (0: all). ValueError where there is none."""
+    if not os.path.exists(LIBRARY):
+        raise ValueError(f"{LIBRARY} is not built (hint: make)")
     c, made, tokens, error = ctypes.CDLL(LIBRARY), ctypes.c_void_p(), Tokens(), ctypes.create_string_buffer(1024)
     c.tokenizer_bytes.restype = ctypes.c_void_p
     c.tokenizer_encode.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p
     if c.tokenizer_load(ctypes.byref(made), os.fsencode(path), k, error):
-        raise Broken("tokenizer", error.value.decode())
+        raise ValueError(error.value.decode())
 
     def encode(data):
         tokens.n = 0

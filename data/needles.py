@@ -19,7 +19,7 @@ import os
 import random
 import sys
 
-from corpus_steps import encoder
+from corpus_steps import tokenizer
 
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
@@ -95,7 +95,7 @@ def main():
     try:
         if o.n < 1 or o.facts < 1 or min(o.lengths) < 1 or not all(0 <= d <= 100 for d in o.depths):
             raise ValueError("expected -n, -facts and -lengths of at least 1, -depths from 0 to 100")
-        encoding, _ = encoder(o.tok, o.vocab)
+        encode, _ = tokenizer(o.tok, o.vocab)
         texts = [words for path in o.texts for words in read_texts(path)]
         if not texts:
             raise ValueError(f"{o.texts[0]}: no text")
@@ -104,7 +104,7 @@ def main():
                 rng = random.Random(f"{o.seed} {length} {depth}")
                 haystack = Haystack(texts, rng)
                 for i in range(o.n):
-                    made = document(haystack, lambda text: len(encoding.encode_ordinary(text)), length, depth, o.facts, rng)
+                    made = document(haystack, lambda text: len(encode(text.encode())), length, depth, o.facts, rng)
                     if not made:
                         raise ValueError(f"-lengths {length}: too short for {o.facts} fact(s)")
                     text, name, code = made

@@ -505,6 +505,7 @@ def test_bad(folder):
              run.stderr[-1500:])
     said("no such file or folder", "nowhere", "-o", "bad1")
     said("no vocabulary", "in", "-o", "bad3", "-tok", "nowhere")
+    said("expected `base64 rank`", "in", "-o", "bad7", "-tok", os.path.join(ROOT, "README.md"))
     said("gave a page", "in/empty.txt", "-o", "bad4")
     said("login node", "in", "-o", "bad5", "-slurm", "cpus", PATH="/nonexistent")
     if not importlib.util.find_spec("ray"):

@@ -4,17 +4,17 @@ import dataclasses
 
 # Stacks as dev/make_random_checkpoint takes them: layers and width of encoder and decoder; heads of 32, 3 D in the MLP.
 SHAPES = {
-    "base": ((2, 128), (2, 128)),
-    "narrow": ((2, 64), (2, 64)),
-    "wide": ((2, 256), (2, 256)),
-    "encoder 1 + 3": ((1, 128), (3, 128)),  # a layer costs the same on either side
+    "base": ((1, 128), (3, 128)),
+    "narrow": ((1, 64), (3, 64)),
+    "wide": ((1, 256), (3, 256)),
+    "encoder 2 + 2": ((2, 128), (2, 128)),  # a layer costs the same on either side
     "encoder 3 + 1": ((3, 128), (1, 128)),
-    "no latents": ((1, 2), (2, 128)),  # an encoder of two numbers: what is left is a language model
+    "no latents": ((1, 2), (3, 128)),  # an encoder of two numbers: what is left is a language model
 }
-# As the demo's. Pages grow from 10 tokens to whole over the first half of the steps.
-RECIPE = {"lr": 1.2e-3, "schedule": "linear", "warmup": 200, "beta2": 0.95, "len_warmup": 0.5}
+# The demo's but for the rate. Pages grow from 10 tokens to whole over the first half of the steps.
+RECIPE = {"lr": 2e-3, "schedule": "linear", "warmup": 200, "beta2": 0.95, "len_warmup": 0.5}
 VOCABULARY = 2048
-TOKENS_A_STEP = 16 * 52  # about, once pages are whole: 16 pages of 52, 8 of 104 or 208
+TOKENS_A_STEP = 32 * 52  # about, once pages are whole: 32 pages of 26 or 52, 16 of 104, 8 of 208
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Point:
     @property
     def pages(self):
         """Of a step."""
-        return max(8, min(16, TOKENS_A_STEP * 16 // (13 * self.length)))
+        return max(8, min(32, TOKENS_A_STEP * 16 // (13 * self.length)))
 
     @property
     def steps(self):
@@ -77,14 +77,19 @@ def layer_weights(d):
     return d * size * (2 * n + 2 * kv) + 3 * d * 3 * d
 
 
+def grid(lang, length, millions, start=None):
+    """millions: {latents: million tokens}; start: {latents: the point gone on from}"""
+    return [Point(f"{lang}_{length}_{n}", m, length, n, lang, start=(start or {}).get(n, "")) for n, m in millions.items()]
+
+
 def ablations(million, seeds, only=None):
     """Each against "base": pages of 16 to 36 tokens, 8 latents, as small as the questions allow."""
     variants = {
         "base": {}, "encoder_frozen": {"freeze": "enc"}, "decoder_frozen": {"freeze": "dec"},
-        "both_frozen": {"lr_enc": 0, "lr_dec": 0}, "loss_micro": {"loss_norm": "micro", "b": 4},
+        "both_frozen": {"lr_enc": 0, "lr_dec": 0}, "loss_micro": {"loss_norm": "micro", "b": 8},
         "curriculum_0": {"len_warmup": 0}, "curriculum_25": {"len_warmup": 0.25}, "curriculum_75": {"len_warmup": 0.75},
         "latent_rate_third": {"lr_latent": 0.3333}, "latent_rate_triple": {"lr_latent": 3},
-        "encoder_1_3": "encoder 1 + 3", "encoder_3_1": "encoder 3 + 1"}
+        "encoder_2_2": "encoder 2 + 2", "encoder_3_1": "encoder 3 + 1"}
     for name, change in variants.items():
         shape, recipe = (change, {}) if isinstance(change, str) else ("base", change)
         for seed in range(1, seeds + 1):
@@ -99,25 +104,27 @@ def curricula(million):
         yield Point(f"c_64_{100 * share:.0f}", million, 64, 16, group="ablation", recipe=recipe)
 
 
+def widths(million):
+    """Pages of 16 to 36 tokens again; "mix" is one model for the three numbers, of as many tokens as three (docs/latents.md)."""
+    for shape in ("narrow", "base", "wide"):
+        for n in (2, 4, 8):
+            yield Point(f"width_{shape}_{n}", million, 32, n, shape=shape, group="width")
+    yield Point("mix", 3 * million, 32, 8, group="width", mix=(2, 4, 8))
+
+
 def language_models(million):
     return [Point(f"lm_{lang}", million, 64, 1, lang, "no latents", group="language model") for lang in ("en", "zh")]
 
 
-def mixed(name, million, length, numbers, lang="en", **more):
-    """One model for several numbers of latents (docs/latents.md): better than one for each, of as many tokens together."""
-    return Point(name, million, length, max(numbers), lang, mix=numbers, **more)
-
-
-# In the order in which they are trained: what matters most, and takes longest, first. Longer pages go on from the model
-# of pages of 64: of so few tokens from nothing, pages of 128 learned hardly anything (loss 3.4).
+# In the order in which they are trained: what matters most, and takes longest, first. Longer pages go on from models of
+# shorter ones: of so few tokens from nothing, pages of 128 learned hardly anything (loss 3.4).
 FULL = [
-    mixed("en_64", 26, 64, (4, 8, 16)), *language_models(1), mixed("zh_64", 4, 64, (4, 8, 16), "zh"),
-    mixed("en_128", 6, 128, (4, 8, 16, 32), start="en_64"), mixed("en_256", 4, 256, (8, 16, 32, 64), start="en_64"),
-    *ablations(0.3, 3), *curricula(1),
-    *(mixed(f"width_{shape}", 1, 32, (2, 4, 8), group="width", shape=shape) for shape in ("narrow", "base", "wide")),
+    *grid("en", 64, {4: 18, 8: 12, 16: 6}), *language_models(1), *grid("zh", 64, {4: 3, 8: 3, 16: 3}),
+    *grid("en", 128, {8: 5, 16: 5, 32: 4}, {8: "en_64_8", 16: "en_64_16", 32: "en_64_16"}),
+    *grid("en", 256, {16: 3, 32: 3, 64: 3}, {16: "en_128_16", 32: "en_128_32", 64: "en_128_32"}),
+    *ablations(0.4, 3), *curricula(1), *widths(0.4),
 ]
 QUICK = [
-    mixed("en_64", 2, 64, (4, 8, 16)), mixed("zh_64", 1, 64, (4, 8, 16), "zh"), *language_models(0.3),
-    mixed("en_128", 0.7, 128, (8, 16), start="en_64"),
-    *ablations(0.2, 1, ("base", "encoder_frozen", "curriculum_0")),
+    *grid("en", 64, {4: 1, 8: 1, 16: 1}), *grid("zh", 64, {8: 1}), *language_models(0.3),
+    *grid("en", 128, {16: 0.7}, {16: "en_64_16"}), *ablations(0.2, 1, ("base", "encoder_frozen", "curriculum_0")),
 ]

@@ -120,7 +120,7 @@ def language_models(million):
 # shorter ones: of so few tokens from nothing, pages of 128 learned hardly anything (loss 3.4).
 FULL = [
     *grid("en", 64, {4: 18, 8: 12, 16: 6}), *language_models(1), *grid("zh", 64, {4: 3, 8: 3, 16: 3}),
-    *grid("en", 128, {8: 5, 16: 5, 32: 4}, {8: "en_64_8", 16: "en_64_16", 32: "en_64_16"}),
+    *grid("en", 128, {4: 3, 8: 5, 16: 5, 32: 4}, {4: "en_64_4", 8: "en_64_8", 16: "en_64_16", 32: "en_64_16"}),
     *grid("en", 256, {16: 3, 32: 3, 64: 3}, {16: "en_128_16", 32: "en_128_32", 64: "en_128_32"}),
     *ablations(0.4, 3), *curricula(1), *widths(0.4),
 ]

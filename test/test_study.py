@@ -19,7 +19,7 @@ import study_points
 import study_report
 
 POINTS = [{"name": "a", "million": 0.012, "length": 16, "latents": 2, "recipe": {"warmup": 5}},
-          {"name": "b", "million": 0.004, "length": 16, "latents": 1, "shape": "encoder 1 + 3", "group": "ablation",
+          {"name": "b", "million": 0.004, "length": 16, "latents": 1, "shape": "encoder 3 + 1", "group": "ablation",
            "recipe": {"warmup": 5, "loss_norm": "micro", "b": 8, "len_warmup": 0}},
           {"name": "m", "million": 0.004, "length": 16, "latents": 3, "mix": [1, 3], "start": "a", "recipe": {"warmup": 5}}]
 
@@ -69,7 +69,7 @@ def driver(tmp):
     first = rows(tmp)
     a, b, *mixed = first
     case("a row says what was run and where", a["name"] == "a" and int(a["steps"]) == study_points.Point(**POINTS[0]).steps and
-         "-n 2" not in a["command"] and "-lr 0.0012" in a["command"] and "-loss_norm micro" in b["command"] and a["commit"] and
+         "-n 2" not in a["command"] and f"-lr {study_points.RECIPE['lr']} " in a["command"] and "-loss_norm micro" in b["command"] and a["commit"] and
          a["cpu"] and a["random_pages"] == "12" and b["random_pages"] == "", first)
     case("a model of several n has a row for each", [(x["name"], x["latents"], x["mix"]) for x in mixed] ==
          [("m_n1", "1", "1 3"), ("m_n3", "3", "1 3")] and "-n_mix 1,3" in mixed[0]["command"] and

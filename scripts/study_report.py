@@ -118,9 +118,13 @@ def grid(rows, *more):
 
 
 def label(row):
-    """What a row is, in words; its training where only the width is asked for."""
-    few = f", {row['tokens'] / 1e6:.0f} M tokens" if row["group"] == "width" else ""
-    return f"{row['lang']} {row['length']:.0f}/{row['latents']:.0f}{few}"
+    """What a row is, in words."""
+    return f"{row['lang']} {row['length']:.0f}/{row['latents']:.0f}"
+
+
+def training(row):
+    """In words: tokens, and of what numbers of latents where the model learned several."""
+    return f"{row['tokens'] / 1e6:.1f} M tokens" + (f", n of {row['mix']}" if row["mix"] else "")
 
 
 def share(value, n=None):
@@ -184,9 +188,9 @@ def capacity(rows):
     for r in grid(rows, "width"):
         found = bits(r, rows)
         if found:
-            lines.append([label(r), f"{r['width']:.0f}", f"{r['ratio']:.1f}", share(r["precision"]), f"{found[0]:.3f}",
+            lines.append([label(r), training(r), f"{r['width']:.0f}", f"{r['ratio']:.1f}", share(r["precision"]), f"{found[0]:.3f}",
                           f"{found[1]:.3f}", f"{r['alone_perplexity']:,.0f}"])
-    return table(["point", "width D", "tokens a latent", "precision", "bits a number", "of these known from the latents",
+    return table(["point", "training", "width D", "tokens a latent", "precision", "bits a number", "of these known from the latents",
                   "perplexity of its own decoder alone"], lines)
 
 
@@ -194,12 +198,13 @@ def limits(rows):
     lines = []
     series = {}
     for r in grid(rows, "width"):
-        series.setdefault((r["lang"], r["length"], r["width"], r["group"]), []).append(r)
-    for (lang, length, width, _), found in series.items():
+        series.setdefault((r["lang"], r["length"], r["width"], r["group"], r["mix"]), []).append(r)
+    for (lang, length, width, *_), found in series.items():
         points = [(r["ratio"], r["precision"]) for r in found]
         if len(points) > 1:
-            lines.append([lang, f"{length:.0f}", f"{width:.0f}", f"{found[0]['tokens'] / 1e6:.0f}", *(falls_below(points, level) for level in FALLS)])
-    return table(["text", "length L", "latent width", "M tokens", *(f"below {level:.0%} at" for level in FALLS)], lines)
+            lines.append([lang, f"{length:.0f}", f"{width:.0f}", training(found[0]),
+                          *(falls_below(points, level) for level in FALLS)])
+    return table(["text", "length L", "latent width", "training", *(f"below {level:.0%} at" for level in FALLS)], lines)
 
 
 def ablation_groups(rows):
@@ -291,7 +296,7 @@ def figure_4(rows):
 
 
 def figure_5(rows):
-    """Accuracy by place for each ratio: the English points of the base shape."""
+    """Accuracy by place for each ratio: the English points."""
     chosen = [r for r in grid(rows) if r["lang"] == "en" and None not in slices(r)] or \
         [r for r in grid(rows) if None not in slices(r)]
     points = [{"place": (i + 0.5) / 20, "share": v, "point": f"{label(r)}: {r['ratio']:.1f} tokens a latent"}
@@ -308,7 +313,7 @@ def figure_5(rows):
 
 def bits_picture(rows):
     points = [{"bits": found[1], "ratio": r["ratio"], "point": label(r), "width": f"width {r['width']:.0f}, "
-               f"{r['tokens'] / 1e6:.0f} M tokens"} for r in grid(rows, "width") if (found := bits(r, rows))]
+               f"{'mixed' if r['mix'] else r['group']}"} for r in grid(rows, "width") if (found := bits(r, rows))]
     if not points:
         return None
     names = list(dict.fromkeys(p["width"] for p in points))

@@ -177,6 +177,8 @@ def report(tmp):
     made = [made_row("falls", 8, 0.9, fall=-0.1), made_row("flat", 4, 0.99), made_row("rises", 16, 0.7, fall=0.1),
             made_row("lm_en", 64, 0.2, group="language model", width=2, no_latents_loss=3.0),
             *(made_row(f"base{s}", 4, 0.9 + 0.01 * s, group="ablation", seed=s) for s in (1, 2, 3)),
+            made_row("width_2", 4, 0.97, group="width", tokens=3e5), made_row("width_4", 8, 0.93, group="width", tokens=3e5),
+            *(made_row(f"mix_n{n}", 64 / n, p, group="width", tokens=9e5, mix="8 16") for n, p in ((16, 0.96), (8, 0.90))),
             made_row("micro", 4, 0.8, group="ablation", recipe="loss_norm=micro")]
     write_rows(f"{tmp}/results.csv", made)
     r = ask(tmp, f"{tmp}/results.csv", script="study_report.py")
@@ -189,11 +191,14 @@ def report(tmp):
     case("slopes: their signs, and none where there is none",
          slopes["en 64/8"][1] == "worse toward the end" and slopes["en 64/8"][0].startswith("-10.") and
          slopes["en 64/4"][1] == "worse at the beginning" and slopes["en 64/16"][1] == "no slope told from zero", slopes)
-    bits = next(c for c in cells if len(c) == 7 and c[0] == "en 64/8" and c[1] == "128")
-    case("bits a number: (nats a token / ln 2) x tokens / (N D)", bits[4] == f"{3 / math.log(2) * 64 / (8 * 128):.3f}" and
-         bits[5] == f"{2.5 / math.log(2) * 64 / (8 * 128):.3f}", bits)
+    bits = next(c for c in cells if len(c) == 8 and c[0] == "en 64/8" and c[2] == "128")
+    case("bits a number: (nats a token / ln 2) x tokens / (N D)", bits[5] == f"{3 / math.log(2) * 64 / (8 * 128):.3f}" and
+         bits[6] == f"{2.5 / math.log(2) * 64 / (8 * 128):.3f}", bits)
     fall = next(c for c in cells if c[:3] == ["en", "64", "128"])
     case("the ratio of 98, 95, 90 %", fall[4:] == ["4.3", "5.4", "> 8.0"] or fall[4:] == ["4.3", "5.4", "8.0"], fall)
+    few = {c[3]: c[4:] for c in cells if c[:2] == ["en", "64"] and len(c) == 7}
+    case("a width's points, and a mix's, fall by themselves", few["0.3 M tokens"] == ["< 4.0", "5.7", "> 8.0"] and
+         few["0.9 M tokens, n of 8 16"] == ["< 4.0", "4.5", "> 8.0"], few)
     base = next(c for c in cells if c[:2] == ["64/16 base", "3"])
     case("seeds together, with an interval", base[2] == "92.0 ± 2.5" and "93.3 at 39.4x" in text, base)
     bucket = next(c for c in cells if c[0] == "en 64/8" and "n=75" in c[3])

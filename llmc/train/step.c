@@ -123,9 +123,10 @@ void step_queue(const StepPack *p, C3 *m, Optimizer *o) {
 
 void step_task_losses(const StepPack *p, const C3 *m, double loss[C3_N_TASKS], double rows[C3_N_TASKS]) {
     const uint8_t *task = p->task;
+    for (int i = 0; i < C3_N_TASKS; i++) loss[i] = rows[i] = 0;
+    if (!p->n) return;
     const MicroBatch *last = &p->micro[p->n - 1];
     m->b->download(m->b, m->host_losses, m->losses, (size_t)(last->loss_row + last->dec.outputs) * sizeof(float));
-    for (int i = 0; i < C3_N_TASKS; i++) loss[i] = rows[i] = 0;
     for (int i = 0; i < p->n; i++) {
         const StackBatch *dec = &p->micro[i].dec;
         const float *losses = m->host_losses + p->micro[i].loss_row;

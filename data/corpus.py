@@ -92,7 +92,7 @@ def options(arguments):
     add("-seed", type=whole(0), default=1, metavar="N", help="[1]")
     add("-workers", type=whole(1), default=len(os.sched_getaffinity(0)), metavar="N", help="processes [all cores]")
     add("-slurm", metavar="PARTITION", help="run the tasks as Slurm job arrays; DIR must be shared")
-    add("-ray", action="store_true", help="run the tasks on a Ray cluster; DIR must be shared (untried)")
+    add("-ray", action="store_true", help="run the tasks on a Ray cluster; DIR must be shared")
     o = parser.parse_args(arguments)
     o.threshold = {name: value for name, (value, _) in THRESHOLDS.items()} | o.threshold
     if sum(o.lang.values()) > 1.001:

@@ -53,6 +53,7 @@ REPAIR = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufb00-\ufb06\ufeff\ufffd\u
 BLANK = re.compile(r"[^\S\n\f]+")
 NO_BLANK = re.compile(r"[^\S\n\f ]")
 ZERO = re.compile("[\u00ad\u200b-\u200f\u2060]")
+HIGH = re.compile("[^\x00-\x7f]+")
 
 
 def encodable(text):
@@ -62,10 +63,11 @@ def encodable(text):
 
 def tidy(text):
     """Unicode repaired by ftfy where there is something to repair, NFC, single spaces, at most one blank line."""
-    if not text.isascii() or "&" in text or not text.replace("\n", "").isprintable():
+    if not text.isascii() or "&" in text or not text.replace("\n", "").replace("\f", "").isprintable():
         import ftfy
         from ftfy.badness import is_bad
-        if REPAIR.search(text) or is_bad(text):
+        # No pattern of is_bad is longer, or all of it ASCII; on whole texts it would take longer than all the rest of this file.
+        if REPAIR.search(text) or any(is_bad(text[max(0, m.start() - 4) : m.end() + 4]) for m in HIGH.finditer(text)):
             text = ftfy.fix_text(text, uncurl_quotes=False, fix_character_width=False)
         text = encodable(ZERO.sub("", text))
     if "\r" in text:

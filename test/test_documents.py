@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """data/corpus.py: documents of every kind that it reads, made here, and broken ones; cutting, filters and doubles; the same
 bytes with any number of workers and after kill -9. OCR is tried where tesseract is installed."""
-import fcntl, gzip, importlib.util, io, json, os, random, shutil, signal, subprocess, sys, tarfile, time
+import fcntl, gzip, importlib.util, io, json, os, random, re, shutil, signal, subprocess, sys, tarfile, time
 from types import SimpleNamespace
 
 from harness import C3, ROOT, TOKENIZER, Folder, case, done
@@ -195,6 +195,14 @@ def test_long_lines():
 def test_steps():
     rng = random.Random(3)
     equal("ftfy: encodings, ligatures, entities", steps.tidy("schÃ¶n ﬁne &amp; so\u200b on\r\n\r\n\r\n x"), "schön fine & so on\n\nx")
+    misread = [" and so on" * at + text.encode().decode(wrong, "ignore") + " on it goes"
+               for wrong in ("cp1251", "cp1252", "cp1253", "cp1257", "latin-1", "mac-roman")
+               for text in ("é à la", "“so”—", "à", "œuf", "Ж", "naïve Â ") for at in (0, 1, 99)]
+    repaired, near = [steps.tidy(text) for text in misread], steps.HIGH
+    steps.HIGH = re.compile("(?s).+")  # all of the text in place of what is not ASCII
+    equal("a misread character is told by those beside it", repaired, [steps.tidy(text) for text in misread])
+    steps.HIGH = near
+    case("and most are repaired", sum(a != b for a, b in zip(repaired, misread)) > len(misread) / 2)
     for code, text in (("en", "It was the best of times and it was the worst of times"), ("zh", "天地玄黄，宇宙洪荒。"),
                        ("de", "Der Mann ist nicht mit dem Hund auf die Reise"), ("ja", "これは日本語の文章です"),
                        ("ru", "Это не так просто"), ("und", "xq zzk brr klm")):

@@ -44,19 +44,22 @@ class Stop(Exception):
 
 
 def corpus(o, kind, length):
-    """The folder of pages of a kind of text, "en", "zh" or "classical", of L/2 to 9 L/8 tokens; made when it is not there."""
+    """Makes the folder of pages of a kind of text, "en", "zh" or "classical", where it is not there: of L/16 to 9 L/8 tokens to
+    train on, of L/2 to 9 L/8 in measured.jsonl."""
     folder = f"{o.data}/{kind}_{length}"
-    if os.path.exists(f"{folder}/manifest.json"):  # written last
-        return folder
-    documents = f"{o.data}/docs"
-    if not os.path.exists(f"{documents}/modern.jsonl"):
-        split_chinese(documents)
-    name = {"zh": "modern"}.get(kind, kind)
-    apart = ["-keep_out", f"{documents}/classical.jsonl"] if kind == "zh" else []
-    call([".venv/bin/python", "data/corpus.py", f"{documents}/{name}.jsonl", "-o", folder, "-vocab",
-          str(study_points.VOCABULARY), "-least", str(length // 2), "-most", str(length * 9 // 8), "-val", "128",
-          "-test", "300", *apart], f"{o.data}/{kind}_{length}.txt")
-    return folder
+    if not os.path.exists(f"{folder}/manifest.json"):  # written last
+        documents = f"{o.data}/docs"
+        if not os.path.exists(f"{documents}/modern.jsonl"):
+            split_chinese(documents)
+        name = {"zh": "modern"}.get(kind, kind)
+        apart = ["-keep_out", f"{documents}/classical.jsonl"] if kind == "zh" else []
+        call([".venv/bin/python", "data/corpus.py", f"{documents}/{name}.jsonl", "-o", folder, "-vocab",
+              str(study_points.VOCABULARY), "-least", str(length // 16), "-most", str(length * 9 // 8), "-val", "128",
+              "-test", "600", *apart], f"{o.data}/{kind}_{length}.txt")
+    if not os.path.exists(f"{folder}/measured.jsonl"):
+        with open(f"{folder}/test.jsonl", encoding="utf-8") as f:
+            long = [line for line in f if json.loads(line)["tokens"] >= length // 2]
+        write_whole(f"{folder}/measured.jsonl", "".join(long[:300]))
 
 
 def split_chinese(folder):
@@ -132,15 +135,15 @@ def evaluations(o, p, n):
     """{folder: (pages, options)} of c3 eval from n latents; the first is the main one, the others the kinds of text of Figure 4."""
     at = f"{o.o}/{p.name}"
     edges = ",".join(str(p.length * i // 8) for i in (4, 5, 6, 7)) + f",{p.length * 9 // 8 + 1}"
-    found = {"eval": (f"{at}/test.jsonl", ["-buckets", edges])}
+    found = {"eval": (f"{at}/measured.jsonl", ["-buckets", edges])}
     if needs_kinds(p):
         few = ["-no_controls", "-limit", "150"]
         if "en" in p.languages:
-            found["english"] = f"{o.data}/en_{p.length}/test.jsonl", few
+            found["english"] = f"{o.data}/en_{p.length}/measured.jsonl", few
         if "zh" in p.languages:
-            found["classical"] = f"{o.data}/classical_{p.length}/test.jsonl", few
-            found["shuffled"] = f"{o.data}/zh_{p.length}/test.jsonl", [*few, "-perturb", "shuffle"]
-        found["random"] = f"{o.data}/{p.languages[0]}_{p.length}/test.jsonl", [*few, "-perturb", "random"]
+            found["classical"] = f"{o.data}/classical_{p.length}/measured.jsonl", few
+            found["shuffled"] = f"{o.data}/zh_{p.length}/measured.jsonl", [*few, "-perturb", "shuffle"]
+        found["random"] = f"{o.data}/{p.languages[0]}_{p.length}/measured.jsonl", [*few, "-perturb", "random"]
     return {f"{name}_n{n}": (pages, ["-n", str(n), *options]) for name, (pages, options) in found.items()} if p.mix else found
 
 
@@ -175,9 +178,9 @@ def run_point(o, p):
         raise Stop(f"{at}/run: {len(read_steps(o, p))} of {p.steps} steps: the training was stopped (hint: the same command goes on)")
     pages = []
     for kind in p.languages:
-        with open(f"{o.data}/{kind}_{p.length}/test.jsonl", encoding="utf-8") as f:
+        with open(f"{o.data}/{kind}_{p.length}/measured.jsonl", encoding="utf-8") as f:
             pages += f.readlines()
-    write_whole(f"{at}/test.jsonl", "".join(pages))
+    write_whole(f"{at}/measured.jsonl", "".join(pages))
     for n in p.numbers:
         for name, (file, options) in evaluations(o, p, n).items():
             call(["./c3", "eval", "-m", f"{at}/run", file, "-o", f"{at}/{name}", "-threads", "1", "-skip", *options], log)
@@ -208,7 +211,7 @@ def digest(o, p):
     """Tells whether two rows have learned from and were measured on the same pages: 16 digits of their SHA-256."""
     found = hashlib.sha256()
     for kind in p.languages:
-        for path in [*sorted(glob.glob(f"{o.data}/{kind}_{p.length}/train_*.bin")), f"{o.data}/{kind}_{p.length}/test.jsonl"]:
+        for path in [*sorted(glob.glob(f"{o.data}/{kind}_{p.length}/train_*.bin")), f"{o.data}/{kind}_{p.length}/measured.jsonl"]:
             with open(path, "rb") as f:
                 found.update(f.read())
     return found.hexdigest()[:16]

@@ -14,14 +14,14 @@ SHAPES = {
 # The demo's but for the rate. Pages grow from 10 tokens to whole over the first half of the steps.
 RECIPE = {"lr": 2e-3, "schedule": "linear", "warmup": 200, "beta2": 0.95, "len_warmup": 0.5}
 VOCABULARY = 2048
-TOKENS_A_STEP = 32 * 52  # about, once pages are whole: 32 pages of 26 or 52, 16 of 104, 8 of 208
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """length: text tokens L; pages have L/2 to 9 L/8 of them, and those from 7 L/8 on have L in the mean. million: training
-    tokens. lang: "en", "zh", or "en+zh", half of the pages each. mix: the numbers of latents from which one is drawn for each page,
-    the largest of them `latents`; empty: always `latents`. start: the point whose model it goes on from; empty: random weights."""
+    """length: text tokens L. Training pages have L/16 to 9 L/8 of them, those that are measured L/2 to 9 L/8, and those from
+    7 L/8 on L in the mean. million: training tokens. lang: "en", "zh", or "en+zh", half of the pages each. mix: the numbers of
+    latents from which one is drawn for each page, the largest of them `latents`; empty: always `latents`. start: the point
+    whose model it goes on from; empty: random weights."""
     name: str
     million: float
     length: int = 64
@@ -44,14 +44,19 @@ class Point:
         return self.lang.split("+")
 
     @property
+    def mean(self):
+        """Tokens of a training page."""
+        return 19 / 32 * self.length
+
+    @property
     def pages(self):
         """Of a step."""
-        return max(8, min(32, TOKENS_A_STEP * 16 // (13 * self.length)))
+        return max(8, min(32, 32 * 64 // self.length))
 
     @property
     def steps(self):
         """For that many tokens, pages being cut at first."""
-        mean, share = 13 / 16 * self.length, self.options["len_warmup"]
+        mean, share = self.mean, self.options["len_warmup"]
         a_page = (1 - share) * mean + share * (10 + mean) / 2
         return max(1, round(self.million * 1e6 / (self.pages * a_page)))
 
@@ -62,7 +67,7 @@ class Point:
     @property
     def tflop(self):
         """Of the training: 6 for each weight and row it meets; attention is left out."""
-        mean, (encoder, decoder) = 13 / 16 * self.length, SHAPES[self.shape]
+        mean, (encoder, decoder) = self.mean, SHAPES[self.shape]
         rows = [(1 + sum(self.numbers) / len(self.numbers) / mean) * layers * layer_weights(d) for layers, d in (encoder, decoder)]
         return 6e-6 * self.million * (sum(rows) + decoder[1] * (VOCABULARY + 6))
 
@@ -83,7 +88,7 @@ def grid(lang, length, millions, start=None):
 
 
 def ablations(million, seeds, only=None):
-    """Each against "base": pages of 16 to 36 tokens, 8 latents, as small as the questions allow."""
+    """Each against "base": pages of 32 tokens, 8 latents, as small as the questions allow."""
     variants = {
         "base": {}, "encoder_frozen": {"freeze": "enc"}, "decoder_frozen": {"freeze": "dec"},
         "both_frozen": {"lr_enc": 0, "lr_dec": 0}, "loss_micro": {"loss_norm": "micro", "b": 8},
@@ -98,14 +103,14 @@ def ablations(million, seeds, only=None):
 
 
 def curricula(million):
-    """Longer pages, where it matters more: 32 to 72 tokens, 16 latents."""
+    """Longer pages, where it matters more: 64 tokens, 16 latents."""
     for share in (0, 0.25, 0.5, 0.75):
         recipe = {"len_warmup": share} if share != RECIPE["len_warmup"] else {}
         yield Point(f"c_64_{100 * share:.0f}", million, 64, 16, group="ablation", recipe=recipe)
 
 
 def widths(million):
-    """Pages of 16 to 36 tokens again; "mix" is one model for the three numbers, of as many tokens as three (docs/latents.md)."""
+    """Pages of 32 tokens again; "mix" is one model for the three numbers, of as many tokens as three (docs/latents.md)."""
     for shape in ("narrow", "base", "wide"):
         for n in (2, 4, 8):
             yield Point(f"width_{shape}_{n}", million, 32, n, shape=shape, group="width")
@@ -117,12 +122,12 @@ def language_models(million):
 
 
 # In the order in which they are trained: what matters most, and takes longest, first. Longer pages go on from models of
-# shorter ones: from nothing, and with an earlier recipe, pages of 128 still had a loss of 3.4
-# after some four million tokens.
+# shorter ones, of 64 tokens from those of 32: from nothing, pages of 128 had a loss of 3.4 after some four million tokens.
 FULL = [
-    *grid("en", 64, {4: 13, 8: 8, 16: 4}), *language_models(0.8), *grid("zh", 64, {4: 2, 8: 2, 16: 2}),
-    *grid("en", 128, {4: 2, 8: 3, 16: 3, 32: 3}, {4: "en_64_4", 8: "en_64_8", 16: "en_64_16", 32: "en_64_16"}),
-    *grid("en", 256, {16: 2, 32: 2, 64: 2}, {16: "en_128_16", 32: "en_128_32", 64: "en_128_32"}),
+    *grid("en", 32, {2: 12, 4: 6, 8: 3}), *language_models(0.8), *grid("zh", 64, {4: 2, 8: 2, 16: 1.5}),
+    *grid("en", 64, {4: 3, 8: 3, 16: 2}, {4: "en_32_4", 8: "en_32_8", 16: "en_32_8"}),
+    *grid("en", 128, {4: 1.5, 8: 1.5, 16: 1.5, 32: 1.5}, {4: "en_64_4", 8: "en_64_8", 16: "en_64_16", 32: "en_64_16"}),
+    *grid("en", 256, {16: 1, 32: 1, 64: 1}, {16: "en_128_16", 32: "en_128_32", 64: "en_128_32"}),
     *ablations(0.3, 3), *curricula(0.8), *widths(0.3),
 ]
 QUICK = [

@@ -3,7 +3,7 @@
 
     windows    do documents of eight windows come back as well as single pages? A model from nothing whose decoder has -theta in
                place of the preset's 100, which turns round within 600 positions: single pages, then documents of 1 to 10
-    needles    facts in documents of 1 to 8 windows, after half of windows' documents: right answers by length
+    needles    facts in documents of 1 to 8 windows, after a third of windows' documents: right answers by length
     continue   perplexity of the rest of a page with its latents and without, from the demo's model
 
   .venv/bin/python dev/bench_documents.py [-share 1] [-o runs/documents] [windows] [needles] [continue]
@@ -102,15 +102,16 @@ def windows(o):
     first = train(f"{o.o}/single", o.steps(6600), "-m", start(f"{o.o}/start", single, o.theta), "-data", single, "-lr", "1.2e-3",
                   "-len_warmup", "0.5")  # fmt: skip
     both = ["-data", f"single={single}:1", "-data", f"documents={documents}:2", "-lr", "1e-3", "-b", "16"]
-    half = train(f"{o.o}/windows", o.steps(4000), "-m", first, *both, "-len_warmup", "0.5")
-    model = train(f"{o.o}/windows_more", o.steps(4000), "-m", half, *both)
+    first_third = train(f"{o.o}/windows", o.steps(4000), "-m", first, *both, "-len_warmup", "0.5")
+    model = train(f"{o.o}/windows_more", o.steps(4000), "-m", first_third, *both)
+    model = train(f"{o.o}/windows_most", o.steps(4000), "-m", model, *both)
     long = join(f"{o.o}/held_long.jsonl", [p for p in held if p["tokens"] >= 52], [1], o.pages, 2)
     for k, pages in [("long", long)] + [(k, join(f"{o.o}/held_{k}.jsonl", held, [k], o.pages, 2)) for k in PAGES]:
         e = evaluate(model, pages, k, "-no_controls")
         print(f"| {'1 of 52 to 64 tokens' if k == 'long' else k} | {100 * e['char_precision']:.2f} % of characters | "
               f"{100 * e['token_accuracy']:.2f} % of tokens, teacher-forced | {e['tokens_per_latent']:.1f} tokens a latent |",
               flush=True)  # fmt: skip
-    return half
+    return first_third
 
 
 def make_needles(o, name, source, lengths, n, seed):

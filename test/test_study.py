@@ -135,7 +135,7 @@ def plan():
     ratios = {p.length / n for p in study_points.FULL if p.group == "grid" for n in p.numbers}
     case("the grid has ratios of 4 to 32", ratios == {4, 8, 16, 32}, ratios)
     p = study_points.Point("x", 1.0, 64, 8, recipe={"len_warmup": 0})
-    case("steps are what the tokens come to", abs(p.steps * p.pages * 38 - 1e6) < 38 * p.pages and
+    case("steps are what the tokens come to", abs(p.steps * p.pages * 46 - 1e6) < 46 * p.pages and
          study_points.Point("x", 1.0).steps > p.steps, p.steps)
 
 

@@ -8,9 +8,8 @@
 
   .venv/bin/python dev/bench_documents.py [-share 1] [-o runs/documents] [windows] [needles] [continue]
 
-Needs the demo's pages and, for continue, its model (scripts/demo.sh). Predicted, not measured, from the 2.2 TFLOP a minute
-of one core that the demo's run had: windows 60, needles 20 more, continue 20 minutes. -share 0.0005 tries whether all runs
-through. A run that is in -o already is not run again.
+Needs the demo's pages and, for continue, its model (scripts/demo.sh). On a Zen 3 core beside others windows took 2 h, needles 20
+minutes more, continue 15. -share 0.0005 tries whether all runs through. A run that is in -o already is not run again.
 """
 import argparse
 import glob

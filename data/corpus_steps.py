@@ -66,7 +66,8 @@ def tidy(text):
     if not text.isascii() or "&" in text or not text.replace("\n", "").replace("\f", "").isprintable():
         import ftfy
         from ftfy.badness import is_bad
-        # No pattern of is_bad is longer, or all of it ASCII; on whole texts it would take longer than all the rest of this file.
+        # Each pattern of is_bad holds a character that is not ASCII and reaches at most four beyond. Of whole texts it would take
+        # longer than all else in this file.
         if REPAIR.search(text) or any(is_bad(text[max(0, m.start() - 4) : m.end() + 4]) for m in HIGH.finditer(text)):
             text = ftfy.fix_text(text, uncurl_quotes=False, fix_character_width=False)
         text = encodable(ZERO.sub("", text))

@@ -18,6 +18,7 @@ import os
 import platform
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,10 +45,11 @@ class Stop(Exception):
 
 
 def corpus(o, kind, length):
-    """Makes the folder of pages of a kind of text, "en", "zh" or "classical", where it is not there: of L/16 to 11 L/8 tokens
-    to train on, of L/2 to 9 L/8 in measured.jsonl: a model fails at the end of the lengths it has seen."""
+    """Makes the folder of pages of a kind of text, "en", "zh" or "classical": of L/16 to 11 L/8 tokens to train on, of L/2 to
+    9 L/8 in measured.jsonl: a model fails at the end of the lengths it has seen. corpus.py sees where all that is there, and
+    refuses a folder of other texts or lengths; pages of other makers are taken as they are."""
     folder = f"{o.data}/{kind}_{length}"
-    if not os.path.exists(f"{folder}/manifest.json"):  # written last
+    if not os.path.exists(f"{folder}/manifest.json") or os.path.exists(f"{folder}/corpus_settings.json"):
         documents = f"{o.data}/docs"
         if not os.path.exists(f"{documents}/modern.jsonl"):
             split_chinese(documents)
@@ -56,7 +58,7 @@ def corpus(o, kind, length):
         call([".venv/bin/python", "data/corpus.py", f"{documents}/{name}.jsonl", "-o", folder, "-vocab",
               str(study_points.VOCABULARY), "-least", str(length // 16), "-most", str(length * 11 // 8), "-val", "128",
               "-test", "700", *apart], f"{o.data}/{kind}_{length}.txt")
-    if not os.path.exists(f"{folder}/measured.jsonl"):
+    if os.path.exists(f"{folder}/test.jsonl"):
         with open(f"{folder}/test.jsonl", encoding="utf-8") as f:
             chosen = [line for line in f if length // 2 <= json.loads(line)["tokens"] <= length * 9 // 8]
         write_whole(f"{folder}/measured.jsonl", "".join(chosen[:300]))
@@ -78,6 +80,30 @@ def corpora(o, points):
     for kind, length in dict.fromkeys((kind, p.length) for p in points for kind in
                                       p.languages + ["classical"] * (needs_kinds(p) and "zh" in p.languages)):
         corpus(o, kind, length)
+
+
+# ---- programs of changed sources --------------------------------------------------------------------------------------
+
+
+def program(p, name):
+    return f"build/variants/{p.variant}/{name}" if p.variant else f"./{name}"
+
+
+def make_variant(o, name):
+    """Copies what the programs are built of, objects too, changes it, and builds."""
+    folder = f"build/variants/{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree("build", f"{folder}/build", ignore=shutil.ignore_patterns("variants", "dev", "test", "pic", "fuzz", "sanitize", "corpus*"))
+    shutil.copytree("llmc", f"{folder}/llmc")
+    for path in ("Makefile", "c3.c", "train_c3.cu", "dev", "scripts"):
+        os.symlink(os.path.join(ROOT, path), f"{folder}/{path}")
+    for path, old, new in study_points.VARIANTS[name]:
+        with open(f"{folder}/{path}", encoding="utf-8") as f:
+            text = f.read()
+        if text.count(old) != 1:
+            raise Stop(f"{path}: expected once what the variant {name} changes, found {text.count(old)} times: {old.strip()}")
+        write_whole(f"{folder}/{path}", text.replace(old, new))
+    call(["make", "-s", "-C", folder, *["NO_CUDA=1"] * ("built for CPUs" in version()), "train_c3", "c3"], f"{o.o}/{name}.txt")
 
 
 # ---- one point -------------------------------------------------------------------------------------------------------
@@ -121,7 +147,7 @@ def train_command(o, p):
     one = len(p.languages) == 1
     sets = [("" if one else f"{kind}=", f"{o.data}/{kind}_{p.length}") for kind in p.languages]
     start = [f"{o.o}/{p.start}/run", "-n", str(p.latents)] if p.start else [f"{o.o}/{p.name}/start"]
-    return ["./train_c3", "-m", *start, "-o", f"{o.o}/{p.name}/run",
+    return [program(p, "train_c3"), "-m", *start, "-o", f"{o.o}/{p.name}/run",
             *(word for name, folder in sets for word in ("-data", f"{name}{folder}/train_*.bin" + ("" if one else ":1"))),
             *(word for name, folder in sets for word in ("-val", f"{name}{folder}/val_*.bin")),
             *(word for key, value in options.items() for word in (f"-{key}", str(value)))]
@@ -149,7 +175,8 @@ def evaluations(o, p, n):
 
 def settings(o, p):
     """All that the point's numbers depend on, but for the machine and the programs."""
-    return {"model": model_command(o, p), "train": train_command(o, p),
+    changed = {"source": [list(change) for change in study_points.VARIANTS[p.variant]]} if p.variant else {}
+    return changed | {"model": model_command(o, p), "train": train_command(o, p),
             "eval": {name: [pages, *options] for n in p.numbers for name, (pages, options) in evaluations(o, p, n).items()}}
 
 
@@ -183,7 +210,7 @@ def run_point(o, p):
     write_whole(f"{at}/measured.jsonl", "".join(pages))
     for n in p.numbers:
         for name, (file, options) in evaluations(o, p, n).items():
-            call(["./c3", "eval", "-m", f"{at}/run", file, "-o", f"{at}/{name}", "-threads", "1", "-skip", *options], log)
+            call([program(p, "c3"), "eval", "-m", f"{at}/run", file, "-o", f"{at}/{name}", "-threads", "1", "-skip", *options], log)
     write_whole(f"{at}/rows.json", json.dumps([row_of(o, p, n, seconds) for n in p.numbers], indent=1) + "\n")
 
 
@@ -195,9 +222,13 @@ def read_json(path):
         return json.load(f)
 
 
+def version():
+    return subprocess.run(["./train_c3", "--version"], capture_output=True, text=True, check=True).stdout
+
+
 def built():
     """(commit, what the bits of a result may depend on beside it: processor, kernels it takes, compiler)"""
-    text = subprocess.run(["./train_c3", "--version"], capture_output=True, text=True, check=True).stdout
+    text = version()
     said = dict(re.findall(r"^  (compiler|CPU kernels) +(.*)$", text, re.M))
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as f:
@@ -226,7 +257,8 @@ def row_of(o, p, n, seconds):
     commit, cpu = built()
     row = {"name": f"{p.name}_n{n}" if p.mix else p.name, "group": p.group, "lang": p.lang, "length": p.length, "latents": n,
            "mix": " ".join(map(str, p.mix)), "shape": p.shape, "width": study_points.SHAPES[p.shape][0][1], "seed": p.seed,
-           "recipe": " ".join([f"start={p.start}"] * bool(p.start) + [f"{key}={value}" for key, value in p.recipe.items()]), "steps": len(steps),
+           "recipe": " ".join([f"start={p.start}"] * bool(p.start) + [p.variant] * bool(p.variant) +
+                              [f"{key}={value}" for key, value in p.recipe.items()]), "steps": len(steps),
            "tokens": sum(s["tokens"] for s in steps.values()), "tflop": round(tflop, 3), "seconds": round(seconds, 1),
            "pages": e["pages"], "ratio": e["tokens_per_latent"], "precision": e["char_precision"], "exact": e["exact_match"],
            "token_accuracy": e["token_accuracy"], "loss": e["loss"], "alone_loss": e["decoder_alone"]["loss"],
@@ -359,11 +391,12 @@ def chosen(o):
     if o.points:
         try:
             points = [Point(**fields) for fields in read_json(o.points)]
-            wrong = [p.name for p in points if p.shape not in study_points.SHAPES]
+            wrong = [p.name for p in points if p.shape not in study_points.SHAPES or p.variant not in ("", *study_points.VARIANTS)]
         except (TypeError, ValueError, OSError) as e:
             raise Stop(f"{o.points}: expected a list of points as in study_points.py: {e}") from None
         if wrong:
-            raise Stop(f"{o.points}: {wrong[0]}: expected a shape of {', '.join(study_points.SHAPES)}")
+            raise Stop(f"{o.points}: {wrong[0]}: expected a shape of {', '.join(study_points.SHAPES)} and a variant of "
+                       f"{', '.join(study_points.VARIANTS)}, or none")
     else:
         points = study_points.QUICK if o.quick else study_points.FULL
     late = next((p for p in points if p.name in o.only and p.start and p.start not in o.only and not done(o, p.start)), None)
@@ -410,7 +443,10 @@ def main():
         refuse_changes(o, wanted)
         os.makedirs(o.o, exist_ok=True)
         began = time.monotonic()
-        corpora(o, [p for p in wanted if not done(o, p.name)])
+        left = [p for p in wanted if not done(o, p.name)]
+        corpora(o, left)
+        for name in dict.fromkeys(p.variant for p in left if p.variant):
+            make_variant(o, name)
         left_out = run_points(o, wanted, began)
         write_results(o, points)
         import study_report  # its modules take a second: only where something is drawn

@@ -1,5 +1,5 @@
 """study_points.py: what the study trains, one Point a model. The recipe is the same for all; what an ablation changes stands in
-its `recipe`, `shape` or `seed` and nowhere else."""
+its `recipe`, `shape`, `seed` or `variant` and nowhere else."""
 import dataclasses
 
 # Stacks as dev/make_random_checkpoint takes them: layers and width of encoder and decoder; heads of 32, 3 D in the MLP.
@@ -14,6 +14,16 @@ SHAPES = {
 # The demo's but for the rate. Pages grow from 10 tokens to whole over the first half of the steps.
 RECIPE = {"lr": 2e-3, "schedule": "linear", "warmup": 200, "beta2": 0.95, "len_warmup": 0.5}
 VOCABULARY = 2048
+# Ablations that are no option of the trainer: [(source file, a piece of it that occurs once, what takes its place)]. Points of a
+# variant are trained and measured by programs of such sources, in build/variants/NAME.
+VARIANTS = {
+    "no_img": [("llmc/model/batch.c", "        *to++ = t->img;\n", ""),
+               ("llmc/model/batch.c", ".enc = context + windows + slots,", ".enc = context + slots,")],
+    # its gradient is nothing, and it starts as nothing
+    "no_projector_bias": [("llmc/model/cascade.c", "m->enc_acts.out, slots, c->enc.D, c->dec.D, accumulate);\n",
+                           "m->enc_acts.out, slots, c->enc.D, c->dec.D, accumulate);\n    b->zero(b, gradient(m, last, "
+                           "p->projector_bias), (size_t)c->dec.D * sizeof(float));\n")],
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +31,7 @@ class Point:
     """length: text tokens L. Training pages have L/16 to 11 L/8 of them, those that are measured L/2 to 9 L/8, and those from
     7 L/8 on L in the mean. million: training tokens. lang: "en", "zh", or "en+zh", half of the pages each. mix: the numbers of
     latents from which one is drawn for each page, the largest of them `latents`; empty: always `latents`. start: the point
-    whose model it goes on from; empty: random weights."""
+    whose model it goes on from; empty: random weights. variant: of VARIANTS; empty: the programs as they are."""
     name: str
     million: float
     length: int = 64
@@ -33,6 +43,7 @@ class Point:
     recipe: dict = dataclasses.field(default_factory=dict)
     mix: tuple = ()
     start: str = ""
+    variant: str = ""
 
     @property
     def numbers(self):
@@ -89,17 +100,18 @@ def grid(lang, length, millions, start=None):
 
 def ablations(million, seeds, only=None):
     """Each against "base": pages of 32 tokens, 8 latents, as small as the questions allow."""
-    variants = {
+    changes = {
         "base": {}, "encoder_frozen": {"freeze": "enc"}, "decoder_frozen": {"freeze": "dec"},
         "both_frozen": {"lr_enc": 0, "lr_dec": 0}, "loss_micro": {"loss_norm": "micro", "b": 8},
         "curriculum_0": {"len_warmup": 0}, "curriculum_25": {"len_warmup": 0.25}, "curriculum_75": {"len_warmup": 0.75},
         "latent_rate_third": {"lr_latent": 0.3333}, "latent_rate_triple": {"lr_latent": 3},
-        "encoder_2_2": "encoder 2 + 2", "encoder_3_1": "encoder 3 + 1"}
-    for name, change in variants.items():
-        shape, recipe = (change, {}) if isinstance(change, str) else ("base", change)
+        "encoder_2_2": {"shape": "encoder 2 + 2"}, "encoder_3_1": {"shape": "encoder 3 + 1"},
+        **{name: {"variant": name} for name in VARIANTS}}
+    for name, change in changes.items():
+        fields = change if change.keys() <= {"shape", "variant"} else {"recipe": change}
         for seed in range(1, seeds + 1):
             if only is None or name in only:
-                yield Point(f"a_{name}_s{seed}", million, 32, 8, shape=shape, seed=seed, group="ablation", recipe=recipe)
+                yield Point(f"a_{name}_s{seed}", million, 32, 8, seed=seed, group="ablation", **fields)
 
 
 def curricula(million):

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 
@@ -21,7 +22,9 @@ import study_report
 POINTS = [{"name": "a", "million": 0.012, "length": 16, "latents": 2, "recipe": {"warmup": 5}},
           {"name": "b", "million": 0.004, "length": 16, "latents": 1, "shape": "encoder 3 + 1", "group": "ablation",
            "recipe": {"warmup": 5, "loss_norm": "micro", "b": 8, "len_warmup": 0}},
-          {"name": "m", "million": 0.004, "length": 16, "latents": 3, "mix": [1, 3], "start": "a", "recipe": {"warmup": 5}}]
+          {"name": "m", "million": 0.004, "length": 16, "latents": 3, "mix": [1, 3], "start": "a", "recipe": {"warmup": 5}},
+          *({"name": name, "million": 0.002, "length": 16, "latents": 2, "group": "ablation", "variant": name, "recipe": {"warmup": 5}}
+            for name in study_points.VARIANTS)]
 
 
 def study_command(tmp, *words, script="study.py"):
@@ -51,6 +54,15 @@ def rows(tmp):
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(f)]
 
 
+def projector_bias(run_dir):
+    """Its bytes in the newest checkpoint."""
+    with open(f"{run_dir}/step_{checkpoints(run_dir)[-1]:08d}/model.safetensors", "rb") as f:
+        header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
+        begin, end = header["model.mm_projector.bias"]["data_offsets"]
+        f.seek(begin, 1)
+        return f.read(end - begin)
+
+
 def write_points(tmp, points):
     with open(f"{tmp}/points.json", "w") as f:
         json.dump(points, f)
@@ -60,14 +72,14 @@ def driver(tmp):
     make_data(tmp)
     write_points(tmp, POINTS)
     r = ask(tmp, "-list")
-    case("-list: a line a point, and runs nothing", r.returncode == 0 and "3 points" in r.stdout and "a guess" in r.stdout and
+    case("-list: a line a point, and runs nothing", r.returncode == 0 and "5 points" in r.stdout and "a guess" in r.stdout and
          not os.path.exists(f"{tmp}/out"), r.stdout + r.stderr)
     r = ask(tmp)
-    if not case("two points: trained, measured, drawn", r.returncode == 0 and os.path.exists(f"{tmp}/out/tables.md"),
+    if not case("five points: trained, measured, drawn", r.returncode == 0 and os.path.exists(f"{tmp}/out/tables.md"),
                 r.stdout + r.stderr):
         return
     first = rows(tmp)
-    a, b, *mixed = first
+    a, b, *mixed = first[:4]
     case("a row says what was run and where", a["name"] == "a" and int(a["steps"]) == study_points.Point(**POINTS[0]).steps and
          "-n 2" not in a["command"] and f"-lr {study_points.RECIPE['lr']} " in a["command"] and "-loss_norm micro" in b["command"] and a["commit"] and
          a["cpu"] and a["random_pages"] == "12" and b["random_pages"] == "", first)
@@ -76,6 +88,11 @@ def driver(tmp):
          mixed[0]["loss"] != mixed[1]["loss"] and abs(float(mixed[0]["ratio"]) / float(mixed[1]["ratio"]) - 3) < 1e-6, mixed)
     case("and goes on from the model it names", "/a/run -n 3" in mixed[0]["command"] and mixed[0]["recipe"].startswith("start=a ") and
          not os.path.exists(f"{tmp}/out/m/start"), mixed[0]["command"])
+    bias = {name: projector_bias(f"{tmp}/out/{name}/run") for name in ("a", "no_img", "no_projector_bias")}
+    case("variants: changed programs train them", [x["recipe"].split()[0] for x in first[4:]] == [*study_points.VARIANTS] and
+         "build/variants/no_img/train_c3 " in first[4]["command"] and len({x["loss"] for x in first[4:]}) == 2, first[4:])
+    case("without the projector's bias it stays nothing, else it is learned", not any(bias["no_projector_bias"]) and
+         any(bias["a"]) and any(bias["no_img"]), bias)
     case("figures are there and are shares", all(0 <= float(x[key]) <= 1 for x in first for key in
                                                  ("precision", "swapped", "slice_1", "slice_20", "exact")), first)
     text = open(f"{tmp}/out/tables.md", encoding="utf-8").read()
@@ -116,6 +133,7 @@ def driver(tmp):
     for name, points, words, says in (
             ("an unknown field", [{"name": "a", "million": 1, "size": 3}], [], "expected a list of points"),
             ("an unknown shape", [{"name": "a", "million": 1, "shape": "round"}], [], "expected a shape"),
+            ("an unknown variant", [{"name": "a", "million": 1, "variant": "round"}], [], "and a variant of no_img"),
             ("an unknown point", POINTS, ["-only", "c"], "no such point"),
             ("no texts", [POINTS[0] | {"length": 32}], ["-redo", "a"], "study.sh fetches"),
             ("a start that is not done", [{"name": "x", "million": 1}, {"name": "y", "million": 1, "start": "x"}], ["-only", "y"], "goes on from x"),
@@ -129,6 +147,9 @@ def driver(tmp):
 def plan():
     for name, points in (("full", study_points.FULL), ("quick", study_points.QUICK)):
         case(f"{name}: names are one of a kind", len({p.name for p in points}) == len(points))
+    for name, changes in study_points.VARIANTS.items():
+        found = {path: open(os.path.join(ROOT, path), encoding="utf-8").read() for path, *_ in changes}
+        case(f"{name}: the sources have what it changes, once", all(found[path].count(old) == 1 for path, old, _ in changes), changes)
     options = run(os.path.join(ROOT, "train_c3"), ["-h"]).stdout
     unknown = {key for p in study_points.FULL for key in p.options if f"\n  -{key} " not in options}
     case("recipes are options of the trainer", not unknown, unknown)

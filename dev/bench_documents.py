@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """bench_documents.py: three recipes at the size of the demo, and what came of them:
 
-    windows    do documents of eight windows come back as well as single pages? A model from nothing whose decoder has -theta in
-               place of the preset's 100, which turns round within 600 positions: single pages, then documents of 1 to 10
-    needles    facts in documents of 1 to 8 windows, after a third of windows' documents: right answers by length
+    windows    do documents of eight windows come back as well as single pages? A model from nothing, one layer that reads and
+               three that write, whose decoder has -theta in place of the preset's 100, which turns round within 600 positions:
+               single pages, then documents of 1 to 14
+    needles    facts in documents of 1 to 8 windows, after windows: right answers by length
     continue   perplexity of the rest of a page with its latents and without, from the demo's model
 
   .venv/bin/python dev/bench_documents.py [-share 1] [-o runs/documents] [windows] [needles] [continue]
 
-Needs the demo's pages and, for continue, its model (scripts/demo.sh). On a Zen 3 core beside others windows took 2 h, needles 20
-minutes more, continue 15. -share 0.0005 tries whether all runs through. A run that is in -o already is not run again.
+Needs the demo's pages, `make tests` and, for continue, the demo's model (scripts/demo.sh). On an AVX-512 core of 90 GFLOP/s windows
+takes 80 minutes, needles 15 more; continue took 15 on a Zen 3 core. -share 0.0005 tries whether all runs through. A run that is in
+-o already is not run again.
 """
 import argparse
 import glob
@@ -17,7 +19,6 @@ import io
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 
@@ -25,8 +26,9 @@ import zstandard
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOKENIZER, VOCAB, WINDOW = "data/qwen2.5/qwen.tiktoken", 2048, 64
-PAGES = (1, 2, 4, 8, 10)  # in a document; ten of 47 tokens are eight windows
-TRAINING = ["-threads", "1", "-schedule", "linear", "-beta2", "0.95", "-save_every", "0", "-b", "32", "-g", "1"]
+PAGES = (1, 2, 4, 8, 10, 14)  # in a document; eight are some eight windows
+SHAPE = [f"{VOCAB + 6},128,{layers},4,2,32,384" for layers in (1, 3)]  # encoder, decoder
+TRAINING = ["-threads", "1", "-schedule", "linear", "-beta2", "0.95", "-save_every", "0", "-g", "1"]
 
 
 def run(*command, out=subprocess.DEVNULL):
@@ -78,16 +80,16 @@ def tokenize(prefix, source):
     return f"{prefix}_*.bin"
 
 
-def start(folder, pages, theta):
-    """The preset's model before its first step, with another base of the decoder's positions."""
+def start(folder, theta):
+    """Random weights, with another base of the decoder's positions."""
     if not os.path.isdir(folder):
-        run("./train_c3", "-preset", "demo", "-window", WINDOW, *TRAINING, "-steps", 1, "-lr", 0, "-data", pages, "-o",
-            f"{folder}_made")  # fmt: skip
-        shutil.copytree(f"{folder}_made/step_00000001", folder, ignore=shutil.ignore_patterns("trainer", "COMPLETE", "MADE_BY"))
-        with open(f"{folder}/config.json", encoding="utf-8") as f:
+        run("build/dev/make_random_checkpoint", "-preset", "demo", "-enc", SHAPE[0], "-dec", SHAPE[1], "-dtype", "fp32", "-seed", 1,
+            "-o", f"{folder}.new")  # fmt: skip
+        with open(f"{folder}.new/config.json", encoding="utf-8") as f:
             config = json.load(f) | {"rope_theta": theta}
-        with open(f"{folder}/config.json", "w", encoding="utf-8") as f:
+        with open(f"{folder}.new/config.json", "w", encoding="utf-8") as f:
             json.dump(config, f)
+        os.rename(f"{folder}.new", folder)
     return folder
 
 
@@ -95,22 +97,20 @@ def windows(o):
     known = texts("data/demo/train.jsonl.zst")
     held = texts("data/demo/val.jsonl")
     counts = range(1, max(PAGES) + 1)
-    source = join(f"{o.o}/documents.jsonl", known, counts, max(200, int(20000 * o.share)), 1)
+    source = join(f"{o.o}/documents.jsonl", known, counts, max(200, int(40000 * o.share)), 1)
     documents = tokenize(f"{o.o}/documents", source)
     single = "data/demo/train_*.bin"
-    first = train(f"{o.o}/single", o.steps(6600), "-m", start(f"{o.o}/start", single, o.theta), "-data", single, "-lr", "1.2e-3",
-                  "-len_warmup", "0.5")  # fmt: skip
-    both = ["-data", f"single={single}:1", "-data", f"documents={documents}:2", "-lr", "1e-3", "-b", "16"]
-    first_third = train(f"{o.o}/windows", o.steps(4000), "-m", first, *both, "-len_warmup", "0.5")
-    model = train(f"{o.o}/windows_more", o.steps(4000), "-m", first_third, *both)
-    model = train(f"{o.o}/windows_most", o.steps(4000), "-m", model, *both)
+    first = train(f"{o.o}/single", o.steps(6600), "-m", start(f"{o.o}/start", o.theta), "-window", WINDOW, "-data", single,
+                  "-lr", "2e-3", "-b", 32, "-len_warmup", "0.5")  # fmt: skip
+    model = train(f"{o.o}/windows", o.steps(12000), "-m", first, "-data", f"single={single}:1", "-data",
+                  f"documents={documents}:2", "-lr", "1.5e-3", "-b", 16, "-len_warmup", "0.3")  # fmt: skip
     long = join(f"{o.o}/held_long.jsonl", [p for p in held if p["tokens"] >= 52], [1], o.pages, 2)
     for k, pages in [("long", long)] + [(k, join(f"{o.o}/held_{k}.jsonl", held, [k], o.pages, 2)) for k in PAGES]:
         e = evaluate(model, pages, k, "-no_controls")
         print(f"| {'1 of 52 to 64 tokens' if k == 'long' else k} | {100 * e['char_precision']:.2f} % of characters | "
               f"{100 * e['token_accuracy']:.2f} % of tokens, teacher-forced | {e['tokens_per_latent']:.1f} tokens a latent |",
               flush=True)  # fmt: skip
-    return first_third
+    return model
 
 
 def make_needles(o, name, source, lengths, n, seed):
@@ -135,7 +135,7 @@ def needles(o):
 
 def continued(o):
     data = ["-data", "data/demo/train_*.bin", "-mix", "repeat:0.2,continue:0.8"]
-    model = train(f"{o.o}/continue", o.steps(4000), "-m", "runs/demo", *data, "-lr", "1.2e-3")
+    model = train(f"{o.o}/continue", o.steps(4000), "-m", "runs/demo", *data, "-lr", "1.2e-3", "-b", 32)
     e = evaluate(model, "data/demo/val_en.jsonl", "continue", "-task", "continue", "-limit", max(2, o.pages), "-max_new", 1)
     without = e["decoder_alone"]["perplexity"]
     print(f"| continue | perplexity {e['perplexity']:.2f} with latents, {without:.2f} without: "

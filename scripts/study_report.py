@@ -119,7 +119,7 @@ def grid(rows, *more):
 
 def label(row):
     """What a row is, in words."""
-    return f"{row['lang']} {row['length']:.0f}/{row['latents']:.0f}"
+    return f"{row['lang']} {row['length']:.0f}/{row['latents']:.0f}" + ", longer" * row["name"].endswith("_longer")
 
 
 def training(row):

@@ -117,14 +117,33 @@ def grid(rows, *more):
     return [r for r in rows if r["group"] in ("grid", *more)]
 
 
+def latest(rows):
+    """The grid without the points that went on under the name NAME_longer."""
+    names = {r["name"] for r in rows}
+    return [r for r in grid(rows) if f"{r['name']}_longer" not in names]
+
+
 def label(row):
     """What a row is, in words."""
     return f"{row['lang']} {row['length']:.0f}/{row['latents']:.0f}" + ", longer" * row["name"].endswith("_longer")
 
 
+def start_of(row):
+    """The point whose model it went on from; None: random weights."""
+    return next((word[6:] for word in row["recipe"].split() if word.startswith("start=")), None)
+
+
+def tokens_in_all(row, rows):
+    """Millions, those of the points before it included."""
+    before = next((r for r in rows if r["name"] == start_of(row)), None)
+    return row["tokens"] / 1e6 + (tokens_in_all(before, rows) if before else 0)
+
+
 def training(row):
-    """In words: tokens, and of what numbers of latents where the model learned several."""
-    return f"{row['tokens'] / 1e6:.1f} M tokens" + (f", n of {row['mix']}" if row["mix"] else "")
+    """In words: tokens, after what other point, and of what numbers of latents where the model learned several."""
+    start = start_of(row)
+    return (f"{row['tokens'] / 1e6:.1f} M tokens" + (f" after {start}" if start else "") +
+            (f", n of {row['mix']}" if row["mix"] else ""))
 
 
 def share(value, n=None):
@@ -197,12 +216,14 @@ def capacity(rows):
 def limits(rows):
     lines = []
     series = {}
-    for r in grid(rows, "width"):
+    for r in latest(rows) + [r for r in rows if r["group"] == "width"]:
         series.setdefault((r["lang"], r["length"], r["width"], r["group"], r["mix"]), []).append(r)
-    for (lang, length, width, *_), found in series.items():
+    for (lang, length, width, group, mix), found in series.items():
         points = [(r["ratio"], r["precision"]) for r in found]
         if len(points) > 1:
-            lines.append([lang, f"{length:.0f}", f"{width:.0f}", training(found[0]),
+            tokens = sorted({f"{tokens_in_all(r, rows):.1f}" for r in found}, key=float)
+            trained = " to ".join(dict.fromkeys((tokens[0], tokens[-1]))) + " M tokens" + f", n of {mix}" * bool(mix)
+            lines.append([lang, f"{length:.0f}", f"{width:.0f}", trained,
                           *(falls_below(points, level) for level in FALLS)])
     return table(["text", "length L", "latent width", "training", *(f"below {level:.0%} at" for level in FALLS)], lines)
 
@@ -249,7 +270,7 @@ def ratio_axis(field="ratio:Q"):
 def precision_by_ratio(rows):
     """Every point of the grid, with its interval."""
     points = []
-    for r in grid(rows):
+    for r in latest(rows):
         low, high = wilson(r["precision"], r["pages"])
         points.append({"ratio": r["ratio"], "precision": r["precision"], "low": low, "high": high,
                        "series": f"{r['lang']}, {r['length']:.0f} tokens"})
@@ -263,8 +284,8 @@ def precision_by_ratio(rows):
 
 
 def figure_1(rows):
-    """Bars: precision by length of the page; lines: compression. Of the longest series there is."""
-    chosen = [r for r in grid(rows) if r["lang"] == "en"] or grid(rows)
+    """Bars: precision by length of the page; lines: compression. Of the shortest texts, which are learned best."""
+    chosen = [r for r in latest(rows) if r["lang"] == "en"] or latest(rows)
     length = min((r["length"] for r in chosen), default=None)
     bars = [{"pages of": f"{b['from']:.0f}–{b['to'] - 1:.0f}", "from": b["from"], "precision": b["precision"], "ratio": b["ratio"],
              "series": f"{r['latents']:.0f} latents, small-scale"} for r in chosen if r["length"] == length for b in buckets(r)]
@@ -276,16 +297,20 @@ def figure_1(rows):
                                                        axis=alt.Axis(labelAngle=0)))
     y = charts.share_axis("precision:Q", [b["precision"] for b in bars], "character precision")
     colour = charts.colour_by(names, "series", symbolType="square")
-    return alt.layer(base.mark_bar(cornerRadiusEnd=2).encode(xOffset=alt.XOffset("series:N", sort=names), y=y, color=colour),
+    return alt.layer(base.mark_bar(cornerRadiusEnd=2, opacity=0.45).encode(xOffset=alt.XOffset("series:N", sort=names), y=y, color=colour),
                      base.mark_line(point=True).encode(
                          y=alt.Y("ratio:Q", title="text tokens a latent (lines)", axis=alt.Axis(grid=False)), color=colour),
                      ).resolve_scale(y="independent").properties(height=260)
 
 
 def figure_4(rows):
-    bars = [{"kind": name, "precision": r[f"{kind}_precision"], "point": label(r)} for r in grid(rows)
-            if r["length"] == min(r["length"] for r in grid(rows)) for kind, name in KINDS.items()
-            if r[f"{kind}_precision"] is not None]
+    """Of the length of which there are most kinds."""
+    found = {}
+    for r in latest(rows):
+        found.setdefault(r["length"], []).extend(
+            {"kind": name, "precision": r[f"{kind}_precision"], "point": label(r)} for kind, name in KINDS.items()
+            if r[f"{kind}_precision"] is not None)
+    bars = max(found.values(), key=lambda bars: len({b["kind"] for b in bars}), default=[])
     if not bars:
         return None
     names = list(dict.fromkeys(b["point"] for b in bars))
@@ -296,9 +321,10 @@ def figure_4(rows):
 
 
 def figure_5(rows):
-    """Accuracy by place for each ratio: the English points."""
-    chosen = [r for r in grid(rows) if r["lang"] == "en" and None not in slices(r)] or \
-        [r for r in grid(rows) if None not in slices(r)]
+    """Accuracy by place for each ratio: the English points of the two shortest texts, which are learned best."""
+    whole = [r for r in latest(rows) if None not in slices(r)]
+    chosen = [r for r in whole if r["lang"] == "en"] or whole
+    chosen = [r for r in chosen if r["length"] in sorted({r["length"] for r in chosen})[:2]]
     points = [{"place": (i + 0.5) / 20, "share": v, "point": f"{label(r)}: {r['ratio']:.1f} tokens a latent"}
               for r in sorted(chosen, key=lambda r: r["ratio"]) for i, v in enumerate(slices(r))]
     if not points:
@@ -319,7 +345,7 @@ def bits_picture(rows):
     names = list(dict.fromkeys(p["width"] for p in points))
     return alt.Chart(charts.data(points)).mark_point(size=80, filled=True).encode(
         x=ratio_axis(), y=alt.Y("bits:Q", title="bits known from the latents, a number", scale=alt.Scale(zero=True)),
-        color=charts.colour_by(names, "width"), tooltip=["point:N"]).properties(height=240)
+        color=charts.colour_by(names, "width", symbolType="circle"), tooltip=["point:N"]).properties(height=240)
 
 
 def ablation_picture(rows):

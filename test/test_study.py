@@ -217,6 +217,14 @@ def report(tmp):
          bits[6] == f"{2.5 / math.log(2) * 64 / (8 * 128):.3f}", bits)
     fall = next(c for c in cells if c[:3] == ["en", "64", "128"])
     case("the ratio of 98, 95, 90 %", fall[4:] == ["4.3", "5.4", "> 8.0"] or fall[4:] == ["4.3", "5.4", "8.0"], fall)
+    with open(os.path.join(ROOT, "docs/study/tables.md"), encoding="utf-8") as f:
+        expected = f.read()
+    r = ask(tmp, os.path.join(ROOT, "docs/study/results.csv"), "-o", f"{tmp}/docs", script="study_report.py")
+    with open(f"{tmp}/docs/tables.md", encoding="utf-8") as f:
+        case("docs/study: its tables are those of its results.csv", f.read() == expected, r.stdout + r.stderr)
+    with open(os.path.join(ROOT, "docs/study/results.csv"), encoding="utf-8", newline="") as f:
+        case("and of every point of the list", {r["name"] for r in csv.DictReader(f)} ==
+             {name for p in study_points.FULL for name in ([f"{p.name}_n{n}" for n in p.mix] or [p.name])})
     few = {c[3]: c[4:] for c in cells if c[:2] == ["en", "64"] and len(c) == 7}
     case("a width's points, and a mix's, fall by themselves", few["0.3 M tokens"] == ["< 4.0", "5.7", "> 8.0"] and
          few["0.9 M tokens, n of 8 16"] == ["< 4.0", "4.5", "> 8.0"], few)

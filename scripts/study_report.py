@@ -253,7 +253,8 @@ def tables(rows):
     parts = [("Precision by length (Tables 1 and 2)", by_length), ("Where precision falls", limits),
              ("Swapped latents", controls), ("Four kinds of text (Figure 4)", kinds), ("Is the end lost first? (Figure 5)", positions),
              ("Bits a latent number carries", capacity), ("Ablations", ablations)]
-    text = (f"# The study in numbers\n\n{len(rows)} models of 0.3 to 4 million parameters, trained from nothing on a CPU: none of "
+    models = len({r["command"] for r in rows})
+    text = (f"# The study in numbers\n\n{models} models of 0.3 to 4 million parameters, trained from nothing on a CPU: none of "
             "these figures is comparable with the paper's but in form. Held-out pages, greedy decoding, precision of "
             f"characters in %. Programs: {', '.join(sorted(commits))}; {', '.join(sorted(machines))}. docs/study.md explains each "
             "table.\n")

@@ -143,6 +143,15 @@ def driver(tmp):
             [*study_command(tmp), *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
         case(f"{name}: one line", r.returncode != 0 and says in r.stderr and "Traceback" not in r.stderr, r.stderr)
 
+    os.makedirs(f"{tmp}/data/docs")
+    for path, text in (("docs/modern.jsonl", ""), ("docs/en.jsonl", '{"text": "A page."}\n'), ("en_16/corpus_settings.json", "{}")):
+        with open(f"{tmp}/data/{path}", "w") as f:
+            f.write(text)
+    write_points(tmp, POINTS[:1])
+    r = ask(tmp, "-redo", "a")
+    case("pages that corpus.py made of other texts or lengths are refused", r.returncode == 1 and
+         "holds a corpus of other settings" in r.stderr and "Traceback" not in r.stderr, r.stderr)
+
 
 def plan():
     for name, points in (("full", study_points.FULL), ("quick", study_points.QUICK)):

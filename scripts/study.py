@@ -93,8 +93,10 @@ def make_variant(o, name):
     """Copies what the programs are built of, objects too, changes it, and builds."""
     folder = f"build/variants/{name}"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree("build", f"{folder}/build", ignore=shutil.ignore_patterns("variants", "dev", "test", "pic", "fuzz", "sanitize", "corpus*"))
-    shutil.copytree("llmc", f"{folder}/llmc")
+    for path in ("llmc", "build/llmc"):
+        shutil.copytree(path, f"{folder}/{path}")
+    for path in filter(os.path.isfile, glob.glob("build/*")):
+        shutil.copy2(path, f"{folder}/build")
     for path in ("Makefile", "c3.c", "train_c3.cu", "dev", "scripts"):
         os.symlink(os.path.join(ROOT, path), f"{folder}/{path}")
     for path, old, new in study_points.VARIANTS[name]:

@@ -218,7 +218,7 @@ def limits(rows):
     series = {}
     for r in latest(rows) + [r for r in rows if r["group"] == "width"]:
         series.setdefault((r["lang"], r["length"], r["width"], r["group"], r["mix"]), []).append(r)
-    for (lang, length, width, group, mix), found in series.items():
+    for (lang, length, width, _, mix), found in series.items():
         points = [(r["ratio"], r["precision"]) for r in found]
         if len(points) > 1:
             tokens = sorted({f"{tokens_in_all(r, rows):.1f}" for r in found}, key=float)

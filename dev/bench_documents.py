@@ -9,9 +9,9 @@
 
   .venv/bin/python dev/bench_documents.py [-share 1] [-o runs/documents] [windows] [needles] [continue]
 
-Needs the demo's pages, `make tests` and, for continue, the demo's model (scripts/demo.sh). On an AVX-512 core of 90 GFLOP/s windows
-takes 80 minutes, needles 15 more; continue took 15 on a Zen 3 core. -share 0.0005 tries whether all runs through. A run that is in
--o already is not run again.
+Needs the demo's pages, `make tests` and, for continue, the demo's model (scripts/demo.sh). By the clock, on an AVX-512 core
+beside others, windows' trainings took 77 minutes and needles' 7; continue took 15 on a Zen 3 core. -share 0.0005 tries whether
+all runs through. A run that is in -o already is not run again.
 """
 import argparse
 import glob
@@ -25,9 +25,11 @@ import sys
 import zstandard
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-TOKENIZER, VOCAB, WINDOW = "data/qwen2.5/qwen.tiktoken", 2048, 64
+sys.path.insert(0, os.path.join(ROOT, "scripts"))
+from study_points import VOCABULARY, stacks
+
+TOKENIZER, WINDOW = "data/qwen2.5/qwen.tiktoken", 64
 PAGES = (1, 2, 4, 8, 10, 14)  # in a document; eight are some eight windows
-SHAPE = [f"{VOCAB + 6},128,{layers},4,2,32,384" for layers in (1, 3)]  # encoder, decoder
 TRAINING = ["-threads", "1", "-schedule", "linear", "-beta2", "0.95", "-save_every", "0", "-g", "1"]
 
 
@@ -76,14 +78,15 @@ def join(path, pages, counts, n, seed):
 
 def tokenize(prefix, source):
     if not glob.glob(f"{prefix}_*.bin"):
-        run("./c3", "tokenize", "-tok", TOKENIZER, "-vocab", VOCAB, "-o", prefix, source)
+        run("./c3", "tokenize", "-tok", TOKENIZER, "-vocab", VOCABULARY, "-o", prefix, source)
     return f"{prefix}_*.bin"
 
 
 def start(folder, theta):
     """Random weights, with another base of the decoder's positions."""
     if not os.path.isdir(folder):
-        run("build/dev/make_random_checkpoint", "-preset", "demo", "-enc", SHAPE[0], "-dec", SHAPE[1], "-dtype", "fp32", "-seed", 1,
+        encoder, decoder = stacks("base")
+        run("build/dev/make_random_checkpoint", "-preset", "demo", "-enc", encoder, "-dec", decoder, "-dtype", "fp32", "-seed", 1,
             "-o", f"{folder}.new")  # fmt: skip
         with open(f"{folder}.new/config.json", encoding="utf-8") as f:
             config = json.load(f) | {"rope_theta": theta}
@@ -116,7 +119,7 @@ def windows(o):
 def make_needles(o, name, source, lengths, n, seed):
     path = f"{o.o}/{name}.jsonl"
     with open(path, "w", encoding="utf-8") as f:
-        run(".venv/bin/python", "data/needles.py", "-tok", TOKENIZER, "-vocab", VOCAB, "-lengths", lengths, "-n", n, "-facts", 3,
+        run(".venv/bin/python", "data/needles.py", "-tok", TOKENIZER, "-vocab", VOCABULARY, "-lengths", lengths, "-n", n, "-facts", 3,
             "-seed", seed, source, out=f)  # fmt: skip
     return path
 

@@ -133,9 +133,8 @@ def model_command(o, p):
     """None where it goes on from another's model."""
     if p.start:
         return None
-    encoder, decoder = ([study_points.VOCABULARY + 6, d, layers, *study_points.heads(d), 3 * d]
-                        for layers, d in study_points.SHAPES[p.shape])
-    return [MAKE_MODEL, "-preset", "demo", "-enc", ",".join(map(str, encoder)), "-dec", ",".join(map(str, decoder)),
+    encoder, decoder = study_points.stacks(p.shape)
+    return [MAKE_MODEL, "-preset", "demo", "-enc", encoder, "-dec", decoder,
             "-n", str(p.latents), "-seed", str(p.seed), "-dtype", "fp32", "-o", f"{o.o}/{p.name}/start"]
 
 

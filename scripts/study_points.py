@@ -88,6 +88,11 @@ def heads(d):
     return max(1, d // 32), max(1, d // 64), min(32, d)
 
 
+def stacks(shape):
+    """Encoder and decoder of a shape, as dev/make_random_checkpoint takes them."""
+    return [",".join(map(str, [VOCABULARY + 6, d, layers, *heads(d), 3 * d])) for layers, d in SHAPES[shape]]
+
+
 def layer_weights(d):
     n, kv, size = heads(d)
     return d * size * (2 * n + 2 * kv) + 3 * d * 3 * d

@@ -7,12 +7,12 @@ import math
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 
 from harness import C3, ROOT, TOKENIZER, Folder, case, checkpoints, done, environment, make_pages, run, wait_for
 from made_runs import picture_faults
+from safetensors import deserialize
 
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
 import study
@@ -57,10 +57,7 @@ def rows(tmp):
 def projector_bias(run_dir):
     """Its bytes in the newest checkpoint."""
     with open(f"{run_dir}/step_{checkpoints(run_dir)[-1]:08d}/model.safetensors", "rb") as f:
-        header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
-        begin, end = header["model.mm_projector.bias"]["data_offsets"]
-        f.seek(begin, 1)
-        return f.read(end - begin)
+        return dict(deserialize(f.read()))["model.mm_projector.bias"]["data"]
 
 
 def write_points(tmp, points):
